@@ -1,0 +1,1 @@
+//! Recording, analysis and rendering of xalloc traces.

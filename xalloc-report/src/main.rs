@@ -1,0 +1,3 @@
+//! The `xalloc-report` command.
+
+fn main() {}
