@@ -1,2 +1,5 @@
 //! The allocator and the recording primitives of xalloc.
 #![cfg_attr(not(test), no_std)]
+
+pub mod units;
+pub mod wire;

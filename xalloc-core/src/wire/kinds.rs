@@ -1,0 +1,162 @@
+//! The closed sets of the wire format: each value has a number that never changes its meaning.
+
+/// Defines a `u8` enum whose numbers are part of the format, with its total inverse.
+macro_rules! numbered {
+    ($(#[$meta:meta])* $name:ident { $($(#[$vmeta:meta])* $variant:ident = $number:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+        #[repr(u8)]
+        pub enum $name { $($(#[$vmeta])* $variant = $number,)* }
+
+        impl $name {
+            /// Every value, in the order of the format's numbers.
+            pub const ALL: &'static [$name] = &[$($name::$variant,)*];
+
+            /// The value with this number, or `None`: the record is from a newer writer or damaged.
+            #[must_use]
+            pub const fn from_number(number: u8) -> Option<$name> {
+                match number { $($number => Some($name::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+numbered! {
+    /// What a record is; see [`super::Event`] and [`super::HeapEvent`] for the meaning of each.
+    #[allow(missing_docs, reason = "each is documented at the event of the same name")]
+    Kind {
+        Alloc = 1, AllocFailed = 2, Free = 3, ReallocBegin = 4, ReallocUndo = 5,
+        HeapBrk = 16, HeapTrim = 17, HeapRelease = 18, HeapChunkMap = 19, HeapChunkUnmap = 20,
+        HeapChunkRemapFrom = 21, HeapChunkRemapTo = 22, HeapSplit = 23, HeapCoalesce = 24, HeapBin = 25,
+        HeapTcacheFlush = 26, HeapConsolidate = 27, HeapArenaBirth = 28, HeapArenaIdle = 29, HeapArenaAttach = 30,
+        HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34,
+        ProgramMap = 64, ProgramUnmap = 65, ProgramRemapFrom = 66, ProgramRemapTo = 67, ProgramAdvise = 68,
+        ProgramBrk = 69,
+        ThreadStart = 96, ThreadExit = 97, Fork = 98, Exec = 99, ExecFailed = 100, Exit = 101,
+        Module = 112, ModuleRange = 113, ModulesClosed = 114, Marker = 115, Lost = 116,
+        Text = 255,
+    }
+}
+
+numbered! {
+    /// The function by which the program asked.
+    #[allow(missing_docs, reason = "each is the C function of that name")]
+    Call {
+        Malloc = 0, Calloc = 1, Realloc = 2, Reallocarray = 3, Memalign = 4, AlignedAlloc = 5, PosixMemalign = 6,
+        Valloc = 7, Pvalloc = 8, Free = 9, FreeSized = 10, FreeAlignedSized = 11,
+        /// A Rust program's `GlobalAlloc`, without the C interface between.
+        GlobalAlloc = 12,
+    }
+}
+
+numbered! {
+    /// The kind of bin that a free chunk went to.
+    BinKind {
+        /// Size 32 to 128, last in first out, not coalesced.
+        Fast = 0,
+        /// The queue that every freed or split chunk passes through.
+        Unsorted = 1,
+        /// One size each, below 1,024 bytes.
+        Small = 2,
+        /// A range of sizes, sorted.
+        Large = 3,
+    }
+}
+
+numbered! {
+    /// Why the system had to be asked for memory.
+    GrowthRule {
+        /// Not a growth: the range shrank.
+        Shrink = 0,
+        /// The arena's first memory.
+        First = 1,
+        /// No bin held a chunk that was large enough, nor did the top.
+        NoFit = 2,
+        /// The break could not be moved; memory was mapped instead.
+        BreakBlocked = 3,
+        /// The sub-heap was full, a new one had to be made.
+        HeapFull = 4,
+    }
+}
+
+numbered! {
+    /// What `madvise`, `mlock` or `munlock` asked for; advice that returns or pins memory has its own value.
+    Advice {
+        /// Any other advice.
+        Other = 0,
+        /// `MADV_DONTNEED`: the pages are given back at once.
+        DontNeed = 1,
+        /// `MADV_FREE`: the pages are given back when memory is short.
+        Free = 2,
+        /// `MADV_HUGEPAGE`.
+        HugePage = 3,
+        /// `MADV_NOHUGEPAGE`.
+        NoHugePage = 4,
+        /// `mlock` or `mlock2`.
+        Lock = 5,
+        /// `munlock`.
+        Unlock = 6,
+        /// `MADV_WILLNEED` or `MADV_POPULATE_*`.
+        WillNeed = 7,
+    }
+}
+
+numbered! {
+    /// Why events were lost.
+    LossReason {
+        /// The ring was full and the user asked to drop rather than to wait.
+        RingFull = 0,
+        /// No ring was free: more threads than the segment has rings.
+        NoRing = 1,
+        /// The recorder died or the recording's disk was full.
+        RecorderGone = 2,
+        /// A signal handler interrupted a hook and its own events did not fit into the spare buffer.
+        Nested = 3,
+        /// A text did not fit.
+        Text = 4,
+    }
+}
+
+/// Which neighbours a freed chunk merged with.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Merged {
+    /// The chunk below was free.
+    pub previous: bool,
+    /// The chunk above was free.
+    pub next: bool,
+    /// The result borders the top and became part of it.
+    pub top: bool,
+}
+
+impl Merged {
+    pub(super) const fn to_bits(self) -> u8 {
+        self.previous as u8 | (self.next as u8) << 1 | (self.top as u8) << 2
+    }
+
+    pub(super) const fn from_bits(bits: u8) -> Merged {
+        Merged { previous: bits & 1 != 0, next: bits & 2 != 0, top: bits & 4 != 0 }
+    }
+}
+
+/// Access rights of a mapping: the low three bits of `mmap`'s `prot`.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Protection {
+    /// `PROT_READ`.
+    pub read: bool,
+    /// `PROT_WRITE`.
+    pub write: bool,
+    /// `PROT_EXEC`.
+    pub execute: bool,
+}
+
+impl Protection {
+    /// The rights that `mmap`'s `prot` argument names (Linux: 1 read, 2 write, 4 execute).
+    #[must_use]
+    pub const fn from_prot(prot: i32) -> Protection {
+        Protection { read: prot & 1 != 0, write: prot & 2 != 0, execute: prot & 4 != 0 }
+    }
+
+    pub(super) const fn to_bits(self) -> u8 {
+        self.read as u8 | (self.write as u8) << 1 | (self.execute as u8) << 2
+    }
+}
