@@ -26,6 +26,7 @@ pub const VERSION: u16 = 1;
 ///
 /// Sizes are chunk sizes in bytes, size word included; addresses are chunk addresses (user address minus 16).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "fields are explained with their variant")]
 pub enum HeapEvent {
     /// The break moved up from `from` to `to` for a growth of the main arena; `rule` says why the bins did not serve.
     Brk { from: Addr, to: Addr, rule: GrowthRule },
@@ -70,6 +71,7 @@ pub enum HeapEvent {
 
 /// One event, typed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs, reason = "fields are explained with their variant")]
 pub enum Event {
     /// The program obtained a block. `slack_bytes` is usable minus requested size.
     Alloc { addr: Addr, size_bytes: u64, slack_bytes: u16, arena: ArenaId, arena_seq: u16, call: Call },

@@ -253,8 +253,10 @@ impl Record {
                 Event::Heap { arena: ArenaId(high(self.a)), seq: self.extra, step: self.heap_step(kind)? }
             }
         };
-        let stamp = if kind == Kind::Text { Stamp(0) } else { Stamp(self.stamp) };
-        Some(Stamped { stamp, stack: StackId(self.stack), event })
+        if kind == Kind::Text {
+            return Some(Stamped { stamp: Stamp(0), stack: StackId::NONE, event });
+        }
+        Some(Stamped { stamp: Stamp(self.stamp), stack: StackId(self.stack), event })
     }
 
     fn heap_step(&self, kind: Kind) -> Option<HeapEvent> {
