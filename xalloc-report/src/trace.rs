@@ -1,0 +1,327 @@
+//! The trace: what a recording is on disk, and as what it is read.
+//!
+//! A trace holds, for every process of a recording, the merged order of its events with coarse time (1 µs), and once
+//! for all processes the threads, modules, stacks and symbols. The writer matches every free to its block, so a reader
+//! needs no map of addresses: each block has a *slot*, the reader keeps an array of [`Block`] by slot.
+//!
+//! The types of this file are what the rest of the crate sees; how they lie in the file is the business of the
+//! modules below.
+
+use std::path::PathBuf;
+
+use xalloc_core::units::{ArenaId, Stamp};
+use xalloc_core::wire::{Advice, Call, HeapEvent, LossReason, Protection};
+
+/// Index into [`Contents::processes`]; the recorded command is process 0.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ProcessIndex(pub u32);
+
+/// Index into [`Contents::threads`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ThreadIndex(pub u32);
+
+/// Index into [`Contents::modules`].
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ModuleIndex(pub u32);
+
+/// Index into [`Contents::frames`]: one distinct code location.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct FrameIndex(pub u32);
+
+/// Index into [`Contents::stacks`]: a call stack, named by its innermost frame's node.
+///
+/// [`StackIndex::NONE`] and [`StackIndex::UNKNOWN`] are nodes 0 and 1 of every trace.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct StackIndex(pub u32);
+
+impl StackIndex {
+    /// The event has no stack.
+    pub const NONE: StackIndex = StackIndex(0);
+    /// The stack was lost: the process's stack table was full.
+    pub const UNKNOWN: StackIndex = StackIndex(1);
+}
+
+/// Everything of a trace but the events.
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    /// How and where it was recorded.
+    pub recording: Recording,
+    /// Every process that said hello, in order of its hello.
+    pub processes: Vec<Process>,
+    /// Every thread of every process.
+    pub threads: Vec<Thread>,
+    /// Every file with code that a stack goes through.
+    pub modules: Vec<Module>,
+    /// Every distinct code location.
+    pub frames: Vec<Frame>,
+    /// The stack trie; a parent's index is smaller than its child's.
+    pub stacks: Vec<StackNode>,
+}
+
+/// How and where the recording was made.
+#[derive(Clone, Debug, Default)]
+pub struct Recording {
+    /// The command line, program first.
+    pub command: Vec<String>,
+    /// Start, nanoseconds since 1970-01-01 UTC.
+    pub started_unix_ns: u64,
+    /// From the launch to the end of the last drained process.
+    pub duration_ns: u64,
+    /// Version of xalloc that wrote the trace.
+    pub tool_version: String,
+    /// Name of the machine.
+    pub host: String,
+    /// The C library, as `gnu_get_libc_version` said.
+    pub libc: String,
+    /// How the recorded command itself ended; `None` while unknown (the trace was cut).
+    pub end: Option<End>,
+    /// Whether frames carry functions.
+    pub symbolized: bool,
+    /// What was cut off when the trace was read, if it is not whole.
+    pub salvage: Option<String>,
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// It returned or called exit with this status.
+    Exited(i32),
+    /// A signal ended it.
+    Signalled(i32),
+    /// exec replaced it; the next process with the same pid goes on.
+    Replaced,
+    /// It still ran when the recording ended.
+    Running,
+    /// It is gone, and how is not known (not our child).
+    Vanished,
+}
+
+/// Who serves the program's allocations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Allocator {
+    /// xalloc's own heap, with glibc's placement.
+    #[default]
+    Core,
+    /// The program's own allocator, recorded from outside.
+    System,
+}
+
+/// One recorded process.
+#[derive(Clone, Debug)]
+pub struct Process {
+    /// Process id.
+    pub pid: u32,
+    /// The process it was forked from, if that was recorded.
+    pub parent: Option<ProcessIndex>,
+    /// True if it began as a fork of `parent` (and inherits its blocks), false if by exec or as the command itself.
+    pub forked: bool,
+    /// Path of its executable.
+    pub exe: PathBuf,
+    /// Its command line.
+    pub command: Vec<String>,
+    /// First event, nanoseconds since the recording's start.
+    pub started_at_ns: u64,
+    /// Last event, likewise.
+    pub ended_at_ns: u64,
+    /// How it ended.
+    pub end: End,
+    /// Who served its allocations.
+    pub allocator: Allocator,
+    /// Records taken from its rings, of every kind.
+    pub events: u64,
+    /// What is known to be missing from it.
+    pub losses: Vec<Loss>,
+    /// Repairs that ordering made: frees that arrived before their allocation, addresses reused without a free.
+    pub repairs: Repairs,
+}
+
+/// Events known to be missing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Loss {
+    /// Why.
+    pub reason: LossReason,
+    /// How many.
+    pub events: u64,
+}
+
+/// What the matcher had to repair; each is shown in the summary when it is not zero.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Repairs {
+    /// Frees of addresses that were never seen allocated: memory from before the recording, or a foreign pointer.
+    pub unknown_frees: u64,
+    /// Allocations at an address that was still live: the free between was not seen.
+    pub implied_frees: u64,
+    /// Events whose stamp was older than what had been merged already.
+    pub late_events: u64,
+}
+
+/// One thread of a recorded process.
+#[derive(Clone, Debug)]
+pub struct Thread {
+    /// Its process.
+    pub process: ProcessIndex,
+    /// Kernel thread id.
+    pub tid: u32,
+    /// Its name at its first event.
+    pub name: String,
+    /// First event, nanoseconds since the recording's start.
+    pub started_at_ns: u64,
+    /// Its exit; `None` if it never said so.
+    pub ended_at_ns: Option<u64>,
+}
+
+/// A file with code.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Module {
+    /// Path as the process saw it, or a name in brackets (`[vdso]`).
+    pub path: PathBuf,
+    /// GNU build-id; empty if it has none.
+    pub build_id: Vec<u8>,
+}
+
+/// One code location.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// The module it lies in; `None` for code without a file (JIT).
+    pub module: Option<ModuleIndex>,
+    /// Return address as an ELF virtual address of the module, or the raw address without one.
+    pub address: u64,
+    /// The functions there, innermost inlined first; empty if not symbolised or unknown.
+    pub functions: Vec<Function>,
+}
+
+/// A function at a code location.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct Function {
+    /// Demangled name.
+    pub name: String,
+    /// Source file.
+    pub file: Option<PathBuf>,
+    /// Line in it, from 1.
+    pub line: Option<u32>,
+    /// True if it was inlined into the next function of the list.
+    pub inlined: bool,
+}
+
+/// A node of the stack trie: a frame and its caller's node.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct StackNode {
+    /// The caller's node; [`StackIndex::NONE`] at the root.
+    pub parent: StackIndex,
+    /// The frame; `None` for nodes 0 and 1, and for the mark of a stack that was cut at its root end.
+    pub frame: Option<FrameIndex>,
+}
+
+/// A live block as the reader knows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Block {
+    /// User address.
+    pub addr: u64,
+    /// Requested size.
+    pub size_bytes: u64,
+    /// Allocation time, nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// Where it was allocated.
+    pub stack: StackIndex,
+    /// Who allocated it.
+    pub thread: ThreadIndex,
+    /// Number of the thread's allocation (from 0), to tell temporary allocations.
+    pub nth_of_thread: u32,
+    /// Usable minus requested size.
+    pub slack_bytes: u16,
+    /// The arena it came from.
+    pub arena: ArenaId,
+    /// The call that made it.
+    pub call: Call,
+}
+
+/// One event, in the merged order of its process.
+#[derive(Clone, Copy, Debug)]
+pub struct Entry<'a> {
+    /// Number in the process, from 0.
+    pub seq: u64,
+    /// Nanoseconds since the recording's start, to the microsecond.
+    pub at_ns: u64,
+    /// Who did it.
+    pub thread: ThreadIndex,
+    /// The stack that caused it.
+    pub stack: StackIndex,
+    /// What it was.
+    pub event: Event<'a>,
+}
+
+/// What an entry is about. Slots name a block from its allocation to its free and are then used again.
+#[derive(Clone, Copy, Debug)]
+#[allow(missing_docs, reason = "fields are explained with their variant")]
+pub enum Event<'a> {
+    /// A block was obtained; with [`Call::Realloc`] it replaces what this thread's last [`Event::ReallocBegin`] named.
+    Alloc { slot: u32, block: &'a Block },
+    /// A call for memory failed.
+    AllocFailed { size_bytes: u64, call: Call },
+    /// A block was given back.
+    Free { slot: u32, block: &'a Block },
+    /// An address was freed that no recorded allocation made.
+    FreeUnknown { addr: u64 },
+    /// A realloc begins: the block is gone until the alloc or the undo that follows in the same thread.
+    ReallocBegin { slot: u32, block: &'a Block },
+    /// The realloc of that block failed: it lives on, in this slot.
+    ReallocUndo { slot: u32, block: &'a Block },
+    /// A step inside the heap.
+    Heap { arena: ArenaId, seq: u16, step: HeapEvent },
+    /// The program mapped memory; `path` is empty for anonymous memory.
+    ProgramMap { addr: u64, len_bytes: u64, protection: Protection, shared: bool, path: &'a str },
+    /// The program unmapped memory.
+    ProgramUnmap { addr: u64, len_bytes: u64 },
+    /// The program moved or resized a mapping.
+    ProgramRemap { from: u64, from_bytes: u64, to: u64, to_bytes: u64 },
+    /// The program advised or locked a range.
+    ProgramAdvise { addr: u64, len_bytes: u64, advice: Advice },
+    /// The program moved the break itself.
+    ProgramBrk { from: u64, to: u64 },
+    /// A thread's first event.
+    ThreadStart,
+    /// A thread's last event.
+    ThreadExit,
+    /// The process forked.
+    Fork,
+    /// exec was called with this path.
+    Exec { path: &'a str },
+    /// The exec failed.
+    ExecFailed,
+    /// The process began to end in an orderly way.
+    Exit { status: i32 },
+    /// A mark.
+    Marker { text: &'a str },
+    /// Events of this thread are missing here.
+    Lost { events: u64, reason: LossReason },
+    /// dlclose unmapped modules.
+    ModulesClosed,
+}
+
+/// Takes the entries of one process in order.
+///
+/// The reader calls `inherited` first, once for every block that a forked process has from its parent, then `entry`
+/// for every event.
+pub trait Replay {
+    /// A block that the process had from its parent at its start.
+    fn inherited(&mut self, slot: u32, block: &Block);
+    /// The next event.
+    fn entry(&mut self, entry: Entry<'_>);
+}
+
+/// One event on its way to the writer: a ring's record with its thread named, stacks and text resolved.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// The raw stamp, for diagnosis of order.
+    pub stamp: Stamp,
+    /// Who did it.
+    pub thread: ThreadIndex,
+    /// The stack, as a node of [`Contents::stacks`].
+    pub stack: StackIndex,
+    /// What it was; text events do not appear here.
+    pub event: xalloc_core::wire::Event,
+    /// The text that followed the event (empty without).
+    pub text: Box<str>,
+}
