@@ -1,5 +1,12 @@
 //! The allocator and the recording primitives of xalloc.
 #![cfg_attr(not(test), no_std)]
 
+pub mod intern;
+pub mod primitive;
+pub mod ring;
+#[cfg(not(xalloc_loom))]
+pub mod session;
+#[cfg(not(xalloc_loom))]
+pub mod sys;
 pub mod units;
 pub mod wire;

@@ -1,0 +1,304 @@
+//! The stack trie in shared memory: a call stack becomes a four-byte id.
+//!
+//! A node is a frame and the node of its caller, so a stack is named by its innermost frame's node and two stacks
+//! share the nodes of their common callers. The program's threads insert, the recorder reads; nobody waits, and a
+//! thread that is killed half way leaves nothing that another would trip over.
+//!
+//! # Invariant
+//! Nodes are taken by counting up and written before their id is stored in the index; an id that can be seen anywhere
+//! (the index, a record) names a node that is whole. A node is never changed. A parent's id is smaller than its
+//! child's.
+//!
+//! # The index grows by levels
+//! A table for four million nodes would be touched all over by the first thousand, and cost a small program 32 MiB. So
+//! there are four tables, each eight times the last but one; new entries go into the smallest that is at most half
+//! full, look-ups begin there and fall back to the older, and what they find is entered again above. Two threads that
+//! insert the same stack at once can both succeed (a lost race, or a level that changes between): the recorder merges
+//! equal nodes, so that costs 16 bytes and is never wrong.
+
+use crate::primitive::{AtomicU32, AtomicU64, Ordering};
+use crate::units::StackId;
+
+mod frame_word;
+pub use frame_word::{FrameMeaning, FrameWord};
+
+/// Bits of an id. The other bits of an index entry hold a tag, so that most mismatches touch no node.
+const ID_BITS: u32 = 22;
+
+/// Most nodes that a process can have: ids 0 and 1 are reserved ([`StackId::NONE`], [`StackId::UNKNOWN`]).
+pub const CAPACITY: usize = 1 << ID_BITS;
+
+/// Entries of each level of the index.
+pub const LEVELS: [usize; 4] = [1 << 14, 1 << 17, 1 << 20, 1 << 23];
+
+/// Entries of all levels together.
+pub const INDEX_ENTRIES: usize = LEVELS[0] + LEVELS[1] + LEVELS[2] + LEVELS[3];
+
+/// One node.
+#[derive(Debug)]
+#[repr(C, align(16))]
+pub struct Node {
+    frame: AtomicU64,
+    parent: AtomicU32,
+    reserved: AtomicU32,
+}
+
+impl Node {
+    /// A node that was never taken. (Zeroed shared memory is the same.)
+    #[must_use]
+    pub fn empty() -> Self {
+        Node { frame: AtomicU64::new(0), parent: AtomicU32::new(0), reserved: AtomicU32::new(0) }
+    }
+}
+
+/// The shared counters of a trie.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub struct Counters {
+    /// Nodes taken beyond the two reserved ones; may exceed the capacity by the number of failed attempts.
+    taken: AtomicU32,
+    /// Stacks that could not be interned because the nodes ran out.
+    lost: AtomicU64,
+}
+
+impl Counters {
+    /// The counters of an empty trie. (Zeroed shared memory is the same.)
+    #[must_use]
+    pub fn new() -> Self {
+        Counters { taken: AtomicU32::new(0), lost: AtomicU64::new(0) }
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Counters::new()
+    }
+}
+
+/// A trie: counters, nodes and index, wherever they lie.
+#[derive(Clone, Copy, Debug)]
+pub struct Trie<'a> {
+    counters: &'a Counters,
+    nodes: &'a [Node],
+    levels: &'a [&'a [AtomicU32]],
+}
+
+const FIRST: u32 = 2;
+
+impl<'a> Trie<'a> {
+    /// The trie over this memory. `levels` are powers of two in rising order, and the last is at least twice `nodes`.
+    #[must_use]
+    pub fn new(counters: &'a Counters, nodes: &'a [Node], levels: &'a [&'a [AtomicU32]]) -> Self {
+        debug_assert!(levels.iter().all(|level| level.len().is_power_of_two()));
+        Trie { counters, nodes, levels }
+    }
+
+    /// The id of the stack whose innermost frame is `frame` and whose callers are `parent`.
+    ///
+    /// [`StackId::UNKNOWN`], and one more on the count of lost stacks, if the nodes have run out.
+    pub fn insert(&self, parent: StackId, frame: FrameWord) -> StackId {
+        if parent == StackId::UNKNOWN {
+            return StackId::UNKNOWN;
+        }
+        let hash = hash(parent, frame);
+        let current = self.current_level();
+        let mut taken = None;
+        if let Some(found) = self.find(current, hash, parent, frame) {
+            return found;
+        }
+        for level in (0..current).rev() {
+            if let Some(found) = self.find(level, hash, parent, frame) {
+                taken = Some(found);
+                break;
+            }
+        }
+        let id = match taken {
+            Some(id) => id,
+            None => match self.take(parent, frame) {
+                Some(id) => id,
+                None => {
+                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
+                    return StackId::UNKNOWN;
+                }
+            },
+        };
+        self.enter(current, hash, id, parent, frame)
+    }
+
+    /// The level that takes new entries: the smallest that is at most half full.
+    fn current_level(&self) -> usize {
+        // Relaxed: any recent value will do, a stale one puts an entry into an older level.
+        let taken = self.counters.taken.load(Ordering::Relaxed) as usize;
+        self.levels.iter().position(|level| taken < level.len() / 2).unwrap_or(self.levels.len() - 1)
+    }
+
+    fn find(&self, level: usize, hash: u64, parent: StackId, frame: FrameWord) -> Option<StackId> {
+        let table = self.levels[level];
+        let mask = table.len() - 1;
+        for probe in 0..table.len() {
+            // ORDERING: pairs with the Release exchange in `enter`: the node that the id names is whole.
+            let entry = table[(hash as usize + probe) & mask].load(Ordering::Acquire);
+            if entry == 0 {
+                return None;
+            }
+            if let Some(id) = self.matches(entry, hash, parent, frame) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    fn matches(&self, entry: u32, hash: u64, parent: StackId, frame: FrameWord) -> Option<StackId> {
+        if entry >> ID_BITS != tag(hash) {
+            return None;
+        }
+        let id = entry & (CAPACITY as u32 - 1);
+        let node = self.nodes.get(id as usize)?;
+        // Relaxed: ordered by the Acquire load that gave us the entry.
+        let equal = node.frame.load(Ordering::Relaxed) == frame.0 && node.parent.load(Ordering::Relaxed) == parent.0;
+        equal.then_some(StackId(id))
+    }
+
+    fn take(&self, parent: StackId, frame: FrameWord) -> Option<StackId> {
+        // Relaxed: uniqueness needs no order; the node is published by the index entry or the record that names it.
+        let id = self.counters.taken.fetch_add(1, Ordering::Relaxed).checked_add(FIRST)?;
+        let Some(node) = self.nodes.get(id as usize) else {
+            self.counters.taken.fetch_sub(1, Ordering::Relaxed);
+            return None;
+        };
+        node.parent.store(parent.0, Ordering::Relaxed);
+        node.frame.store(frame.0, Ordering::Relaxed);
+        Some(StackId(id))
+    }
+
+    /// Enters `id` at its place in `level`; if another thread entered the same stack meanwhile, its id is the answer.
+    fn enter(&self, level: usize, hash: u64, id: StackId, parent: StackId, frame: FrameWord) -> StackId {
+        let table = self.levels[level];
+        let mask = table.len() - 1;
+        let entry = id.0 | tag(hash) << ID_BITS;
+        for probe in 0..table.len() {
+            let place = &table[(hash as usize + probe) & mask];
+            // ORDERING: Release publishes the node to `find`; Acquire, when another entry is there, pairs with its
+            // Release, so that its node can be compared.
+            match place.compare_exchange(0, entry, Ordering::Release, Ordering::Acquire) {
+                Ok(_) => return id,
+                Err(other) => {
+                    if let Some(other) = self.matches(other, hash, parent, frame) {
+                        return other;
+                    }
+                }
+            }
+        }
+        // The level is full: only possible when many threads raced past its half at once. The node stands all the same.
+        id
+    }
+
+    /// One more than the largest id in use. Nodes below it can be read, save those that a thread is just writing,
+    /// which no record names yet.
+    #[must_use]
+    pub fn end(&self) -> StackId {
+        // Relaxed: whoever reads a record with an id synchronised with its thread through the ring.
+        StackId((self.counters.taken.load(Ordering::Relaxed).saturating_add(FIRST)).min(self.nodes.len() as u32))
+    }
+
+    /// The caller's node and the frame of node `id`; `None` for the reserved ids, for ids out of range, and for a
+    /// node that was taken but not yet written.
+    #[must_use]
+    pub fn get(&self, id: StackId) -> Option<(StackId, FrameWord)> {
+        if id.0 < FIRST {
+            return None;
+        }
+        let node = self.nodes.get(id.0 as usize)?;
+        // Relaxed: the reader synchronised with the writer through the ring that carried the id.
+        let frame = node.frame.load(Ordering::Relaxed);
+        let parent = node.parent.load(Ordering::Relaxed);
+        (frame != 0).then_some((StackId(parent), FrameWord(frame)))
+    }
+
+    /// Stacks that were lost because the nodes ran out.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.counters.lost.load(Ordering::Relaxed)
+    }
+}
+
+fn tag(hash: u64) -> u32 {
+    (hash >> (64 - (32 - ID_BITS))) as u32
+}
+
+/// Mixes both keys so that the low bits (the place) and the high bits (the tag) depend on all of them: a multiply by
+/// an odd constant with the fractional bits of the golden ratio, folded, as Fibonacci hashing does it.
+fn hash(parent: StackId, frame: FrameWord) -> u64 {
+    const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = (frame.0 ^ (parent.0 as u64) << 40).wrapping_mul(GOLDEN) ^ (parent.0 as u64).wrapping_mul(GOLDEN);
+    let folded = mixed ^ mixed >> 29;
+    let spread = folded.wrapping_mul(GOLDEN);
+    spread ^ spread >> 32
+}
+
+#[cfg(all(test, not(xalloc_loom)))]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    struct Memory {
+        counters: Counters,
+        nodes: Vec<Node>,
+        levels: Vec<Vec<AtomicU32>>,
+    }
+
+    impl Memory {
+        fn new(nodes: usize, levels: &[usize]) -> Memory {
+            let level = |&entries: &usize| (0..entries).map(|_| AtomicU32::new(0)).collect();
+            Memory {
+                counters: Counters::new(),
+                nodes: (0..nodes).map(|_| Node::empty()).collect(),
+                levels: levels.iter().map(level).collect(),
+            }
+        }
+
+        fn with<R>(&self, body: impl FnOnce(Trie<'_>) -> R) -> R {
+            let levels: Vec<&[AtomicU32]> = self.levels.iter().map(Vec::as_slice).collect();
+            body(Trie::new(&self.counters, &self.nodes, &levels))
+        }
+    }
+
+    #[test]
+    fn equal_stacks_get_equal_ids_and_different_stacks_different_ones_across_all_levels() {
+        Memory::new(1 << 12, &[1 << 4, 1 << 7, 1 << 10, 1 << 13]).with(|trie| {
+            let mut naive: HashMap<(StackId, u64), StackId> = HashMap::new();
+            let mut ids = vec![StackId::NONE];
+            let mut state = 1_u64;
+            for _ in 0..20_000 {
+                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let parent = ids[(state >> 33) as usize % ids.len()];
+                let frame = FrameWord::return_address(0x40_0000 + (state >> 20) % 61);
+                if naive.len() > 3_000 && !naive.contains_key(&(parent, frame.0)) {
+                    continue;
+                }
+                let id = trie.insert(parent, frame);
+                let expected = *naive.entry((parent, frame.0)).or_insert(id);
+                assert_eq!(id, expected);
+                assert_eq!(trie.get(id), Some((parent, frame)));
+                if ids.len() < 1_000 {
+                    ids.push(id);
+                }
+            }
+            assert_eq!(trie.lost(), 0);
+        });
+    }
+
+    #[test]
+    fn a_full_trie_answers_unknown_and_counts() {
+        Memory::new(16, &[1 << 3, 1 << 5]).with(|trie| {
+            for address in 0..14 {
+                assert_ne!(trie.insert(StackId::NONE, FrameWord::return_address(0x1000 + address)), StackId::UNKNOWN);
+            }
+            assert_eq!(trie.insert(StackId::NONE, FrameWord::return_address(0x9000)), StackId::UNKNOWN);
+            assert_eq!(trie.insert(StackId::NONE, FrameWord::return_address(0x9001)), StackId::UNKNOWN);
+            assert_eq!(trie.lost(), 2);
+            assert_ne!(trie.insert(StackId::NONE, FrameWord::return_address(0x1003)), StackId::UNKNOWN);
+            assert_eq!(trie.end(), StackId(16));
+        });
+    }
+}

@@ -1,0 +1,55 @@
+//! Sleeping on a word of memory, between threads or between processes.
+//!
+//! # Safety
+//! The futex system call reads the word it is given, compares, and sleeps; it writes nothing. A word that a safe
+//! reference points to is readable for the whole call.
+#![allow(unsafe_code)]
+
+use crate::primitive::AtomicU32;
+
+/// Who else may sleep on the word.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Scope {
+    /// Threads of this process only: the cheaper kind.
+    Process,
+    /// Other processes that map the same memory.
+    Shared,
+}
+
+impl Scope {
+    const fn flag(self) -> i32 {
+        match self {
+            Scope::Process => libc::FUTEX_PRIVATE_FLAG,
+            Scope::Shared => 0,
+        }
+    }
+}
+
+/// Sleeps while `word` is `expected`, until woken or for `timeout_ns` at most. May return early for any reason: the
+/// caller looks again. errno is left as it was.
+pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, timeout_ns: u64) {
+    let timeout = libc::timespec {
+        tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
+        tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
+    };
+    // SAFETY: the word is readable (module), the timeout lives through the call.
+    preserving_errno(|| unsafe {
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | scope.flag(), expected, &timeout, 0, 0)
+    });
+}
+
+/// Wakes up to `sleepers` threads that sleep on `word`. errno is left as it was.
+pub fn wake(word: &AtomicU32, sleepers: i32, scope: Scope) {
+    // SAFETY: the word is only an address to this operation.
+    preserving_errno(|| unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | scope.flag(), sleepers) });
+}
+
+fn preserving_errno(call: impl FnOnce() -> libc::c_long) {
+    // SAFETY: libc gives every thread its errno; the pointer is valid for the life of the thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { errno.read() };
+    call();
+    // SAFETY: as above.
+    unsafe { errno.write(before) };
+}
