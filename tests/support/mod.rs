@@ -174,10 +174,12 @@ pub(crate) fn address(object: &Value, name: &str) -> u64 {
     u64::from_str_radix(digits, 16).unwrap_or_else(|error| panic!("{text}: {error}"))
 }
 
-/// Whether a program of that name can be started; says so if not, for the test that then is skipped.
+/// Where a program of that name is: the distribution's, for others may be scripts around it. Says so if there is none,
+/// for the test that then is skipped.
 pub(crate) fn tool(name: &str) -> Option<PathBuf> {
-    let found = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())
-        .chain(["/usr/bin".into(), "/usr/local/bin".into()])
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::iter::once(PathBuf::from("/usr/bin"))
+        .chain(std::env::split_paths(&path))
         .map(|folder| folder.join(name))
         .find(|path| path.is_file());
     if found.is_none() {
