@@ -1,1 +1,3 @@
 //! Recording, analysis and rendering of xalloc traces.
+
+pub mod os;
