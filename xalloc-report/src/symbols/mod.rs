@@ -33,6 +33,8 @@ mod shelf;
 mod split;
 mod symbolizer;
 mod table;
+#[cfg(test)]
+mod tests;
 mod untrusted;
 
 use std::ops::Range;

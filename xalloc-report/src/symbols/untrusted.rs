@@ -48,7 +48,7 @@ pub fn parse_untrusted(bytes: &[u8]) -> Result<usize, Error> {
             found += dwarf::frames(&context, *probe, |_| None).map_or(0, |frames| frames.len());
         }
     }
-    let package = DwarfPackageSections::<Cow<'_, [u8]>>::load(|id| dwarf::section(&image, id, SectionSet::Split))?;
+    let package = DwarfPackageSections::<Cow<'_, [u8]>>::load(|id| dwarf::section(&image, id, SectionSet::Package))?;
     let package: DwarfPackage<_> =
         package.borrow(|bytes| EndianSlice::new(bytes, endian), EndianSlice::new(&[], endian))?;
     let parent = gimli::Dwarf::default();

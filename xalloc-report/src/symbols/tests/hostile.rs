@@ -1,0 +1,97 @@
+//! Files that are damaged or made to harm: an error or nothing is known, never a panic.
+
+use proptest::prelude::*;
+
+use super::kit::Lab;
+use crate::symbols::{Error, Module, parse_untrusted};
+
+/// A small program with DWARF, symbols, stubs and a build-id.
+fn program() -> Vec<u8> {
+    let lab = Lab::new();
+    std::fs::read(lab.build_app("-g -O2")).unwrap()
+}
+
+#[test]
+fn a_whole_program_is_read_to_its_frames() {
+    assert!(parse_untrusted(&program()).unwrap() > 10);
+}
+
+#[test]
+fn a_program_cut_at_every_hundredth_byte_is_an_error_or_nothing_is_known() {
+    let program = program();
+    let lab = Lab::new();
+    for length in (0..program.len()).step_by(100) {
+        let _ = parse_untrusted(&program[..length]);
+        if length % 1000 == 0 {
+            let path = lab.write("cut", &program[..length]);
+            let resolved = lab.resolve_module(Module { path, ..Module::default() }, vec![0, 0x1139, u64::MAX]);
+            assert_eq!(resolved.frames.len(), 3);
+            assert!(!resolved.missing.is_empty(), "{length}");
+        }
+    }
+}
+
+#[test]
+fn a_section_that_claims_to_unfold_to_a_terabyte_is_refused() {
+    let lab = Lab::new();
+    let app = lab.build_app("-g -O2");
+    lab.run("objcopy --compress-debug-sections=zlib app");
+    let mut bytes = std::fs::read(&app).unwrap();
+    let offset = {
+        use object::{Object, ObjectSection};
+        let elf = object::read::elf::ElfFile64::<object::Endianness>::parse(&bytes[..]).unwrap();
+        usize::try_from(elf.section_by_name(".debug_info").unwrap().file_range().unwrap().0).unwrap()
+    };
+    // Elf64_Chdr: type, reserved, then the size after decompression.
+    bytes[offset + 8..offset + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
+    assert!(matches!(parse_untrusted(&bytes), Err(Error::Inflated { claimed_bytes: 0x100_0000_0000, .. })));
+}
+
+#[test]
+fn a_program_with_damaged_bytes_never_panics() {
+    let program = program();
+    let config = ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() };
+    let damage = prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..40);
+    proptest!(config, |(damage in damage)| {
+        let mut bytes = program.clone();
+        for (at, with) in damage {
+            let at = at.index(bytes.len());
+            bytes[at] = with;
+        }
+        let _ = parse_untrusted(&bytes);
+    });
+}
+
+#[test]
+fn damaged_debug_sections_never_panic() {
+    use object::{Object, ObjectSection};
+    let program = program();
+    let elf = object::read::elf::ElfFile64::<object::Endianness>::parse(&program[..]).unwrap();
+    let debug = elf.sections().filter(|section| section.name().is_ok_and(|name| name.starts_with(".debug")));
+    let ranges: Vec<(usize, usize)> = debug
+        .filter_map(|section| section.file_range())
+        .map(|(offset, size)| (offset.try_into().unwrap(), size.try_into().unwrap()))
+        .collect();
+    let config = ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() };
+    let damage = prop::collection::vec((0..ranges.len(), any::<prop::sample::Index>(), any::<u8>()), 1..8);
+    proptest!(config, |(damage in damage)| {
+        let mut bytes = program.clone();
+        for (section, at, with) in damage {
+            let (offset, size) = ranges[section];
+            bytes[offset + at.index(size)] = with;
+        }
+        let _ = parse_untrusted(&bytes);
+    });
+}
+
+proptest! {
+    #[test]
+    fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..2000), is_elf: bool) {
+        let mut bytes = bytes;
+        if is_elf {
+            // ELF64, little-endian, version 1; the rest of the header stays random.
+            bytes.splice(..0, *b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x3e\0\x01\0\0\0");
+        }
+        let _ = parse_untrusted(&bytes);
+    }
+}
