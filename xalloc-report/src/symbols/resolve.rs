@@ -92,13 +92,21 @@ fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table) {
     // of the same function adds its scope and its parameters.
     let is_more = match (&outermost.function, &outermost.raw_name, &named.function) {
         (None, _, _) => true,
-        (Some(bare), None, Some(full)) => named.raw_name.is_some() && full.contains(bare.as_str()),
+        (Some(bare), None, Some(full)) => named.raw_name.is_some() && is_scoped(full, bare),
         (Some(_), Some(_), _) | (Some(_), None, None) => false,
     };
     if is_more {
         outermost.function = named.function;
         outermost.raw_name = named.raw_name;
     }
+}
+
+/// Whether `full` is the name `bare` with a scope before it and parameters or template arguments behind it.
+fn is_scoped(full: &str, bare: &str) -> bool {
+    full.match_indices(bare).any(|(at, _)| {
+        let (scope, rest) = (&full[..at], &full[at + bare.len()..]);
+        (scope.is_empty() || scope.ends_with("::")) && (rest.is_empty() || rest.starts_with(['(', '<', ':']))
+    })
 }
 
 /// A file with its path, for what lies beside it.
@@ -157,4 +165,19 @@ impl DwarfSource<'_> {
 
 fn supplementary_sections(opened: &Opened) -> Result<Sections<'_>, Error> {
     dwarf::sections(&Image::parse(&opened.bytes)?, SectionSet::Main)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linkers_name_completes_a_bare_one_only_if_it_is_the_same_function() {
+        assert!(is_scoped("shop::Box<int>::sum() const", "sum"));
+        assert!(is_scoped("core::ptr::drop_in_place<alloc::string::String>", "drop_in_place<alloc::string::String>"));
+        assert!(is_scoped("main", "main"));
+        assert!(!is_scoped("shop::checksum()", "sum"));
+        assert!(!is_scoped("shop::summary()", "sum"));
+        assert!(!is_scoped("other(int)", "sum"));
+    }
 }

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::kit::Lab;
-use crate::symbols::{Error, Module, parse_untrusted};
+use crate::symbols::{Error, Missing, Module, parse_untrusted};
 
 /// A small program with DWARF, symbols, stubs and a build-id.
 fn program() -> Vec<u8> {
@@ -45,6 +45,54 @@ fn a_section_that_claims_to_unfold_to_a_terabyte_is_refused() {
     // Elf64_Chdr: type, reserved, then the size after decompression.
     bytes[offset + 8..offset + 16].copy_from_slice(&(1_u64 << 40).to_le_bytes());
     assert!(matches!(parse_untrusted(&bytes), Err(Error::Inflated { claimed_bytes: 0x100_0000_0000, .. })));
+}
+
+/// A library whose function `target` has `levels` inlined functions, each inside the one before it, of a byte each.
+fn nested_library(lab: &Lab, levels: usize) -> std::path::PathBuf {
+    let range = "0x11, 1, 0x12, 7"; // DW_AT_low_pc as an address, DW_AT_high_pc as eight bytes
+    lab.write(
+        "deep.s",
+        format!(
+            ".globl target
+             .type target, @function
+             target: .zero 16
+             .size target, 16
+             .section .debug_abbrev, \"\", @progbits
+             .byte 1, 0x11, 1, {range}, 0, 0
+             .byte 2, 0x2e, 1, {range}, 0, 0
+             .byte 3, 0x1d, 1, 0, 0, 0
+             .section .debug_info, \"\", @progbits
+             .long 2f - 1f
+             1: .short 4
+             .long 0
+             .byte 8, 1
+             .quad target, 16
+             .byte 2
+             .quad target, 16
+             .fill {levels}, 1, 3
+             .zero {levels} + 2
+             2:
+"
+        ),
+    );
+    lab.run("cc -shared -nostdlib -o deep deep.s");
+    lab.path("deep")
+}
+
+#[test]
+fn entries_nested_a_million_deep_leave_the_name_and_a_reason_and_do_not_overflow_the_stack() {
+    let lab = Lab::new();
+    let library = nested_library(&lab, 1_000_000);
+    let (resolved, names) = lab.names(&library, &library, &["target"]);
+    assert_eq!(names[0].as_deref(), Some("target"));
+    assert!(matches!(&resolved.missing[0], Missing::Malformed { reason, .. } if reason.contains("deep")));
+}
+
+#[test]
+fn entries_nested_almost_too_deep_fit_the_stack_of_an_ordinary_thread() {
+    let lab = Lab::new();
+    let library = nested_library(&lab, 1000);
+    assert!(parse_untrusted(&std::fs::read(library).unwrap()).is_ok());
 }
 
 #[test]
