@@ -101,12 +101,18 @@ fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table) {
     }
 }
 
-/// Whether `full` is the name `bare` with a scope before it and parameters or template arguments behind it.
+/// Whether `full` names the same function as the bare name `bare`, with a scope before it and parameters behind it.
+///
+/// Template arguments are left out of the comparison, because the two writers space them differently and legacy Rust
+/// names have none.
 fn is_scoped(full: &str, bare: &str) -> bool {
-    full.match_indices(bare).any(|(at, _)| {
-        let (scope, rest) = (&full[..at], &full[at + bare.len()..]);
+    let stem = bare.split('<').next().unwrap_or(bare);
+    let names_it = full.match_indices(stem).any(|(at, _)| {
+        let (scope, rest) = (&full[..at], &full[at + stem.len()..]);
         (scope.is_empty() || scope.ends_with("::")) && (rest.is_empty() || rest.starts_with(['(', '<', ':']))
-    })
+    });
+    // Legacy Rust names do not number their closures.
+    !stem.is_empty() && names_it || stem.starts_with("{closure") && full.ends_with("{{closure}}")
 }
 
 /// A file with its path, for what lies beside it.
@@ -175,7 +181,10 @@ mod tests {
     fn a_linkers_name_completes_a_bare_one_only_if_it_is_the_same_function() {
         assert!(is_scoped("shop::Box<int>::sum() const", "sum"));
         assert!(is_scoped("core::ptr::drop_in_place<alloc::string::String>", "drop_in_place<alloc::string::String>"));
+        assert!(is_scoped("prog::shop::price", "price<u32>"));
+        assert!(is_scoped("prog::main::{{closure}}", "{closure_env#0}<u32>"));
         assert!(is_scoped("main", "main"));
+        assert!(!is_scoped("anything()", "<anonymous>"));
         assert!(!is_scoped("shop::checksum()", "sum"));
         assert!(!is_scoped("shop::summary()", "sum"));
         assert!(!is_scoped("other(int)", "sum"));

@@ -7,8 +7,6 @@
 //! # Invariant
 //! Entries are sorted by address and no address is there twice.
 
-use std::ops::Range;
-
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection, ObjectSymbol, SectionFlags, SymbolKind, SymbolSection};
 
@@ -57,7 +55,7 @@ impl Table {
     pub(super) fn collect<'a>(images: impl IntoIterator<Item = &'a ElfFile64<'a>>, extra: Vec<Symbol>) -> Self {
         let mut candidates = Vec::new();
         for (source, elf) in images.into_iter().enumerate() {
-            let code = code_sections(elf);
+            let code = code_section_ends(elf);
             candidates.extend(elf.symbols().filter_map(|symbol| candidate(&symbol, 2 * source, &code)));
             candidates.extend(elf.dynamic_symbols().filter_map(|symbol| candidate(&symbol, 2 * source + 1, &code)));
         }
@@ -96,8 +94,9 @@ impl Table {
     }
 }
 
-fn code_sections(elf: &ElfFile64<'_>) -> Vec<Option<Range<u64>>> {
-    let mut sections = Vec::new();
+/// For each section, by index: where it ends if it holds code.
+fn code_section_ends(elf: &ElfFile64<'_>) -> Vec<Option<u64>> {
+    let mut ends = Vec::new();
     for section in elf.sections() {
         let is_code = matches!(
             section.flags(),
@@ -105,29 +104,29 @@ fn code_sections(elf: &ElfFile64<'_>) -> Vec<Option<Range<u64>>> {
         );
         let index = section.index().0;
         // Section indices count up from 1, so this grows by one a turn.
-        sections.resize(index + 1, None);
-        sections[index] = is_code.then(|| section.address()..section.address().saturating_add(section.size()));
+        ends.resize(index + 1, None);
+        ends[index] = is_code.then(|| section.address().saturating_add(section.size()));
     }
-    sections
+    ends
 }
 
-fn candidate<'a>(symbol: &impl ObjectSymbol<'a>, source: usize, code: &[Option<Range<u64>>]) -> Option<Candidate> {
+fn candidate<'a>(symbol: &impl ObjectSymbol<'a>, source: usize, code: &[Option<u64>]) -> Option<Candidate> {
     let is_label = matches!(symbol.kind(), SymbolKind::Unknown | SymbolKind::Label);
     // Data, files, sections and thread-local variables are no functions.
     if !is_label && symbol.kind() != SymbolKind::Text {
         return None;
     }
     let SymbolSection::Section(index) = symbol.section() else { return None };
-    let section = code.get(index.0)?.as_ref()?;
+    let section_end = (*code.get(index.0)?)?;
     let name = String::from_utf8_lossy(symbol.name_bytes().ok()?);
     // `$x` and `$d` mark code and data on other processors and name nothing; neither do local labels `.L1`.
-    if name.is_empty() || name.starts_with('$') || name.starts_with(".L") || !section.contains(&symbol.address()) {
+    if name.is_empty() || name.starts_with('$') || name.starts_with(".L") {
         return None;
     }
     Some(Candidate {
         start: symbol.address(),
         size_bytes: symbol.size(),
-        section_end: section.end,
+        section_end,
         rank: Rank {
             source,
             is_label,

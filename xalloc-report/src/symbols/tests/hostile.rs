@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::kit::Lab;
+use super::kit::{Lab, has_tool};
 use crate::symbols::{Error, Missing, Module, parse_untrusted};
 
 /// A small program with DWARF, symbols, stubs and a build-id.
@@ -110,26 +110,52 @@ fn a_program_with_damaged_bytes_never_panics() {
     });
 }
 
-#[test]
-fn damaged_debug_sections_never_panic() {
+/// Where the debug sections of a file lie: offset and size in bytes.
+fn debug_sections(file: &[u8]) -> Vec<(usize, usize)> {
     use object::{Object, ObjectSection};
-    let program = program();
-    let elf = object::read::elf::ElfFile64::<object::Endianness>::parse(&program[..]).unwrap();
+    let elf = object::read::elf::ElfFile64::<object::Endianness>::parse(file).unwrap();
     let debug = elf.sections().filter(|section| section.name().is_ok_and(|name| name.starts_with(".debug")));
-    let ranges: Vec<(usize, usize)> = debug
+    debug
         .filter_map(|section| section.file_range())
         .map(|(offset, size)| (offset.try_into().unwrap(), size.try_into().unwrap()))
-        .collect();
-    let config = ProptestConfig { cases: 500, failure_persistence: None, ..ProptestConfig::default() };
-    let damage = prop::collection::vec((0..ranges.len(), any::<prop::sample::Index>(), any::<u8>()), 1..8);
+        .filter(|(_, size)| *size > 0)
+        .collect()
+}
+
+/// Reads the file with a few bytes of its debug sections changed, many times.
+fn damage_debug_sections(file: &[u8]) {
+    let sections = debug_sections(file);
+    let config = ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() };
+    let damage = prop::collection::vec((0..sections.len(), any::<prop::sample::Index>(), any::<u8>()), 1..8);
     proptest!(config, |(damage in damage)| {
-        let mut bytes = program.clone();
+        let mut bytes = file.to_vec();
         for (section, at, with) in damage {
-            let (offset, size) = ranges[section];
+            let (offset, size) = sections[section];
             bytes[offset + at.index(size)] = with;
         }
         let _ = parse_untrusted(&bytes);
     });
+}
+
+#[test]
+fn damaged_debug_sections_of_a_program_never_panic() {
+    for flags in ["-gdwarf-4 -O2", "-gdwarf-5 -O2"] {
+        let lab = Lab::new();
+        damage_debug_sections(&std::fs::read(lab.build_app(flags)).unwrap());
+    }
+}
+
+#[test]
+fn a_damaged_split_file_or_package_never_panics() {
+    let lab = Lab::new();
+    lab.write("work.c", super::kit::WORK_C);
+    lab.run("cc -gdwarf-4 -O2 -gsplit-dwarf -c work.c");
+    lab.run("cc -o app work.o");
+    damage_debug_sections(&std::fs::read(lab.path("work.dwo")).unwrap());
+    if has_tool("dwp") {
+        lab.run("dwp -e app -o app.dwp");
+        damage_debug_sections(&std::fs::read(lab.path("app.dwp")).unwrap());
+    }
 }
 
 proptest! {

@@ -82,6 +82,26 @@ fn rust_names_of_both_schemes_come_without_a_hash() {
     }
 }
 
+#[test]
+fn a_rust_function_with_line_tables_only_is_named_with_its_path() {
+    if !has_tool("rustc") {
+        return;
+    }
+    for scheme in ["", "-C symbol-mangling-version=v0"] {
+        let lab = Lab::new();
+        lab.write(
+            "prog.rs",
+            "mod shop { #[inline(never)] pub fn price<T: Into<u64>>(t: T) -> u64 { std::hint::black_box(t.into()) } }
+             fn main() { std::process::exit(shop::price(7u32) as i32) }",
+        );
+        lab.run(&format!("rustc --edition 2021 -C debuginfo=line-tables-only -C opt-level=1 {scheme} prog.rs"));
+        let app = lab.path("prog");
+        let raw = symbol_with(&app, "price");
+        let (_, names) = lab.names(&app, &app, &[&raw]);
+        assert!(names[0].as_ref().is_some_and(|name| name.starts_with("prog::shop::price")), "{names:?}");
+    }
+}
+
 fn symbol_with(path: &std::path::Path, part: &str) -> String {
     use object::{Object, ObjectSymbol};
     let bytes = std::fs::read(path).unwrap();

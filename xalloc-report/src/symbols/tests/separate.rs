@@ -65,6 +65,21 @@ fn the_build_id_directory_supplies_lines_even_when_the_binary_is_gone() {
 }
 
 #[test]
+fn a_debug_file_of_another_build_is_not_used_though_its_path_is_right() {
+    let lab = Lab::new();
+    strip_app(&lab, "-g -O2");
+    let outer: Vec<u64> = range_of(&lab.path("whole"), "outer").collect();
+    let hex: String = build_id(&lab.path("app")).iter().map(|byte| format!("{byte:02x}")).collect();
+    lab.run("cp app recorded");
+    strip_app(&lab, "-g -O1");
+    let other = std::fs::read(lab.path("whole.debug")).unwrap();
+    let path = lab.write(&format!("debug-root/.build-id/{}/{}.debug", &hex[..2], &hex[2..]), other);
+    let resolved = lab.resolve(&lab.path("recorded"), outer);
+    assert_eq!(resolved.detail, Detail::Exports);
+    assert!(matches!(&resolved.missing[..], [Missing::Stripped { looked_for, .. }] if looked_for.contains(&path)));
+}
+
+#[test]
 fn a_replaced_binary_gives_no_names_and_says_so() {
     let lab = Lab::new();
     let app = lab.build_app("-g -O0");
@@ -107,7 +122,7 @@ fn mini_debug_information_names_local_functions() {
 }
 
 #[test]
-fn a_supplementary_file_made_by_dwz_is_followed_and_missed_when_it_is_gone() {
+fn a_supplementary_file_made_by_dwz_is_followed_and_missed_when_it_was_replaced() {
     if !has_tool("dwz") {
         return;
     }
@@ -115,14 +130,14 @@ fn a_supplementary_file_made_by_dwz_is_followed_and_missed_when_it_is_gone() {
     lab.write("work.c", super::kit::WORK_C);
     lab.run("cc -g -O2 -Wl,--build-id -o app work.c");
     lab.run("cc -g -O2 -Wl,--build-id -DOTHER -o other work.c");
-    // dwz hardlinks identical files unless told to look at the contents; `other` shares its entries with `app`.
     lab.run("dwz -m common.debug -M common.debug app other");
     let outer: Vec<u64> = range_of(&lab.path("app"), "outer").collect();
     let resolved = lab.resolve(&lab.path("app"), outer.clone());
     assert_inner_is_inlined(&resolved);
     assert_eq!(resolved.missing, []);
 
-    std::fs::remove_file(lab.path("common.debug")).unwrap();
+    // A file of that name with another build-id is as good as none.
+    lab.run("cp app common.debug");
     let resolved = lab.resolve(&lab.path("app"), outer);
     assert!(matches!(&resolved.missing[..], [Missing::NoSupplementaryFile { .. }, ..]), "{:?}", resolved.missing);
     let named =

@@ -2,7 +2,7 @@
 
 use object::{Object, ObjectSection};
 
-use super::kit::Lab;
+use super::kit::{Lab, range_of};
 use crate::symbols::{Detail, Frame, Missing};
 
 #[test]
@@ -43,6 +43,32 @@ fn a_stub_of_the_linkage_table_is_named_after_the_function_it_leads_to() {
             stubs.flat_map(|section| section.address()..section.address() + section.size()).collect();
         let resolved = lab.resolve(&app, addresses);
         let names: Vec<_> = resolved.frames.iter().flatten().filter_map(|frame| frame.function.as_deref()).collect();
+        if let Some(section) = elf.section_by_name(".plt.got") {
+            let stubs = lab.resolve(&app, section.address()..section.address() + section.size());
+            let is_stub = |frames: &Vec<Frame>| frames[0].function.as_ref().is_some_and(|name| name.ends_with("@plt"));
+            assert!(stubs.frames.iter().all(is_stub), "{flags}: {stubs:?}");
+        }
         assert!(names.contains(&"malloc@plt") && names.contains(&"free@plt"), "{flags}: {names:?}");
     }
+}
+
+#[test]
+fn labels_without_a_size_reach_to_the_next_one_and_the_better_alias_is_kept() {
+    let lab = Lab::new();
+    lab.write(
+        "labels.s",
+        ".globl first, __first, second
+         __first: first: .zero 8
+         second: .zero 8
+         .data
+         .globl not_code
+         not_code: .zero 8
+",
+    );
+    lab.run("cc -shared -nostdlib -o labels labels.s");
+    let library = lab.path("labels");
+    let (first, data) = (range_of(&library, "first").start, range_of(&library, "not_code").start);
+    let resolved = lab.resolve(&library, [first, first + 7, first + 8, first + 15, first + 16, data]);
+    let names: Vec<_> = resolved.frames.iter().map(|frames| frames.first()?.function.as_deref()).collect();
+    assert_eq!(names, [Some("first"), Some("first"), Some("second"), Some("second"), None, None]);
 }
