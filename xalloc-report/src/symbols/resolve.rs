@@ -81,9 +81,9 @@ fn unpack_mini(image: &Image<'_>) -> Result<Vec<u8>, Error> {
 }
 
 /// Completes what DWARF left open about the outermost function, the only one that symbol tables know.
-fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table) {
+fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table<'_>) {
     let Some(symbol) = table.find(address) else { return };
-    let named = dwarf::named(&symbol.name);
+    let named = dwarf::named(&symbol.linker_name());
     let Some(outermost) = frames.last_mut() else {
         frames.push(named);
         return;

@@ -36,7 +36,7 @@ pub fn parse_untrusted(bytes: &[u8]) -> Result<usize, Error> {
     let mut probes: Vec<u64> = table.starts().take(PROBES).chain(section_starts).collect();
     probes.extend([0, image.elf.entry(), u64::MAX]);
     let symbols = probes.iter().filter_map(|probe| table.find(*probe));
-    let named = symbols.filter(|symbol| dwarf::named(&symbol.name).function.is_some()).count();
+    let named = symbols.filter(|symbol| dwarf::named(&symbol.linker_name()).function.is_some()).count();
 
     let endian = dwarf::endian(&image);
     let mut found = links + named;

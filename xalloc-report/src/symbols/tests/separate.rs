@@ -65,6 +65,20 @@ fn the_build_id_directory_supplies_lines_even_when_the_binary_is_gone() {
 }
 
 #[test]
+fn a_debug_link_with_a_directory_in_it_is_not_followed() {
+    let lab = Lab::new();
+    strip_app(&lab, "-g -O2 -Wl,--build-id=none");
+    let debug = std::fs::read(lab.path("whole.debug")).unwrap();
+    lab.write("below/whole.debug", &debug);
+    let mut link = b"below/whole.debug\0\0\0".to_vec();
+    link.extend(crc32fast::hash(&debug).to_le_bytes());
+    lab.write("link", link);
+    lab.run("objcopy --add-section .gnu_debuglink=link app");
+    let resolved = lab.resolve(&lab.path("app"), range_of(&lab.path("whole"), "outer"));
+    assert_eq!(resolved.detail, Detail::Exports);
+}
+
+#[test]
 fn a_debug_file_of_another_build_is_not_used_though_its_path_is_right() {
     let lab = Lab::new();
     strip_app(&lab, "-g -O2");
