@@ -183,7 +183,9 @@ impl<'a> Producer<'a> {
     /// Announces that this thread will sleep until there is space, and returns the value of [`Indices::space`] to
     /// sleep on, or `None` if there is room for `records` now.
     pub fn prepare_wait(&mut self, records: usize) -> Option<u32> {
-        let seen = self.indices.space.load(Ordering::Relaxed);
+        // ORDERING: pairs with the Release of `space` in `Consumer::release`: a value from after a wake-up means that the
+        // `waiting = 0` before it cannot come after the `waiting = 1` here.
+        let seen = self.indices.space.load(Ordering::Acquire);
         self.indices.waiting.store(1, Ordering::Relaxed);
         // ORDERING: pairs with the fence in `Consumer::release`: either that sees `waiting`, or this sees its `tail`.
         fence(Ordering::SeqCst);
@@ -250,8 +252,9 @@ impl<'a> Consumer<'a> {
             return false;
         }
         self.indices.waiting.store(0, Ordering::Relaxed);
-        // Relaxed: a futex compares the value under the kernel's own lock.
-        self.indices.space.fetch_add(1, Ordering::Relaxed);
+        // ORDERING: publishes `waiting = 0`; pairs with the Acquire load of `space` in `Producer::prepare_wait`. (The
+        // sleeper itself needs no order: a futex compares the value under the kernel's own lock.)
+        self.indices.space.fetch_add(1, Ordering::Release);
         true
     }
 }
