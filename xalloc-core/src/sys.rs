@@ -1,0 +1,3 @@
+//! The kernel behind safe types: locks that sleep in the kernel.
+
+pub mod lock;
