@@ -33,7 +33,7 @@ struct op {
 };
 
 struct result {
-	uint64_t place; /* 0 null, 1 main heap, 2 mapped, 3 | arena << 8 | sub-heap << 24 */
+	uint64_t place; /* 0 null, 1 main heap in the break, 2 mapped, 3 | arena << 8 | sub-heap << 24, 4 main heap elsewhere */
 	uint64_t offset;
 	uint64_t usable;
 	uint64_t brk;
@@ -80,9 +80,12 @@ static void describe(void *block, struct result *result)
 		result->place = 3 | arena_number(heap[0]) << 8 | depth << 24;
 		result->offset = at & (HEAP_MAX - 1);
 		result->heap_size = heap[2];
-	} else {
+	} else if (at >= initial_break && at < (uint64_t)sbrk(0)) {
 		result->place = 1;
 		result->offset = at - initial_break;
+	} else {
+		result->place = 4;
+		result->offset = at & 4095;
 	}
 }
 

@@ -94,6 +94,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let align = align.checked_next_power_of_two().ok_or(AllocError::BadAlignment)?;
         let size = for_request(bytes).ok_or(AllocError::NoMemory)?;
+        if self.policy().memalign_scans_tcache
+            && let Some(found) = self.cache.pop_aligned(self.words(), size, align)
+        {
+            return Ok(self.cached(found, size));
+        }
         let padded_request = size.checked_add(align + MIN_CHUNK).ok_or(AllocError::NoMemory)?;
         let padded = for_request(padded_request).ok_or(AllocError::NoMemory)?;
         self.in_some_arena(padded_request, |step, arena| {

@@ -20,6 +20,7 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
+use super::chunk::round_up;
 use super::{
     ARENA_BYTES, AllocError, Allocation, Heap, HeapFault, MallInfo, Memory, Os, Policy, Reallocated, Sink, ThreadCache,
     Tunables,
@@ -89,7 +90,8 @@ pub struct Sim {
     holes: RefCell<BTreeMap<u64, u64>>,
     homes: RefCell<Vec<NonNull<Home>>>,
     brk: Cell<u64>,
-    break_limit: Cell<u64>,
+    /// The mapping next above the break.
+    obstacle: Cell<u64>,
     calls: Cell<SystemCalls>,
     thread: Cell<u32>,
     cores: u64,
@@ -103,7 +105,7 @@ impl Sim {
             holes: RefCell::new(BTreeMap::from([(MAPS_START, MAPS_END - MAPS_START)])),
             homes: RefCell::default(),
             brk: Cell::new(BREAK_BASE),
-            break_limit: Cell::new(MAPS_START),
+            obstacle: Cell::new(MAPS_START),
             calls: Cell::default(),
             thread: Cell::new(1),
             cores,
@@ -194,11 +196,13 @@ unsafe impl Os for Sim {
         }
         self.count(|calls| calls.brk += 1);
         let now = old.checked_add_signed(delta)?;
-        if now > self.break_limit.get() || now < BREAK_BASE {
+        let (old_end, end) = (round_up(old, PAGE), round_up(now, PAGE));
+        // Linux keeps a page free between a growing break and the next mapping.
+        if now < BREAK_BASE || (end > old_end && end + PAGE > self.obstacle.get()) {
             return None;
         }
-        if now < old {
-            self.forget(super::chunk::round_up(now, PAGE), old - now);
+        if end < old_end {
+            self.forget(end, old_end - end);
         }
         self.brk.set(now);
         Some(old)
@@ -431,9 +435,10 @@ impl Simulation {
         self.heap.os.break_by(delta).is_some()
     }
 
-    /// Something stands in the way of the break: it cannot grow beyond where it is now.
+    /// Something is mapped right behind the break, where it stays in the way.
     pub fn block_break(&mut self) {
-        self.heap.os.break_limit.set(self.heap.os.brk.get());
+        let end = round_up(self.heap.os.brk.get(), PAGE);
+        self.heap.os.obstacle.set(end.min(self.heap.os.obstacle.get()));
     }
 
     /// Bytes by which the break is above its beginning.

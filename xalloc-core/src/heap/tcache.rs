@@ -10,6 +10,7 @@
 //! stray writes.
 
 use super::arena::ArenaRef;
+use super::chunk::HEADER;
 use super::os::Memory;
 use super::words::Words;
 use crate::units::Addr;
@@ -46,7 +47,7 @@ pub struct ThreadCache {
     pub(super) stage: Stage,
     tid: u32,
     counts: [u16; BINS],
-    /// User addresses of the heads, 0 for none.
+    /// Chunk addresses of the heads, 0 for none.
     entries: [u64; BINS],
     /// User address of the bookkeeping's chunk, or 0.
     pub(super) home: u64,
@@ -147,6 +148,24 @@ impl ThreadCache {
             return None;
         }
         self.entries[bin] = words.fd(chunk);
+        words.set_bk(chunk, 0);
+        self.counts[bin] -= 1;
+        Some(chunk)
+    }
+
+    /// Takes the chunk of `size` that entered last among those whose block is a multiple of `align`.
+    pub(super) fn pop_aligned<M: Memory>(&mut self, words: Words<'_, M>, size: u64, align: u64) -> Option<u64> {
+        let bin = bin_of(size);
+        let mut chunk = *self.entries.get(bin)?;
+        let mut before = 0;
+        while chunk != 0 && !(chunk + HEADER).is_multiple_of(align) {
+            before = chunk;
+            chunk = words.fd(chunk);
+        }
+        if chunk == 0 || before == 0 {
+            return if chunk == 0 { None } else { self.pop_bin(words, bin) };
+        }
+        words.set_fd(before, words.fd(chunk));
         words.set_bk(chunk, 0);
         self.counts[bin] -= 1;
         Some(chunk)

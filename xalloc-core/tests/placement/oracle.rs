@@ -44,9 +44,12 @@ pub(crate) fn available() -> Result<(), String> {
     PROGRAM.get_or_init(compile).as_ref().map(|_| ()).map_err(Clone::clone)
 }
 
-/// Runs a trace; `Err` says why that is impossible here.
-pub(crate) fn run(ops: &[Op], variables: &[(&str, &str)]) -> Result<Vec<Outcome>, String> {
+/// Runs a trace with `tunables` as `GLIBC_TUNABLES`; `Err` says why that is impossible here.
+pub(crate) fn run(ops: &[Op], tunables: &str) -> Result<Vec<Outcome>, String> {
     static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    if ops.is_empty() {
+        return Ok(Vec::new());
+    }
     let program = PROGRAM.get_or_init(compile).as_ref().map_err(Clone::clone)?;
     let serial = SERIAL.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     let trace = scratch().join(format!("{serial}.trace"));
@@ -55,8 +58,7 @@ pub(crate) fn run(ops: &[Op], variables: &[(&str, &str)]) -> Result<Vec<Outcome>
     let status = Command::new(program)
         .args([&trace, &result])
         .env_remove("LD_PRELOAD")
-        .env_remove("GLIBC_TUNABLES")
-        .envs(variables.iter().copied())
+        .env("GLIBC_TUNABLES", tunables)
         .status()
         .map_err(|error| format!("xreplay does not start: {error}"))?;
     assert!(status.success(), "xreplay failed: {status}");

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use xalloc_core::heap::sim::Simulation;
+use xalloc_core::heap::sim::{BREAK_BASE, Simulation};
 use xalloc_core::heap::{NoSink, Policy, Reallocated, Tunables};
 use xalloc_core::units::Addr;
 
@@ -106,7 +106,10 @@ impl Replay {
             return Outcome { place: 2, offset: addr.0 % 4096, usable, brk, heap_size: 0 };
         }
         let Some(heap) = words.sub_heap else {
-            let offset = addr.0.wrapping_sub(xalloc_core::heap::sim::BREAK_BASE);
+            let offset = addr.0.wrapping_sub(BREAK_BASE);
+            if offset >= brk {
+                return Outcome { place: 4, offset: addr.0 % 4096, usable, brk, heap_size: 0 };
+            }
             return Outcome { place: 1, offset, usable, brk, heap_size: 0 };
         };
         let number = self.arenas.iter().position(|&arena| arena == heap.arena).unwrap_or_else(|| {

@@ -51,8 +51,10 @@ pub(crate) struct Op {
 /// Where the block of an operation is afterwards, and how far the heap goes.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(crate) struct Outcome {
-    /// 0 null, 1 main heap, 2 mapped, 3 | arena << 8 | sub-heap << 24, arenas numbered as they appear.
+    /// 0 null, 1 main heap in the break, 2 mapped, 3 | arena << 8 | sub-heap << 24 with arenas numbered as they appear,
+    /// 4 main heap elsewhere.
     pub(crate) place: u64,
+    /// From the break's beginning, from the sub-heap's, or in the page.
     pub(crate) offset: u64,
     pub(crate) usable: u64,
     pub(crate) brk: u64,
