@@ -1,3 +1,4 @@
 //! Recording, analysis and rendering of xalloc traces.
 
+pub mod model;
 pub mod trace;
