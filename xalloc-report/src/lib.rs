@@ -1,5 +1,7 @@
 //! Recording, analysis and rendering of xalloc traces.
 
 pub mod analysis;
+pub mod check;
 pub mod model;
+pub mod render;
 pub mod trace;

@@ -35,7 +35,7 @@ mod threads;
 mod timeline;
 
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
-pub use distribution::{Class, Distribution};
+pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
 pub use replayer::Replayer;
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
 pub use threads::ThreadTotals;

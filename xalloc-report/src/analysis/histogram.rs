@@ -1,10 +1,10 @@
-//! How sizes and lifetimes are spread, in power-of-two classes.
+//! How sizes and lifetimes are spread, in classes.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::names::Named;
-use crate::model::{Class, Distribution, Model};
+use crate::model::{Distribution, Doubling, Model, Scale};
 
 /// What is counted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
@@ -30,7 +30,7 @@ impl Named for Quantity {
     }
 }
 
-/// Values at or below which so many per cent lie, exact to 0.1 %; `null` without values.
+/// Values at or below which so many per cent lie, to 0.1 %; `null` without values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Percentiles {
     /// The median.
@@ -41,12 +41,12 @@ pub struct Percentiles {
     pub p99: Option<u64>,
     /// 99.9 %.
     pub p99_9: Option<u64>,
-    /// The largest value.
+    /// The largest value, exactly.
     pub max: Option<u64>,
 }
 
 impl Percentiles {
-    fn of(distribution: &Distribution) -> Percentiles {
+    fn of<S: Scale>(distribution: &Distribution<S>) -> Percentiles {
         Percentiles {
             p50: distribution.percentile(50.0),
             p90: distribution.percentile(90.0),
@@ -105,7 +105,7 @@ pub struct LifetimeHistogram {
     pub count: u64,
     /// Blocks that were not: they have no lifetime.
     pub alive_at_exit_blocks: u64,
-    /// Classes without a gap from the shortest to the longest lifetime.
+    /// Classes without a gap from the shortest to the longest lifetime: below 1 µs, then steps of 1, 2 and 5.
     pub buckets: Vec<LifetimeBucket>,
     /// Percentiles, nanoseconds.
     pub percentiles: Percentiles,
@@ -131,8 +131,9 @@ impl Histogram {
     }
 }
 
-fn sizes(of: Quantity, distribution: &Distribution) -> SizeHistogram {
-    let buckets = without_gaps(distribution)
+fn sizes(of: Quantity, distribution: &Distribution<Doubling>) -> SizeHistogram {
+    let buckets = distribution
+        .classes()
         .map(|(from_bytes, to_bytes, class)| SizeBucket { from_bytes, to_bytes, count: class.count, bytes: class.sum })
         .collect();
     SizeHistogram {
@@ -146,7 +147,8 @@ fn sizes(of: Quantity, distribution: &Distribution) -> SizeHistogram {
 
 fn lifetimes(model: &Model) -> LifetimeHistogram {
     let distribution = &model.sum.lifetime;
-    let buckets = without_gaps(distribution)
+    let buckets = distribution
+        .classes()
         .map(|(from_ns, to_ns, class)| LifetimeBucket { from_ns, to_ns, count: class.count })
         .collect();
     LifetimeHistogram {
@@ -156,20 +158,6 @@ fn lifetimes(model: &Model) -> LifetimeHistogram {
         buckets,
         percentiles: Percentiles::of(distribution),
     }
-}
-
-/// The classes with values, and the empty ones between them.
-fn without_gaps(distribution: &Distribution) -> impl Iterator<Item = (u64, u64, Class)> {
-    let mut classes = Vec::new();
-    for (from, to, class) in distribution.classes() {
-        while let Some(&(_, end, _)) = classes.last()
-            && end < from
-        {
-            classes.push((end, end * 2, Class::default()));
-        }
-        classes.push((from, to, class));
-    }
-    classes.into_iter()
 }
 
 #[cfg(test)]

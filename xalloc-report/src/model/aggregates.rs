@@ -2,7 +2,7 @@
 
 use rustc_hash::FxHashMap;
 
-use super::distribution::Distribution;
+use super::distribution::{Distribution, Doubling, OneTwoFive};
 use super::sites::Site;
 use super::threads::ThreadTotals;
 use super::timeline::Timeline;
@@ -105,11 +105,11 @@ pub struct Aggregates {
     /// Threads that allocated or freed, ascending.
     pub threads: Vec<ThreadTotals>,
     /// Requested sizes, bytes.
-    pub requested: Distribution,
+    pub requested: Distribution<Doubling>,
     /// Usable sizes, bytes.
-    pub usable: Distribution,
+    pub usable: Distribution<Doubling>,
     /// Lifetimes of freed blocks, nanoseconds.
-    pub lifetime: Distribution,
+    pub lifetime: Distribution<OneTwoFive>,
     /// Live and heap bytes over time.
     pub timeline: Timeline,
     /// Processes whose heap segments are not known: another allocator served them, or they began as a fork.

@@ -4,7 +4,7 @@ use xalloc_core::wire::Call;
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
-use super::distribution::Distribution;
+use super::distribution::{Distribution, Doubling, OneTwoFive};
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::segments::Segments;
 use super::sites::Sites;
@@ -32,9 +32,9 @@ pub struct Replayer {
     threads: Threads,
     live: LiveBlocks,
     pending: Vec<(ThreadIndex, Pending)>,
-    requested: Distribution,
-    usable: Distribution,
-    lifetime: Distribution,
+    requested: Distribution<Doubling>,
+    usable: Distribution<Doubling>,
+    lifetime: Distribution<OneTwoFive>,
     timeline: Timeline,
     segments: Segments,
     heap_known: bool,

@@ -10,7 +10,7 @@
 use crate::trace::{StackIndex, ThreadIndex};
 use xalloc_core::wire::Call;
 
-use super::distribution::class_of;
+use super::distribution::{Doubling, Scale};
 
 /// How long the blocks of one site lived, in power-of-two classes of microseconds (below 1 µs, below 2 µs, …).
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -22,7 +22,7 @@ pub struct LifetimeClasses {
 
 impl LifetimeClasses {
     fn record(&mut self, lifetime_ns: u64) {
-        let class = class_of(lifetime_ns / 1000);
+        let class = Doubling::class_of(lifetime_ns / 1000);
         if class >= self.counts.len() {
             self.counts.resize(class + 1, 0);
         }
