@@ -2,6 +2,7 @@
 
 pub mod analysis;
 pub mod check;
+pub mod cli;
 pub mod model;
 pub mod render;
 pub mod trace;

@@ -19,7 +19,7 @@
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
 //! simultaneous peak, which no one machine is sized by: the children of a build seldom peak together.
 
-use crate::trace::{Contents, ProcessIndex, Replay};
+use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
@@ -41,7 +41,7 @@ pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
 pub use threads::ThreadTotals;
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline};
 
-/// What can be replayed: a trace.
+/// What can be replayed: a trace, or in tests a recording made by hand.
 pub trait Recorded {
     /// Why a replay stopped.
     type Error: std::error::Error + Send + Sync + 'static;
@@ -99,5 +99,17 @@ impl Model {
             model.sum.absorb(aggregates);
         }
         Ok(model)
+    }
+}
+
+impl Recorded for Trace {
+    type Error = TraceError;
+
+    fn contents(&self) -> &Contents {
+        self.contents()
+    }
+
+    fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
+        self.replay(process, to)
     }
 }
