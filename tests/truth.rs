@@ -175,7 +175,7 @@ fn children_by_posix_spawn_vfork_fork_and_exec_are_followed() {
 #[test]
 fn without_follow_only_the_command_itself_is_recorded() {
     let load = victim("fork.c", &[]);
-    let recording = load.record_with(&["--follow=no"]);
+    let recording = load.record_with(&["--no-follow"]);
     assert_eq!(recording.status().code(), Some(0), "{}", recording.stderr());
     assert_eq!(number(&recording.summary(), "processes"), 1);
     assert!(recording.sites_in("truth_child").is_empty());
