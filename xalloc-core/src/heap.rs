@@ -12,12 +12,13 @@
 //! # Rooms, bottom to top
 //! | room | subject |
 //! |---|---|
-//! | [`os`](Os), `sink` | the doors: system and memory, events |
+//! | [`os`](Os), `live`, `sink` | the doors: system and memory, events |
 //! | `policy`, `tunables`, `settings` | the rules of a release, what a user sets, what is in force |
 //! | `chunk`, `words` | size arithmetic; the in-band words of a chunk |
 //! | `bins`, `fastbins`, `tcache` | the lists of free chunks |
-//! | `arena`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
-//! | `malloc`, `free`, `realloc`, `memalign`, `system` | the operations |
+//! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
+//! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
+//! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
 //! | `inspect`, `validate`, `info` | walking, checking and counting what is there |
 //!
 //! # Invariant
@@ -34,7 +35,12 @@
 //! glibc mangles the links of its singly linked lists since 2.32. It changes no placement, costs a shift on the path
 //! that must be shortest, and would make a recorded heap harder to read; a corrupted link is glibc's to find.
 
+mod allocate;
 mod arena;
+mod bins;
+mod chunk;
+mod fastbins;
+mod fork;
 mod free;
 mod info;
 mod live;
@@ -43,12 +49,17 @@ mod memalign;
 mod os;
 mod policy;
 mod realloc;
+mod settings;
+#[cfg(any(test, feature = "simulator"))]
+pub mod sim;
 mod sink;
+mod step;
+mod subheap;
+mod system;
 mod tcache;
 mod threads;
 mod tunables;
-
-use core::sync::atomic::AtomicBool;
+mod words;
 
 pub use arena::ARENA_BYTES;
 pub use info::MallInfo;
@@ -60,7 +71,16 @@ pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
 pub use tunables::{Parameter, Tunables};
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use crate::units::{Addr, ArenaId};
+use arena::{Arena, ArenaGuard, ArenaRef};
+use settings::{Number, Settings};
+use threads::Arenas;
+use words::Words;
+
+/// Disjoint ranges of the main arena that are remembered: one, unless something else moves the break.
+const REGIONS: usize = 64;
 
 /// The heap of a process: its arenas, its thresholds, and the door to the system.
 ///
@@ -68,8 +88,23 @@ use crate::units::{Addr, ArenaId};
 #[derive(Debug)]
 pub struct Heap<O: Os> {
     os: O,
-    /// Cleared-once flag of section 10: no lock is taken before the first `pthread_create`.
+    settings: Settings,
+    main: Arena,
+    arenas: Arenas,
+    /// Set by the first `pthread_create`, for good: locks are taken from then on (placement policy, section 10).
     multithreaded: AtomicBool,
+    /// Chunks with a mapping of their own, and bytes in them; and the most of either so far.
+    mapped_chunks: Number,
+    mapped_bytes: Number,
+    max_mapped_chunks: Number,
+    max_mapped_bytes: Number,
+    /// Where the main arena's first memory begins; 0 before it has any.
+    break_base: Number,
+    /// Where the next sub-heap is tried first, or 0.
+    next_heap_hint: Number,
+    /// Starts of the main arena's disjoint ranges, written under its lock.
+    regions: [Number; REGIONS],
+    region_count: Number,
 }
 
 /// A block that was handed out.
@@ -158,13 +193,70 @@ impl HeapFault {
 impl<O: Os> Heap<O> {
     /// A heap that has nothing yet. Its rules are those of [`Policy::default`] unless [`Heap::configure`] comes first.
     pub const fn new(os: O) -> Heap<O> {
-        Heap { os, multithreaded: AtomicBool::new(false) }
+        Heap {
+            os,
+            settings: Settings::new(),
+            main: Arena::new(0),
+            arenas: Arenas::new(),
+            multithreaded: AtomicBool::new(false),
+            mapped_chunks: Number::new(0),
+            mapped_bytes: Number::new(0),
+            max_mapped_chunks: Number::new(0),
+            max_mapped_bytes: Number::new(0),
+            break_base: Number::new(0),
+            next_heap_hint: Number::new(0),
+            regions: [const { Number::new(0) }; REGIONS],
+            region_count: Number::new(0),
+        }
     }
 
     /// Sets the rules and numbers that hold for the life of the heap. Must come before the first allocation; later, or
     /// a second time, it changes nothing and returns `false`.
     pub fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
-        let _ = (policy, tunables);
-        false
+        self.settings.configure(policy, tunables)
+    }
+
+    /// Whether a second thread was ever about to exist.
+    #[inline(always)]
+    fn is_multithreaded(&self) -> bool {
+        // What a new thread must see is published by its creation; the flag orders nothing.
+        self.multithreaded.load(Ordering::Relaxed)
+    }
+
+    /// The number of the arena that owns a heap chunk.
+    #[inline(always)]
+    fn arena_of(&self, chunk: u64) -> ArenaRef {
+        let words = Words(&self.os);
+        if words.head(chunk) & chunk::NON_MAIN == 0 { 0 } else { words.heap_arena(subheap::heap_of(chunk)) as ArenaRef }
+    }
+
+    /// The calling thread's kernel id, asked for once.
+    #[inline]
+    fn tid(&self, cache: &mut ThreadCache) -> u32 {
+        if cache.thread_id() == 0 {
+            cache.set_thread_id(self.os.thread_id());
+        }
+        cache.thread_id()
+    }
+
+    /// Enters an arena; `None` if its state was lost in a fork.
+    #[inline]
+    fn enter<'a>(&self, arena: &'a Arena, cache: &mut ThreadCache) -> Option<ArenaGuard<'a>> {
+        if !self.is_multithreaded() {
+            return Some(arena.enter_alone());
+        }
+        if arena.lost.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(arena.enter(self.tid(cache)))
+    }
+
+    /// Remembers where a range of the main arena begins. Beyond the table's room a walk of the heap is incomplete.
+    fn note_region(&self, start: u64) {
+        let count = self.region_count.get();
+        if let Some(slot) = self.regions.get(count as usize) {
+            slot.set(start);
+        }
+        self.region_count.set(count + 1);
     }
 }

@@ -127,6 +127,12 @@ unsafe impl Os for Live {
         unsafe { libc::syscall(libc::SYS_gettid) as u32 }
     }
 
+    fn is_main_thread(&self) -> bool {
+        // SAFETY: getpid has no arguments and cannot fail.
+        let pid = unsafe { libc::syscall(libc::SYS_getpid) };
+        pid as u32 == self.thread_id()
+    }
+
     fn arena_home(&self, addr: u64) -> NonNull<u8> {
         let home = with_exposed_provenance_mut(addr as usize);
         // SAFETY: `addr` is inside a mapped sub-heap, so it is not null.

@@ -60,6 +60,9 @@ pub unsafe trait Os: Memory {
     /// Kernel id of the calling thread, not 0. Asked once per thread cache.
     fn thread_id(&self) -> u32;
 
+    /// Whether the calling thread is the one that the process began with; it uses the main arena.
+    fn is_main_thread(&self) -> bool;
+
     /// Storage for the state of an arena whose first sub-heap has reserved [`super::ARENA_BYTES`] at `addr`: that
     /// place itself, or another one out of band.
     ///
