@@ -39,7 +39,9 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
         "GB" => 1_000_000_000,
         "TB" => 1_000_000_000_000,
         _ => {
-            return Err(format!("`{unit}` is no unit; use B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB for powers of 1000"));
+            return Err(format!(
+                "`{unit}` is no unit; use B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB for powers of 1000"
+            ));
         }
     };
     let too_large = || format!("`{text}` is more than 64 bits count");
