@@ -220,6 +220,11 @@ impl<O: Os> Heap<O> {
         self.settings.configure(policy, tunables)
     }
 
+    /// The door to the system that this heap uses.
+    pub const fn system(&self) -> &O {
+        &self.os
+    }
+
     /// Whether a second thread was ever about to exist.
     #[inline(always)]
     fn is_multithreaded(&self) -> bool {
