@@ -1,3 +1,5 @@
 //! Recording, analysis and rendering of xalloc traces.
 
+pub mod os;
+pub mod symbols;
 pub mod trace;

@@ -1,0 +1,50 @@
+//! Files as memory: a read-only, private map of a whole file.
+//!
+//! Binaries and their debug information reach hundreds of megabytes, of which symbolisation reads a few percent; a map
+//! costs only the pages that are touched, a read costs all of them.
+//!
+//! # Safety
+//! A map is memory that others can write to through the file, which the type `&[u8]` denies. The obligations, and who
+//! keeps them:
+//! - *The file is not shortened while it is mapped*, or a touch of the lost pages raises SIGBUS. Linkers, package
+//!   managers and cargo replace a binary by renaming a complete file over it, which leaves the mapped inode whole.
+//! - *The contents do not change while it is mapped.* The map is private and read-only, so this process cannot write to
+//!   it; the files are programs, which the kernel keeps from being written while they run, and debug files. Readers
+//!   take every length from the bytes and check it against the slice where it is used, so bytes that change
+//!   nevertheless give wrong names, not reads outside the map.
+
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+
+use memmap2::Mmap;
+
+/// Maps the whole of `file` read-only and private.
+///
+/// An empty file gives an empty map. The map stays valid after `file` is closed.
+///
+/// # Errors
+/// What `fstat` or `mmap` report: for example `ENODEV` for a file that cannot be mapped, `ENOMEM` for one that is larger
+/// than the address space that is left.
+pub fn map_readonly(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the obligations of the module's essay are those of `Mmap::map`; the first is kept by the tools that
+    // replace binaries by rename, the second by the private read-only map and the kernel's refusal to write to
+    // programs that run.
+    unsafe { Mmap::map(file) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_mapped_file_reads_as_its_bytes_and_an_empty_file_as_none() {
+        let mut file = tempfile::tempfile().unwrap();
+        assert!(map_readonly(&file).unwrap().is_empty());
+        file.write_all(b"xalloc").unwrap();
+        assert_eq!(&map_readonly(&file).unwrap()[..], b"xalloc");
+    }
+}

@@ -1,0 +1,119 @@
+//! Names for addresses, after the run: functions with their inlined callees, files and lines.
+//!
+//! The recorder stores which modules a process had loaded and where; this room opens their files again and asks DWARF,
+//! then symbol tables, what lies at an address. Nothing here touches the recorded program, so it may take its time, read
+//! hundreds of megabytes and use every processor: modules are resolved in parallel, each distinct address once.
+//!
+//! # What is trusted
+//! Nothing that is read. A file may be truncated, replaced since the recording, or made to harm. It is checked by its
+//! build-id, every length is checked where it is used, names and paths are bounded, decompression is bounded before it
+//! begins ([`image`], [`minidebug`]). What cannot be read becomes a [`Missing`] that is printed, never a wrong name and
+//! never a panic. Two costs remain that only the DWARF reader could bound: a hostile file can make it slow, and can make
+//! it hold many copies of one long directory name.
+//!
+//! # Layers
+//! `resolve` (one module) uses `locate` (files), `dwarf` and `split` (lines and inlined functions), `table`, `plt` and
+//! `minidebug` (names), `demangle`. All parse through `image`. No file of this room knows the trace's format.
+//!
+//! # Why our own locator
+//! No library finds all debug information by itself; each knows the build-id directory or the debug link, few both, and
+//! none says which package would supply what it did not find.
+
+mod demangle;
+mod dwarf;
+mod error;
+mod image;
+mod locate;
+mod minidebug;
+mod missing;
+mod nesting;
+mod plt;
+mod resolve;
+mod shelf;
+mod split;
+mod symbolizer;
+mod table;
+mod untrusted;
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+pub use self::demangle::{MAX_NAME_BYTES, demangle};
+pub use self::error::Error;
+pub use self::locate::Places;
+pub use self::missing::Missing;
+pub use self::symbolizer::{Resolved, Symbolizer, Wanted};
+pub use self::untrusted::parse_untrusted;
+
+/// Position of a module in the list that a [`Symbolizer`] was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleIndex(pub usize);
+
+/// A program or library as the recorder saw it in the process.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Module {
+    /// Its path at the time of the recording; `[vdso]` for what the kernel maps.
+    pub path: PathBuf,
+    /// The GNU build-id, usually 20 bytes; empty when it had none, and then the file at `path` is believed.
+    pub build_id: Vec<u8>,
+    /// Load bias: runtime address less `bias` is the ELF virtual address. 0 for a program linked to a fixed address.
+    pub bias: u64,
+    /// The runtime addresses it occupied, end not included.
+    pub ranges: Vec<Range<u64>>,
+}
+
+impl Module {
+    /// The ELF virtual address of a runtime address; `None` when the module does not contain it.
+    pub fn elf_vaddr(&self, runtime_address: u64) -> Option<u64> {
+        let is_inside = self.ranges.iter().any(|range| range.contains(&runtime_address));
+        // The bias is a difference modulo 2^64: a library may be mapped below the address it was linked for.
+        is_inside.then(|| runtime_address.wrapping_sub(self.bias))
+    }
+}
+
+/// One function at an address, and where in its source.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Frame {
+    /// The readable name, at most [`MAX_NAME_BYTES`] long; `None` when only the line is known.
+    pub function: Option<String>,
+    /// The linker's name, when it differs from `function`.
+    pub raw_name: Option<String>,
+    /// The source file as the compiler wrote it down, usually an absolute path of the build machine.
+    pub file: Option<String>,
+    /// The line, from 1. In a caller of an inlined function: the line of the call.
+    pub line: Option<u32>,
+    /// The column, from 1.
+    pub column: Option<u32>,
+    /// Whether this function was inlined into the frame that follows it.
+    pub inlined: bool,
+}
+
+/// How much is known about a module; each grade includes the ones before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Detail {
+    /// No names at all.
+    Nothing,
+    /// The names that the dynamic linker needs: exported functions and PLT entries.
+    Exports,
+    /// The names of all functions.
+    Functions,
+    /// Inlined functions, files and lines.
+    Lines,
+}
+
+#[cfg(test)]
+mod unit_tests {
+    use super::*;
+
+    #[test]
+    fn an_address_outside_of_a_module_has_no_elf_address_and_a_negative_bias_wraps() {
+        let module = Module {
+            bias: 0x1000_u64.wrapping_neg(),
+            ranges: vec![0x5000..0x6000, 0x8000..0x9000],
+            ..Module::default()
+        };
+        assert_eq!(module.elf_vaddr(0x5010), Some(0x6010));
+        assert_eq!(module.elf_vaddr(0x8000), Some(0x9000));
+        assert_eq!(module.elf_vaddr(0x6000), None);
+    }
+}

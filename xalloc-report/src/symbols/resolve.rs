@@ -1,0 +1,160 @@
+//! One module, from its files to the frames of its addresses.
+
+use std::path::{Path, PathBuf};
+
+use object::read::elf::ElfFile64;
+
+use super::dwarf::{self, SectionSet, Sections};
+use super::image::Image;
+use super::locate::{Found, Opened, Places, locate, supplementary};
+use super::split::{Decompressed, Maps, SplitFiles};
+use super::table::Table;
+use super::{Detail, Error, Frame, Missing, Module, minidebug, plt};
+
+/// What is known about the addresses of one module.
+pub(super) struct Answer {
+    /// For each address: its functions, innermost first; empty when nothing is known.
+    pub(super) frames: Vec<Vec<Frame>>,
+    pub(super) detail: Detail,
+    pub(super) missing: Vec<Missing>,
+}
+
+/// Resolves `addresses` (ELF virtual addresses, ascending) of `module`.
+pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> Answer {
+    let Found { binary, debug, looked_for, mut missing } = locate(module, places);
+    let binary = binary.as_ref().and_then(Parsed::of);
+    let debug = debug.as_ref().and_then(Parsed::of);
+    // The better source first.
+    let files: Vec<&Parsed<'_>> = debug.iter().chain(&binary).collect();
+
+    let mini = binary.as_ref().map_or(Ok(Vec::new()), |file| unpack_mini(&file.image)).unwrap_or_else(|error| {
+        missing.push(Missing::Malformed { path: module.path.clone(), reason: error.to_string() });
+        Vec::new()
+    });
+    let mini = ElfFile64::parse(&mini[..]).ok();
+    let stubs = binary.as_ref().map(|file| plt::stubs(&file.image.elf)).unwrap_or_default();
+    let table = Table::collect(files.iter().map(|file| &file.image.elf).chain(&mini), stubs);
+
+    let mut answer = Answer { frames: vec![Vec::new(); addresses.len()], detail: Detail::Nothing, missing };
+    if let Some(file) = files.iter().find(|file| file.image.has_dwarf()) {
+        let owners = files.iter().map(|file| file.path.to_owned()).collect();
+        match (DwarfSource { file, owners, places }).frames(addresses, &mut answer.missing) {
+            Ok(frames) => {
+                answer.frames = frames;
+                answer.detail = Detail::Lines;
+            }
+            Err(error) => {
+                let malformed = Missing::Malformed { path: file.path.to_owned(), reason: error.to_string() };
+                answer.missing.push(malformed);
+            }
+        }
+    }
+    for (frames, address) in answer.frames.iter_mut().zip(addresses) {
+        name_from_table(frames, *address, &table);
+    }
+    let has_all_names = mini.is_some() || files.iter().any(|file| file.image.has_symtab());
+    if answer.detail == Detail::Nothing {
+        answer.grade_names(module, binary.is_some(), has_all_names, looked_for);
+    }
+    answer
+}
+
+impl Answer {
+    /// Notes how good the names are without DWARF, and what would make them better.
+    fn grade_names(&mut self, module: &Module, has_binary: bool, has_all_names: bool, looked_for: Vec<PathBuf>) {
+        let path = module.path.clone();
+        if has_all_names {
+            self.detail = Detail::Functions;
+            self.missing.push(Missing::NoLines { path, looked_for });
+        } else if has_binary {
+            self.detail = Detail::Exports;
+            self.missing.push(Missing::Stripped { path, looked_for });
+        }
+    }
+}
+
+fn unpack_mini(image: &Image<'_>) -> Result<Vec<u8>, Error> {
+    if image.has_symtab() || !image.has_section(".gnu_debugdata") {
+        return Ok(Vec::new());
+    }
+    minidebug::unpack(&image.section(".gnu_debugdata")?)
+}
+
+/// Completes what DWARF left open about the outermost function, the only one that symbol tables know.
+fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table) {
+    let Some(symbol) = table.find(address) else { return };
+    let named = dwarf::named(&symbol.name);
+    let Some(outermost) = frames.last_mut() else {
+        frames.push(named);
+        return;
+    };
+    // DWARF has the bare name of a function without linkage name (`main`, a local class's method); the linker's name
+    // of the same function adds its scope and its parameters.
+    let is_more = match (&outermost.function, &outermost.raw_name, &named.function) {
+        (None, _, _) => true,
+        (Some(bare), None, Some(full)) => named.raw_name.is_some() && full.contains(bare.as_str()),
+        (Some(_), Some(_), _) | (Some(_), None, None) => false,
+    };
+    if is_more {
+        outermost.function = named.function;
+        outermost.raw_name = named.raw_name;
+    }
+}
+
+/// A file with its path, for what lies beside it.
+struct Parsed<'a> {
+    path: &'a Path,
+    image: Image<'a>,
+}
+
+impl<'a> Parsed<'a> {
+    fn of(opened: &'a Opened) -> Option<Self> {
+        // The locator parsed it before; only a file that changes meanwhile fails here.
+        Some(Parsed { path: &opened.path, image: Image::parse(&opened.bytes).ok()? })
+    }
+}
+
+/// A file with DWARF, and where the files that it refers to are looked for.
+struct DwarfSource<'a> {
+    file: &'a Parsed<'a>,
+    owners: Vec<PathBuf>,
+    places: &'a Places,
+}
+
+impl DwarfSource<'_> {
+    fn frames(&self, addresses: &[u64], missing: &mut Vec<Missing>) -> Result<Vec<Vec<Frame>>, Error> {
+        let Parsed { path, image } = self.file;
+        let sections = dwarf::sections(image, SectionSet::Main)?;
+        let supplementary = supplementary(image, path, self.places).unwrap_or_else(|wanted| {
+            missing.push(Missing::NoSupplementaryFile { path: path.to_path_buf(), wanted });
+            None
+        });
+        let supplementary = supplementary.as_ref().map(|opened| supplementary_sections(opened)).transpose()?;
+        let endian = dwarf::endian(image);
+        let maps = Maps::new();
+        let decompressed = Decompressed::new();
+        let context = dwarf::context(&sections, supplementary.as_ref(), endian)?;
+        let mut split = SplitFiles::new(&maps, &decompressed, endian, self.owners.clone());
+
+        let mut first_error = None;
+        let mut frames = Vec::with_capacity(addresses.len());
+        for address in addresses {
+            // One malformed unit must not take the names of all others with it.
+            frames.push(dwarf::frames(&context, *address, |wanted| split.load(wanted)).unwrap_or_else(|error| {
+                first_error.get_or_insert(error);
+                Vec::new()
+            }));
+        }
+        if let Some(error) = first_error {
+            missing.push(Missing::Malformed { path: path.to_path_buf(), reason: error.to_string() });
+        }
+        if let Some(dwo) = split.missing.take() {
+            missing.push(Missing::NoSplitFile { path: path.to_path_buf(), dwo });
+        }
+        Ok(frames)
+    }
+}
+
+fn supplementary_sections(opened: &Opened) -> Result<Sections<'_>, Error> {
+    dwarf::sections(&Image::parse(&opened.bytes)?, SectionSet::Main)
+}
