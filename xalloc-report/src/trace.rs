@@ -12,6 +12,34 @@ use std::path::PathBuf;
 use xalloc_core::units::{ArenaId, Stamp};
 use xalloc_core::wire::{Advice, Call, HeapEvent, LossReason, Protection};
 
+mod checkpoint;
+mod columns;
+mod container;
+mod decode;
+mod dictionary;
+mod encode;
+mod error;
+mod footer;
+mod heap_steps;
+mod matcher;
+mod mirror;
+mod ops;
+mod rare;
+mod reader;
+mod records;
+mod table;
+#[cfg(test)]
+mod tests;
+mod varint;
+mod writer;
+
+pub use container::{MAJOR, MINOR};
+pub use decode::Start;
+pub use encode::LiveSet;
+pub use error::TraceError;
+pub use reader::{Limits, Trace, read_untrusted};
+pub use writer::{Writer, Written};
+
 /// Index into [`Contents::processes`]; the recorded command is process 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ProcessIndex(pub u32);

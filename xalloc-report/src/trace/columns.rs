@@ -1,0 +1,181 @@
+//! A block's payload: columns, each a zstd frame of its own.
+//!
+//! Values of one meaning lie together, so that zstd's level 1 finds what repeats. On compiler, interpreter and
+//! database streams a row-wise layout took 2.7 times the bytes; level 3 gains 1 to 5 % for three times the time; lz4
+//! is 1.2 to 2.6 times larger. A column that does not shrink is stored as it is, an empty one costs one byte.
+//!
+//! # Invariant
+//! A column's length is stated and checked against the block's allowance before anything is allocated for it: no block
+//! makes a reader hold more than [`MAX_RAW_BYTES`].
+
+use std::io;
+
+use zstd::bulk::{Compressor, Decompressor};
+
+use super::error::Malformed;
+use super::varint::{self, Cursor};
+
+/// Most that the columns of one block may be, unpacked: 64 MiB.
+pub(super) const MAX_RAW_BYTES: usize = 64 << 20;
+
+const LEVEL: i32 = 1;
+/// Below this a frame's own header eats the gain.
+const SMALLEST_FRAME_BYTES: usize = 24;
+
+/// Packs columns; keeps zstd's tables and a scratch buffer between blocks.
+pub(super) struct Packer {
+    compressor: Compressor<'static>,
+    frame: Vec<u8>,
+}
+
+impl Packer {
+    pub(super) fn new() -> io::Result<Packer> {
+        Ok(Packer { compressor: Compressor::new(LEVEL)?, frame: Vec::new() })
+    }
+
+    /// Appends one column to `out`.
+    pub(super) fn pack(&mut self, column: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        varint::put(out, column.len() as u64);
+        if column.is_empty() {
+            return Ok(());
+        }
+        if column.len() >= SMALLEST_FRAME_BYTES {
+            self.frame.clear();
+            self.frame.reserve(zstd::zstd_safe::compress_bound(column.len()));
+            self.compressor.compress_to_buffer(column, &mut self.frame)?;
+            if self.frame.len() < column.len() {
+                varint::put_bytes(out, &self.frame);
+                return Ok(());
+            }
+        }
+        varint::put(out, 0);
+        out.extend_from_slice(column);
+        Ok(())
+    }
+}
+
+/// Unpacks columns; keeps zstd's state between blocks.
+pub(super) struct Unpacker {
+    decompressor: Decompressor<'static>,
+}
+
+impl Unpacker {
+    pub(super) fn new() -> io::Result<Unpacker> {
+        Ok(Unpacker { decompressor: Decompressor::new()? })
+    }
+
+    /// Reads one column into `column` and takes its length from `allowance_bytes`.
+    pub(super) fn unpack(
+        &mut self,
+        from: &mut Cursor<'_>,
+        allowance_bytes: &mut usize,
+        column: &mut Vec<u8>,
+    ) -> Result<(), Malformed> {
+        column.clear();
+        let raw_bytes = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
+        if raw_bytes == 0 {
+            return Ok(());
+        }
+        *allowance_bytes = allowance_bytes
+            .checked_sub(raw_bytes)
+            .ok_or(Malformed::Bytes("its columns are longer than its header says"))?;
+        let frame_bytes = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
+        if frame_bytes == 0 {
+            column.extend_from_slice(from.take(raw_bytes)?);
+            return Ok(());
+        }
+        let frame = from.take(frame_bytes)?;
+        column.reserve_exact(raw_bytes);
+        let unpacked = self.decompressor.decompress_to_buffer(frame, column);
+        match unpacked {
+            Ok(bytes) if bytes == raw_bytes => Ok(()),
+            Ok(_) => Err(Malformed::Bytes("a column unpacks to another length than stated")),
+            Err(_) => Err(Malformed::Bytes("a column is not a zstd frame of the stated length")),
+        }
+    }
+}
+
+/// A column while it is read, with the place that reading has come to.
+#[derive(Default)]
+pub(super) struct Column {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Column {
+    /// The buffer to unpack into; reading starts over.
+    pub(super) fn refill(&mut self) -> &mut Vec<u8> {
+        self.at = 0;
+        &mut self.bytes
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    pub(super) fn at_end(&self) -> bool {
+        self.at >= self.bytes.len()
+    }
+
+    #[inline]
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let &byte = self.bytes.get(self.at).ok_or(Malformed::Bytes("a column ends before its events do"))?;
+        self.at += 1;
+        Ok(byte)
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
+        varint::varint_at(&self.bytes, &mut self.at)
+    }
+
+    #[inline]
+    pub(super) fn varint32(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.varint()?).map_err(|_| Malformed::Bytes("a number exceeds 32 bits"))
+    }
+
+    /// What has not been read yet.
+    pub(super) fn cursor(&self) -> Cursor<'_> {
+        Cursor::new(&self.bytes[self.at.min(self.bytes.len())..])
+    }
+
+    /// Moves on by `len_bytes`, which [`Self::cursor`] showed to be there.
+    pub(super) fn skip(&mut self, len_bytes: usize) {
+        self.at += len_bytes;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unpack(packed: &[u8], mut allowance_bytes: usize) -> Result<Vec<u8>, Malformed> {
+        let mut column = Vec::new();
+        let mut unpacker = Unpacker::new().unwrap();
+        unpacker.unpack(&mut Cursor::new(packed), &mut allowance_bytes, &mut column).map(|()| column)
+    }
+
+    #[test]
+    fn columns_of_every_length_read_back() {
+        let mut packer = Packer::new().unwrap();
+        for len in [0, 1, 23, 24, 25, 1000, 70_000] {
+            for column in [vec![7; len], (0..len).map(|i| ((i * i * 31) >> 3) as u8).collect::<Vec<_>>()] {
+                let mut packed = Vec::new();
+                packer.pack(&column, &mut packed).unwrap();
+                assert_eq!(unpack(&packed, len), Ok(column));
+            }
+        }
+    }
+
+    #[test]
+    fn a_column_longer_than_the_block_allows_is_refused_before_it_is_unpacked() {
+        let mut packed = Vec::new();
+        Packer::new().unwrap().pack(&vec![0; 1 << 20], &mut packed).unwrap();
+        assert!(packed.len() < 200);
+        assert_eq!(unpack(&packed, 1 << 19), Err(Malformed::Bytes("its columns are longer than its header says")));
+    }
+}

@@ -1,0 +1,459 @@
+//! Columns back into events: the inverse of [`super::encode`].
+//!
+//! Reading is cut in two so that two cores share it. [`Expander`] unpacks a block and works out slots and addresses
+//! with its mirror; what comes out are plain [`Step`]s in batches that fit a second-level cache. [`Player`] keeps the
+//! blocks by slot, and calls the replay. Neither looks up an address anywhere.
+//!
+//! # Invariant
+//! The expander believes nothing: a slot is live before it is freed, an index is in its table, a column is as long as
+//! its events need. Thus the player's steps are always possible.
+
+use xalloc_core::units::ArenaId;
+use xalloc_core::wire::{Call, HeapEvent};
+
+use super::columns::{Column, Unpacker};
+use super::container::BlockHeader;
+use super::encode::{end_of, is_realloc, slack_expected};
+use super::error::Malformed;
+use super::heap_steps::{self, Expected, Flat, History, StepKind};
+use super::mirror::{self, Mirror};
+use super::ops::*;
+use super::varint::{Cursor, unfold, unzigzag};
+use super::{Block, Entry, Event, Replay, StackIndex, ThreadIndex, rare};
+
+/// Events of a batch: with their allocations about 160 KiB.
+const BATCH_EVENTS: usize = 4 << 10;
+
+const SHORT: Malformed = Malformed::Bytes("a column ends before its events do");
+const NOT_LIVE: Malformed = Malformed::Bytes("an event frees a slot that holds no block");
+
+/// What an event does to the slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Act {
+    Alloc,
+    Free,
+    ReallocBegin,
+    ReallocUndo,
+    Heap,
+    Rare,
+}
+
+/// One event, with its slot.
+#[derive(Clone, Copy)]
+struct Step {
+    at_us: u64,
+    thread: u32,
+    stack: u32,
+    slot: u32,
+    act: Act,
+}
+
+/// What a step of [`Act::Alloc`] has besides.
+#[derive(Clone, Copy)]
+struct Obtained {
+    addr: u64,
+    size_bytes: u64,
+    nth_of_thread: u32,
+    slack_bytes: u16,
+    arena: ArenaId,
+    call: Call,
+}
+
+/// Some consecutive events, expanded.
+#[derive(Default)]
+pub(super) struct Batch {
+    first_seq: u64,
+    steps: Vec<Step>,
+    obtained: Vec<Obtained>,
+    heap: Vec<(ArenaId, u16, HeapEvent)>,
+    /// The rare events, as they lie in their column.
+    rare: Vec<u8>,
+}
+
+impl Batch {
+    fn clear(&mut self, first_seq: u64) {
+        self.first_seq = first_seq;
+        self.steps.clear();
+        self.obtained.clear();
+        self.heap.clear();
+        self.rare.clear();
+    }
+}
+
+/// How many entries the tables of the contents have; an event that names another one is malformed.
+#[derive(Clone, Copy)]
+pub(super) struct Known {
+    pub(super) stacks: u32,
+    pub(super) threads: u32,
+}
+
+/// Turns blocks into batches.
+pub(super) struct Expander {
+    mirror: Mirror,
+    known: Known,
+    unpacker: Unpacker,
+    columns: [Column; FIELDS],
+    origins: Vec<(u16, ArenaId, Call)>,
+    history: History,
+    stated_addrs: usize,
+    stated_slots: usize,
+    run_left: u64,
+    at_us: u64,
+    next_seq: u64,
+    left: usize,
+}
+
+impl Expander {
+    pub(super) fn new(mirror: Mirror, known: Known, unpacker: Unpacker) -> Expander {
+        Expander {
+            mirror,
+            known,
+            unpacker,
+            columns: std::array::from_fn(|_| Column::default()),
+            origins: Vec::new(),
+            history: History::default(),
+            stated_addrs: 0,
+            stated_slots: 0,
+            run_left: 0,
+            at_us: 0,
+            next_seq: 0,
+            left: 0,
+        }
+    }
+
+    /// Unpacks a block of events.
+    pub(super) fn begin_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Malformed> {
+        let mut from = Cursor::new(payload);
+        let mut allowance_bytes = header.raw_bytes as usize;
+        for column in &mut self.columns {
+            self.unpacker.unpack(&mut from, &mut allowance_bytes, column.refill())?;
+        }
+        let events = header.items as usize;
+        if events > MAX_BLOCK_EVENTS || self.column(Field::Op).bytes().len() != events {
+            return Err(Malformed::Bytes("a block has not as many ops as events"));
+        }
+        self.mirror.begin_block();
+        self.origins.clear();
+        self.history.clear();
+        self.stated_addrs = 0;
+        self.stated_slots = 0;
+        self.run_left = 0;
+        self.at_us = header.first_us;
+        self.next_seq = header.first_item;
+        self.left = events;
+        Ok(())
+    }
+
+    #[inline]
+    fn column(&mut self, field: Field) -> &mut Column {
+        &mut self.columns[field as usize]
+    }
+
+    /// Expands the next events of the block into `batch`; false if there are none.
+    pub(super) fn expand(&mut self, batch: &mut Batch) -> Result<bool, Malformed> {
+        batch.clear(self.next_seq);
+        let events = self.left.min(BATCH_EVENTS);
+        for _ in 0..events {
+            self.expand_one(batch)?;
+        }
+        self.left -= events;
+        self.next_seq += events as u64;
+        Ok(events > 0)
+    }
+
+    #[inline]
+    fn expand_one(&mut self, batch: &mut Batch) -> Result<(), Malformed> {
+        let op = self.column(Field::Op).byte()?;
+        let passed_us = self.column(Field::Time).varint()?;
+        self.at_us = self.at_us.checked_add(passed_us).ok_or(Malformed::Bytes("time runs past its end"))?;
+        if self.run_left == 0 {
+            self.next_run()?;
+        }
+        self.run_left -= 1;
+        let (act, slot) = match op {
+            ALLOC_SAME..=ALLOC_IN_PLACE => return self.expand_alloc(op, batch),
+            FREE_RECENT..FREE_NUMBER => {
+                let slot = self.mirror.recent((op - FREE_RECENT) as usize);
+                (Act::Free, self.vacate(slot)?)
+            }
+            FREE_NUMBER..FREE_SLOT => {
+                let near = self.mirror.thread().near.freed_number;
+                let number = near.wrapping_add(u64::from(op - FREE_NUMBER)).wrapping_sub(u64::from(NUMBER_REACH));
+                let slot = self.mirror.by_number(number);
+                (Act::Free, self.vacate(slot)?)
+            }
+            FREE_SLOT => {
+                let slot = self.stated_slot();
+                (Act::Free, self.vacate(slot)?)
+            }
+            REALLOC_RECENT..REALLOC_SLOT => {
+                let slot = self.mirror.recent((op - REALLOC_RECENT) as usize);
+                (Act::ReallocBegin, self.hold(slot)?)
+            }
+            REALLOC_SLOT => {
+                let slot = self.stated_slot();
+                (Act::ReallocBegin, self.hold(slot)?)
+            }
+            REALLOC_UNDO => {
+                let undone = self.mirror.revive_held();
+                (Act::ReallocUndo, undone.ok_or(Malformed::Bytes("a realloc is undone that never began"))?)
+            }
+            HEAP => {
+                batch.heap.push(self.heap_step()?);
+                (Act::Heap, 0)
+            }
+            RARE => {
+                let column = &mut self.columns[Field::Rare as usize];
+                let mut cursor = column.cursor();
+                rare::decode(&mut cursor)?;
+                let bytes = column.cursor().left_bytes() - cursor.left_bytes();
+                batch.rare.extend_from_slice(column.cursor().take(bytes)?);
+                column.skip(bytes);
+                (Act::Rare, 0)
+            }
+            _ => return Err(Malformed::Bytes("an op is none that this version knows")),
+        };
+        let stack =
+            if self.columns[Field::OtherStack as usize].is_empty() { 0 } else { self.stack(Field::OtherStack)? };
+        let thread = self.mirror.thread().index;
+        batch.steps.push(Step { at_us: self.at_us, thread, stack, slot, act });
+        Ok(())
+    }
+
+    #[inline]
+    fn expand_alloc(&mut self, op: u8, batch: &mut Batch) -> Result<(), Malformed> {
+        let size_bytes = self.column(Field::Size).varint()?;
+        let stack = self.stack(Field::Stack)?;
+        let (slack_beyond, arena, call) = self.origin()?;
+        let slack_bytes = slack_beyond.wrapping_add(slack_expected(size_bytes));
+        let class = mirror::class_of(size_bytes);
+        let (slot, addr) = if op == ALLOC_IN_PLACE {
+            let held = self.mirror.thread().held.take();
+            let (slot, _) = held.ok_or(Malformed::Bytes("a realloc ends in place that never began"))?;
+            (slot, self.mirror.addr(slot))
+        } else {
+            if is_realloc(call) {
+                self.mirror.release_held();
+            }
+            let (slot, had) = self.mirror.take(class)?;
+            let near = self.mirror.thread().near;
+            let addr = match op {
+                ALLOC_SAME => had,
+                ALLOC_SPLIT => near.split,
+                ALLOC_AFTER_MISS => near.missed_end,
+                ALLOC_AFTER_LAST => near.end,
+                _ => near.missed_end.wrapping_add(unfold(self.stated_addr())),
+            };
+            (slot, addr)
+        };
+        let nth_of_thread = self.mirror.occupy(slot, addr, class);
+        let thread = self.mirror.thread();
+        thread.near.ended(op, end_of(addr, size_bytes, slack_bytes));
+        batch.steps.push(Step { at_us: self.at_us, thread: thread.index, stack, slot, act: Act::Alloc });
+        batch.obtained.push(Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, call });
+        Ok(())
+    }
+
+    #[cold]
+    fn next_run(&mut self) -> Result<(), Malformed> {
+        let field = self.column(Field::Threads);
+        let (thread, events) = (field.varint32()?, field.varint()?);
+        if thread >= self.known.threads || events == 0 {
+            return Err(Malformed::Bytes("an event is of a thread that the trace does not have"));
+        }
+        self.mirror.switch_to(thread);
+        self.run_left = events;
+        Ok(())
+    }
+
+    #[inline]
+    fn stack(&mut self, field: Field) -> Result<u32, Malformed> {
+        let stack = self.column(field).varint()?;
+        if stack >= u64::from(self.known.stacks) {
+            return Err(Malformed::Bytes("an event names a stack that the trace does not have"));
+        }
+        Ok(stack as u32)
+    }
+
+    #[inline]
+    fn origin(&mut self) -> Result<(u16, ArenaId, Call), Malformed> {
+        let place = self.column(Field::Origin).varint()? as usize;
+        if let Some(&origin) = self.origins.get(place) {
+            return Ok(origin);
+        }
+        if place != self.origins.len() {
+            return Err(Malformed::Bytes("an allocation's origin is not in its table"));
+        }
+        let small = |value| u16::try_from(value).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"));
+        let field = self.column(Field::Origins);
+        let (slack, arena, call) = (small(field.varint()?)?, small(field.varint()?)?, field.byte()?);
+        let call = Call::from_number(call).ok_or(Malformed::Bytes("a call is none that this version knows"))?;
+        self.origins.push((slack, ArenaId(arena), call));
+        Ok((slack, ArenaId(arena), call))
+    }
+
+    fn stated_addr(&mut self) -> u64 {
+        let at = self.stated_addrs;
+        self.stated_addrs += 1;
+        gather(&self.columns[Field::Addr as usize..][..ADDR_PLANES], at)
+    }
+
+    fn stated_slot(&mut self) -> u32 {
+        let at = self.stated_slots;
+        self.stated_slots += 1;
+        let difference = unzigzag(gather(&self.columns[Field::Slot as usize..][..SLOT_PLANES], at));
+        u64::from(self.mirror.thread().near.freed_slot).wrapping_add(difference) as u32
+    }
+
+    #[inline]
+    fn vacate(&mut self, slot: u32) -> Result<u32, Malformed> {
+        if !self.mirror.is_live(slot) {
+            return Err(NOT_LIVE);
+        }
+        self.mirror.vacate(slot);
+        Ok(slot)
+    }
+
+    fn hold(&mut self, slot: u32) -> Result<u32, Malformed> {
+        if !self.mirror.is_live(slot) {
+            return Err(NOT_LIVE);
+        }
+        self.mirror.hold(slot);
+        Ok(slot)
+    }
+
+    fn heap_step(&mut self) -> Result<(ArenaId, u16, HeapEvent), Malformed> {
+        let place = usize::try_from(self.column(Field::HeapKind).varint()?).unwrap_or(usize::MAX);
+        if place == self.history.len() {
+            let field = self.column(Field::HeapKinds);
+            let arena = u16::try_from(field.varint()?).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"))?;
+            let (kind, sub) = (field.byte()?, field.byte()?);
+            self.history.push(StepKind { arena: ArenaId(arena), kind, sub });
+        }
+        let skipped = self.column(Field::HeapSeq).varint()? as u16;
+        let addr = unfold(self.column(Field::HeapAddr).varint()?);
+        let first = unfold(self.column(Field::HeapFirst).varint()?);
+        let second = unfold(self.column(Field::HeapSecond).varint()?);
+        let (StepKind { arena, kind, sub }, before) =
+            self.history.at(place).ok_or(Malformed::Bytes("a heap step's kind is not in its table"))?;
+        let (arena, kind, sub) = (*arena, *kind, *sub);
+        let near = &mut self.mirror.thread().near;
+        let expected = Expected::of(kind, *before, near.free_chunk);
+        let flat = expected.add(Flat { kind, sub, addr, first, second }, *before);
+        *before = flat;
+        heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+        let expected_seq = self.history.seq_expected(arena);
+        let seq = expected_seq.wrapping_add(skipped);
+        *expected_seq = seq.wrapping_add(1);
+        Ok((arena, seq, flat.step()?))
+    }
+}
+
+/// The value whose bytes lie at `at` of the planes; planes that are absent are zero.
+#[inline]
+fn gather(planes: &[Column], at: usize) -> u64 {
+    let byte = |plane: &Column| u64::from(plane.bytes().get(at).copied().unwrap_or(0));
+    planes.iter().rev().fold(0, |value, plane| value << 8 | byte(plane))
+}
+
+/// Where a replay starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Start {
+    /// With the event of that number.
+    Seq(u64),
+    /// With the first event that is not before that time, in nanoseconds since the recording's start.
+    Time(u64),
+}
+
+/// Keeps the blocks by slot and tells a replay what happens.
+pub(super) struct Player {
+    /// The block in each slot: current if the slot is live or held, stale if it is free.
+    blocks: Vec<Block>,
+    /// Which slots are live, while the start has not been reached and events are played without being told.
+    live: Option<Vec<bool>>,
+    start: Start,
+}
+
+impl Player {
+    /// A player that begins with these blocks, of which those are live.
+    pub(super) fn new(blocks: Vec<Block>, live: Vec<bool>, start: Start) -> Player {
+        Player { blocks, live: Some(live), start }
+    }
+
+    /// Makes room for that many slots, within reason: it is only what the file says.
+    pub(super) fn expect(&mut self, slots: u32) {
+        const BELIEVED: usize = 1 << 20;
+        self.blocks.reserve((slots as usize).min(BELIEVED).saturating_sub(self.blocks.len()));
+    }
+
+    /// Tells what is live at the start, unless that was done.
+    pub(super) fn begin(&mut self, replay: &mut impl Replay) {
+        let Some(live) = self.live.take() else { return };
+        for (slot, block) in self.blocks.iter().enumerate() {
+            if live.get(slot) == Some(&true) {
+                replay.inherited(slot as u32, block);
+            }
+        }
+    }
+
+    /// Whether what comes at `first_us` and `seq` is to be told.
+    pub(super) fn reached(&self, seq: u64, at_us: u64) -> bool {
+        match self.start {
+            Start::Seq(start) => seq >= start,
+            Start::Time(start_ns) => at_us.saturating_mul(1000) >= start_ns,
+        }
+    }
+
+    /// Plays a batch.
+    pub(super) fn play(&mut self, batch: &Batch, replay: &mut impl Replay) -> Result<(), Malformed> {
+        let mut obtained = batch.obtained.iter();
+        let mut heap = batch.heap.iter();
+        let mut rare = Cursor::new(&batch.rare);
+        for (seq, step) in (batch.first_seq..).zip(&batch.steps) {
+            if self.live.is_some() && self.reached(seq, step.at_us) {
+                self.begin(replay);
+            }
+            let &Step { at_us, thread, stack, slot, act } = step;
+            let at_ns = at_us.saturating_mul(1000);
+            let (thread, stack) = (ThreadIndex(thread), StackIndex(stack));
+            let event = match act {
+                Act::Alloc => {
+                    let &Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, call } =
+                        obtained.next().ok_or(SHORT)?;
+                    let block =
+                        Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
+                    match self.blocks.get_mut(slot as usize) {
+                        Some(entry) => *entry = block,
+                        None => self.blocks.push(block),
+                    }
+                    Event::Alloc { slot, block: &self.blocks[slot as usize] }
+                }
+                Act::Free => Event::Free { slot, block: &self.blocks[slot as usize] },
+                Act::ReallocBegin => Event::ReallocBegin { slot, block: &self.blocks[slot as usize] },
+                Act::ReallocUndo => Event::ReallocUndo { slot, block: &self.blocks[slot as usize] },
+                Act::Heap => {
+                    let &(arena, seq, step) = heap.next().ok_or(SHORT)?;
+                    Event::Heap { arena, seq, step }
+                }
+                Act::Rare => rare::decode(&mut rare)?,
+            };
+            match &mut self.live {
+                None => replay.entry(Entry { seq, at_ns, thread, stack, event }),
+                Some(live) => note_life(live, act, slot),
+            }
+        }
+        Ok(())
+    }
+}
+
+fn note_life(live: &mut Vec<bool>, act: Act, slot: u32) {
+    let alive = match act {
+        Act::Alloc | Act::ReallocUndo => true,
+        Act::Free | Act::ReallocBegin => false,
+        Act::Heap | Act::Rare => return,
+    };
+    if live.len() <= slot as usize {
+        live.resize(slot as usize + 1, false);
+    }
+    live[slot as usize] = alive;
+}

@@ -1,0 +1,397 @@
+//! Events of one process into columns.
+//!
+//! The encoder is told events whose blocks are already known by slot; it chooses the shortest op that the reader's
+//! mirror will understand, and keeps the mirror. [`super::decode`] is its inverse, op by op.
+//!
+//! # Invariant
+//! After every call the mirror is what a reader has after the event. Whatever is chosen depends on the mirror and on
+//! nothing else.
+
+use std::io;
+
+use rustc_hash::FxHashMap;
+use xalloc_core::units::ArenaId;
+use xalloc_core::wire::{Call, HeapEvent};
+
+use super::columns::Packer;
+use super::container::{BlockHeader, BlockKind};
+use super::error::Malformed;
+use super::heap_steps::{self, Expected, Flat, History, StepKind};
+use super::mirror::{self, Mirror};
+use super::ops::*;
+use super::varint::{fold, put, zigzag};
+use super::{Block, Event, StackIndex, ThreadIndex, rare};
+
+/// What every event says besides what it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Who {
+    /// Microseconds since the recording's start.
+    pub(super) at_us: u64,
+    pub(super) thread: ThreadIndex,
+    pub(super) stack: StackIndex,
+}
+
+/// A block that is to be allocated.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Request {
+    pub(super) addr: u64,
+    pub(super) size_bytes: u64,
+    pub(super) slack_bytes: u16,
+    pub(super) arena: ArenaId,
+    pub(super) call: Call,
+}
+
+/// Where the block behind this one would begin if its chunk is as large as its usable size says.
+#[inline]
+pub(super) fn end_of(addr: u64, size_bytes: u64, slack_bytes: u16) -> u64 {
+    addr.wrapping_add(size_bytes.wrapping_add(u64::from(slack_bytes)).wrapping_add(8 + 15) & !15)
+}
+
+/// Slack beyond what rounding to a chunk of glibc's gives; mostly 0, and then no information.
+#[inline]
+pub(super) fn slack_expected(size_bytes: u64) -> u16 {
+    (mirror::chunk_bytes(size_bytes).wrapping_sub(8).wrapping_sub(size_bytes)) as u16
+}
+
+/// Whether a call is the second half of a realloc.
+pub(super) fn is_realloc(call: Call) -> bool {
+    matches!(call, Call::Realloc | Call::Reallocarray)
+}
+
+/// Writes the events of one process.
+pub(super) struct Encoder {
+    mirror: Mirror,
+    /// The block in each slot that is not free.
+    blocks: Vec<Block>,
+    fields: [Vec<u8>; FIELDS],
+    addrs: Vec<u64>,
+    slots: Vec<u64>,
+    other_stacks: Vec<u32>,
+    origins: FxHashMap<(u16, u16, u8), u32>,
+    origin_before: ((u16, u16, u8), u32),
+    history: History,
+    run: (u32, u64),
+    first_seq: u64,
+    events: u32,
+    first_us: u64,
+    last_us: u64,
+}
+
+impl Encoder {
+    /// An encoder of a process that begins with the blocks of `inherited`.
+    pub(super) fn new(inherited: Option<LiveSet>) -> Encoder {
+        // Slots are numbered by u32 with one value to spare; the writer has no other limit.
+        let LiveSet { mirror, blocks } =
+            inherited.unwrap_or_else(|| LiveSet { mirror: Mirror::new(u32::MAX - 1), blocks: Vec::new() });
+        Encoder {
+            mirror,
+            blocks,
+            fields: std::array::from_fn(|_| Vec::new()),
+            addrs: Vec::new(),
+            slots: Vec::new(),
+            other_stacks: Vec::new(),
+            origins: FxHashMap::default(),
+            origin_before: ((0, 0, u8::MAX), 0),
+            history: History::default(),
+            run: (0, 0),
+            first_seq: 0,
+            events: 0,
+            first_us: 0,
+            last_us: 0,
+        }
+    }
+
+    /// Events of the open block.
+    pub(super) fn events(&self) -> usize {
+        self.events as usize
+    }
+
+    /// Number of the next event.
+    pub(super) fn seq(&self) -> u64 {
+        self.first_seq + u64::from(self.events)
+    }
+
+    /// Time of the last event.
+    pub(super) fn last_us(&self) -> u64 {
+        self.last_us
+    }
+
+    pub(super) fn mirror(&mut self) -> &mut Mirror {
+        &mut self.mirror
+    }
+
+    pub(super) fn blocks(&self) -> &[Block] {
+        &self.blocks
+    }
+
+    /// What a fork of this process inherits now.
+    pub(super) fn live_set(&self) -> LiveSet {
+        LiveSet { mirror: self.mirror.forked(), blocks: self.blocks.clone() }
+    }
+
+    #[inline]
+    fn field(&mut self, field: Field) -> &mut Vec<u8> {
+        &mut self.fields[field as usize]
+    }
+
+    #[inline]
+    fn begin(&mut self, who: Who, op: u8) {
+        if self.events == 0 {
+            self.first_us = who.at_us.max(self.last_us);
+            self.last_us = self.first_us;
+        }
+        self.events += 1;
+        self.field(Field::Op).push(op);
+        let at_us = who.at_us.max(self.last_us);
+        let passed_us = at_us - self.last_us;
+        self.last_us = at_us;
+        put(self.field(Field::Time), passed_us);
+        if self.run == (who.thread.0, self.run.1) {
+            self.run.1 += 1;
+        } else {
+            self.close_run();
+            self.run = (who.thread.0, 1);
+        }
+    }
+
+    /// Goes to the event's thread, so that an op can be chosen by what the thread did.
+    #[inline]
+    fn enter(&mut self, who: Who) {
+        if self.events == 0 {
+            self.mirror.begin_block();
+        }
+        self.mirror.switch_to(who.thread.0);
+    }
+
+    fn close_run(&mut self) {
+        let (thread, len) = self.run;
+        if len > 0 {
+            let field = self.field(Field::Threads);
+            put(field, u64::from(thread));
+            put(field, len);
+        }
+    }
+
+    /// A block is allocated; returns its slot.
+    pub(super) fn alloc(&mut self, who: Who, request: Request) -> Result<u32, Malformed> {
+        let Request { addr, size_bytes, slack_bytes, arena, call } = request;
+        self.enter(who);
+        let class = mirror::class_of(size_bytes);
+        let held = if is_realloc(call) { self.mirror.thread().held } else { None };
+        let (op, slot) = match held {
+            Some((slot, _)) if self.mirror.addr(slot) == addr => {
+                self.mirror.thread().held = None;
+                (ALLOC_IN_PLACE, slot)
+            }
+            Some(_) | None => {
+                if is_realloc(call) {
+                    self.mirror.release_held();
+                }
+                let (slot, had) = self.mirror.take(class)?;
+                let near = self.mirror.thread().near;
+                let op = if had == addr {
+                    ALLOC_SAME
+                } else if near.split == addr {
+                    ALLOC_SPLIT
+                } else if near.missed_end == addr {
+                    ALLOC_AFTER_MISS
+                } else if near.end == addr {
+                    ALLOC_AFTER_LAST
+                } else {
+                    self.addrs.push(fold(addr.wrapping_sub(near.missed_end)));
+                    ALLOC_STATED
+                };
+                (op, slot)
+            }
+        };
+        self.begin(who, op);
+        put(self.field(Field::Size), size_bytes);
+        put(self.field(Field::Stack), u64::from(who.stack.0));
+        self.origin((slack_bytes.wrapping_sub(slack_expected(size_bytes)), arena.0, call as u8));
+        let nth_of_thread = self.mirror.occupy(slot, addr, class);
+        self.mirror.thread().near.ended(op, end_of(addr, size_bytes, slack_bytes));
+        let block = Block {
+            addr,
+            size_bytes,
+            at_ns: self.last_us * 1000,
+            stack: who.stack,
+            thread: who.thread,
+            nth_of_thread,
+            slack_bytes,
+            arena,
+            call,
+        };
+        match self.blocks.get_mut(slot as usize) {
+            Some(entry) => *entry = block,
+            None => self.blocks.push(block),
+        }
+        Ok(slot)
+    }
+
+    #[inline]
+    fn origin(&mut self, triple: (u16, u16, u8)) {
+        if self.origin_before.0 != triple || self.origins.is_empty() {
+            let next = self.origins.len() as u32;
+            let place = *self.origins.entry(triple).or_insert(next);
+            if place == next {
+                let field = self.field(Field::Origins);
+                put(field, u64::from(triple.0));
+                put(field, u64::from(triple.1));
+                field.push(triple.2);
+            }
+            self.origin_before = (triple, place);
+        }
+        let place = self.origin_before.1;
+        put(self.field(Field::Origin), u64::from(place));
+    }
+
+    fn no_alloc(&mut self, who: Who, op: u8) {
+        self.begin(who, op);
+        self.other_stacks.push(who.stack.0);
+    }
+
+    fn state_slot(&mut self, slot: u32) {
+        let before = self.mirror.thread().near.freed_slot;
+        self.slots.push(zigzag(u64::from(slot).wrapping_sub(u64::from(before))));
+    }
+
+    /// The block in `slot` is freed.
+    pub(super) fn free(&mut self, who: Who, slot: u32) {
+        self.enter(who);
+        let op = match self.mirror.recency(slot) {
+            Some(ago) if ago < FREE_RECENT_COUNT as usize => FREE_RECENT + ago as u8,
+            Some(_) | None => {
+                let reach = u64::from(NUMBER_REACH);
+                let near = self.mirror.thread().near.freed_number;
+                let distance = self.mirror.number(slot).wrapping_sub(near).wrapping_add(reach);
+                if distance <= 2 * reach && self.mirror.is_numbered(slot) {
+                    FREE_NUMBER + distance as u8
+                } else {
+                    self.state_slot(slot);
+                    FREE_SLOT
+                }
+            }
+        };
+        self.no_alloc(who, op);
+        self.mirror.vacate(slot);
+    }
+
+    /// A realloc of the block in `slot` begins.
+    pub(super) fn realloc_begin(&mut self, who: Who, slot: u32) {
+        self.enter(who);
+        let op = match self.mirror.recency(slot) {
+            Some(ago) if ago < REALLOC_RECENT_COUNT as usize => REALLOC_RECENT + ago as u8,
+            Some(_) | None => {
+                self.state_slot(slot);
+                REALLOC_SLOT
+            }
+        };
+        self.no_alloc(who, op);
+        self.mirror.hold(slot);
+    }
+
+    /// The slot that the thread's realloc holds.
+    pub(super) fn held(&mut self, thread: ThreadIndex) -> Option<u32> {
+        self.mirror.switch_to(thread.0);
+        self.mirror.thread().held.map(|(slot, _)| slot)
+    }
+
+    /// The realloc that the thread began has failed; returns the slot of the block that lives on.
+    pub(super) fn realloc_undo(&mut self, who: Who) -> Option<u32> {
+        self.enter(who);
+        let slot = self.mirror.revive_held()?;
+        self.no_alloc(who, REALLOC_UNDO);
+        Some(slot)
+    }
+
+    /// A step of a heap.
+    pub(super) fn heap(&mut self, who: Who, arena: ArenaId, seq: u16, step: HeapEvent) {
+        self.enter(who);
+        self.no_alloc(who, HEAP);
+        let flat = Flat::of(step);
+        let kind = StepKind { arena, kind: flat.kind, sub: flat.sub };
+        let (place, is_first) = self.history.place(kind);
+        put(&mut self.fields[Field::HeapKind as usize], place as u64);
+        if is_first {
+            let field = &mut self.fields[Field::HeapKinds as usize];
+            put(field, u64::from(arena.0));
+            field.extend_from_slice(&[flat.kind, flat.sub]);
+        }
+        let expected_seq = self.history.seq_expected(arena);
+        let skipped = seq.wrapping_sub(*expected_seq);
+        *expected_seq = seq.wrapping_add(1);
+        put(&mut self.fields[Field::HeapSeq as usize], u64::from(skipped));
+        let Some((_, before)) = self.history.at(place) else { return };
+        let near = &mut self.mirror.thread().near;
+        let less = Expected::of(flat.kind, *before, near.free_chunk).subtract(flat, *before);
+        *before = flat;
+        heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+        put(&mut self.fields[Field::HeapAddr as usize], fold(less.addr));
+        put(&mut self.fields[Field::HeapFirst as usize], fold(less.first));
+        put(&mut self.fields[Field::HeapSecond as usize], fold(less.second));
+    }
+
+    /// Any other event.
+    pub(super) fn other(&mut self, who: Who, event: &Event<'_>) {
+        self.enter(who);
+        self.no_alloc(who, RARE);
+        rare::encode(event, self.field(Field::Rare));
+    }
+
+    /// Closes the open block: its header and payload, or `None` if it has no events.
+    pub(super) fn take_block(&mut self, process: u32, packer: &mut Packer) -> io::Result<Option<Vec<u8>>> {
+        if self.events == 0 {
+            return Ok(None);
+        }
+        self.close_run();
+        if self.other_stacks.iter().any(|&stack| stack != StackIndex::NONE.0) {
+            for &stack in &self.other_stacks {
+                put(&mut self.fields[Field::OtherStack as usize], u64::from(stack));
+            }
+        }
+        spread(&self.addrs, &mut self.fields[Field::Addr as usize..][..ADDR_PLANES]);
+        spread(&self.slots, &mut self.fields[Field::Slot as usize..][..SLOT_PLANES]);
+        let mut payload = Vec::with_capacity(self.events as usize);
+        let mut raw_bytes = 0;
+        for field in &mut self.fields {
+            packer.pack(field, &mut payload)?;
+            raw_bytes += field.len();
+            field.clear();
+        }
+        let header = BlockHeader {
+            process,
+            raw_bytes: u32::try_from(raw_bytes).expect("a block's events are limited, and so are their texts"),
+            items: self.events,
+            slots: self.mirror.slots() as u32,
+            first_item: self.first_seq,
+            first_us: self.first_us,
+            last_us: self.last_us,
+            ..BlockHeader::of(BlockKind::Events)
+        };
+        self.first_seq += u64::from(self.events);
+        self.events = 0;
+        self.run = (0, 0);
+        self.addrs.clear();
+        self.slots.clear();
+        self.other_stacks.clear();
+        self.origins.clear();
+        self.history.clear();
+        Ok(Some(header.frame(&payload)))
+    }
+}
+
+/// Bytes of the values by significance: all lowest ones into the first column, and so on. Columns of zeros stay empty.
+fn spread(values: &[u64], planes: &mut [Vec<u8>]) {
+    let any = values.iter().fold(0, |any, value| any | value);
+    for (at, plane) in planes.iter_mut().enumerate() {
+        if any >> (8 * at) != 0 {
+            plane.extend(values.iter().map(|value| (value >> (8 * at)) as u8));
+        }
+    }
+}
+
+/// The blocks that are live in a process at one point, as a fork inherits them.
+pub struct LiveSet {
+    pub(super) mirror: Mirror,
+    pub(super) blocks: Vec<Block>,
+}

@@ -1,0 +1,257 @@
+//! Steps inside a heap, as differences from what the placement policy makes likely.
+//!
+//! A step mostly follows from what came before it: the top is split where the last split of the top ended, what is
+//! coalesced or put into a bin is the chunk that the thread has just freed, the rest of a split goes into a bin next.
+//! Each operand is stored as its difference from that expectation, so most columns are runs of zeros.
+//!
+//! A step is flattened to an arena, a kind, a small operand (rule, bin, flags) and three numbers. The first three
+//! recur, and are named by one byte: their place in a table that the block carries.
+
+use rustc_hash::FxHashMap;
+use xalloc_core::units::{Addr, ArenaId};
+use xalloc_core::wire::{BinKind, GrowthRule, HeapEvent, Kind, Merged};
+
+use super::error::Malformed;
+
+/// A step without its arena: three numbers, of which a kind uses as many as it needs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Flat {
+    /// [`Kind`] by number.
+    pub(super) kind: u8,
+    /// Rule, bin or flags.
+    pub(super) sub: u8,
+    pub(super) addr: u64,
+    pub(super) first: u64,
+    pub(super) second: u64,
+}
+
+const BRK: u8 = Kind::HeapBrk as u8;
+const TRIM: u8 = Kind::HeapTrim as u8;
+const RELEASE: u8 = Kind::HeapRelease as u8;
+const CHUNK_MAP: u8 = Kind::HeapChunkMap as u8;
+const CHUNK_UNMAP: u8 = Kind::HeapChunkUnmap as u8;
+const CHUNK_REMAP_FROM: u8 = Kind::HeapChunkRemapFrom as u8;
+const CHUNK_REMAP_TO: u8 = Kind::HeapChunkRemapTo as u8;
+const SPLIT: u8 = Kind::HeapSplit as u8;
+const COALESCE: u8 = Kind::HeapCoalesce as u8;
+const BIN: u8 = Kind::HeapBin as u8;
+const TCACHE_FLUSH: u8 = Kind::HeapTcacheFlush as u8;
+const CONSOLIDATE: u8 = Kind::HeapConsolidate as u8;
+const ARENA_BIRTH: u8 = Kind::HeapArenaBirth as u8;
+const ARENA_IDLE: u8 = Kind::HeapArenaIdle as u8;
+const ARENA_ATTACH: u8 = Kind::HeapArenaAttach as u8;
+const HEAP_BIRTH: u8 = Kind::HeapBirth as u8;
+const HEAP_RESIZE: u8 = Kind::HeapResize as u8;
+const HEAP_DEATH: u8 = Kind::HeapDeath as u8;
+const THRESHOLD: u8 = Kind::HeapThreshold as u8;
+
+impl Flat {
+    fn new(kind: u8, addr: Addr, first: u64) -> Flat {
+        Flat { kind, sub: 0, addr: addr.0, first, second: 0 }
+    }
+
+    /// The numbers of `step`.
+    pub(super) fn of(step: HeapEvent) -> Flat {
+        match step {
+            HeapEvent::Brk { from, to, rule } => {
+                Flat { sub: rule as u8, ..Flat::new(BRK, from, to.0.wrapping_sub(from.0)) }
+            }
+            HeapEvent::Trim { from, to } => Flat::new(TRIM, from, from.0.wrapping_sub(to.0)),
+            HeapEvent::Release { addr, len_bytes } => Flat::new(RELEASE, addr, len_bytes),
+            HeapEvent::ChunkMap { addr, len_bytes } => Flat::new(CHUNK_MAP, addr, len_bytes),
+            HeapEvent::ChunkUnmap { addr, len_bytes } => Flat::new(CHUNK_UNMAP, addr, len_bytes),
+            HeapEvent::ChunkRemapFrom { addr, len_bytes } => Flat::new(CHUNK_REMAP_FROM, addr, len_bytes),
+            HeapEvent::ChunkRemapTo { addr, len_bytes } => Flat::new(CHUNK_REMAP_TO, addr, len_bytes),
+            HeapEvent::Split { addr, front_bytes, rest_bytes, from_top } => {
+                Flat { sub: u8::from(from_top), second: rest_bytes, ..Flat::new(SPLIT, addr, front_bytes) }
+            }
+            HeapEvent::Coalesce { addr, freed_bytes, total_bytes, merged } => {
+                let sub = u8::from(merged.previous) | u8::from(merged.next) << 1 | u8::from(merged.top) << 2;
+                Flat { sub, second: total_bytes, ..Flat::new(COALESCE, addr, freed_bytes) }
+            }
+            HeapEvent::Bin { addr, size_bytes, bin, index } => {
+                Flat { sub: bin as u8, second: u64::from(index), ..Flat::new(BIN, addr, size_bytes) }
+            }
+            HeapEvent::TcacheFlush { chunks, size_bytes } => {
+                Flat { second: u64::from(chunks), ..Flat::new(TCACHE_FLUSH, Addr(0), size_bytes) }
+            }
+            HeapEvent::Consolidate { chunks, size_bytes } => {
+                Flat { second: u64::from(chunks), ..Flat::new(CONSOLIDATE, Addr(0), size_bytes) }
+            }
+            HeapEvent::ArenaBirth { addr } => Flat::new(ARENA_BIRTH, addr, 0),
+            HeapEvent::ArenaIdle => Flat::new(ARENA_IDLE, Addr(0), 0),
+            HeapEvent::ArenaAttach => Flat::new(ARENA_ATTACH, Addr(0), 0),
+            HeapEvent::HeapBirth { addr, len_bytes } => Flat::new(HEAP_BIRTH, addr, len_bytes),
+            HeapEvent::HeapResize { addr, len_bytes, rule } => {
+                Flat { sub: rule as u8, ..Flat::new(HEAP_RESIZE, addr, len_bytes) }
+            }
+            HeapEvent::HeapDeath { addr, len_bytes } => Flat::new(HEAP_DEATH, addr, len_bytes),
+            HeapEvent::Threshold { mmap_bytes } => Flat::new(THRESHOLD, Addr(0), mmap_bytes),
+        }
+    }
+
+    /// The step that these numbers mean.
+    pub(super) fn step(self) -> Result<HeapEvent, Malformed> {
+        const UNKNOWN: Malformed = Malformed::Bytes("a heap step has a number that this version does not know");
+        let Flat { kind, sub, addr, first, second } = self;
+        let len_bytes = first;
+        let addr = Addr(addr);
+        let small = u32::try_from(second).map_err(|_| UNKNOWN);
+        let rule = GrowthRule::from_number(sub).ok_or(UNKNOWN);
+        Ok(match kind {
+            BRK => HeapEvent::Brk { from: addr, to: addr.up(first), rule: rule? },
+            TRIM => HeapEvent::Trim { from: addr, to: Addr(addr.0.wrapping_sub(first)) },
+            RELEASE => HeapEvent::Release { addr, len_bytes },
+            CHUNK_MAP => HeapEvent::ChunkMap { addr, len_bytes },
+            CHUNK_UNMAP => HeapEvent::ChunkUnmap { addr, len_bytes },
+            CHUNK_REMAP_FROM => HeapEvent::ChunkRemapFrom { addr, len_bytes },
+            CHUNK_REMAP_TO => HeapEvent::ChunkRemapTo { addr, len_bytes },
+            SPLIT => HeapEvent::Split { addr, front_bytes: first, rest_bytes: second, from_top: sub & 1 != 0 },
+            COALESCE => HeapEvent::Coalesce {
+                addr,
+                freed_bytes: first,
+                total_bytes: second,
+                merged: Merged { previous: sub & 1 != 0, next: sub & 2 != 0, top: sub & 4 != 0 },
+            },
+            BIN => HeapEvent::Bin {
+                addr,
+                size_bytes: first,
+                bin: BinKind::from_number(sub).ok_or(UNKNOWN)?,
+                index: u8::try_from(second).map_err(|_| UNKNOWN)?,
+            },
+            TCACHE_FLUSH => HeapEvent::TcacheFlush { chunks: small?, size_bytes: first },
+            CONSOLIDATE => HeapEvent::Consolidate { chunks: small?, size_bytes: first },
+            ARENA_BIRTH => HeapEvent::ArenaBirth { addr },
+            ARENA_IDLE => HeapEvent::ArenaIdle,
+            ARENA_ATTACH => HeapEvent::ArenaAttach,
+            HEAP_BIRTH => HeapEvent::HeapBirth { addr, len_bytes },
+            HEAP_RESIZE => HeapEvent::HeapResize { addr, len_bytes, rule: rule? },
+            HEAP_DEATH => HeapEvent::HeapDeath { addr, len_bytes },
+            THRESHOLD => HeapEvent::Threshold { mmap_bytes: first },
+            _ => return Err(UNKNOWN),
+        })
+    }
+}
+
+/// What a step is expected to be, and what its numbers are without that.
+///
+/// The writer subtracts, the reader adds; both then tell [`Expected::after`] what the step was.
+#[derive(Clone, Copy)]
+pub(super) struct Expected {
+    addr: u64,
+    first: u64,
+}
+
+impl Expected {
+    /// The expectation for a step of `kind`, whose like was last `before`, in a thread whose last free chunk is
+    /// `free_chunk`.
+    #[inline]
+    pub(super) fn of(kind: u8, before: Flat, free_chunk: (u64, u64)) -> Expected {
+        match kind {
+            SPLIT => Expected { addr: before.addr.wrapping_add(before.first), first: before.first },
+            BRK => Expected { addr: before.addr.wrapping_add(before.first), first: before.first },
+            COALESCE | BIN => Expected { addr: free_chunk.0, first: free_chunk.1 },
+            _ => Expected { addr: before.addr, first: before.first },
+        }
+    }
+
+    /// The numbers of `flat` less the expected ones.
+    #[inline]
+    pub(super) fn subtract(self, flat: Flat, before: Flat) -> Flat {
+        Flat {
+            addr: flat.addr.wrapping_sub(self.addr),
+            first: flat.first.wrapping_sub(self.first),
+            second: flat.second.wrapping_sub(second_expected(flat.kind, flat.first, before)),
+            ..flat
+        }
+    }
+
+    /// The inverse of [`Self::subtract`].
+    #[inline]
+    pub(super) fn add(self, less: Flat, before: Flat) -> Flat {
+        let first = less.first.wrapping_add(self.first);
+        Flat {
+            addr: less.addr.wrapping_add(self.addr),
+            first,
+            second: less.second.wrapping_add(second_expected(less.kind, first, before)),
+            ..less
+        }
+    }
+}
+
+#[inline]
+fn second_expected(kind: u8, first: u64, before: Flat) -> u64 {
+    match kind {
+        SPLIT => before.second.wrapping_sub(first),
+        COALESCE => first,
+        BIN => first / 16 % 256,
+        _ => before.second,
+    }
+}
+
+/// What a step leaves behind for the thread: the chunk that is free now, and where a split chunk's block begins.
+#[inline]
+pub(super) fn leaves(flat: Flat, free_chunk: &mut (u64, u64), split: &mut u64) {
+    match flat.kind {
+        SPLIT => {
+            *split = flat.addr.wrapping_add(16);
+            *free_chunk = (flat.addr.wrapping_add(flat.first), flat.second);
+        }
+        COALESCE => *free_chunk = (flat.addr, flat.second),
+        _ => {}
+    }
+}
+
+/// An arena, a kind and a small operand that recur together.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(super) struct StepKind {
+    pub(super) arena: ArenaId,
+    pub(super) kind: u8,
+    pub(super) sub: u8,
+}
+
+/// The steps of a block so far: by kind what the last one was, by arena its sequence number.
+#[derive(Default)]
+pub(super) struct History {
+    kinds: Vec<(StepKind, Flat)>,
+    places: FxHashMap<StepKind, u32>,
+    seq_by_arena: FxHashMap<u16, u16>,
+}
+
+impl History {
+    pub(super) fn clear(&mut self) {
+        self.kinds.clear();
+        self.places.clear();
+        self.seq_by_arena.clear();
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.kinds.len()
+    }
+
+    /// The place of `kind`, and whether it is there for the first time.
+    pub(super) fn place(&mut self, kind: StepKind) -> (usize, bool) {
+        let next = self.kinds.len() as u32;
+        let place = *self.places.entry(kind).or_insert(next);
+        if place == next {
+            self.push(kind);
+        }
+        (place as usize, place == next)
+    }
+
+    /// Appends a kind, in the order in which the writer met them.
+    pub(super) fn push(&mut self, kind: StepKind) {
+        self.kinds.push((kind, Flat { kind: kind.kind, sub: kind.sub, addr: 0, first: 0, second: 0 }));
+    }
+
+    #[inline]
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut (StepKind, Flat)> {
+        self.kinds.get_mut(place)
+    }
+
+    /// The sequence number that the next step of `arena` is expected to have, to be replaced by what it has.
+    #[inline]
+    pub(super) fn seq_expected(&mut self, arena: ArenaId) -> &mut u16 {
+        self.seq_by_arena.entry(arena.0).or_default()
+    }
+}

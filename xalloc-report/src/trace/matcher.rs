@@ -1,0 +1,242 @@
+//! Which block an event is about: addresses become slots here, once, so that no reader has to look one up.
+//!
+//! Events arrive in the merged order. It is right up to the few that were stamped but not yet published when their
+//! pass was cut; their stamps tell them from real faults, so they are put right where they land:
+//!
+//! | seen | meaning | done |
+//! |---|---|---|
+//! | free of an unknown address, then an allocation there with an earlier stamp | the allocation was late | allocation, free |
+//! | free of an unknown address, nothing of the kind within a block of events | memory from before the recording | an unknown free, counted |
+//! | allocation at a live address | the free between was lost, or is late | a free is implied, counted |
+//! | free whose stamp is earlier than the allocation that implied a free there | the late one of that pair | nothing more |
+//!
+//! # Invariant
+//! The table holds exactly the addresses of the encoder's live slots; a slot held by a realloc is not in it.
+//!
+//! # Why unknown frees wait
+//! Told at once, a free whose allocation comes a millisecond later would be counted as foreign and its block as
+//! leaked. Waiting costs a map that is empty in nearly every recording.
+
+use rustc_hash::FxHashMap;
+use xalloc_core::units::Stamp;
+use xalloc_core::wire;
+
+use super::encode::{Encoder, LiveSet, Request, Who, is_realloc};
+use super::error::Malformed;
+use super::ops::BLOCK_EVENTS;
+use super::table::Table;
+use super::{Event, Incoming, Repairs, StackIndex};
+
+/// Most frees that wait; with more, the oldest assumption (they are foreign) is made for all.
+const MAX_PARKED: usize = 4096;
+/// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
+const ADDR_MASK: u64 = (1 << 48) - 1;
+
+/// A free of an address at which nothing was known to live.
+#[derive(Clone, Copy)]
+struct Parked {
+    stamp: Stamp,
+    who: Who,
+    /// Number of the event before which it arrived.
+    seq: u64,
+}
+
+/// Matches the events of one process.
+pub(super) struct Matcher {
+    table: Table,
+    parked: FxHashMap<u64, Parked>,
+    /// Addresses at which a free was implied, with the stamp of the allocation that did.
+    implied: FxHashMap<u64, Stamp>,
+    /// Reallocs under way of blocks that are not known, by thread.
+    unknown_reallocs: FxHashMap<u32, u64>,
+    /// First halves of remaps, by thread.
+    remaps: FxHashMap<u32, (u64, u64)>,
+    repairs: Repairs,
+}
+
+impl Matcher {
+    pub(super) fn new() -> Matcher {
+        Matcher {
+            table: Table::new(),
+            parked: FxHashMap::default(),
+            implied: FxHashMap::default(),
+            unknown_reallocs: FxHashMap::default(),
+            remaps: FxHashMap::default(),
+            repairs: Repairs::default(),
+        }
+    }
+
+    /// A matcher that knows the blocks which a fork inherits.
+    pub(super) fn inheriting(live: &LiveSet) -> Matcher {
+        let mut matcher = Matcher::new();
+        for (slot, block) in (0..).zip(&live.blocks) {
+            if live.mirror.is_live(slot) {
+                matcher.table.insert(block.addr, slot);
+            }
+        }
+        matcher
+    }
+
+    /// What had to be repaired so far; late events are counted by who merges.
+    pub(super) fn repairs(&self) -> Repairs {
+        self.repairs
+    }
+
+    /// Takes the next event and tells `encoder` what it means.
+    pub(super) fn push(&mut self, incoming: &Incoming, encoder: &mut Encoder) -> Result<(), Malformed> {
+        let who = Who { at_us: incoming.at_ns / 1000, thread: incoming.thread, stack: incoming.stack };
+        match incoming.event {
+            wire::Event::Alloc { addr, size_bytes, slack_bytes, arena, call, .. } => {
+                let request = Request { addr: addr.0 & ADDR_MASK, size_bytes, slack_bytes, arena, call };
+                self.alloc(who, incoming.stamp, request, encoder)?;
+            }
+            wire::Event::Free { addr, .. } => self.free(who, incoming.stamp, addr.0 & ADDR_MASK, encoder),
+            wire::Event::ReallocBegin { addr } => {
+                let addr = addr.0 & ADDR_MASK;
+                match self.table.remove(addr) {
+                    Some(slot) => encoder.realloc_begin(who, slot),
+                    None => {
+                        self.unknown_reallocs.insert(who.thread.0, addr);
+                    }
+                }
+            }
+            wire::Event::ReallocUndo { .. } => self.undo(who, encoder),
+            wire::Event::Heap { arena, seq, step } => encoder.heap(who, arena, seq, step),
+            wire::Event::AllocFailed { size_bytes, call } => {
+                encoder.other(who, &Event::AllocFailed { size_bytes, call });
+            }
+            wire::Event::ProgramMap { addr, len_bytes, protection, shared, .. } => {
+                let path = &*incoming.text;
+                encoder.other(who, &Event::ProgramMap { addr: addr.0, len_bytes, protection, shared, path });
+            }
+            wire::Event::ProgramUnmap { addr, len_bytes } => {
+                encoder.other(who, &Event::ProgramUnmap { addr: addr.0, len_bytes });
+            }
+            wire::Event::ProgramRemapFrom { addr, len_bytes } => {
+                self.remaps.insert(who.thread.0, (addr.0, len_bytes));
+            }
+            wire::Event::ProgramRemapTo { addr, len_bytes } => {
+                // Without its first half (lost) the mapping is known from here on: it is said to have been resized.
+                let (from, from_bytes) = self.remaps.remove(&who.thread.0).unwrap_or((addr.0, len_bytes));
+                let event = Event::ProgramRemap { from, from_bytes, to: addr.0, to_bytes: len_bytes };
+                encoder.other(who, &event);
+            }
+            wire::Event::ProgramAdvise { addr, len_bytes, advice } => {
+                encoder.other(who, &Event::ProgramAdvise { addr: addr.0, len_bytes, advice });
+            }
+            wire::Event::ProgramBrk { from, to } => {
+                encoder.other(who, &Event::ProgramBrk { from: from.0, to: to.0 });
+            }
+            wire::Event::ThreadStart { .. } => encoder.other(who, &Event::ThreadStart),
+            wire::Event::ThreadExit => encoder.other(who, &Event::ThreadExit),
+            wire::Event::Fork { .. } => encoder.other(who, &Event::Fork),
+            wire::Event::Exec { .. } => encoder.other(who, &Event::Exec { path: &incoming.text }),
+            wire::Event::ExecFailed => encoder.other(who, &Event::ExecFailed),
+            wire::Event::Exit { status } => encoder.other(who, &Event::Exit { status }),
+            wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::ModulesClosed),
+            wire::Event::Marker { .. } => encoder.other(who, &Event::Marker { text: &incoming.text }),
+            wire::Event::Lost { count, reason } => encoder.other(who, &Event::Lost { events: count, reason }),
+            // Modules are in the contents, text is with the event that it belongs to.
+            wire::Event::Module { .. } | wire::Event::ModuleRange { .. } | wire::Event::Text { .. } => {}
+        }
+        Ok(())
+    }
+
+    fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder) -> Result<(), Malformed> {
+        let addr = request.addr;
+        if !self.unknown_reallocs.is_empty()
+            && is_realloc(request.call)
+            && let Some(old) = self.unknown_reallocs.remove(&who.thread.0)
+        {
+            self.tell_unknown(Who { stack: StackIndex::NONE, ..who }, old, encoder);
+        }
+        let mut late = None;
+        if !self.parked.is_empty()
+            && let Some(parked) = self.parked.remove(&addr)
+        {
+            if stamp < parked.stamp {
+                late = Some(parked.who);
+            } else {
+                self.tell_unknown(parked.who, addr, encoder);
+            }
+        }
+        if let Some(slot) = self.table.get(addr) {
+            self.table.remove(addr);
+            encoder.free(Who { stack: StackIndex::NONE, ..who }, slot);
+            self.repairs.implied_frees += 1;
+            if self.implied.len() >= MAX_PARKED {
+                self.implied.clear();
+            }
+            self.implied.insert(addr, stamp);
+        }
+        let slot = encoder.alloc(who, request)?;
+        match late {
+            Some(freed_by) => encoder.free(freed_by, slot),
+            None => self.table.insert(addr, slot),
+        }
+        Ok(())
+    }
+
+    fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
+        if !self.implied.is_empty()
+            && let Some(implied_by) = self.implied.remove(&addr)
+            && stamp < implied_by
+        {
+            return;
+        }
+        if let Some(slot) = self.table.remove(addr) {
+            encoder.free(who, slot);
+        } else if addr != 0 {
+            if self.parked.len() >= MAX_PARKED {
+                self.settle(encoder, u64::MAX);
+            }
+            let parked = Parked { stamp, who, seq: encoder.seq() };
+            if let Some(earlier) = self.parked.insert(addr, parked) {
+                self.tell_unknown(earlier.who, addr, encoder);
+            }
+        }
+    }
+
+    fn undo(&mut self, who: Who, encoder: &mut Encoder) {
+        if self.unknown_reallocs.remove(&who.thread.0).is_some() {
+            return;
+        }
+        // Without a begin (lost) there is nothing to undo: the block never went.
+        let Some(slot) = encoder.held(who.thread) else { return };
+        let addr = encoder.blocks()[slot as usize].addr;
+        if let Some(other) = self.table.remove(addr) {
+            encoder.free(Who { stack: StackIndex::NONE, ..who }, other);
+            self.repairs.implied_frees += 1;
+        }
+        if let Some(slot) = encoder.realloc_undo(who) {
+            self.table.insert(addr, slot);
+        }
+    }
+
+    fn tell_unknown(&mut self, who: Who, addr: u64, encoder: &mut Encoder) {
+        encoder.other(who, &Event::FreeUnknown { addr });
+        self.repairs.unknown_frees += 1;
+    }
+
+    /// Gives up on frees that have waited for a block of events.
+    pub(super) fn settle_old(&mut self, encoder: &mut Encoder) {
+        let before_seq = encoder.seq().saturating_sub(BLOCK_EVENTS as u64);
+        self.settle(encoder, before_seq);
+    }
+
+    /// Gives up on all frees that wait.
+    pub(super) fn settle_all(&mut self, encoder: &mut Encoder) {
+        self.settle(encoder, u64::MAX);
+    }
+
+    fn settle(&mut self, encoder: &mut Encoder, before_seq: u64) {
+        if self.parked.is_empty() {
+            return;
+        }
+        let mut given_up: Vec<_> = self.parked.extract_if(|_, parked| parked.seq < before_seq).collect();
+        given_up.sort_unstable_by_key(|(addr, parked)| (parked.seq, *addr));
+        for (addr, parked) in given_up {
+            self.tell_unknown(parked.who, addr, encoder);
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! What writer and reader both know while they go through a process's events.
+//!
+//! The writer names a block in as few bits as it can by saying how it relates to what went before: *the block that
+//! this thread allocated three allocations ago*, *at the address that the slot had before*. The reader has to
+//! understand that, so both keep this state and change it by the same functions; neither changes it otherwise.
+//!
+//! # Slots
+//! A block has a slot from its allocation to its free. Freed slots wait in a list by size class, last in first out, as
+//! the chunks do in an allocator's caches: the slot that an allocation gets was mostly freed with the very address
+//! that the allocator hands out again, so the address costs nothing.
+//!
+//! # Invariant
+//! Every slot is live, or held by one thread between the two halves of a realloc, or in exactly one free list. A
+//! mirror that was restored from a checkpoint answers every question the writer relies on as the writer's own does:
+//! what could differ (entries for blocks that are gone) the writer forgets when it writes a checkpoint.
+
+use rustc_hash::FxHashMap;
+
+use super::error::Malformed;
+use super::ops;
+
+/// Recent allocations of a thread that can be named by their distance; the distance fits the byte in [`Slot`].
+const RECENT: usize = 256;
+/// Allocations of the process, newest first, that can be named by their number.
+pub(super) const NUMBERED: u64 = 1 << 20;
+/// No slot.
+pub(super) const NONE: u32 = u32::MAX;
+
+const ADDR_BITS: u32 = 48;
+const ADDR_MASK: u64 = (1 << ADDR_BITS) - 1;
+const GONE: u64 = u64::MAX;
+
+/// Classes of sizes whose freed slots are used for one another.
+const CLASSES: usize = u8::MAX as usize + 1;
+
+/// The class of a request of `size_bytes`: glibc's chunk size in units of 16 up to 1,024 bytes (each such size has a
+/// cache of its own there), four classes a doubling above.
+#[inline]
+pub(super) const fn class_of(size_bytes: u64) -> u8 {
+    let units = chunk_bytes(size_bytes) / 16;
+    if units <= 64 {
+        return units as u8;
+    }
+    let log = 63 - units.leading_zeros() as u64;
+    let class = 64 + (log - 6) * 4 + ((units >> (log - 2)) & 3);
+    if class > u8::MAX as u64 { u8::MAX } else { class as u8 }
+}
+
+/// Bytes that glibc's chunk for a request takes: 8 more, rounded up to 16, at least 32 (malloc.c, `request2size`).
+#[inline]
+pub(super) const fn chunk_bytes(size_bytes: u64) -> u64 {
+    let chunk = size_bytes.saturating_add(8 + 15) & !15;
+    if chunk < 32 { 32 } else { chunk }
+}
+
+/// A slot, in 16 bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Slot {
+    /// Address (48 bits), class (8), place among the recent allocations of its thread (8). After the free the address
+    /// stays as the prediction for the slot's next block.
+    word: u64,
+    /// Number of the allocation in the process, or [`GONE`].
+    number: u64,
+}
+
+/// What is remembered of a thread.
+#[derive(Clone)]
+pub(super) struct ThreadState {
+    /// Index into the contents' threads.
+    pub(super) index: u32,
+    /// Allocations it has made.
+    pub(super) allocs: u32,
+    /// The slot of its realloc that is under way, and the number of the allocation there.
+    pub(super) held: Option<(u32, u64)>,
+    recent: Box<[u32; RECENT]>,
+    /// What it did in this block of events.
+    pub(super) near: Near,
+}
+
+/// References that begin anew with every block of events, so that a checkpoint need not hold them.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Near {
+    /// Allocation number of the block it freed last.
+    pub(super) freed_number: u64,
+    /// Slot of the block it freed last.
+    pub(super) freed_slot: u32,
+    /// Chunk that became free last, by a free or a step of the heap: address and bytes.
+    pub(super) free_chunk: (u64, u64),
+    /// Where the next block after its last allocation would begin.
+    pub(super) end: u64,
+    /// The same for its last allocation that was not predicted by the slot.
+    pub(super) missed_end: u64,
+    /// Where the block of the chunk that was split last would begin.
+    pub(super) split: u64,
+}
+
+impl Near {
+    /// An allocation whose op was `op` ended at `end`.
+    #[inline]
+    pub(super) fn ended(&mut self, op: u8, end: u64) {
+        self.end = end;
+        if op != ops::ALLOC_SAME && op != ops::ALLOC_IN_PLACE {
+            self.missed_end = end;
+        }
+    }
+}
+
+/// Slots and threads of one process.
+#[derive(Clone)]
+pub(super) struct Mirror {
+    slots: Vec<Slot>,
+    free: Vec<Vec<u32>>,
+    /// Allocations ever made.
+    allocs: u64,
+    /// Slot by allocation number, modulo [`NUMBERED`].
+    numbered: Vec<u32>,
+    threads: Vec<ThreadState>,
+    by_index: FxHashMap<u32, u32>,
+    current: usize,
+    limit: u32,
+}
+
+impl Mirror {
+    /// A mirror that refuses to hold more than `limit` slots.
+    pub(super) fn new(limit: u32) -> Mirror {
+        Mirror {
+            slots: Vec::new(),
+            free: vec![Vec::new(); CLASSES],
+            allocs: 0,
+            numbered: Vec::new(),
+            threads: Vec::new(),
+            by_index: FxHashMap::default(),
+            current: 0,
+            limit,
+        }
+    }
+
+    /// Slots ever used.
+    pub(super) fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
+    pub(super) fn allocs(&self) -> u64 {
+        self.allocs
+    }
+
+    pub(super) fn threads(&self) -> &[ThreadState] {
+        &self.threads
+    }
+
+    /// The thread whose events are being told.
+    #[inline]
+    pub(super) fn thread(&mut self) -> &mut ThreadState {
+        &mut self.threads[self.current]
+    }
+
+    /// Goes to the thread with that index.
+    pub(super) fn switch_to(&mut self, index: u32) {
+        if self.threads.get(self.current).is_some_and(|thread| thread.index == index) {
+            return;
+        }
+        let next = self.threads.len() as u32;
+        let place = *self.by_index.entry(index).or_insert(next);
+        if place == next {
+            let recent = Box::new([NONE; RECENT]);
+            self.threads.push(ThreadState { index, allocs: 0, held: None, recent, near: Near::default() });
+        }
+        self.current = place as usize;
+    }
+
+    /// A block of events begins.
+    pub(super) fn begin_block(&mut self) {
+        for thread in &mut self.threads {
+            thread.near = Near::default();
+        }
+    }
+
+    /// The slot that the next block of `class` gets, and the address that it had.
+    #[inline]
+    pub(super) fn take(&mut self, class: u8) -> Result<(u32, u64), Malformed> {
+        if let Some(slot) = self.free[class as usize].pop() {
+            return Ok((slot, self.slots[slot as usize].word & ADDR_MASK));
+        }
+        if self.slots.len() >= self.limit as usize {
+            return Err(Malformed::Slots(self.limit));
+        }
+        self.slots.push(Slot { word: 0, number: GONE });
+        Ok((self.slots.len() as u32 - 1, 0))
+    }
+
+    /// The current thread's new block is in `slot`; returns its number among the thread's allocations.
+    #[inline]
+    pub(super) fn occupy(&mut self, slot: u32, addr: u64, class: u8) -> u32 {
+        let thread = &mut self.threads[self.current];
+        let nth = thread.allocs;
+        thread.allocs = nth.wrapping_add(1);
+        thread.recent[nth as usize % RECENT] = slot;
+        let number = self.allocs;
+        self.allocs += 1;
+        self.slots[slot as usize] =
+            Slot { word: addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56, number };
+        let place = (number % NUMBERED) as usize;
+        match self.numbered.get_mut(place) {
+            Some(entry) => *entry = slot,
+            None => self.numbered.push(slot),
+        }
+        nth
+    }
+
+    /// The block of `slot` is freed by the current thread.
+    #[inline]
+    pub(super) fn vacate(&mut self, slot: u32) {
+        let class = self.leave(slot);
+        self.free[class as usize].push(slot);
+    }
+
+    /// The block of `slot` is freed by the first half of a realloc of the current thread.
+    ///
+    /// A hold that the thread already had is given up: its second half was lost.
+    pub(super) fn hold(&mut self, slot: u32) {
+        self.release_held();
+        let number = self.slots[slot as usize].number;
+        self.leave(slot);
+        self.threads[self.current].held = Some((slot, number));
+    }
+
+    /// The slot that the current thread holds goes to its free list.
+    pub(super) fn release_held(&mut self) {
+        if let Some((slot, _)) = self.threads[self.current].held.take() {
+            let class = (self.slots[slot as usize].word >> ADDR_BITS) as u8;
+            self.free[class as usize].push(slot);
+        }
+    }
+
+    /// The block that the current thread holds is live again.
+    pub(super) fn revive_held(&mut self) -> Option<u32> {
+        let (slot, number) = self.threads[self.current].held.take()?;
+        self.slots[slot as usize].number = number;
+        Some(slot)
+    }
+
+    #[inline]
+    fn leave(&mut self, slot: u32) -> u8 {
+        let Slot { word, number } = &mut self.slots[slot as usize];
+        let class = (*word >> ADDR_BITS) as u8;
+        let near = &mut self.threads[self.current].near;
+        near.freed_number = std::mem::replace(number, GONE);
+        near.freed_slot = slot;
+        near.free_chunk = ((*word & ADDR_MASK).wrapping_sub(16), u64::from(class) * 16);
+        class
+    }
+
+    /// The address of the block that is, or was, in `slot`.
+    #[inline]
+    pub(super) fn addr(&self, slot: u32) -> u64 {
+        self.slots[slot as usize].word & ADDR_MASK
+    }
+
+    /// Number of the allocation of the live block in `slot`.
+    #[inline]
+    pub(super) fn number(&self, slot: u32) -> u64 {
+        self.slots[slot as usize].number
+    }
+
+    /// Whether a live block is in `slot`; false for a slot that does not exist.
+    #[inline]
+    pub(super) fn is_live(&self, slot: u32) -> bool {
+        self.slots.get(slot as usize).is_some_and(|found| found.number != GONE)
+    }
+
+    /// How many allocations ago the current thread made the block in `slot`, if it did within the last 256.
+    #[inline]
+    pub(super) fn recency(&self, slot: u32) -> Option<usize> {
+        let thread = &self.threads[self.current];
+        let place = (self.slots[slot as usize].word >> 56) as usize;
+        (thread.recent[place] == slot).then(|| (thread.allocs as usize).wrapping_sub(1 + place) % RECENT)
+    }
+
+    /// The inverse of [`Self::recency`].
+    #[inline]
+    pub(super) fn recent(&self, allocations_ago: usize) -> u32 {
+        let thread = &self.threads[self.current];
+        thread.recent[(thread.allocs as usize).wrapping_sub(1 + allocations_ago) % RECENT]
+    }
+
+    /// Whether the block in `slot` can be named by its allocation's number.
+    #[inline]
+    pub(super) fn is_numbered(&self, slot: u32) -> bool {
+        self.allocs.wrapping_sub(self.slots[slot as usize].number) <= NUMBERED
+    }
+
+    /// The slot of the allocation with that number.
+    #[inline]
+    pub(super) fn by_number(&self, number: u64) -> u32 {
+        self.numbered.get((number % NUMBERED) as usize).copied().unwrap_or(NONE)
+    }
+
+    /// What a fork inherits: everything but the reallocs under way, whose threads do not exist there. Their blocks stay
+    /// gone: nobody knows whether the old place or a new one is the child's.
+    pub(super) fn forked(&self) -> Mirror {
+        let mut child = self.clone();
+        for current in 0..child.threads.len() {
+            child.current = current;
+            child.release_held();
+        }
+        child
+    }
+
+    /// The free lists, one after the other, each with its class and in its order.
+    pub(super) fn free_slots(&self) -> impl Iterator<Item = (u32, u8)> {
+        let class = |at: usize| at as u8;
+        self.free.iter().enumerate().flat_map(move |(at, list)| list.iter().map(move |&slot| (slot, class(at))))
+    }
+
+    /// Forgets which blocks threads made recently; [`Self::remember_recent`] tells those that are still there.
+    pub(super) fn forget_recent(&mut self) {
+        for thread in &mut self.threads {
+            thread.recent.fill(NONE);
+        }
+    }
+
+    /// The live block in `slot` was the allocation `nth` of the thread with that index.
+    pub(super) fn remember_recent(&mut self, slot: u32, thread: u32, nth: u32) {
+        if let Some(&place) = self.by_index.get(&thread) {
+            let thread = &mut self.threads[place as usize];
+            if thread.allocs.wrapping_sub(nth) as usize <= RECENT {
+                thread.recent[nth as usize % RECENT] = slot;
+            }
+        }
+    }
+
+    /// The thread with that index has made `allocs` allocations; restores a mirror.
+    pub(super) fn restore_thread(&mut self, index: u32, allocs: u32) {
+        self.switch_to(index);
+        self.thread().allocs = allocs;
+    }
+
+    /// Makes room for slots and numbers; restores a mirror.
+    pub(super) fn restore_sizes(&mut self, slots: u32, allocs: u64) -> Result<(), Malformed> {
+        if slots > self.limit {
+            return Err(Malformed::Slots(self.limit));
+        }
+        self.slots.resize(slots as usize, Slot { word: 0, number: GONE });
+        self.allocs = allocs;
+        self.numbered.resize(allocs.min(NUMBERED) as usize, NONE);
+        Ok(())
+    }
+
+    /// What a slot holds; restores a mirror. `number` is that of the block's allocation, `None` if the slot is free.
+    pub(super) fn restore_slot(&mut self, slot: u32, restored: Restored) -> Result<(), Malformed> {
+        const TWICE: Malformed = Malformed::Bytes("a checkpoint names a slot that it does not have, or names it twice");
+        let Restored { addr, class, nth, place } = restored;
+        let entry = self.slots.get_mut(slot as usize).filter(|entry| entry.word == 0 && entry.number == GONE);
+        let entry = entry.ok_or(TWICE)?;
+        entry.word = addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56;
+        match place {
+            Place::Free => {
+                self.free[class as usize].push(slot);
+                return Ok(());
+            }
+            Place::Live { number, thread } => {
+                entry.number = number;
+                self.restore_number(number, slot);
+                self.remember_recent(slot, thread, nth);
+            }
+            Place::Held { number, thread, holder } => {
+                self.restore_number(number, slot);
+                self.remember_recent(slot, thread, nth);
+                self.switch_to(holder);
+                if self.thread().held.replace((slot, number)).is_some() {
+                    return Err(TWICE);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn restore_number(&mut self, number: u64, slot: u32) {
+        let age = self.allocs.wrapping_sub(number);
+        if (1..=NUMBERED).contains(&age)
+            && let Some(entry) = self.numbered.get_mut((number % NUMBERED) as usize)
+        {
+            *entry = slot;
+        }
+    }
+}
+
+/// A slot as a checkpoint has it.
+pub(super) struct Restored {
+    pub(super) addr: u64,
+    pub(super) class: u8,
+    pub(super) nth: u32,
+    pub(super) place: Place,
+}
+
+/// Where a slot stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Place {
+    /// In its class's list, behind those that were restored before it.
+    Free,
+    /// Live; its allocation's number in the process, and its thread.
+    Live { number: u64, thread: u32 },
+    /// Held by the realloc of the thread `holder`.
+    Held { number: u64, thread: u32, holder: u32 },
+}

@@ -1,0 +1,109 @@
+//! The op byte and the columns of a block of events.
+//!
+//! One byte an event says what it is and, for the common ones, which block it is about. Nearly all of a trace's
+//! information is in the addresses and in who is freed; size, stack and call go as they are into columns of their own,
+//! because modelling them gained nothing over what zstd finds.
+//!
+//! # Frees
+//! A block is named by how recently its thread allocated it (temporaries), or by its allocation's number relative to
+//! that of the block which the thread freed last (a structure that is torn down in the order it was built), or, when
+//! neither holds, by its slot.
+
+/// Allocation at the address that its slot had.
+pub(super) const ALLOC_SAME: u8 = 0;
+/// Allocation where the thread's last allocation that was not [`ALLOC_SAME`] ended.
+pub(super) const ALLOC_AFTER_MISS: u8 = 1;
+/// Allocation where the thread's last allocation ended.
+pub(super) const ALLOC_AFTER_LAST: u8 = 2;
+/// Allocation in the chunk that the thread split last.
+pub(super) const ALLOC_SPLIT: u8 = 3;
+/// Allocation at an address that is stated, relative to where [`ALLOC_AFTER_MISS`] would be.
+pub(super) const ALLOC_STATED: u8 = 4;
+/// Allocation in place: the realloc under way keeps its slot and its address.
+pub(super) const ALLOC_IN_PLACE: u8 = 5;
+/// Free of the block that the thread allocated 0, 1, … allocations ago.
+pub(super) const FREE_RECENT: u8 = 6;
+/// How many of those there are.
+pub(super) const FREE_RECENT_COUNT: u8 = 176;
+/// Free of the block whose allocation's number is that of the thread's last freed one, minus [`NUMBER_REACH`], and so
+/// on upwards.
+pub(super) const FREE_NUMBER: u8 = FREE_RECENT + FREE_RECENT_COUNT;
+/// How far the number may differ in either direction.
+pub(super) const NUMBER_REACH: u8 = 24;
+/// Free of a block whose slot is stated, relative to that of the thread's last freed one.
+pub(super) const FREE_SLOT: u8 = FREE_NUMBER + 2 * NUMBER_REACH + 1;
+/// Begin of a realloc of a recently allocated block, as [`FREE_RECENT`].
+pub(super) const REALLOC_RECENT: u8 = FREE_SLOT + 1;
+/// How many of those there are.
+pub(super) const REALLOC_RECENT_COUNT: u8 = 16;
+/// Begin of a realloc of a block whose slot is stated, as [`FREE_SLOT`].
+pub(super) const REALLOC_SLOT: u8 = REALLOC_RECENT + REALLOC_RECENT_COUNT;
+/// The realloc under way failed.
+pub(super) const REALLOC_UNDO: u8 = REALLOC_SLOT + 1;
+/// A step of the heap; see [`super::heap_steps`].
+pub(super) const HEAP: u8 = REALLOC_UNDO + 1;
+/// Anything else; see [`super::rare`].
+pub(super) const RARE: u8 = HEAP + 1;
+
+/// The columns of a block of events, in the order in which they lie in its payload.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)]
+pub(super) enum Field {
+    /// One byte an event.
+    Op,
+    /// Microseconds since the event before.
+    Time,
+    /// Pairs: thread, number of events in a row.
+    Threads,
+    /// Requested size of each allocation.
+    Size,
+    /// Stack of each allocation.
+    Stack,
+    /// Slack, arena and call of each allocation: a place in [`Field::Origins`].
+    Origin,
+    /// The distinct triples of slack beyond the expected, arena and call.
+    Origins,
+    /// Stack of each event that is no allocation; empty if none has one.
+    OtherStack,
+    /// Place in [`Field::HeapKinds`] of each heap step.
+    HeapKind,
+    /// The distinct triples of arena, kind and small operand of heap steps.
+    HeapKinds,
+    /// Sequence number of each heap step in its arena, less the expected one.
+    HeapSeq,
+    /// Address of each heap step, less the expected one.
+    HeapAddr,
+    /// First size of each heap step, less the expected one.
+    HeapFirst,
+    /// Second size of each heap step, less the expected one.
+    HeapSecond,
+    /// Everything else, one after the other.
+    Rare,
+    /// Bytes 0 of the stated addresses; [`ADDR_PLANES`] columns in all.
+    Addr = 15,
+    /// Bytes 0 of the stated slots; [`SLOT_PLANES`] columns in all.
+    Slot = 15 + ADDR_PLANES,
+}
+
+/// Byte columns of a stated address.
+pub(super) const ADDR_PLANES: usize = 8;
+/// Byte columns of a stated slot.
+pub(super) const SLOT_PLANES: usize = 5;
+/// Number of columns.
+pub(super) const FIELDS: usize = Field::Slot as usize + SLOT_PLANES;
+
+/// Events after which a block is closed.
+pub(super) const BLOCK_EVENTS: usize = 64 << 10;
+/// Most events of a block: repairs may add some to the last ones.
+pub(super) const MAX_BLOCK_EVENTS: usize = BLOCK_EVENTS + (16 << 10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_op_space_has_room_left_for_later_versions() {
+        const { assert!(RARE < 255) };
+        assert_eq!((FREE_SLOT, RARE), (231, 251));
+    }
+}

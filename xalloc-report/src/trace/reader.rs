@@ -1,0 +1,394 @@
+//! Reading a trace: what it contains, and the events of each process in their order.
+//!
+//! Opening reads the footer and the dictionary blocks. A replay goes through the blocks of one process; one thread
+//! unpacks and expands them, the caller's thread plays them, with a few batches between. Memory is what the live
+//! blocks take (about 70 bytes each), whatever the number of events.
+//!
+//! # Invariant
+//! Nothing in the file is believed: a wrong byte is an error with its place, never a panic, and never memory beyond
+//! [`Limits`].
+
+use std::fs::File;
+use std::path::Path;
+use std::sync::mpsc;
+
+use super::checkpoint::Restoring;
+use super::columns::Unpacker;
+use super::container::{BlockKind, FILE_HEADER_BYTES, FLAG_FIRST_PART, Source, Trust};
+use super::decode::{Batch, Expander, Known, Player, Start};
+use super::dictionary::Loader;
+use super::error::{Malformed, TraceError};
+use super::footer::{self, Entry};
+use super::{Contents, ProcessIndex, Replay};
+
+/// What a reader may use of the machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Blocks that are live at once, in one process.
+    pub live_blocks: u32,
+    /// Bytes for processes, threads, modules, frames, stacks and symbols.
+    pub contents_bytes: u64,
+}
+
+impl Default for Limits {
+    /// 2^28 live blocks (about 18 GiB when they are there), 4 GiB of contents.
+    fn default() -> Limits {
+        Limits { live_blocks: 1 << 28, contents_bytes: 4 << 30 }
+    }
+}
+
+/// A trace, open for reading. Several threads may replay it at once.
+pub struct Trace {
+    source: Source,
+    trust: Trust,
+    limits: Limits,
+    contents: Contents,
+    index: Vec<Entry>,
+}
+
+impl Trace {
+    /// Opens a trace. One that was cut short (no footer) is salvaged, which its
+    /// [`super::Recording::salvage`] says.
+    ///
+    /// # Errors
+    /// [`TraceError::Open`], [`TraceError::Read`], [`TraceError::NotATrace`], [`TraceError::NewerVersion`];
+    /// [`TraceError::Damaged`] only if the contents need more than the limits allow.
+    pub fn open(path: &Path) -> Result<Trace, TraceError> {
+        Trace::open_with(path, Limits::default())
+    }
+
+    /// Opens a trace within limits of the caller's.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_with(path: &Path, limits: Limits) -> Result<Trace, TraceError> {
+        Trace::read(file(path)?, Trust::Checksum, limits)
+    }
+
+    /// Opens a trace without looking at its footer: block by block up to the first bad one.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn salvage(path: &Path) -> Result<Trace, TraceError> {
+        let source = file(path)?;
+        source.check_file_header()?;
+        Trace::scan(source, Trust::Checksum, Limits::default())
+    }
+
+    /// Opens a trace that lies in memory.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Trace, TraceError> {
+        Trace::read(Source::Memory(bytes), Trust::Checksum, Limits::default())
+    }
+
+    pub(super) fn read(source: Source, trust: Trust, limits: Limits) -> Result<Trace, TraceError> {
+        source.check_file_header()?;
+        let mut payload = Vec::new();
+        if let Some(offset_bytes) = source.footer_offset_bytes()?
+            && let Ok(header) = source.block(offset_bytes, &mut payload, trust)
+            && let Ok(index) = footer::read(&header, &payload, &mut unpacker()?)
+            && let Ok(contents) = load(&source, trust, limits, &index)
+        {
+            return Ok(Trace { source, trust, limits, contents, index });
+        }
+        Trace::scan(source, trust, limits)
+    }
+
+    fn scan(source: Source, trust: Trust, limits: Limits) -> Result<Trace, TraceError> {
+        let mut index = Vec::new();
+        let mut loader = Loader::new(limits.contents_bytes);
+        let mut unpacker = unpacker()?;
+        let mut payload = Vec::new();
+        let mut offset_bytes = FILE_HEADER_BYTES;
+        let mut is_whole = false;
+        let stopped_by = loop {
+            if offset_bytes == source.len_bytes() {
+                break None;
+            }
+            let header = match source.block(offset_bytes, &mut payload, trust) {
+                Ok(header) => header,
+                Err(error) => break Some(error),
+            };
+            if header.kind == BlockKind::Footer as u8 {
+                is_whole = source.footer_offset_bytes()? == Some(offset_bytes);
+                break None;
+            }
+            if header.kind == BlockKind::Dictionary as u8
+                && let Err(fault) = loader.load(&header, &payload, &mut unpacker)
+            {
+                break Some(fault.at(offset_bytes));
+            }
+            index.push(Entry { offset_bytes, header });
+            offset_bytes += header.len_bytes();
+        };
+        let mut contents = loader.into_contents();
+        if stopped_by.is_some() || !is_whole {
+            contents.recording.salvage = Some(salvage_text(&index, offset_bytes, source.len_bytes(), stopped_by));
+        }
+        Ok(Trace { source, trust, limits, contents, index })
+    }
+
+    /// Everything but the events.
+    #[must_use]
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+
+    /// Events of a process.
+    #[must_use]
+    pub fn events(&self, process: ProcessIndex) -> u64 {
+        self.blocks_of(process, BlockKind::Events).map(|entry| u64::from(entry.header.items)).sum()
+    }
+
+    /// Bytes in the file of a process's blocks of events: what a replay's progress is counted in.
+    #[must_use]
+    pub fn event_bytes(&self, process: ProcessIndex) -> u64 {
+        self.blocks_of(process, BlockKind::Events).map(|entry| entry.header.len_bytes()).sum()
+    }
+
+    fn blocks_of(&self, process: ProcessIndex, kind: BlockKind) -> impl Iterator<Item = &Entry> {
+        self.index.iter().filter(move |entry| entry.header.process == process.0 && entry.header.kind == kind as u8)
+    }
+
+    /// Tells `replay` all blocks that the process inherited and all its events.
+    ///
+    /// # Errors
+    /// [`TraceError::NoSuchProcess`], [`TraceError::Read`], [`TraceError::Damaged`], [`TraceError::TooManyLive`]; what
+    /// came before the fault has been told.
+    pub fn replay(&self, process: ProcessIndex, replay: &mut impl Replay) -> Result<(), TraceError> {
+        self.replay_with_progress(process, Start::Seq(0), replay, &mut |_| {})
+    }
+
+    /// Tells `replay` the blocks that are live at `start` (as inherited) and all events from there on. Reading begins
+    /// at the last checkpoint before it. A block whose realloc is under way at `start` is told with its undo, if that
+    /// comes.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn replay_from(&self, process: ProcessIndex, start: Start, replay: &mut impl Replay) -> Result<(), TraceError> {
+        self.replay_with_progress(process, start, replay, &mut |_| {})
+    }
+
+    /// Replays every process, one after the other, each into a replay of its own.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn replay_all<R: Replay>(&self, mut replay_of: impl FnMut(ProcessIndex) -> R) -> Result<Vec<R>, TraceError> {
+        let mut replays = Vec::new();
+        for process in (0..self.contents.processes.len() as u32).map(ProcessIndex) {
+            let mut replay = replay_of(process);
+            self.replay(process, &mut replay)?;
+            replays.push(replay);
+        }
+        Ok(replays)
+    }
+
+    /// As [`Self::replay_from`]; `progress` is told, after each block, how many of [`Self::event_bytes`] are done.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn replay_with_progress(
+        &self,
+        process: ProcessIndex,
+        start: Start,
+        replay: &mut impl Replay,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TraceError> {
+        let (mut expander, mut player, blocks) = self.prepare(process, start)?;
+        if blocks.len() > 1 {
+            self.replay_on_two_threads(expander, &mut player, &blocks, replay, progress)?;
+        } else {
+            let mut batch = Batch::default();
+            for entry in &blocks {
+                let mut payload = Vec::new();
+                self.begin_block(&mut expander, entry, &mut payload)?;
+                let at = |fault: Malformed| fault.at(entry.offset_bytes);
+                while expander.expand(&mut batch).map_err(at)? {
+                    player.play(&batch, replay).map_err(at)?;
+                }
+                progress(entry.header.len_bytes());
+            }
+        }
+        player.begin(replay);
+        Ok(())
+    }
+
+    /// Restores the last checkpoint at or before `start`; returns what continues from there, and the blocks to read.
+    fn prepare(&self, process: ProcessIndex, start: Start) -> Result<(Expander, Player, Vec<&Entry>), TraceError> {
+        let processes = self.contents.processes.len();
+        if process.0 as usize >= processes {
+            return Err(TraceError::NoSuchProcess { process: process.0, processes });
+        }
+        let known =
+            Known { stacks: self.contents.stacks.len().max(2) as u32, threads: self.contents.threads.len() as u32 };
+        let mut unpacker = unpacker()?;
+        let mut restoring = Restoring::new(self.limits.live_blocks, known);
+        // A checkpoint's time is that of the event before it: it serves a start that is later, as events at that very
+        // time may lie before the checkpoint.
+        let serves = |entry: &&Entry| match start {
+            Start::Seq(seq) => entry.header.first_item <= seq,
+            Start::Time(at_ns) => entry.header.first_item == 0 || entry.header.last_us.saturating_mul(1000) < at_ns,
+        };
+        let parts: Vec<&Entry> = self.blocks_of(process, BlockKind::Checkpoint).collect();
+        let is_first = |entry: &&Entry| entry.header.flags & FLAG_FIRST_PART != 0;
+        let mut first_seq = 0;
+        if let Some(at) = parts.iter().rposition(|entry| is_first(entry) && serves(entry)) {
+            first_seq = parts[at].header.first_item;
+            let mut payload = Vec::new();
+            let others = parts[at + 1..].iter().take_while(|entry| !is_first(entry));
+            for entry in std::iter::once(&parts[at]).chain(others) {
+                let header = self.block(entry, &mut payload)?;
+                restoring.part(&header, &payload, &mut unpacker).map_err(|fault| fault.at(entry.offset_bytes))?;
+            }
+        }
+        let Restoring { mirror, blocks, live, .. } = restoring;
+        let mut player = Player::new(blocks, live, start);
+        player.expect(self.blocks_of(process, BlockKind::Events).map(|entry| entry.header.slots).max().unwrap_or(0));
+        let blocks =
+            self.blocks_of(process, BlockKind::Events).filter(|entry| entry.header.first_item >= first_seq).collect();
+        Ok((Expander::new(mirror, known, unpacker), player, blocks))
+    }
+
+    /// Reads a block, which has to be what the index says.
+    fn block(&self, entry: &Entry, payload: &mut Vec<u8>) -> Result<super::container::BlockHeader, TraceError> {
+        let header = self.source.block(entry.offset_bytes, payload, self.trust)?;
+        if header != entry.header {
+            let what = "a block is not what the footer says";
+            return Err(TraceError::Damaged { offset_bytes: entry.offset_bytes, what });
+        }
+        Ok(header)
+    }
+
+    fn begin_block(&self, expander: &mut Expander, entry: &Entry, payload: &mut Vec<u8>) -> Result<(), TraceError> {
+        let header = self.block(entry, payload)?;
+        expander.begin_block(&header, payload).map_err(|fault| fault.at(entry.offset_bytes))
+    }
+
+    fn replay_on_two_threads(
+        &self,
+        mut expander: Expander,
+        player: &mut Player,
+        blocks: &[&Entry],
+        replay: &mut impl Replay,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TraceError> {
+        const BATCHES: usize = 6;
+        enum Message {
+            Batch(Batch),
+            BlockDone,
+            Failed(TraceError),
+        }
+        std::thread::scope(|scope| {
+            let (full_out, full_in) = mpsc::sync_channel::<Message>(BATCHES);
+            let (empty_out, empty_in) = mpsc::channel::<Batch>();
+            for _ in 0..BATCHES {
+                // The receiver lives in this function, so the batch arrives.
+                let _ = empty_out.send(Batch::default());
+            }
+            scope.spawn(move || {
+                let mut payload = Vec::new();
+                let mut spare = None;
+                let mut expand = |entry: &Entry| -> Result<bool, TraceError> {
+                    self.begin_block(&mut expander, entry, &mut payload)?;
+                    while let Some(mut batch) = spare.take().or_else(|| empty_in.recv().ok()) {
+                        if !expander.expand(&mut batch).map_err(|fault| fault.at(entry.offset_bytes))? {
+                            spare = Some(batch);
+                            return Ok(full_out.send(Message::BlockDone).is_ok());
+                        }
+                        if full_out.send(Message::Batch(batch)).is_err() {
+                            return Ok(false);
+                        }
+                    }
+                    Ok(false)
+                };
+                for &entry in blocks {
+                    match expand(entry) {
+                        Ok(true) => {}
+                        // The player has stopped: it met an error of its own.
+                        Ok(false) => return,
+                        Err(error) => {
+                            let _ = full_out.send(Message::Failed(error));
+                            return;
+                        }
+                    }
+                }
+            });
+            let mut done = blocks.iter();
+            let mut at = done.next();
+            let mut done_bytes = 0;
+            for message in full_in {
+                match message {
+                    Message::Batch(batch) => {
+                        let offset_bytes = at.map_or(0, |entry| entry.offset_bytes);
+                        player.play(&batch, replay).map_err(|fault| fault.at(offset_bytes))?;
+                        // The expander may have come to its end and dropped the other side.
+                        let _ = empty_out.send(batch);
+                    }
+                    Message::BlockDone => {
+                        done_bytes += at.map_or(0, |entry| entry.header.len_bytes());
+                        at = done.next();
+                        progress(done_bytes);
+                    }
+                    Message::Failed(error) => return Err(error),
+                }
+            }
+            Ok(())
+        })
+    }
+}
+
+fn file(path: &Path) -> Result<Source, TraceError> {
+    let failed = |source| TraceError::Open { path: path.to_owned(), source };
+    let file = File::open(path).map_err(failed)?;
+    let len_bytes = file.metadata().map_err(failed)?.len();
+    Ok(Source::File(file, len_bytes))
+}
+
+fn unpacker() -> Result<Unpacker, TraceError> {
+    Unpacker::new().map_err(|source| TraceError::Read { offset_bytes: 0, len_bytes: 0, source })
+}
+
+fn load(source: &Source, trust: Trust, limits: Limits, index: &[Entry]) -> Result<Contents, TraceError> {
+    let mut loader = Loader::new(limits.contents_bytes);
+    let mut unpacker = unpacker()?;
+    let mut payload = Vec::new();
+    for entry in index.iter().filter(|entry| entry.header.kind == BlockKind::Dictionary as u8) {
+        let header = source.block(entry.offset_bytes, &mut payload, trust)?;
+        loader.load(&header, &payload, &mut unpacker).map_err(|fault| fault.at(entry.offset_bytes))?;
+    }
+    Ok(loader.into_contents())
+}
+
+fn salvage_text(index: &[Entry], good_bytes: u64, file_bytes: u64, stopped_by: Option<TraceError>) -> String {
+    let events = index.iter().filter(|entry| entry.header.kind == BlockKind::Events as u8);
+    let (count, last_us) = events.fold((0u64, 0u64), |(count, last_us), entry| {
+        (count + u64::from(entry.header.items), last_us.max(entry.header.last_us))
+    });
+    let why = stopped_by
+        .map_or_else(|| "the trace has no footer, its recording was cut".to_owned(), |error| error.to_string());
+    format!(
+        "{why}; read were {count} events up to {:.6} s, in the first {good_bytes} of {file_bytes} bytes",
+        last_us as f64 / 1e6
+    )
+}
+
+/// Reads bytes that anyone may have made, to the end or to the first error; for fuzzing. Checksums are believed, so
+/// that the code behind them is reached. Uses at most some 300 MiB.
+pub fn read_untrusted(bytes: &[u8]) {
+    struct Ignore;
+    impl Replay for Ignore {
+        fn inherited(&mut self, _slot: u32, _block: &super::Block) {}
+        fn entry(&mut self, _entry: super::Entry<'_>) {}
+    }
+    let limits = Limits { live_blocks: 1 << 20, contents_bytes: 64 << 20 };
+    for trust in [Trust::Checksum, Trust::Anything] {
+        let Ok(trace) = Trace::read(Source::Memory(bytes.to_vec()), trust, limits) else { continue };
+        for process in (0..trace.contents.processes.len() as u32).map(ProcessIndex) {
+            // An error is a good answer to bad bytes; a panic is not.
+            let _ = trace.replay(process, &mut Ignore);
+            let _ = trace.replay_from(process, Start::Seq(u64::MAX), &mut Ignore);
+        }
+    }
+}

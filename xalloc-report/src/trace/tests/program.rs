@@ -1,0 +1,124 @@
+//! Random programs: contents for them, and events that hit the same few hundred addresses over and over.
+
+use std::path::PathBuf;
+
+use proptest::prelude::*;
+use xalloc_core::units::{Addr, ArenaId, Stamp};
+use xalloc_core::wire::{BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LossReason, Merged, Protection};
+
+use super::super::*;
+
+pub(super) fn process(pid: u32, parent: Option<ProcessIndex>) -> Process {
+    Process {
+        pid,
+        parent,
+        forked: parent.is_some(),
+        exe: PathBuf::from("/usr/bin/app"),
+        command: vec!["app".into(), "--fast".into()],
+        started_at_ns: 5_000,
+        ended_at_ns: 9_000_000,
+        end: End::Signalled(9),
+        allocator: Allocator::Core,
+        events: 12,
+        losses: vec![Loss { reason: LossReason::RingFull, events: 3 }],
+        repairs: Repairs::default(),
+    }
+}
+
+pub(super) fn contents(processes: u32, threads: u32, stacks: u32) -> Contents {
+    let mut contents = Contents {
+        recording: Recording { command: vec!["./app".into()], tool_version: "0.1.0".into(), ..Recording::default() },
+        ..Contents::default()
+    };
+    for index in 0..processes {
+        contents.processes.push(process(100 + index, index.checked_sub(1).map(ProcessIndex)));
+    }
+    for index in 0..threads {
+        contents.threads.push(Thread {
+            process: ProcessIndex(0),
+            tid: 100 + index,
+            name: format!("worker {index}"),
+            started_at_ns: 7,
+            ended_at_ns: (index % 2 == 0).then_some(9),
+        });
+    }
+    contents.modules.push(Module { path: PathBuf::from("/usr/bin/app"), build_id: vec![1, 2, 3] });
+    for index in 0..stacks {
+        let module = (index % 3 != 2).then_some(ModuleIndex(0));
+        contents.frames.push(Frame { module, address: 0x1000 + u64::from(index) * 7, functions: Vec::new() });
+        let parent = StackIndex(if index < 3 { 0 } else { index / 2 });
+        contents.stacks.push(StackNode { parent, frame: (index > 1).then_some(FrameIndex(index)) });
+    }
+    contents
+}
+
+/// One step of a random program: what, which thread, two numbers.
+pub(super) type Step = (u8, u8, u16, u16);
+
+pub(super) fn steps(len: usize) -> impl Strategy<Value = Vec<Step>> {
+    prop::collection::vec((0u8..100, 0u8..3, any::<u16>(), any::<u16>()), 0..len)
+}
+
+pub(super) const STACKS: u32 = 40;
+
+/// Turns random steps into events that hit the same few hundred addresses over and over.
+pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
+    let place = |pick: u16| Addr(0x5555_0000_0000 + u64::from(pick % 97) * 48 + u64::from(pick % 5) * 0x30_0000);
+    let heap = |what: u8, pick: u16, size: u16| {
+        let (addr, bytes) = (place(pick), u64::from(size) * 16);
+        match what % 7 {
+            0 => HeapEvent::Split { addr, front_bytes: 48, rest_bytes: bytes, from_top: size.is_multiple_of(2) },
+            1 => HeapEvent::Coalesce {
+                addr,
+                freed_bytes: 48,
+                total_bytes: bytes,
+                merged: Merged { previous: true, next: size.is_multiple_of(2), top: false },
+            },
+            2 => HeapEvent::Bin { addr, size_bytes: bytes, bin: BinKind::Unsorted, index: size as u8 },
+            3 => HeapEvent::Brk { from: addr, to: addr.up(bytes), rule: GrowthRule::NoFit },
+            4 => HeapEvent::Trim { from: addr, to: Addr(addr.0 - bytes) },
+            5 => HeapEvent::Threshold { mmap_bytes: u64::MAX - bytes },
+            _ => HeapEvent::TcacheFlush { chunks: u32::from(size), size_bytes: bytes },
+        }
+    };
+    let mut out = Vec::new();
+    for (at, &(what, thread, pick, size)) in (0u64..).zip(steps) {
+        let addr = place(pick);
+        let arena = ArenaId(if size.is_multiple_of(11) { u16::MAX } else { u16::from(thread) });
+        let size_bytes = u64::from(size) << (size % 7);
+        let alloc = |call| Wire::Alloc { addr, size_bytes, slack_bytes: size % 40, arena, arena_seq: pick, call };
+        let event = match what {
+            0..36 => alloc(if what < 30 { Call::Malloc } else { Call::Calloc }),
+            36..64 => Wire::Free { addr, call: Call::Free },
+            64..74 => Wire::ReallocBegin { addr },
+            74..80 => alloc(Call::Realloc),
+            80..83 => Wire::ReallocUndo { addr },
+            83..91 => Wire::Heap { arena, seq: size, step: heap(what, pick, size) },
+            91 => Wire::ProgramMap {
+                addr,
+                len_bytes: 4096,
+                protection: Protection::from_prot(5),
+                shared: true,
+                text_bytes: 4,
+            },
+            92 => Wire::ProgramRemapFrom { addr, len_bytes: 4096 },
+            93 => Wire::ProgramRemapTo { addr, len_bytes: 8192 },
+            94 => Wire::Marker { text_bytes: 4 },
+            95 => Wire::Lost { count: u64::from(pick), reason: LossReason::Nested },
+            96 => Wire::Exit { status: i32::from(pick) - 30_000 },
+            _ => Wire::AllocFailed { size_bytes: u64::MAX, call: Call::Calloc },
+        };
+        // Some events arrive late: their stamps and times are older than what came before.
+        let late = if pick.is_multiple_of(13) { 40 } else { 0 };
+        let text = if matches!(event, Wire::ProgramMap { .. } | Wire::Marker { .. }) { "λ: x" } else { "" };
+        out.push(Incoming {
+            at_ns: (at * u64::from(size % 3) * 900).saturating_sub(late * 900),
+            stamp: Stamp((at * 10).saturating_sub(late * 10)),
+            thread: ThreadIndex(u32::from(thread)),
+            stack: StackIndex(if what.is_multiple_of(9) { 0 } else { u32::from(size) % STACKS }),
+            event,
+            text: text.into(),
+        });
+    }
+    out
+}

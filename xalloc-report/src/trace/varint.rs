@@ -1,0 +1,170 @@
+//! Integers of varying length, and reading them from bytes that may lie.
+//!
+//! Seven bits a byte, low bits first, the high bit set on all but the last (LEB128). Signed differences are folded to
+//! unsigned ones (zigzag) so that small ones of either sign are short. Heap addresses and sizes are mostly multiples
+//! of 16, so [`fold`] halves their common case by four more bits and keeps one bit to say so.
+
+use super::error::Malformed;
+
+const CUT: Malformed = Malformed::Bytes("a value goes on past the end of its column");
+const LONG: Malformed = Malformed::Bytes("an integer has more than 64 bits");
+
+/// Appends `value`.
+#[inline]
+pub(super) fn put(out: &mut Vec<u8>, mut value: u64) {
+    while value >= 0x80 {
+        out.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    out.push(value as u8);
+}
+
+/// Appends a length and the bytes.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put(out, bytes.len() as u64);
+    out.extend_from_slice(bytes);
+}
+
+/// A difference as an unsigned number: 0, -1, 1, -2, 2 … become 0, 1, 2, 3, 4 …
+#[inline]
+pub(super) const fn zigzag(difference: u64) -> u64 {
+    (difference << 1) ^ (((difference as i64) >> 63) as u64)
+}
+
+/// The inverse of [`zigzag`].
+#[inline]
+pub(super) const fn unzigzag(value: u64) -> u64 {
+    (value >> 1) ^ (value & 1).wrapping_neg()
+}
+
+/// A difference between addresses or chunk sizes, mostly a multiple of 16, as an unsigned number.
+///
+/// Like [`zigzag`], but the low four bits, which are zero in the common case, go to the top: multiples of 16 are short
+/// in either direction, everything else still has its number.
+#[inline]
+pub(super) const fn fold(difference: u64) -> u64 {
+    let folded = zigzag(difference);
+    let (magnitude, sign) = (folded >> 1, folded & 1);
+    let magnitude = magnitude ^ (sign * 15);
+    (magnitude >> 4 | (magnitude & 15) << 59) << 1 | sign
+}
+
+/// The inverse of [`fold`].
+#[inline]
+pub(super) const fn unfold(value: u64) -> u64 {
+    let (rotated, sign) = (value >> 1, value & 1);
+    let magnitude = (rotated << 4 | rotated >> 59) & (u64::MAX >> 1);
+    unzigzag((magnitude ^ (sign * 15)) << 1 | sign)
+}
+
+/// Reads what the functions above wrote, out of bytes that someone else owns.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Cursor<'a> {
+    pub(super) fn new(bytes: &'a [u8]) -> Cursor<'a> {
+        Cursor { rest: bytes }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    pub(super) fn left_bytes(&self) -> usize {
+        self.rest.len()
+    }
+
+    pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
+        let (&first, rest) = self.rest.split_first().ok_or(CUT)?;
+        self.rest = rest;
+        Ok(first)
+    }
+
+    #[inline]
+    pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut at = 0;
+        let value = varint_at(self.rest, &mut at)?;
+        self.rest = &self.rest[at..];
+        Ok(value)
+    }
+
+    /// A number that has to fit 32 bits.
+    pub(super) fn varint32(&mut self) -> Result<u32, Malformed> {
+        u32::try_from(self.varint()?).map_err(|_| Malformed::Bytes("a number exceeds 32 bits"))
+    }
+
+    pub(super) fn take(&mut self, len_bytes: usize) -> Result<&'a [u8], Malformed> {
+        let (taken, rest) = self.rest.split_at_checked(len_bytes).ok_or(CUT)?;
+        self.rest = rest;
+        Ok(taken)
+    }
+
+    /// A length and as many bytes.
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Malformed> {
+        let len_bytes = self.varint()?;
+        self.take(usize::try_from(len_bytes).map_err(|_| CUT)?)
+    }
+
+    /// A length and as many bytes of UTF-8.
+    pub(super) fn text(&mut self) -> Result<&'a str, Malformed> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| Malformed::Bytes("a text is not UTF-8"))
+    }
+}
+
+/// The integer at `at`, which is moved behind it.
+#[inline]
+pub(super) fn varint_at(bytes: &[u8], at: &mut usize) -> Result<u64, Malformed> {
+    let &first = bytes.get(*at).ok_or(CUT)?;
+    *at += 1;
+    if first < 0x80 {
+        return Ok(u64::from(first));
+    }
+    let mut value = u64::from(first & 0x7f);
+    let mut shift = 7;
+    loop {
+        let &byte = bytes.get(*at).ok_or(CUT)?;
+        *at += 1;
+        let bits = u64::from(byte & 0x7f);
+        if shift > 63 || (shift == 63 && bits > 1) {
+            return Err(LONG);
+        }
+        value |= bits << shift;
+        if byte < 0x80 {
+            return Ok(value);
+        }
+        shift += 7;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn every_integer_reads_back(value: u64) {
+            let mut out = Vec::new();
+            put(&mut out, value);
+            prop_assert_eq!(Cursor::new(&out).varint(), Ok(value));
+            prop_assert_eq!(unzigzag(zigzag(value)), value);
+            prop_assert_eq!(unfold(fold(value)), value);
+            prop_assert_eq!(fold(unfold(value)), value);
+        }
+    }
+
+    #[test]
+    fn an_integer_of_more_than_64_bits_is_refused() {
+        assert_eq!(Cursor::new(&[0xff; 11]).varint(), Err(LONG));
+        assert_eq!(Cursor::new(&[0x80; 3]).varint(), Err(CUT));
+    }
+
+    #[test]
+    fn small_multiples_of_16_fold_to_one_byte_in_either_direction() {
+        for difference in [0u64, 16, 16u64.wrapping_neg(), 31 * 16, (64 * 16u64).wrapping_neg(), 63 * 16] {
+            assert!(fold(difference) < 0x80, "{difference:#x}");
+        }
+    }
+}

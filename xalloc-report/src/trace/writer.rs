@@ -1,0 +1,303 @@
+//! Writing a trace while the program runs.
+//!
+//! Events come in the merged order of each process, are matched and encoded at once, and leave as blocks of 64 Ki
+//! events. Nothing is written twice and nothing is seeked: what is in the file stays there, so that a recorder that
+//! is killed or a disk that is full leaves a trace up to the last whole block.
+//!
+//! # Why compression has no thread of its own
+//! Matching and encoding take about as long as compressing. On two cores the recorded program needs one; a second
+//! thread in the recorder would take turns with the first and pass a megabyte a block between them. With more cores
+//! the recorder is idle most of the time anyway.
+
+use std::fs::File;
+use std::io::Write;
+use std::path::Path;
+
+use super::checkpoint;
+use super::columns::Packer;
+use super::container::{self, BlockHeader, BlockKind};
+use super::dictionary::Collector;
+use super::encode::{Encoder, LiveSet};
+use super::error::TraceError;
+use super::footer;
+use super::matcher::Matcher;
+use super::ops::BLOCK_EVENTS;
+use super::{Contents, Incoming, ProcessIndex, Repairs};
+
+/// What was written.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Written {
+    /// Bytes of the file.
+    pub file_bytes: u64,
+    /// Events of all processes.
+    pub events: u64,
+    /// Bytes of the blocks of events.
+    pub event_bytes: u64,
+    /// Bytes of the checkpoints.
+    pub checkpoint_bytes: u64,
+    /// Bytes of processes, threads, modules, frames, stacks and symbols.
+    pub contents_bytes: u64,
+}
+
+struct ProcessWriter {
+    matcher: Matcher,
+    encoder: Encoder,
+    /// Number of the event before which the last checkpoint stands.
+    checkpoint_seq: u64,
+}
+
+/// Writes one trace.
+pub struct Writer {
+    out: Box<dyn Write + Send>,
+    packer: Packer,
+    collector: Collector,
+    processes: Vec<Option<ProcessWriter>>,
+    repairs: Vec<Repairs>,
+    index: Vec<footer::Entry>,
+    written: Written,
+    has_failed: bool,
+}
+
+impl Writer {
+    /// Begins a trace in a file of that name; what it held is gone.
+    ///
+    /// # Errors
+    /// [`TraceError::Create`], [`TraceError::Write`].
+    pub fn create(path: &Path) -> Result<Writer, TraceError> {
+        let file = File::create(path).map_err(|source| TraceError::Create { path: path.to_owned(), source })?;
+        Writer::new(Box::new(file))
+    }
+
+    /// Begins a trace that goes to `out`, which gets whole blocks and needs no buffer.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`].
+    pub fn new(out: Box<dyn Write + Send>) -> Result<Writer, TraceError> {
+        let packer = Packer::new().map_err(|source| TraceError::Write { written_bytes: 0, source })?;
+        let mut writer = Writer {
+            out,
+            packer,
+            collector: Collector::default(),
+            processes: Vec::new(),
+            repairs: Vec::new(),
+            index: Vec::new(),
+            written: Written::default(),
+            has_failed: false,
+        };
+        writer.emit(&container::file_header())?;
+        Ok(writer)
+    }
+
+    /// Bytes and events written so far, without those that wait in open blocks.
+    #[must_use]
+    pub fn written(&self) -> Written {
+        self.written
+    }
+
+    /// Notes what `contents` gained since the last call; it is written before the next block of events.
+    ///
+    /// Cheap when nothing was gained. Indices only grow: an entry that was there keeps its index, and what changes of
+    /// it (an end, a time) is written by [`Self::finish`]. Must be called before an event that names a new process,
+    /// thread or stack is pushed.
+    pub fn sync_contents(&mut self, contents: &Contents) {
+        self.collector.gain(contents);
+    }
+
+    /// Opens a process for events. With `inherits_from` it begins with the blocks that are live in that process now:
+    /// call it when all events of the parent up to the fork are pushed, and none later, or keep
+    /// [`Self::live_set`] from then.
+    ///
+    /// # Errors
+    /// [`TraceError::ProcessNotOpen`] for the parent, [`TraceError::Write`].
+    pub fn begin_process(
+        &mut self,
+        process: ProcessIndex,
+        inherits_from: Option<ProcessIndex>,
+    ) -> Result<(), TraceError> {
+        let inherited = match inherits_from {
+            Some(parent) => Some(self.live_set(parent)?),
+            None => None,
+        };
+        self.begin_process_with(process, inherited)
+    }
+
+    /// What a fork of `process` inherits if it happens now.
+    ///
+    /// # Errors
+    /// [`TraceError::ProcessNotOpen`].
+    pub fn live_set(&self, process: ProcessIndex) -> Result<LiveSet, TraceError> {
+        let open = self.processes.get(process.0 as usize).and_then(Option::as_ref);
+        Ok(open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?.encoder.live_set())
+    }
+
+    /// Opens a process that begins with these blocks.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`].
+    pub fn begin_process_with(&mut self, process: ProcessIndex, inherited: Option<LiveSet>) -> Result<(), TraceError> {
+        let at = process.0 as usize;
+        if self.processes.len() <= at {
+            self.processes.resize_with(at + 1, || None);
+            self.repairs.resize(at + 1, Repairs::default());
+        }
+        let matcher = inherited.as_ref().map_or_else(Matcher::new, Matcher::inheriting);
+        let has_inherited = inherited.is_some();
+        let encoder = Encoder::new(inherited);
+        self.processes[at] = Some(ProcessWriter { matcher, encoder, checkpoint_seq: 0 });
+        if has_inherited { self.checkpoint(process) } else { Ok(()) }
+    }
+
+    /// Adds the next event of a process.
+    ///
+    /// Events of modules are in the contents and are ignored here, like text, which belongs to its event.
+    ///
+    /// # Errors
+    /// [`TraceError::NotInContents`] and [`TraceError::ProcessNotOpen`] before anything has changed;
+    /// [`TraceError::Write`] when the event's block was full and could not be written, [`TraceError::Stopped`] after
+    /// that.
+    #[inline]
+    pub fn push(&mut self, process: ProcessIndex, incoming: &Incoming) -> Result<(), TraceError> {
+        let synced = self.collector.synced();
+        if incoming.stack.0 as usize >= synced.stacks.max(2) {
+            return Err(not_synced("stack", incoming.stack.0, synced.stacks));
+        }
+        if incoming.thread.0 as usize >= synced.threads {
+            return Err(not_synced("thread", incoming.thread.0, synced.threads));
+        }
+        let open = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut);
+        let open = open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?;
+        open.matcher.push(incoming, &mut open.encoder).map_err(|fault| fault.at(self.written.file_bytes))?;
+        if open.encoder.events() < BLOCK_EVENTS { Ok(()) } else { self.close_block(process) }
+    }
+
+    /// Writes the events that wait in open blocks, so that a recorder killed after this loses none of them. Costs
+    /// some of the compression when done often.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`], [`TraceError::Stopped`].
+    pub fn flush(&mut self) -> Result<(), TraceError> {
+        for process in 0..self.processes.len() {
+            self.close_block(ProcessIndex(process as u32))?;
+        }
+        self.emit_increments()
+    }
+
+    /// Closes a process: what waits of it is written, and its memory is given back.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`], [`TraceError::Stopped`].
+    pub fn end_process(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
+        if let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) {
+            open.matcher.settle_all(&mut open.encoder);
+            self.repairs[process.0 as usize] = open.matcher.repairs();
+            self.close_block(process)?;
+            self.processes[process.0 as usize] = None;
+        }
+        Ok(())
+    }
+
+    /// Ends the trace with the final contents, in which indices mean what they meant when they were synchronised.
+    ///
+    /// The repairs that matching made are filled in; late events are the caller's to count.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`], [`TraceError::Stopped`].
+    pub fn finish(mut self, mut contents: Contents) -> Result<Written, TraceError> {
+        for process in 0..self.processes.len() {
+            self.end_process(ProcessIndex(process as u32))?;
+        }
+        for (process, repairs) in contents.processes.iter_mut().zip(&self.repairs) {
+            process.repairs.unknown_frees = repairs.unknown_frees;
+            process.repairs.implied_frees = repairs.implied_frees;
+        }
+        self.collector.finish(&contents);
+        self.emit_increments()?;
+        let footer_offset_bytes = self.written.file_bytes;
+        for framed in footer::frame(&self.index, &mut self.packer).map_err(|source| self.failed(source))? {
+            self.emit(&framed)?;
+        }
+        self.emit(&container::trailer(footer_offset_bytes))?;
+        self.out.flush().map_err(|source| self.failed(source))?;
+        Ok(self.written)
+    }
+
+    fn close_block(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
+        self.emit_increments()?;
+        let written_bytes = self.written.file_bytes;
+        let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
+        open.matcher.settle_old(&mut open.encoder);
+        let events = open.encoder.events() as u64;
+        let framed = open.encoder.take_block(process.0, &mut self.packer);
+        let framed = framed.map_err(|source| TraceError::Write { written_bytes, source })?;
+        let next_seq = open.encoder.seq();
+        let is_due = checkpoint::is_due(next_seq - open.checkpoint_seq, open.encoder.mirror().slots());
+        if let Some(framed) = framed {
+            self.emit_block(&framed)?;
+            self.written.events += events;
+            self.written.event_bytes += framed.len() as u64;
+        }
+        if is_due { self.checkpoint(process) } else { Ok(()) }
+    }
+
+    fn checkpoint(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
+        self.emit_increments()?;
+        let written_bytes = self.written.file_bytes;
+        let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
+        open.checkpoint_seq = open.encoder.seq();
+        let mut parts = Vec::new();
+        checkpoint::write(process.0, &mut open.encoder, &mut self.packer, |framed| {
+            parts.push(framed);
+            Ok(())
+        })
+        .map_err(|source: std::io::Error| TraceError::Write { written_bytes, source })?;
+        for framed in parts {
+            self.emit_block(&framed)?;
+            self.written.checkpoint_bytes += framed.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn emit_increments(&mut self) -> Result<(), TraceError> {
+        for increment in self.collector.take() {
+            let mut payload = Vec::new();
+            let mut raw_bytes = 0;
+            for column in increment.columns() {
+                self.packer.pack(column, &mut payload).map_err(|source| self.failed(source))?;
+                raw_bytes += column.len();
+            }
+            let raw_bytes = u32::try_from(raw_bytes).expect("increments are cut at 1 MiB");
+            let framed = BlockHeader { raw_bytes, ..BlockHeader::of(BlockKind::Dictionary) }.frame(&payload);
+            self.emit_block(&framed)?;
+            self.written.contents_bytes += framed.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn emit_block(&mut self, framed: &[u8]) -> Result<(), TraceError> {
+        let entry = footer::Entry::of_framed(self.written.file_bytes, framed);
+        self.emit(framed)?;
+        self.index.push(entry);
+        Ok(())
+    }
+
+    fn emit(&mut self, bytes: &[u8]) -> Result<(), TraceError> {
+        if self.has_failed {
+            return Err(TraceError::Stopped { written_bytes: self.written.file_bytes });
+        }
+        if let Err(source) = self.out.write_all(bytes) {
+            self.has_failed = true;
+            return Err(self.failed(source));
+        }
+        self.written.file_bytes += bytes.len() as u64;
+        Ok(())
+    }
+
+    fn failed(&self, source: std::io::Error) -> TraceError {
+        TraceError::Write { written_bytes: self.written.file_bytes, source }
+    }
+}
+
+#[cold]
+fn not_synced(table: &'static str, index: u32, known: usize) -> TraceError {
+    TraceError::NotInContents { table, index, known }
+}
