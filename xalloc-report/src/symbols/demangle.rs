@@ -10,7 +10,7 @@ use std::fmt::{self, Write};
 pub const MAX_NAME_BYTES: usize = 8 * 1024;
 
 /// Longest mangled name that is looked into, in bytes. Longer ones are given out as they are, cut.
-const MAX_MANGLED_BYTES: usize = 32 * 1024;
+pub(super) const MAX_MANGLED_BYTES: usize = 32 * 1024;
 
 /// The readable form of a linker name; the name itself when it is not mangled.
 ///

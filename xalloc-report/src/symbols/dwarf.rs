@@ -22,24 +22,24 @@ const MAX_FRAMES: usize = 256;
 /// Longest file path that is given out, in bytes: Linux' PATH_MAX.
 const MAX_PATH_BYTES: usize = 4096;
 
-/// Which of a file's two sets of DWARF sections is read.
+/// Which of a file's sets of DWARF sections is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SectionSet {
     /// `.debug_info` and the like.
     Main,
-    /// `.debug_info.dwo` and the like, in split files and packages.
+    /// `.debug_info.dwo` and the like, in split files.
     Split,
+    /// The same and the indices, in packages of split files.
+    Package,
 }
 
-/// Reads what a lookup needs; other sections (locations of variables, macros, types) stay untouched and empty.
-pub(super) fn section<'a>(image: &Image<'a>, id: SectionId, set: SectionSet) -> Result<Cow<'a, [u8]>, Error> {
-    let is_needed = matches!(
+/// Whether a lookup reads this section; those about the locations of variables, macros and types it does not.
+fn is_needed(id: SectionId) -> bool {
+    matches!(
         id,
         SectionId::DebugAbbrev
             | SectionId::DebugAddr
             | SectionId::DebugAranges
-            | SectionId::DebugCuIndex
-            | SectionId::DebugTuIndex
             | SectionId::DebugInfo
             | SectionId::DebugLine
             | SectionId::DebugLineStr
@@ -47,15 +47,18 @@ pub(super) fn section<'a>(image: &Image<'a>, id: SectionId, set: SectionSet) -> 
             | SectionId::DebugRngLists
             | SectionId::DebugStr
             | SectionId::DebugStrOffsets
-    );
+    )
+}
+
+/// One section of a set; empty when there is none or no lookup needs it.
+pub(super) fn section<'a>(image: &Image<'a>, id: SectionId, set: SectionSet) -> Result<Cow<'a, [u8]>, Error> {
     let name = match set {
-        SectionSet::Main => Some(id.name()),
-        SectionSet::Split => id.dwo_name(),
+        SectionSet::Main => Some(id.name()).filter(|_| is_needed(id)),
+        SectionSet::Split => id.dwo_name().filter(|_| is_needed(id)),
+        // A package's index cuts every section into contributions, so all of them must be there.
+        SectionSet::Package => id.dwo_name(),
     };
-    match name.filter(|_| is_needed) {
-        Some(name) => image.section(name),
-        None => Ok(Cow::Borrowed(&[])),
-    }
+    name.map_or(Ok(Cow::Borrowed(&[])), |name| image.section(name))
 }
 
 /// All sections of one set that a lookup needs.

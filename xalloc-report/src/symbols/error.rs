@@ -1,5 +1,7 @@
 //! Why an ELF file or its debug information could not be read.
 
+use super::nesting::MAX_DEPTH;
+
 /// An error of this room. None of them stops symbolisation: the module's addresses stay without names and the error
 /// becomes the reason that is printed ([`Missing`](super::Missing)).
 #[derive(Debug, thiserror::Error)]
@@ -12,7 +14,7 @@ pub enum Error {
     #[error("malformed DWARF: {0}")]
     Dwarf(#[from] gimli::Error),
     /// Debugging entries nest deeper than any compiler writes them.
-    #[error("its entries nest more than 4096 deep")]
+    #[error("its entries nest more than {MAX_DEPTH} deep")]
     TooDeep,
     /// A section claims to grow to more than is plausible when it is decompressed.
     #[error("section {section} claims to decompress from {compressed_bytes} to {claimed_bytes} bytes")]

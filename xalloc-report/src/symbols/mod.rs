@@ -7,7 +7,7 @@
 //! # What is trusted
 //! Nothing that is read. A file may be truncated, replaced since the recording, or made to harm. It is checked by its
 //! build-id, every length is checked where it is used, names and paths are bounded, decompression is bounded before it
-//! begins ([`image`], [`minidebug`]). What cannot be read becomes a [`Missing`] that is printed, never a wrong name and
+//! begins (`image`, `minidebug`). What cannot be read becomes a [`Missing`] that is printed, never a wrong name and
 //! never a panic. Two costs remain that only the DWARF reader could bound: a hostile file can make it slow, and can make
 //! it hold many copies of one long directory name.
 //!
@@ -33,6 +33,8 @@ mod shelf;
 mod split;
 mod symbolizer;
 mod table;
+#[cfg(test)]
+mod tests;
 mod untrusted;
 
 use std::ops::Range;

@@ -22,7 +22,7 @@ const JUMP_THROUGH_SLOT: [u8; 2] = [0xff, 0x25];
 const JUMP_BYTES: usize = 6;
 
 /// The named stubs of `elf`.
-pub(super) fn stubs(elf: &ElfFile64<'_>) -> Vec<Symbol> {
+pub(super) fn stubs<'a>(elf: &ElfFile64<'a>) -> Vec<Symbol<'a>> {
     if elf.architecture() != Architecture::X86_64 {
         return Vec::new();
     }
@@ -34,8 +34,8 @@ pub(super) fn stubs(elf: &ElfFile64<'_>) -> Vec<Symbol> {
         let stride_bytes = if section.name() == Ok(".plt.got") && section.align() <= 8 { 8 } else { 16 };
         for (number, stub) in code.chunks_exact(stride_bytes).enumerate() {
             let start = section.address().wrapping_add((number * stride_bytes) as u64);
-            let Some(name) = slot_of(stub, start).and_then(|slot| slots.get(&slot)) else { continue };
-            stubs.push(Symbol { start, end: start.saturating_add(stride_bytes as u64), name: format!("{name}@plt") });
+            let Some(name) = slot_of(stub, start).and_then(|slot| slots.get(&slot).copied()) else { continue };
+            stubs.push(Symbol { start, end: start.saturating_add(stride_bytes as u64), name, is_stub: true });
         }
     }
     stubs
@@ -49,7 +49,7 @@ fn slot_of(stub: &[u8], start: u64) -> Option<u64> {
     Some(next_instruction.wrapping_add_signed(i64::from(i32::from_le_bytes(displacement))))
 }
 
-fn names_by_slot(elf: &ElfFile64<'_>) -> HashMap<u64, String> {
+fn names_by_slot<'a>(elf: &ElfFile64<'a>) -> HashMap<u64, &'a [u8]> {
     let mut names = HashMap::new();
     let (Some(relocations), Some(symbols)) = (elf.dynamic_relocations(), elf.dynamic_symbol_table()) else {
         return names;
@@ -58,7 +58,7 @@ fn names_by_slot(elf: &ElfFile64<'_>) -> HashMap<u64, String> {
         let RelocationTarget::Symbol(index) = relocation.target() else { continue };
         let Ok(symbol) = symbols.symbol_by_index(index) else { continue };
         match symbol.name_bytes() {
-            Ok(name) if !name.is_empty() => names.insert(slot, String::from_utf8_lossy(name).into_owned()),
+            Ok(name) if !name.is_empty() => names.insert(slot, name),
             Ok(_) | Err(_) => None,
         };
     }

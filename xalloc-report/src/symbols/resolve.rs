@@ -81,9 +81,9 @@ fn unpack_mini(image: &Image<'_>) -> Result<Vec<u8>, Error> {
 }
 
 /// Completes what DWARF left open about the outermost function, the only one that symbol tables know.
-fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table) {
+fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table<'_>) {
     let Some(symbol) = table.find(address) else { return };
-    let named = dwarf::named(&symbol.name);
+    let named = dwarf::named(&symbol.linker_name());
     let Some(outermost) = frames.last_mut() else {
         frames.push(named);
         return;
@@ -92,13 +92,27 @@ fn name_from_table(frames: &mut Vec<Frame>, address: u64, table: &Table) {
     // of the same function adds its scope and its parameters.
     let is_more = match (&outermost.function, &outermost.raw_name, &named.function) {
         (None, _, _) => true,
-        (Some(bare), None, Some(full)) => named.raw_name.is_some() && full.contains(bare.as_str()),
+        (Some(bare), None, Some(full)) => named.raw_name.is_some() && is_scoped(full, bare),
         (Some(_), Some(_), _) | (Some(_), None, None) => false,
     };
     if is_more {
         outermost.function = named.function;
         outermost.raw_name = named.raw_name;
     }
+}
+
+/// Whether `full` names the same function as the bare name `bare`, with a scope before it and parameters behind it.
+///
+/// Template arguments are left out of the comparison, because the two writers space them differently and legacy Rust
+/// names have none.
+fn is_scoped(full: &str, bare: &str) -> bool {
+    let stem = bare.split('<').next().unwrap_or(bare);
+    let names_it = full.match_indices(stem).any(|(at, _)| {
+        let (scope, rest) = (&full[..at], &full[at + stem.len()..]);
+        (scope.is_empty() || scope.ends_with("::")) && (rest.is_empty() || rest.starts_with(['(', '<', ':']))
+    });
+    // Legacy Rust names do not number their closures.
+    !stem.is_empty() && names_it || stem.starts_with("{closure") && full.ends_with("{{closure}}")
 }
 
 /// A file with its path, for what lies beside it.
@@ -157,4 +171,22 @@ impl DwarfSource<'_> {
 
 fn supplementary_sections(opened: &Opened) -> Result<Sections<'_>, Error> {
     dwarf::sections(&Image::parse(&opened.bytes)?, SectionSet::Main)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linkers_name_completes_a_bare_one_only_if_it_is_the_same_function() {
+        assert!(is_scoped("shop::Box<int>::sum() const", "sum"));
+        assert!(is_scoped("core::ptr::drop_in_place<alloc::string::String>", "drop_in_place<alloc::string::String>"));
+        assert!(is_scoped("prog::shop::price", "price<u32>"));
+        assert!(is_scoped("prog::main::{{closure}}", "{closure_env#0}<u32>"));
+        assert!(is_scoped("main", "main"));
+        assert!(!is_scoped("anything()", "<anonymous>"));
+        assert!(!is_scoped("shop::checksum()", "sum"));
+        assert!(!is_scoped("shop::summary()", "sum"));
+        assert!(!is_scoped("other(int)", "sum"));
+    }
 }

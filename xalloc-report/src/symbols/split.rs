@@ -100,7 +100,7 @@ impl<'m, 's> SplitFiles<'m, 's> {
     fn open_package(&self, path: &Path) -> Result<Option<DwarfPackage<Bytes<'s>>>, Error> {
         let Some(opened) = self.maps.0.put(Opened::open(path)?) else { return Ok(None) };
         let image = Image::parse(&opened.bytes)?;
-        let loaded = DwarfPackageSections::load(|id| section(&image, id, SectionSet::Split))?;
+        let loaded = DwarfPackageSections::load(|id| section(&image, id, SectionSet::Package))?;
         let Some(loaded) = self.decompressed.packages.put(loaded) else { return Ok(None) };
         let endian = self.endian;
         Ok(Some(loaded.borrow(|bytes| EndianSlice::new(bytes, endian), EndianSlice::new(&[], endian))?))

@@ -13,8 +13,8 @@ use std::thread;
 use super::resolve::{Answer, resolve};
 use super::{Detail, Frame, Missing, Module, ModuleIndex, Places};
 
-/// Stack of a worker: room for the DWARF reader's recursion at the deepest nesting that is let through, in a debug build.
-const STACK_BYTES: usize = 64 << 20;
+/// Stack of a worker: many times what the readers' bounded recursion takes. Untouched pages cost nothing.
+const STACK_BYTES: usize = 16 << 20;
 
 /// Addresses of one module whose names are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -36,7 +36,7 @@ pub fn parse_untrusted(bytes: &[u8]) -> Result<usize, Error> {
     let mut probes: Vec<u64> = table.starts().take(PROBES).chain(section_starts).collect();
     probes.extend([0, image.elf.entry(), u64::MAX]);
     let symbols = probes.iter().filter_map(|probe| table.find(*probe));
-    let named = symbols.filter(|symbol| dwarf::named(&symbol.name).function.is_some()).count();
+    let named = symbols.filter(|symbol| dwarf::named(&symbol.linker_name()).function.is_some()).count();
 
     let endian = dwarf::endian(&image);
     let mut found = links + named;
@@ -48,7 +48,7 @@ pub fn parse_untrusted(bytes: &[u8]) -> Result<usize, Error> {
             found += dwarf::frames(&context, *probe, |_| None).map_or(0, |frames| frames.len());
         }
     }
-    let package = DwarfPackageSections::<Cow<'_, [u8]>>::load(|id| dwarf::section(&image, id, SectionSet::Split))?;
+    let package = DwarfPackageSections::<Cow<'_, [u8]>>::load(|id| dwarf::section(&image, id, SectionSet::Package))?;
     let package: DwarfPackage<_> =
         package.borrow(|bytes| EndianSlice::new(bytes, endian), EndianSlice::new(&[], endian))?;
     let parent = gimli::Dwarf::default();
