@@ -1,5 +1,6 @@
 //! Recording, analysis and rendering of xalloc traces.
 
 pub mod os;
+pub mod record;
 pub mod symbols;
 pub mod trace;

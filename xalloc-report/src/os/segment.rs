@@ -274,3 +274,6 @@ const LOSS_COUNTERS: u8 = 8;
 trait Atomic {}
 impl Atomic for AtomicU32 {}
 impl Atomic for AtomicU64 {}
+
+#[cfg(test)]
+pub(crate) mod fake;
