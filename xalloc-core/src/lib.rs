@@ -1,6 +1,10 @@
 //! The allocator and the recording primitives of xalloc.
 #![cfg_attr(not(test), no_std)]
 
+#[cfg(any(test, feature = "simulator"))]
+extern crate alloc;
+
+pub mod heap;
 pub mod intern;
 pub mod primitive;
 pub mod ring;

@@ -180,6 +180,12 @@ impl<'a> Producer<'a> {
         self.tail = self.indices.tail.load(Ordering::Acquire);
     }
 
+    /// Whether there is room for `records` now.
+    pub fn has_room(&mut self, records: usize) -> bool {
+        self.refresh_tail();
+        self.head + records as u64 <= self.tail + self.slots.len() as u64
+    }
+
     /// Announces that this thread will sleep until there is space, and returns the value of [`Indices::space`] to
     /// sleep on, or `None` if there is room for `records` now.
     pub fn prepare_wait(&mut self, records: usize) -> Option<u32> {

@@ -1,0 +1,266 @@
+//! A malloc that places chunks exactly as glibc does: same requests, same offsets, same chunk sizes, same `brk` steps.
+//!
+//! Fragmentation is a property of a placement policy meeting a program. A profiler that measures the fragmentation of
+//! some other allocator says nothing about production; so the heap here follows glibc's policy chunk for chunk, and
+//! tells a [`Sink`] what it does and why while it does it.
+//!
+//! # One policy, three instantiations
+//! [`Heap`] is generic over [`Os`], its only door to the system and to memory. The live heap answers with `sbrk`, `mmap`
+//! and raw accesses; the simulator with a virtual break and a sparse table of words. What a report simulates is what
+//! runs in the process.
+//!
+//! # Rooms, bottom to top
+//! | room | subject |
+//! |---|---|
+//! | [`os`](Os), `live`, `sink` | the doors: system and memory, events |
+//! | `policy`, `tunables`, `settings` | the rules of a release, what a user sets, what is in force |
+//! | `chunk`, `words` | size arithmetic; the in-band words of a chunk |
+//! | `bins`, `fastbins`, `tcache` | the lists of free chunks |
+//! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
+//! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
+//! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
+//! | `inspect`, `validate`, `info` | walking, checking and counting what is there |
+//!
+//! # Invariant
+//! The chunks of a heap segment tile it without gap, from its first byte to the top's last. A chunk that is free in a
+//! bin has no free neighbour and does not border the top. Everything that is reached from an arena's state is changed
+//! under that arena's lock only; a thread's cache is its own.
+//!
+//! # The boundary of trust
+//! The words of a chunk are in the program's reach, and only the program can know whether a pointer that it frees is
+//! one it was given. The functions that take such a pointer are therefore `unsafe`; within the rooms addresses are
+//! plain numbers, and one room, `words`, turns them into memory accesses.
+//!
+//! # Why not safe-linking
+//! glibc mangles the links of its singly linked lists since 2.32. It changes no placement, costs a shift on the path
+//! that must be shortest, and would make a recorded heap harder to read; a corrupted link is glibc's to find.
+
+mod allocate;
+mod arena;
+mod bins;
+mod chunk;
+mod fastbins;
+mod fork;
+mod free;
+mod info;
+mod inspect;
+mod live;
+mod malloc;
+mod memalign;
+mod os;
+mod policy;
+mod realloc;
+mod settings;
+#[cfg(any(test, feature = "simulator"))]
+pub mod sim;
+mod sink;
+mod step;
+mod subheap;
+mod system;
+mod tcache;
+mod threads;
+mod tunables;
+mod validate;
+mod words;
+
+pub use arena::ARENA_BYTES;
+pub use info::MallInfo;
+pub use inspect::{Class, Span, WalkError};
+pub use live::Live;
+pub use os::{Memory, Os};
+pub use policy::{AlignedRests, BreakFallback, CacheBirth, Policy, ReallocSlack};
+pub use realloc::Reallocated;
+pub use sink::{NoSink, Sink};
+pub use tcache::ThreadCache;
+pub use tunables::{Parameter, Tunables};
+pub use validate::{Books, Imbalance};
+
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use crate::units::{Addr, ArenaId};
+use arena::{Arena, ArenaGuard, ArenaRef};
+use settings::{Number, Settings};
+use threads::Arenas;
+use words::Words;
+
+/// Disjoint ranges of the main arena that are remembered: one, unless something else moves the break.
+const REGIONS: usize = 64;
+
+/// The heap of a process: its arenas, its thresholds, and the door to the system.
+///
+/// Usable as a `static`: [`Heap::new`] is `const`, and no memory is taken before the first allocation.
+#[derive(Debug)]
+pub struct Heap<O: Os> {
+    os: O,
+    settings: Settings,
+    main: Arena,
+    arenas: Arenas,
+    /// Set by the first `pthread_create`, for good: locks are taken from then on (placement policy, section 10).
+    multithreaded: AtomicBool,
+    /// Chunks with a mapping of their own, and bytes in them; and the most of either so far.
+    mapped_chunks: Number,
+    mapped_bytes: Number,
+    max_mapped_chunks: Number,
+    max_mapped_bytes: Number,
+    /// Where the main arena's first memory begins; 0 before it has any.
+    break_base: Number,
+    /// Where the next sub-heap is tried first, or 0.
+    next_heap_hint: Number,
+    /// Starts of the main arena's disjoint ranges, written under its lock.
+    regions: [Number; REGIONS],
+    region_count: Number,
+}
+
+/// A block that was handed out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocation {
+    /// The user address.
+    pub addr: Addr,
+    /// Bytes that the program may use, at least what it asked for; what `malloc_usable_size` says.
+    pub usable_bytes: u64,
+    /// The arena that owns the chunk, or [`ArenaId::NONE`] if it has a mapping of its own. Not determined (`NONE`) when
+    /// the sink does not record.
+    pub arena: ArenaId,
+    /// Place of this allocation in the order of its arena. An allocation that the arena served takes a number of its
+    /// own, between those of the heap events around it. One that the thread's cache served carries the number of
+    /// the thread's latest visit to any arena, which has been seen before; a mapped one 0.
+    pub arena_seq: u16,
+}
+
+impl Allocation {
+    /// The block as the pointer that a C caller gets. Only meaningful for a live heap.
+    #[must_use]
+    pub fn as_ptr(&self) -> *mut u8 {
+        core::ptr::with_exposed_provenance_mut(self.addr.0 as usize)
+    }
+}
+
+/// Why an allocation with rules of its own failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AllocError {
+    /// `ENOMEM`: too large, or the system has no more.
+    NoMemory,
+    /// `EINVAL`: the alignment is not allowed.
+    BadAlignment,
+}
+
+/// What is wrong with a pointer that came back, in the distinctions that glibc makes before it aborts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeapFault {
+    /// `free` of what is not a block: misaligned, or its size wraps the address space.
+    InvalidPointer,
+    /// `free` of a block whose size word is no chunk size.
+    InvalidSize,
+    /// `free` of a mapped block whose bounds are not those of pages.
+    InvalidMapping,
+    /// `free` of a block that is in this thread's cache.
+    DoubleFreeCached,
+    /// `free` of the block at the head of its fast bin.
+    DoubleFreeFast,
+    /// `free` of the top.
+    DoubleFreeTop,
+    /// `free` of a block beyond the top.
+    BeyondTop,
+    /// `free` of a block that its neighbour says is free.
+    DoubleFree,
+    /// The size word of the block above is no chunk size: something wrote beyond a block.
+    InvalidNextSize,
+    /// The size before a block and the size of the free chunk there disagree.
+    SizeMismatch,
+    /// The links of a free chunk's list do not meet.
+    CorruptedLinks,
+    /// `realloc` of what is not a block.
+    ReallocInvalidPointer,
+}
+
+impl HeapFault {
+    /// The line that glibc writes to standard error before it aborts, without the line end.
+    #[must_use]
+    pub const fn message(self) -> &'static str {
+        match self {
+            HeapFault::InvalidPointer => "free(): invalid pointer",
+            HeapFault::InvalidSize => "free(): invalid size",
+            HeapFault::InvalidMapping => "munmap_chunk(): invalid pointer",
+            HeapFault::DoubleFreeCached => "free(): double free detected in tcache 2",
+            HeapFault::DoubleFreeFast => "double free or corruption (fasttop)",
+            HeapFault::DoubleFreeTop => "double free or corruption (top)",
+            HeapFault::BeyondTop => "double free or corruption (out)",
+            HeapFault::DoubleFree => "double free or corruption (!prev)",
+            HeapFault::InvalidNextSize => "free(): invalid next size (normal)",
+            HeapFault::SizeMismatch => "corrupted size vs. prev_size",
+            HeapFault::CorruptedLinks => "corrupted double-linked list",
+            HeapFault::ReallocInvalidPointer => "realloc(): invalid pointer",
+        }
+    }
+}
+
+impl<O: Os> Heap<O> {
+    /// A heap that has nothing yet. Its rules are those of [`Policy::default`] unless [`Heap::configure`] comes first.
+    pub const fn new(os: O) -> Heap<O> {
+        Heap {
+            os,
+            settings: Settings::new(),
+            main: Arena::new(0),
+            arenas: Arenas::new(),
+            multithreaded: AtomicBool::new(false),
+            mapped_chunks: Number::new(0),
+            mapped_bytes: Number::new(0),
+            max_mapped_chunks: Number::new(0),
+            max_mapped_bytes: Number::new(0),
+            break_base: Number::new(0),
+            next_heap_hint: Number::new(0),
+            regions: [const { Number::new(0) }; REGIONS],
+            region_count: Number::new(0),
+        }
+    }
+
+    /// Sets the rules and numbers that hold for the life of the heap. Must come before the first allocation; later, or
+    /// a second time, it changes nothing and returns `false`.
+    pub fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
+        self.settings.configure(policy, tunables)
+    }
+
+    /// Whether a second thread was ever about to exist.
+    #[inline(always)]
+    fn is_multithreaded(&self) -> bool {
+        // What a new thread must see is published by its creation; the flag orders nothing.
+        self.multithreaded.load(Ordering::Relaxed)
+    }
+
+    /// The number of the arena that owns a heap chunk.
+    #[inline(always)]
+    fn arena_of(&self, chunk: u64) -> ArenaRef {
+        let words = Words(&self.os);
+        if words.head(chunk) & chunk::NON_MAIN == 0 { 0 } else { words.heap_arena(subheap::heap_of(chunk)) as ArenaRef }
+    }
+
+    /// The calling thread's kernel id, asked for once.
+    #[inline]
+    fn tid(&self, cache: &mut ThreadCache) -> u32 {
+        if cache.thread_id() == 0 {
+            cache.set_thread_id(self.os.thread_id());
+        }
+        cache.thread_id()
+    }
+
+    /// Enters an arena; `None` if its state was lost in a fork.
+    #[inline]
+    fn enter<'a>(&self, arena: &'a Arena, cache: &mut ThreadCache) -> Option<ArenaGuard<'a>> {
+        if !self.is_multithreaded() {
+            return Some(arena.enter_alone());
+        }
+        if arena.lost.load(Ordering::Relaxed) {
+            return None;
+        }
+        Some(arena.enter(self.tid(cache)))
+    }
+
+    /// Remembers where a range of the main arena begins. Beyond the table's room a walk of the heap is incomplete.
+    fn note_region(&self, start: u64) {
+        let count = self.region_count.get();
+        if let Some(slot) = self.regions.get(count as usize) {
+            slot.set(start);
+        }
+        self.region_count.set(count + 1);
+    }
+}

@@ -1,0 +1,206 @@
+//! Serving a chunk from an arena: steps 4 to 9 of section 3 of the placement policy.
+//!
+//! The order is the policy, and each step exists for a reason of its own: exact fits first because they fragment
+//! nothing; then the unsorted queue, which gives every freed chunk one chance before it is sorted; then the best fit
+//! among larger chunks; the top last, because what is cut from it moves the frontier.
+
+use super::arena::ArenaState;
+use super::bins::UNSORTED;
+use super::chunk::{FLAGS, LARGE_MIN, MIN_CHUNK, PREV_INUSE, bin_index};
+use super::os::Os;
+use super::sink::Sink;
+use super::step::Step;
+use crate::units::Addr;
+use crate::wire::{BinKind, HeapEvent};
+
+/// Chunks that one search sorts before it goes on (placement policy, section 1).
+const MAX_ITERATIONS: u32 = 10_000;
+
+/// What the search of the unsorted bin came to.
+enum Sorted {
+    Found(u64),
+    NotFound,
+}
+
+/// The kind of the bin that holds a sorted chunk.
+pub(super) fn sorted_kind(size: u64) -> BinKind {
+    if size < LARGE_MIN { BinKind::Small } else { BinKind::Large }
+}
+
+impl<O: Os, S: Sink> Step<'_, O, S> {
+    /// A chunk of `size` bytes or, where a rest would be too small to be a chunk, slightly more. `None`: this arena
+    /// cannot serve it.
+    pub(super) fn allocate(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        if size <= self.heap.settings.max_fast.get()
+            && let Some(chunk) = self.pop_fast(arena, size)
+        {
+            return Some(chunk);
+        }
+        let small = size < LARGE_MIN;
+        if small {
+            if let Some(chunk) = self.take_small(arena, size) {
+                return Some(chunk);
+            }
+        } else if arena.have_fast {
+            self.consolidate(arena);
+        }
+        let mut binned = 0;
+        loop {
+            if let Sorted::Found(chunk) = self.sort_queue(arena, size, &mut binned) {
+                return Some(chunk);
+            }
+            if !small && let Some(chunk) = self.take_large(arena, size) {
+                return Some(chunk);
+            }
+            if let Some(chunk) = self.take_best_fit(arena, size) {
+                return Some(chunk);
+            }
+            if let Some(chunk) = self.cut_top(arena, size) {
+                return Some(chunk);
+            }
+            if !arena.have_fast {
+                return self.grow(arena, size);
+            }
+            self.consolidate(arena);
+        }
+    }
+
+    /// Step 5: the oldest chunk of the small bin of exactly this size; the rest of the bin moves to the cache.
+    #[inline]
+    fn take_small(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        let bin = bin_index(size);
+        let found = arena.bins.back(bin)?;
+        self.take_whole_plain(arena, found, size);
+        while self.cache.has_room(size)
+            && let Some(moved) = arena.bins.back(bin)
+        {
+            self.take_whole_plain(arena, moved, size);
+            self.cache.push(self.words(), moved, size);
+        }
+        Some(found)
+    }
+
+    /// Unlinks a chunk of a small or the unsorted bin and marks it live.
+    #[inline]
+    fn take_whole_plain(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        let words = self.words();
+        arena.bins.unlink_plain(words, chunk);
+        self.mark_live(arena, chunk, size);
+    }
+
+    /// Marks a whole chunk live, after it left its bin.
+    #[inline]
+    fn mark_live(&mut self, arena: &ArenaState, chunk: u64, size: u64) {
+        let words = self.words();
+        words.mark_inuse(chunk, size);
+        words.set_head(chunk, words.head(chunk) | arena.chunk_flag());
+    }
+
+    /// Step 6: takes chunks from the unsorted queue, oldest first; keeps exact fits, sorts the others into their bins.
+    fn sort_queue(&mut self, arena: &mut ArenaState, size: u64, binned: &mut u64) -> Sorted {
+        let words = self.words();
+        let limit = self.heap.settings.tcache_unsorted_limit.get();
+        let mut cached = false;
+        let mut iterations = 0;
+        while let Some(chunk) = arena.bins.back(UNSORTED) {
+            let found_size = words.size(chunk);
+            let alone = arena.bins.front(UNSORTED) == Some(chunk);
+            if size < LARGE_MIN && alone && chunk == arena.last_remainder && found_size > size + MIN_CHUNK {
+                arena.bins.unlink_plain(words, chunk);
+                self.split(arena, chunk, found_size, size);
+                arena.last_remainder = chunk + size;
+                return Sorted::Found(chunk);
+            }
+            arena.bins.unlink_plain(words, chunk);
+            if found_size == size {
+                self.mark_live(arena, chunk, size);
+                if self.cache.has_room(size) {
+                    self.cache.push(words, chunk, size);
+                    cached = true;
+                    continue;
+                }
+                return Sorted::Found(chunk);
+            }
+            let bin = arena.bins.insert_sorted(words, chunk, found_size);
+            self.tell_bin(arena, chunk, found_size, sorted_kind(found_size), bin);
+            *binned += 1;
+            if cached && limit > 0 && *binned > limit {
+                break;
+            }
+            iterations += 1;
+            if iterations >= MAX_ITERATIONS {
+                break;
+            }
+        }
+        match cached.then(|| self.cache.pop(words, size)).flatten() {
+            Some(chunk) => Sorted::Found(chunk),
+            None => Sorted::NotFound,
+        }
+    }
+
+    /// Step 7: the smallest sufficient chunk of the large bin that `size` itself belongs to.
+    fn take_large(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        let words = self.words();
+        let chunk = arena.bins.best_in_large(words, bin_index(size), size)?;
+        arena.bins.unlink(words, chunk);
+        self.take_from_sorted(arena, chunk, size);
+        Some(chunk)
+    }
+
+    /// Step 8: the last chunk of the lowest bin whose sizes are all larger.
+    fn take_best_fit(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        let words = self.words();
+        let bin = arena.bins.next_occupied(bin_index(size))?;
+        let chunk = arena.bins.back(bin)?;
+        arena.bins.unlink(words, chunk);
+        let was_split = self.take_from_sorted(arena, chunk, size);
+        if was_split && size < LARGE_MIN {
+            arena.last_remainder = chunk + size;
+        }
+        Some(chunk)
+    }
+
+    /// Hands out an unlinked chunk: split if the rest is a chunk, else whole. Returns whether it was split.
+    fn take_from_sorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) -> bool {
+        let found_size = self.words().size(chunk);
+        if found_size - size < MIN_CHUNK {
+            self.mark_live(arena, chunk, found_size);
+            return false;
+        }
+        self.split(arena, chunk, found_size, size);
+        true
+    }
+
+    /// Cuts an unlinked free chunk: the front is live, the rest goes in front of the unsorted bin.
+    fn split(&mut self, arena: &mut ArenaState, chunk: u64, found_size: u64, size: u64) {
+        let words = self.words();
+        let (rest, rest_size) = (chunk + size, found_size - size);
+        words.set_head(chunk, size | PREV_INUSE | arena.chunk_flag());
+        words.set_head(rest, rest_size | PREV_INUSE);
+        words.set_prev_size(rest + rest_size, rest_size);
+        arena.bins.push_unsorted(words, rest, rest_size);
+        let event = HeapEvent::Split { addr: Addr(chunk), front_bytes: size, rest_bytes: rest_size, from_top: false };
+        self.tell(arena, event);
+    }
+
+    /// Step 9: cuts the chunk from the low end of the top, which must keep a smallest chunk.
+    #[inline]
+    pub(super) fn cut_top(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        if arena.top == 0 {
+            return None;
+        }
+        let words = self.words();
+        let chunk = arena.top;
+        let head = words.head(chunk);
+        let top_size = head & !FLAGS;
+        if top_size < size + MIN_CHUNK {
+            return None;
+        }
+        words.set_head(chunk, size | PREV_INUSE | arena.chunk_flag());
+        arena.top = chunk + size;
+        words.set_head(arena.top, (top_size - size) | PREV_INUSE);
+        let rest_bytes = top_size - size;
+        self.tell(arena, HeapEvent::Split { addr: Addr(chunk), front_bytes: size, rest_bytes, from_top: true });
+        Some(chunk)
+    }
+}

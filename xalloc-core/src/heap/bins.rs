@@ -1,0 +1,248 @@
+//! The doubly linked lists of free chunks: unsorted, small, large.
+//!
+//! # Invariant
+//! A list is a ring through its bin: the links of its first and last chunk are the bin's number, which is smaller than
+//! any chunk's address. The front is where chunks enter, the back where they leave. A large bin is sorted by size, the
+//! largest in front; the first chunk of each size is the *head* of its group, and the heads form a ring of their own
+//! (`smaller`, `larger`) that a search walks instead of the list. A chunk in the unsorted bin is no head.
+//!
+//! # Why numbers as ends
+//! glibc lets the links of the ends point into the arena. Arena state is out of band here (a simulated heap has no
+//! memory to put it in), and a number needs no address; telling the two apart costs one comparison.
+
+use super::chunk::{LARGE_MIN, bin_index};
+use super::os::Memory;
+use super::words::Words;
+
+/// Number of bins, the unused bin 0 included.
+pub(super) const BINS: usize = 127;
+/// The queue of chunks that were freed or split off and not sorted yet.
+pub(super) const UNSORTED: usize = 1;
+
+/// The ends of one list: chunk addresses, or the bin's number if it is empty.
+#[derive(Clone, Copy, Debug)]
+struct Ends {
+    front: u64,
+    back: u64,
+}
+
+/// The bins of an arena.
+#[derive(Debug)]
+pub(super) struct Bins {
+    ends: [Ends; BINS],
+    /// One bit per bin that may hold something: only an index, it never changes a decision.
+    occupied: [u64; 2],
+}
+
+impl Bins {
+    pub(super) const fn new() -> Bins {
+        let mut ends = [Ends { front: 0, back: 0 }; BINS];
+        let mut bin = 0;
+        while bin < BINS {
+            ends[bin] = Ends { front: bin as u64, back: bin as u64 };
+            bin += 1;
+        }
+        Bins { ends, occupied: [0; 2] }
+    }
+
+    /// The chunk that entered `bin` last, or of a large bin the head of the largest size.
+    #[inline]
+    pub(super) fn front(&self, bin: usize) -> Option<u64> {
+        let chunk = self.ends[bin].front;
+        (chunk >= BINS as u64).then_some(chunk)
+    }
+
+    /// The chunk that leaves `bin` next.
+    #[inline]
+    pub(super) fn back(&self, bin: usize) -> Option<u64> {
+        let chunk = self.ends[bin].back;
+        (chunk >= BINS as u64).then_some(chunk)
+    }
+
+    /// The chunk after `chunk` on the way from back to front.
+    pub(super) fn next_from_back<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<u64> {
+        let next = words.bk(chunk);
+        (next >= BINS as u64).then_some(next)
+    }
+
+    /// The chunk after `chunk` on the way from front to back.
+    pub(super) fn next_from_front<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<u64> {
+        let next = words.fd(chunk);
+        (next >= BINS as u64).then_some(next)
+    }
+
+    /// The lowest bin above `index` that holds something.
+    #[inline]
+    pub(super) fn next_occupied(&mut self, index: usize) -> Option<usize> {
+        let mut bin = index + 1;
+        while bin < BINS {
+            let rest = self.occupied[bin / 64] >> (bin % 64);
+            if rest == 0 {
+                bin = (bin / 64 + 1) * 64;
+                continue;
+            }
+            bin += rest.trailing_zeros() as usize;
+            if bin < BINS && self.ends[bin].back >= BINS as u64 {
+                return Some(bin);
+            }
+            self.occupied[bin / 64] &= !(1 << (bin % 64));
+            bin += 1;
+        }
+        None
+    }
+
+    #[inline]
+    fn link_towards_back<M: Memory>(&mut self, words: Words<'_, M>, at: u64, next: u64) {
+        if at < BINS as u64 {
+            self.ends[at as usize].front = next;
+        } else {
+            words.set_fd(at, next);
+        }
+    }
+
+    #[inline]
+    fn link_towards_front<M: Memory>(&mut self, words: Words<'_, M>, at: u64, next: u64) {
+        if at < BINS as u64 {
+            self.ends[at as usize].back = next;
+        } else {
+            words.set_bk(at, next);
+        }
+    }
+
+    /// Inserts `chunk` behind `ahead` (a chunk or the bin's number), nearer to the back.
+    #[inline]
+    fn insert_behind<M: Memory>(&mut self, words: Words<'_, M>, ahead: u64, chunk: u64) {
+        let behind = if ahead < BINS as u64 { self.ends[ahead as usize].front } else { words.fd(ahead) };
+        words.set_fd(chunk, behind);
+        words.set_bk(chunk, ahead);
+        self.link_towards_back(words, ahead, chunk);
+        self.link_towards_front(words, behind, chunk);
+    }
+
+    /// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
+    pub(super) fn links_meet<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
+        let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
+        let from_behind = match self.ends.get(behind as usize) {
+            Some(ends) => ends.back,
+            None if behind % 16 == 0 => words.bk(behind),
+            None => return false,
+        };
+        let from_ahead = match self.ends.get(ahead as usize) {
+            Some(ends) => ends.front,
+            None if ahead % 16 == 0 => words.fd(ahead),
+            None => return false,
+        };
+        from_behind == chunk && from_ahead == chunk
+    }
+
+    /// Takes a chunk out of whatever list it is in.
+    #[inline]
+    pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
+        let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
+        self.link_towards_back(words, ahead, behind);
+        self.link_towards_front(words, behind, ahead);
+        if words.size(chunk) >= LARGE_MIN && words.smaller(chunk) != 0 {
+            Self::unlink_head(words, chunk, behind);
+        }
+    }
+
+    /// Takes the head of a size group out of the ring of heads; the group's second chunk takes its place, if any.
+    fn unlink_head<M: Memory>(words: Words<'_, M>, head: u64, second: u64) {
+        let (smaller, larger) = (words.smaller(head), words.larger(head));
+        if second >= BINS as u64 && words.smaller(second) == 0 {
+            let alone = smaller == head;
+            let (smaller, larger) = if alone { (second, second) } else { (smaller, larger) };
+            words.set_smaller(second, smaller);
+            words.set_larger(second, larger);
+            words.set_larger(smaller, second);
+            words.set_smaller(larger, second);
+        } else {
+            words.set_larger(smaller, larger);
+            words.set_smaller(larger, smaller);
+        }
+    }
+
+    /// Takes a chunk out of the unsorted or a small bin, where there are no heads.
+    #[inline]
+    pub(super) fn unlink_plain<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
+        let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
+        self.link_towards_back(words, ahead, behind);
+        self.link_towards_front(words, behind, ahead);
+    }
+
+    /// Puts a chunk of `size` bytes in front of the unsorted bin.
+    #[inline]
+    pub(super) fn push_unsorted<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) {
+        if size >= LARGE_MIN {
+            words.set_smaller(chunk, 0);
+            words.set_larger(chunk, 0);
+        }
+        self.insert_behind(words, UNSORTED as u64, chunk);
+    }
+
+    /// Puts a chunk of `size` bytes into the bin of its size and returns that bin: in front of a small bin; behind the
+    /// head of its size, or as head at its place, in a large one (placement policy, section 3, step 6c).
+    #[inline]
+    pub(super) fn insert_sorted<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) -> usize {
+        let bin = bin_index(size);
+        let ahead = if size < LARGE_MIN { bin as u64 } else { self.place_large(words, bin, chunk, size) };
+        self.insert_behind(words, ahead, chunk);
+        self.occupied[bin / 64] |= 1 << (bin % 64);
+        bin
+    }
+
+    /// Links a chunk into the ring of heads, if it is one, and returns what stands ahead of its place in the list.
+    fn place_large<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64, size: u64) -> u64 {
+        let Some(largest) = self.front(bin) else {
+            words.set_smaller(chunk, chunk);
+            words.set_larger(chunk, chunk);
+            return bin as u64;
+        };
+        let smallest = Self::smallest_head(words, largest);
+        // The head at or above `size`, searched from the smallest; `None`: a new largest.
+        let mut head = smallest;
+        while words.size(head) < size {
+            head = words.larger(head);
+            if head == smallest {
+                self.link_head(words, chunk, largest, smallest);
+                return bin as u64;
+            }
+        }
+        if words.size(head) == size {
+            words.set_smaller(chunk, 0);
+            words.set_larger(chunk, 0);
+            return head;
+        }
+        // `head` is the next larger size: the chunk comes behind the last of its group.
+        let smaller = words.smaller(head);
+        let ahead = if head == smallest { self.ends[bin].back } else { words.bk(smaller) };
+        self.link_head(words, chunk, smaller, head);
+        ahead
+    }
+
+    /// Links `chunk` as head between `smaller` and `larger` (which is the smallest when `chunk` is the largest).
+    fn link_head<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, smaller: u64, larger: u64) {
+        words.set_smaller(chunk, smaller);
+        words.set_larger(chunk, larger);
+        words.set_larger(smaller, chunk);
+        words.set_smaller(larger, chunk);
+    }
+
+    /// The chunk of a large bin that serves `size`: of the smallest sufficient size the second chunk, or the head if it
+    /// is alone (placement policy, section 3, step 7).
+    pub(super) fn best_in_large<M: Memory>(&self, words: Words<'_, M>, bin: usize, size: u64) -> Option<u64> {
+        let largest = self.front(bin).filter(|&chunk| words.size(chunk) >= size)?;
+        let mut head = Self::smallest_head(words, largest);
+        while words.size(head) < size {
+            head = words.larger(head);
+        }
+        let second = self.next_from_front(words, head);
+        Some(second.filter(|&second| words.smaller(second) == 0).unwrap_or(head))
+    }
+
+    /// The head of the smallest size, from that of the largest: the ring closes there.
+    #[inline]
+    fn smallest_head<M: Memory>(words: Words<'_, M>, largest: u64) -> u64 {
+        words.larger(largest)
+    }
+}

@@ -1,0 +1,57 @@
+//! What a fork leaves of the heap.
+//!
+//! The child is a copy with one thread. An arena that another thread was changing at that instant is half changed in
+//! the child, and stays so: nobody is left to finish. The child gives such an arena up: nothing is allocated from it and
+//! what is freed into it stays where it is.
+//!
+//! # Why no lock is held over the fork
+//! glibc takes every lock before a fork, after the program's handlers and inside `fork` itself. An allocator that is
+//! not libc can only do so in a handler, too early: another handler, or libc's own lock of the stdio list, may then
+//! wait for a thread that waits for the allocator. Owner ids in the locks cost nothing and cannot deadlock.
+
+use core::sync::atomic::Ordering;
+
+use super::os::Os;
+use super::tcache::ThreadCache;
+use super::{Heap, arena::ArenaRef};
+
+impl<O: Os> Heap<O> {
+    /// Called before a fork. Nothing is locked; it only makes sure that the thread knows its own id, by which the child
+    /// tells its own locks from those of others.
+    pub fn fork_prepare(&self, cache: &mut ThreadCache) {
+        self.tid(cache);
+    }
+
+    /// Called in the parent after a fork: nothing changed there.
+    pub fn fork_parent(&self, cache: &mut ThreadCache) {
+        let _ = cache;
+    }
+
+    /// Called in the child after a fork, before anything else allocates: locks of threads that are gone are given up,
+    /// and all arenas but the caller's become free (placement policy, section 10).
+    pub fn fork_child(&self, cache: &mut ThreadCache) {
+        cache.set_thread_id(self.os.thread_id());
+        if !self.is_multithreaded() {
+            return;
+        }
+        self.arenas.reset_after_fork();
+        let mut number: ArenaRef = 0;
+        loop {
+            if let Some(arena) = self.arenas.get(number, &self.main) {
+                if arena.lock.owner().is_some() {
+                    // The forking thread is not inside the heap, so the owner is another thread, which is gone.
+                    arena.lost.store(true, Ordering::Relaxed);
+                    arena.lock.abandon();
+                } else if cache.arena != Some(number) {
+                    self.arenas.idle_after_fork(arena);
+                } else {
+                    arena.attached.store(1, Ordering::Relaxed);
+                }
+            }
+            number = self.arenas.after(number);
+            if number == 0 {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,247 @@
+//! `free`, and the frees that the heap makes by itself.
+//!
+//! # Safety
+//! - `free` and its relatives are called with what the heap handed out; their contract says so, and what can be checked
+//!   of it at the price that glibc pays is checked before anything changes.
+#![allow(unsafe_code)]
+
+use super::allocate::sorted_kind;
+use super::arena::ArenaState;
+use super::bins::UNSORTED;
+use super::chunk::{
+    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, MIN_CHUNK, NON_MAIN, OVERHEAD,
+    PREV_INUSE, fast_index,
+};
+use super::os::Os;
+use super::sink::Sink;
+use super::step::Step;
+use super::tcache::{KEY, ThreadCache};
+use super::words::Words;
+use super::{CacheBirth, Heap, HeapFault};
+use crate::units::Addr;
+use crate::wire::{BinKind, HeapEvent, Merged};
+
+impl<O: Os> Heap<O> {
+    /// Takes a block back. The null pointer is the caller's to sort out. Leaves `errno` undefined: a C `free` saves it.
+    ///
+    /// # Errors
+    /// The pointer is not a live block, or the heap around it was overwritten; nothing was changed.
+    ///
+    /// # Safety
+    /// - `addr` was returned by this heap and has not been freed since; or, if it was not, the words before and behind
+    ///   it are readable, and what they say is not the layout of a chunk.
+    /// - Nobody uses the block any more.
+    #[inline]
+    pub unsafe fn free<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
+        let words = Words(&self.os);
+        let chunk = addr.0.wrapping_sub(HEADER);
+        if !chunk.is_multiple_of(ALIGNMENT) {
+            return Err(HeapFault::InvalidPointer);
+        }
+        let head = words.head(chunk);
+        // Bit 3 is no flag and no part of a size; a mapped chunk goes the long way as well.
+        if head & (IS_MMAPPED | OVERHEAD) == 0 {
+            let size = head & !FLAGS;
+            if cache.has_room(size) && words.bk(chunk) != KEY {
+                cache.push(words, chunk, size);
+                return Ok(());
+            }
+        }
+        Step { heap: self, cache, sink }.free_slowly(chunk, head)
+    }
+
+    /// Takes a block back if that needs neither cache nor arena nor lock, that is if it has a mapping of its own.
+    /// `false`: it has not, and is still live; the caller frees it later.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    pub unsafe fn free_detached<S: Sink>(&self, sink: &mut S, addr: Addr) -> bool {
+        let chunk = addr.0.wrapping_sub(HEADER);
+        if Words(&self.os).head(chunk) & IS_MMAPPED == 0 {
+            return false;
+        }
+        let mut unused = ThreadCache::new();
+        Step { heap: self, cache: &mut unused, sink }.free_mapped(chunk).is_ok()
+    }
+
+    /// Bytes that the program may use of the block at `addr`.
+    ///
+    /// # Safety
+    /// - `addr` was returned by this heap and has not been freed since.
+    #[must_use]
+    pub unsafe fn usable_size(&self, addr: Addr) -> u64 {
+        let head = Words(&self.os).head(addr.0.wrapping_sub(HEADER));
+        let size = head & !FLAGS;
+        if head & IS_MMAPPED != 0 { self.usable_of_mapped(size) } else { size.wrapping_sub(OVERHEAD) }
+    }
+}
+
+impl<O: Os, S: Sink> Step<'_, O, S> {
+    /// A free that the cache's fast path did not take.
+    #[inline(never)]
+    pub(super) fn free_slowly(&mut self, chunk: u64, head: u64) -> Result<(), HeapFault> {
+        if head & IS_MMAPPED != 0 {
+            return self.free_mapped(chunk);
+        }
+        if self.policy().tcache_birth == CacheBirth::AnyCall {
+            self.ensure_cache();
+        }
+        let size = head & !FLAGS;
+        if chunk > size.wrapping_neg() {
+            return Err(HeapFault::InvalidPointer);
+        }
+        if size < MIN_CHUNK || !size.is_multiple_of(ALIGNMENT) {
+            return Err(HeapFault::InvalidSize);
+        }
+        let words = self.words();
+        if self.cache.has_room(size) {
+            if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size) {
+                return Err(HeapFault::DoubleFreeCached);
+            }
+            self.cache.push(words, chunk, size);
+            return Ok(());
+        }
+        let number = if head & NON_MAIN == 0 { 0 } else { self.heap.arena_of(chunk) };
+        let owner = self.heap.arenas.get(number, &self.heap.main).ok_or(HeapFault::InvalidPointer)?;
+        let Some(mut arena) = self.heap.enter(owner, self.cache) else {
+            // The arena's state was lost with its thread in a fork; the block stays where it is.
+            return Ok(());
+        };
+        self.check_free(&arena, chunk, size)?;
+        self.free_uncached(&mut arena, chunk, size);
+        Ok(())
+    }
+
+    /// What glibc checks before it takes a chunk back.
+    fn check_free(&self, arena: &ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        let words = self.words();
+        if size <= self.heap.settings.max_fast.get() {
+            return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
+        }
+        if chunk == arena.top {
+            return Err(HeapFault::DoubleFreeTop);
+        }
+        let next = chunk + size;
+        if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top + words.size(arena.top) {
+            return Err(HeapFault::BeyondTop);
+        }
+        if !words.prev_inuse(next) {
+            return Err(HeapFault::DoubleFree);
+        }
+        let next_size = words.size(next);
+        if next_size < HEADER || next_size >= arena.system_bytes {
+            return Err(HeapFault::InvalidNextSize);
+        }
+        if !words.prev_inuse(chunk) {
+            let previous = chunk.wrapping_sub(words.prev_size(chunk));
+            if words.size(previous) != words.prev_size(chunk) {
+                return Err(HeapFault::SizeMismatch);
+            }
+            if !arena.bins.links_meet(words, previous) {
+                return Err(HeapFault::CorruptedLinks);
+            }
+        }
+        if next != arena.top && !words.inuse(next, next_size) && !arena.bins.links_meet(words, next) {
+            return Err(HeapFault::CorruptedLinks);
+        }
+        Ok(())
+    }
+
+    /// A free that the heap makes by itself: of what it split off. It takes the way of a user's free, the thread's
+    /// cache included where the release does so.
+    pub(super) fn free_inner(&mut self, arena: &mut ArenaState, chunk: u64) {
+        let words = self.words();
+        let size = words.size(chunk);
+        if self.policy().inner_free_uses_tcache && self.cache.has_room(size) {
+            self.cache.push(words, chunk, size);
+        } else {
+            self.free_uncached(arena, chunk, size);
+        }
+    }
+
+    /// Steps 2 to 4 of section 4: the fast bin, or merging, and what a large result sets off.
+    pub(super) fn free_uncached(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        if size <= self.heap.settings.max_fast.get() {
+            self.push_fast(arena, chunk, size);
+            return;
+        }
+        let direct = self.policy().small_free_skips_unsorted;
+        let merged = self.merge(arena, chunk, size, direct);
+        if merged >= CONSOLIDATION_THRESHOLD {
+            self.after_large_free(arena);
+        }
+    }
+
+    /// Step 4: a large free block appeared; empty the fast bins, and trim if the top has grown large.
+    #[inline(never)]
+    fn after_large_free(&mut self, arena: &mut ArenaState) {
+        if arena.have_fast {
+            self.consolidate(arena);
+        }
+        let settings = &self.heap.settings;
+        let top_pad = settings.top_pad.get();
+        if !arena.is_main() {
+            self.trim_heaps(arena, top_pad);
+        } else if arena.top != 0 && self.words().size(arena.top) >= settings.trim_threshold.get() {
+            self.trim_top(arena, top_pad);
+        }
+    }
+
+    /// Merges a chunk of a fast bin; the result always passes through the unsorted bin.
+    pub(super) fn merge_to_unsorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        self.merge(arena, chunk, size, false);
+    }
+
+    /// Step 3: merges a chunk with its free neighbours and puts the result into the top or a bin. Returns its size, the
+    /// top included. With `small_direct` a small result goes to its own bin instead of the unsorted one.
+    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, small_direct: bool) -> u64 {
+        let words = self.words();
+        let freed_bytes = size;
+        let (mut chunk, mut size) = (chunk, size);
+        let mut merged = Merged::default();
+        if !words.prev_inuse(chunk) {
+            let previous_size = words.prev_size(chunk);
+            chunk -= previous_size;
+            size += previous_size;
+            arena.bins.unlink(words, chunk);
+            merged.previous = true;
+        }
+        let next = chunk + size;
+        if next == arena.top {
+            size += words.size(next);
+            words.set_head(chunk, size | PREV_INUSE);
+            arena.top = chunk;
+            merged.top = true;
+        } else {
+            let next_size = words.size(next);
+            if words.inuse(next, next_size) {
+                words.set_head(next, words.head(next) & !PREV_INUSE);
+            } else {
+                arena.bins.unlink(words, next);
+                size += next_size;
+                merged.next = true;
+            }
+            words.set_head(chunk, size | PREV_INUSE);
+            words.set_prev_size(chunk + size, size);
+        }
+        if merged != Merged::default() {
+            self.tell(arena, HeapEvent::Coalesce { addr: Addr(chunk), freed_bytes, total_bytes: size, merged });
+        }
+        if !merged.top {
+            self.put_into_bin(arena, chunk, size, small_direct && size < LARGE_MIN);
+        }
+        size
+    }
+
+    /// Puts a free chunk in front of the unsorted bin, or `sorted` into the bin of its size.
+    fn put_into_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, sorted: bool) {
+        let words = self.words();
+        if sorted {
+            let bin = arena.bins.insert_sorted(words, chunk, size);
+            self.tell_bin(arena, chunk, size, sorted_kind(size), bin);
+        } else {
+            arena.bins.push_unsorted(words, chunk, size);
+            self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! The live process: `sbrk`, system calls, and memory itself.
+//!
+//! The break moves through libc's `__sbrk` and never by a raw system call, because libc caches the break; and by that
+//! name rather than `sbrk`, because a preloaded library may itself define `sbrk` in order to see the program's calls.
+//!
+//! # Safety
+//! - [`Memory`]: accesses are made at addresses that the caller vouches for; provenance is exposed once, when a range is
+//!   obtained from the system, which is where the kernel's pointers come from.
+//! - [`Os`]: ranges come from the kernel, which hands none out twice.
+//! - Every system call here names only ranges that the heap owns, or asks the kernel to choose.
+#![allow(unsafe_code)]
+
+use core::ptr::{NonNull, with_exposed_provenance, with_exposed_provenance_mut};
+use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
+
+use super::{Memory, Os};
+
+unsafe extern "C" {
+    /// glibc's `sbrk` by the name that a program does not define.
+    fn __sbrk(increment: libc::intptr_t) -> *mut libc::c_void;
+}
+
+/// The system and the memory of the running process.
+#[derive(Debug)]
+pub struct Live {
+    page_bytes: AtomicU64,
+    /// -1: not asked yet; else whether sub-heaps shrink by decommitting.
+    decommits: AtomicI32,
+}
+
+impl Live {
+    /// The live system; asks it nothing yet.
+    #[must_use]
+    pub const fn new() -> Live {
+        Live { page_bytes: AtomicU64::new(0), decommits: AtomicI32::new(-1) }
+    }
+}
+
+impl Default for Live {
+    fn default() -> Live {
+        Live::new()
+    }
+}
+
+/// What a call that returns an address or -1 says.
+fn address(result: libc::c_long) -> Option<u64> {
+    (result != -1).then_some(result as u64)
+}
+
+/// Maps `len` bytes with `prot` and, beyond private and anonymous, `flags`.
+fn mmap(addr: u64, len: u64, prot: libc::c_int, flags: libc::c_int) -> Option<u64> {
+    let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: by the third bullet of the module: without MAP_FIXED the kernel chooses, with it the heap owns the range.
+    address(unsafe { libc::syscall(libc::SYS_mmap, addr, len, prot, flags, -1, 0) })
+}
+
+// SAFETY: by the bullets of the module.
+unsafe impl Os for Live {
+    fn break_by(&self, delta: i64) -> Option<u64> {
+        // SAFETY: the heap shrinks the break only to give back what it owns.
+        let old = unsafe { __sbrk(delta as libc::intptr_t) };
+        let old = old.expose_provenance();
+        (old != usize::MAX).then_some(old as u64)
+    }
+
+    fn map(&self, len: u64) -> Option<u64> {
+        mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, 0)
+    }
+
+    fn reserve(&self, hint: u64, len: u64) -> Option<u64> {
+        mmap(hint, len, libc::PROT_NONE, libc::MAP_NORESERVE)
+    }
+
+    fn unmap(&self, addr: u64, len: u64) -> bool {
+        // SAFETY: by the third bullet of the module.
+        unsafe { libc::syscall(libc::SYS_munmap, addr, len) == 0 }
+    }
+
+    fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
+        // SAFETY: by the third bullet of the module.
+        address(unsafe { libc::syscall(libc::SYS_mremap, addr, old_len, new_len, libc::MREMAP_MAYMOVE) })
+    }
+
+    fn commit(&self, addr: u64, len: u64) -> bool {
+        // SAFETY: by the third bullet of the module.
+        unsafe { libc::syscall(libc::SYS_mprotect, addr, len, libc::PROT_READ | libc::PROT_WRITE) == 0 }
+    }
+
+    fn discard(&self, addr: u64, len: u64) -> bool {
+        // SAFETY: by the third bullet of the module.
+        unsafe { libc::syscall(libc::SYS_madvise, addr, len, libc::MADV_DONTNEED) == 0 }
+    }
+
+    fn decommit(&self, addr: u64, len: u64) -> bool {
+        mmap(addr, len, libc::PROT_NONE, libc::MAP_FIXED | libc::MAP_NORESERVE).is_some()
+    }
+
+    fn shrinks_by_decommit(&self) -> bool {
+        let known = self.decommits.load(Ordering::Relaxed);
+        if known >= 0 {
+            return known != 0;
+        }
+        let decommits = is_privileged() || overcommit_is_strict();
+        self.decommits.store(i32::from(decommits), Ordering::Relaxed);
+        decommits
+    }
+
+    fn page_bytes(&self) -> u64 {
+        let known = self.page_bytes.load(Ordering::Relaxed);
+        if known != 0 {
+            return known;
+        }
+        // SAFETY: reads the auxiliary vector, which is there before any code of the process.
+        let bytes = unsafe { libc::getauxval(libc::AT_PAGESZ) };
+        self.page_bytes.store(bytes, Ordering::Relaxed);
+        bytes
+    }
+
+    fn cores(&self) -> u64 {
+        // SAFETY: sysconf reads files of the kernel and does not allocate for this name.
+        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        u64::try_from(online).unwrap_or(0).max(1)
+    }
+
+    fn thread_id(&self) -> u32 {
+        // SAFETY: gettid has no arguments and cannot fail.
+        unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+    }
+
+    fn is_main_thread(&self) -> bool {
+        // SAFETY: getpid has no arguments and cannot fail.
+        let pid = unsafe { libc::syscall(libc::SYS_getpid) };
+        pid as u32 == self.thread_id()
+    }
+
+    fn arena_home(&self, addr: u64) -> NonNull<u8> {
+        let home = with_exposed_provenance_mut(addr as usize);
+        // SAFETY: `addr` is inside a mapped sub-heap, so it is not null.
+        unsafe { NonNull::new_unchecked(home) }
+    }
+}
+
+/// Whether the process runs with rights that its starter does not have (`AT_SECURE`).
+fn is_privileged() -> bool {
+    // SAFETY: reads the auxiliary vector.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Whether the kernel accounts strictly for committed memory.
+fn overcommit_is_strict() -> bool {
+    let path = c"/proc/sys/vm/overcommit_memory";
+    let flags = libc::O_RDONLY | libc::O_CLOEXEC;
+    // SAFETY: the path is a C string that lives for ever.
+    let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
+    if fd < 0 {
+        return false;
+    }
+    let mut digit = [0_u8; 1];
+    // SAFETY: `digit` is one writable byte.
+    let got = unsafe { libc::syscall(libc::SYS_read, fd, digit.as_mut_ptr(), 1) };
+    // SAFETY: `fd` was opened above and is closed once.
+    unsafe { libc::syscall(libc::SYS_close, fd) };
+    got == 1 && digit[0] == b'2'
+}
+
+// SAFETY: a load is a read of memory that the caller vouches for, a store a write of it.
+unsafe impl Memory for Live {
+    #[inline(always)]
+    unsafe fn load(&self, addr: u64) -> u64 {
+        let word = with_exposed_provenance::<u64>(addr as usize);
+        // SAFETY: by the caller's contract the word belongs to the heap and nobody writes it.
+        unsafe { word.read() }
+    }
+
+    #[inline(always)]
+    unsafe fn store(&self, addr: u64, value: u64) {
+        let word = with_exposed_provenance_mut::<u64>(addr as usize);
+        // SAFETY: by the caller's contract the word belongs to the heap and nobody accesses it.
+        unsafe { word.write(value) };
+    }
+
+    unsafe fn copy(&self, from: u64, to: u64, len: u64) {
+        let (from, to) = (with_exposed_provenance::<u8>(from as usize), with_exposed_provenance_mut(to as usize));
+        // SAFETY: by the caller's contract both ranges are the caller's and do not overlap.
+        unsafe { core::ptr::copy_nonoverlapping(from, to, len as usize) };
+    }
+
+    unsafe fn zero(&self, addr: u64, len: u64) {
+        let block = with_exposed_provenance_mut::<u8>(addr as usize);
+        // SAFETY: by the caller's contract the range is the caller's.
+        unsafe { block.write_bytes(0, len as usize) };
+    }
+}

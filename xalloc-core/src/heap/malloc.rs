@@ -1,0 +1,150 @@
+//! `malloc` and `calloc`.
+
+use super::chunk::{self, HEADER};
+use super::os::Os;
+use super::sink::Sink;
+use super::step::Step;
+use super::tcache::{Stage, ThreadCache};
+use super::words::Words;
+use super::{Allocation, CacheBirth, Heap};
+
+impl<O: Os> Heap<O> {
+    /// Allocates `bytes` (0 counts as 1). `None`: no memory (`ENOMEM`).
+    #[inline]
+    pub fn malloc<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, bytes: u64) -> Option<Allocation> {
+        let size = chunk::for_request(bytes)?;
+        if let Some(found) = cache.pop(Words(&self.os), size) {
+            return Some(Step { heap: self, cache, sink }.cached(found, size));
+        }
+        Step { heap: self, cache, sink }.malloc_slowly(size)
+    }
+
+    /// Allocates `count * size` bytes and clears the block's whole usable size. `None`: no memory, or the product is
+    /// larger than any block.
+    pub fn calloc<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, count: u64, size: u64) -> Option<Allocation> {
+        let size = chunk::for_request(count.checked_mul(size)?)?;
+        Step { heap: self, cache, sink }.calloc(size)
+    }
+
+    /// Allocates by a mapping of its own, touching neither a cache nor an arena nor a lock: for a signal handler that
+    /// interrupted the heap. The block goes back by any `free`, or by [`Heap::free_detached`].
+    ///
+    /// `align` is a power of two, at most a page.
+    pub fn malloc_detached<S: Sink>(&self, sink: &mut S, bytes: u64, align: u64) -> Option<Allocation> {
+        let align = align.max(chunk::ALIGNMENT);
+        let page = self.os.page_bytes();
+        if !align.is_power_of_two() || align > page {
+            return None;
+        }
+        // A block of larger alignment starts one alignment into the mapping, its chunk a header before that.
+        let lead = align.saturating_sub(HEADER);
+        let size = chunk::for_request(bytes.checked_add(lead)?)?;
+        let mut unused = ThreadCache::new();
+        let mut step = Step { heap: self, cache: &mut unused, sink };
+        let mapped = step.map_chunk(size)?;
+        let words = step.words();
+        let found = mapped + lead;
+        if lead > 0 {
+            let total = words.size(mapped);
+            words.set_prev_size(found, lead);
+            words.set_head(found, (total - lead) | chunk::IS_MMAPPED);
+        }
+        Some(step.mapped(found))
+    }
+
+    /// Bytes that the program may use of a mapped chunk of `size` bytes: the policy says which words are the heap's.
+    #[inline]
+    pub(super) fn usable_of_mapped(&self, size: u64) -> u64 {
+        // A mapped chunk has no chunk above it whose first word it could use; 2.43 laid mapped chunks out otherwise
+        // (placement policy, section 11).
+        let unusable = if self.settings.policy().mapped_extra_bytes == HEADER { chunk::OVERHEAD } else { HEADER };
+        size.wrapping_sub(unusable)
+    }
+}
+
+impl<O: Os, S: Sink> Step<'_, O, S> {
+    /// An allocation that the cache did not serve at once.
+    #[inline(never)]
+    fn malloc_slowly(&mut self, size: u64) -> Option<Allocation> {
+        self.ensure_cache_for(size);
+        self.allocate_anywhere(size, size)
+    }
+
+    #[inline(never)]
+    fn calloc(&mut self, size: u64) -> Option<Allocation> {
+        self.ensure_cache_for(size);
+        let words = self.words();
+        if self.policy().calloc_uses_tcache
+            && let Some(found) = self.cache.pop(words, size)
+        {
+            words.zero(found + HEADER, size - chunk::OVERHEAD);
+            return Some(self.cached(found, size));
+        }
+        self.allocate_cleared(size)
+    }
+
+    /// Makes the cache if this allocation is one that does so.
+    fn ensure_cache_for(&mut self, size: u64) {
+        let makes = match self.policy().tcache_birth {
+            CacheBirth::AnyCall => true,
+            CacheBirth::CacheableAllocation => size < self.heap.settings.tcache_chunk_max.get(),
+        };
+        if makes {
+            self.ensure_cache();
+        }
+    }
+
+    /// Step 1 of section 3: a thread's first call allocates its cache's bookkeeping before anything else.
+    #[inline]
+    pub(super) fn ensure_cache(&mut self) {
+        if self.cache.stage == Stage::Unborn {
+            self.make_cache();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make_cache(&mut self) {
+        let policy = self.policy();
+        if !policy.tcache {
+            return;
+        }
+        let Some(size) = chunk::for_request(policy.tcache_struct_bytes) else { return };
+        if let Some(home) = self.allocate_anywhere(size, policy.tcache_struct_bytes) {
+            let settings = &self.heap.settings;
+            self.cache.open(home.addr.0, settings.tcache_chunk_max.get(), settings.tcache_count.get());
+        }
+    }
+
+    /// Steps 3 to 9 in the thread's arena; if that fails, in another one. `hint_bytes` is what an arena that has to be
+    /// made is told to expect.
+    pub(super) fn allocate_anywhere(&mut self, size: u64, hint_bytes: u64) -> Option<Allocation> {
+        self.in_some_arena(hint_bytes, |step, arena| {
+            let found = step.allocate(arena, size)?;
+            Some(step.served(arena, found))
+        })
+    }
+
+    /// As [`Step::allocate_anywhere`], cleared. What comes fresh from the system is not cleared again.
+    fn allocate_cleared(&mut self, size: u64) -> Option<Allocation> {
+        self.in_some_arena(size, |step, arena| {
+            let words = step.words();
+            let old_top = arena.top;
+            let mut dirty_bytes = if old_top == 0 { 0 } else { words.size(old_top) };
+            if arena.is_main() && old_top != 0 {
+                // Pages that the top had once and gave back count as dirty, as in glibc.
+                let highest = step.heap.break_base.get() + arena.max_system_bytes;
+                dirty_bytes = dirty_bytes.max(highest.saturating_sub(old_top));
+            }
+            let found = step.allocate(arena, size)?;
+            let head = words.head(found);
+            if head & chunk::IS_MMAPPED == 0 {
+                let found_size = head & !chunk::FLAGS;
+                let fresh_from_top = found == old_top && found_size > dirty_bytes;
+                let cleared_size = if fresh_from_top { dirty_bytes } else { found_size };
+                words.zero(found + HEADER, cleared_size.saturating_sub(chunk::OVERHEAD));
+            }
+            Some(step.served(arena, found))
+        })
+    }
+}

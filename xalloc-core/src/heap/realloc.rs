@@ -1,0 +1,214 @@
+//! `realloc`: in place where the chunk's neighbours allow it, else by a new chunk and a copy.
+//!
+//! Section 5 of the placement policy. A chunk grows upwards only: into the top, or into a free chunk above it. The free
+//! memory below is never used, because the contents would have to move anyway.
+//!
+//! # Safety
+//! - `realloc` is called with what the heap handed out; what can be checked of that is checked.
+#![allow(unsafe_code)]
+
+use super::arena::ArenaState;
+use super::chunk::{
+    ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, OVERHEAD, PREV_INUSE, for_request, round_up,
+};
+use super::os::Os;
+use super::policy::ReallocSlack;
+use super::sink::Sink;
+use super::step::Step;
+use super::tcache::ThreadCache;
+use super::{Allocation, CacheBirth, Heap, HeapFault};
+use crate::units::Addr;
+use crate::wire::HeapEvent;
+
+/// How a `realloc` ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reallocated {
+    /// The block is where it was, with a size that fits the request.
+    InPlace(Allocation),
+    /// The block is elsewhere; its contents were copied and the old one is free.
+    Moved(Allocation),
+    /// The request was for 0 bytes: the block was freed, the C result is the null pointer.
+    Freed,
+    /// No memory (`ENOMEM`); the block is as it was.
+    Failed,
+}
+
+impl<O: Os> Heap<O> {
+    /// Changes the size of the block at `addr`, which is not null: `realloc(NULL, n)` is the caller's `malloc`.
+    ///
+    /// # Errors
+    /// The pointer is not a live block; nothing was changed.
+    ///
+    /// # Safety
+    /// As for [`super::Heap::free`]; while the call lasts nobody uses the block.
+    pub unsafe fn realloc<S: Sink>(
+        &self,
+        cache: &mut ThreadCache,
+        sink: &mut S,
+        addr: Addr,
+        bytes: u64,
+    ) -> Result<Reallocated, HeapFault> {
+        if bytes == 0 {
+            // SAFETY: the contract of `free` is part of this function's.
+            return unsafe { self.free(cache, sink, addr) }.map(|()| Reallocated::Freed);
+        }
+        Step { heap: self, cache, sink }.realloc(addr.0.wrapping_sub(HEADER), bytes)
+    }
+}
+
+impl<O: Os, S: Sink> Step<'_, O, S> {
+    fn realloc(&mut self, chunk: u64, bytes: u64) -> Result<Reallocated, HeapFault> {
+        let words = self.words();
+        if !chunk.is_multiple_of(ALIGNMENT) {
+            return Err(HeapFault::ReallocInvalidPointer);
+        }
+        let head = words.head(chunk);
+        let old_size = head & !FLAGS;
+        if head & IS_MMAPPED == 0 && self.policy().tcache_birth == CacheBirth::AnyCall {
+            self.ensure_cache();
+        }
+        if chunk > old_size.wrapping_neg() {
+            return Err(HeapFault::ReallocInvalidPointer);
+        }
+        let Some(size) = for_request(bytes) else { return Ok(Reallocated::Failed) };
+        if self.keeps_slack(head, bytes) {
+            return Ok(Reallocated::InPlace(self.unchanged(chunk)));
+        }
+        if head & IS_MMAPPED != 0 {
+            return self.realloc_mapped(chunk, old_size, size);
+        }
+        if old_size < MIN_CHUNK || !old_size.is_multiple_of(ALIGNMENT) {
+            return Err(HeapFault::ReallocInvalidPointer);
+        }
+        let heap = self.heap;
+        let owner = heap.arenas.get(heap.arena_of(chunk), &heap.main).ok_or(HeapFault::ReallocInvalidPointer)?;
+        if let Some(mut arena) = heap.enter(owner, self.cache)
+            && let Some(done) = self.realloc_in(&mut arena, chunk, old_size, size)
+        {
+            return Ok(done);
+        }
+        if !heap.is_multithreaded() {
+            return Ok(Reallocated::Failed);
+        }
+        let Some(moved) = heap.malloc(self.cache, self.sink, bytes) else { return Ok(Reallocated::Failed) };
+        words.copy(chunk + HEADER, moved.addr.0, old_size - OVERHEAD);
+        if let Some(mut arena) = heap.enter(owner, self.cache) {
+            self.free_inner(&mut arena, chunk);
+        }
+        Ok(Reallocated::Moved(moved))
+    }
+
+    /// Whether the release leaves a block as it is although the request is smaller.
+    fn keeps_slack(&self, head: u64, bytes: u64) -> bool {
+        let size = head & !FLAGS;
+        let is_mapped = head & IS_MMAPPED != 0;
+        let usable = if is_mapped { self.heap.usable_of_mapped(size) } else { size.wrapping_sub(OVERHEAD) };
+        let Some(slack) = usable.checked_sub(bytes) else { return false };
+        match self.policy().realloc_slack {
+            ReallocSlack::Split => false,
+            ReallocSlack::KeepToTrimThreshold => slack <= self.heap.settings.trim_threshold.get(),
+            ReallocSlack::KeepSmall if is_mapped => slack <= self.heap.os.page_bytes(),
+            ReallocSlack::KeepSmall => slack < ALIGNMENT,
+        }
+    }
+
+    /// What the caller learns about a block that stays as it is.
+    fn unchanged(&self, chunk: u64) -> Allocation {
+        let head = self.words().head(chunk);
+        if head & IS_MMAPPED != 0 { self.mapped(chunk) } else { self.cached(chunk, head & !FLAGS) }
+    }
+
+    /// A block with a mapping of its own keeps one, however small it becomes.
+    fn realloc_mapped(&mut self, chunk: u64, old_size: u64, size: u64) -> Result<Reallocated, HeapFault> {
+        let words = self.words();
+        let heap = self.heap;
+        let (start, total) = self.mapping_of(chunk).ok_or(HeapFault::InvalidMapping)?;
+        let offset = words.prev_size(chunk);
+        let new_total = round_up(size + offset + self.policy().mapped_extra_bytes, heap.os.page_bytes());
+        if new_total == total {
+            return Ok(Reallocated::InPlace(self.mapped(chunk)));
+        }
+        self.tell_unbound(HeapEvent::ChunkRemapFrom { addr: Addr(start), len_bytes: total });
+        let moved = heap.os.remap(start, total, new_total);
+        let (to, len_bytes) = moved.map_or((start, total), |to| (to, new_total));
+        self.tell_unbound(HeapEvent::ChunkRemapTo { addr: Addr(to), len_bytes });
+        if moved.is_some() {
+            let chunk = to + offset;
+            words.set_head(chunk, (new_total - offset) | IS_MMAPPED);
+            heap.mapped_bytes.sub(total);
+            heap.max_mapped_bytes.raise(heap.mapped_bytes.add(new_total));
+            let block = self.mapped(chunk);
+            return Ok(if to == start { Reallocated::InPlace(block) } else { Reallocated::Moved(block) });
+        }
+        if old_size - OVERHEAD >= size {
+            return Ok(Reallocated::InPlace(self.mapped(chunk)));
+        }
+        let Some(moved) = heap.malloc(self.cache, self.sink, size - OVERHEAD) else { return Ok(Reallocated::Failed) };
+        words.copy(chunk + HEADER, moved.addr.0, old_size - HEADER);
+        self.free_mapped(chunk)?;
+        Ok(Reallocated::Moved(moved))
+    }
+
+    /// Within the chunk's own arena: in place, or by another chunk of it. `None`: the arena cannot serve the size.
+    fn realloc_in(&mut self, arena: &mut ArenaState, chunk: u64, old_size: u64, size: u64) -> Option<Reallocated> {
+        let words = self.words();
+        let next = chunk + old_size;
+        let next_size = words.size(next);
+        let joined = old_size + next_size;
+        let found_size = if old_size >= size {
+            old_size
+        } else if next == arena.top && joined >= size + MIN_CHUNK {
+            self.extend_into_top(arena, chunk, joined, size);
+            return Some(Reallocated::InPlace(self.served(arena, chunk)));
+        } else if next != arena.top && joined >= size && !words.inuse(next, next_size) {
+            arena.bins.unlink(words, next);
+            self.tell(
+                arena,
+                HeapEvent::Split { addr: Addr(next), front_bytes: next_size, rest_bytes: 0, from_top: false },
+            );
+            joined
+        } else {
+            let moved = self.allocate(arena, size)?;
+            if moved != next {
+                let usable = old_size - OVERHEAD;
+                words.copy(chunk + HEADER, moved + HEADER, usable);
+                let block = self.served(arena, moved);
+                self.free_inner(arena, chunk);
+                return Some(Reallocated::Moved(block));
+            }
+            // The chunk above became free meanwhile and was the one chosen: both together serve.
+            old_size + words.size(moved)
+        };
+        self.keep_front(arena, chunk, found_size, size);
+        Some(Reallocated::InPlace(self.served(arena, chunk)))
+    }
+
+    /// Takes what a chunk needs from the top right above it.
+    fn extend_into_top(&mut self, arena: &mut ArenaState, chunk: u64, joined: u64, size: u64) {
+        let words = self.words();
+        let old_top = arena.top;
+        words.set_head(chunk, size | (words.head(chunk) & (PREV_INUSE | NON_MAIN)));
+        arena.top = chunk + size;
+        words.set_head(arena.top, (joined - size) | PREV_INUSE);
+        let front_bytes = arena.top - old_top;
+        let rest_bytes = joined - size;
+        self.tell(arena, HeapEvent::Split { addr: Addr(old_top), front_bytes, rest_bytes, from_top: true });
+    }
+
+    /// Makes a live chunk `size` bytes of the `found_size` that it may have; frees the rest if that is a chunk.
+    fn keep_front(&mut self, arena: &mut ArenaState, chunk: u64, found_size: u64, size: u64) {
+        let words = self.words();
+        let flags = words.head(chunk) & (PREV_INUSE | NON_MAIN);
+        let rest_size = found_size - size;
+        if rest_size < MIN_CHUNK {
+            words.set_head(chunk, found_size | flags);
+            words.mark_inuse(chunk, found_size);
+            return;
+        }
+        let rest = chunk + size;
+        words.set_head(chunk, size | flags);
+        words.set_head(rest, rest_size | PREV_INUSE | arena.chunk_flag());
+        words.mark_inuse(rest, rest_size);
+        self.free_inner(arena, rest);
+    }
+}

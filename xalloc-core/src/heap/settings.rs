@@ -1,0 +1,220 @@
+//! The numbers in force: what [`Tunables`] set, what `mallopt` and the dynamic mmap threshold change afterwards.
+//!
+//! They are atomics because threads read them without a lock; each stands for itself, so every access is Relaxed.
+//! A thread that reads a threshold while another moves it decides by the old or the new one, as in glibc.
+//!
+//! # Safety
+//! - `policy` is written once, by whoever moves `stage` from FRESH to SETTING, and read only after `stage` is READY.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+
+use super::chunk::{self, MXFAST_LIMIT};
+use super::policy::Policy;
+use super::tunables::{Parameter, Tunables};
+
+/// Placement policy, section 1: `top_pad` is 128 KiB, not the 0 of the manual.
+const TOP_PAD: u64 = 131_072;
+/// Placement policy, section 1: trim and mmap thresholds before they move.
+const THRESHOLD: u64 = 131_072;
+/// Placement policy, section 1: largest value of the dynamic mmap threshold, and of a tuned one up to 2.34.
+const MMAP_THRESHOLD_MAX: u64 = 32 << 20;
+/// Placement policy, section 1.
+const MMAP_MAX: u64 = 65_536;
+/// Placement policy, section 1: largest chunk of the fast bins by default.
+const MAX_FAST: u64 = 128;
+/// Placement policy, section 10.
+const ARENA_TEST: u64 = 8;
+
+const FRESH: u8 = 0;
+const SETTING: u8 = 1;
+const READY: u8 = 2;
+
+/// A number that is read and written by itself.
+#[derive(Debug)]
+pub(super) struct Number(AtomicU64);
+
+impl Number {
+    pub(super) const fn new(value: u64) -> Number {
+        Number(AtomicU64::new(value))
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    #[inline(always)]
+    pub(super) fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    /// Adds, and returns the sum.
+    pub(super) fn add(&self, value: u64) -> u64 {
+        self.0.fetch_add(value, Ordering::Relaxed).wrapping_add(value)
+    }
+
+    /// Subtracts.
+    pub(super) fn sub(&self, value: u64) {
+        self.0.fetch_sub(value, Ordering::Relaxed);
+    }
+
+    /// Raises the number to `value` if that is larger.
+    pub(super) fn raise(&self, value: u64) {
+        self.0.fetch_max(value, Ordering::Relaxed);
+    }
+}
+
+/// The numbers in force.
+#[derive(Debug)]
+pub(super) struct Settings {
+    stage: AtomicU8,
+    policy: UnsafeCell<Policy>,
+    pub(super) top_pad: Number,
+    pub(super) trim_threshold: Number,
+    pub(super) mmap_threshold: Number,
+    pub(super) mmap_max: Number,
+    /// Largest chunk of the fast bins.
+    pub(super) max_fast: Number,
+    pub(super) arena_max: Number,
+    pub(super) arena_test: Number,
+    pub(super) tcache_count: Number,
+    /// Largest chunk of the caches; 0 disables them.
+    pub(super) tcache_chunk_max: Number,
+    pub(super) tcache_unsorted_limit: Number,
+    /// Set for good when a threshold was set by hand: the dynamic rule is off.
+    thresholds_fixed: AtomicBool,
+}
+
+// SAFETY: by the bullet of the module the cell is written by one thread before any other reads it.
+unsafe impl Sync for Settings {}
+
+impl Settings {
+    pub(super) const fn new() -> Settings {
+        Settings {
+            stage: AtomicU8::new(FRESH),
+            policy: UnsafeCell::new(Policy::GLIBC_2_36),
+            top_pad: Number::new(TOP_PAD),
+            trim_threshold: Number::new(THRESHOLD),
+            mmap_threshold: Number::new(THRESHOLD),
+            mmap_max: Number::new(MMAP_MAX),
+            max_fast: Number::new(MAX_FAST),
+            arena_max: Number::new(0),
+            arena_test: Number::new(ARENA_TEST),
+            tcache_count: Number::new(0),
+            tcache_chunk_max: Number::new(0),
+            tcache_unsorted_limit: Number::new(0),
+            thresholds_fixed: AtomicBool::new(false),
+        }
+    }
+
+    /// The rules. Takes the default ones if nobody configured the heap before its first use.
+    #[inline]
+    pub(super) fn policy(&self) -> &Policy {
+        // ORDERING: pairs with the Release store in `configure`.
+        if self.stage.load(Ordering::Acquire) != READY {
+            self.configure(&Policy::default(), &Tunables::NONE);
+        }
+        // SAFETY: `stage` is READY here, nobody writes the cell any more.
+        unsafe { &*self.policy.get() }
+    }
+
+    /// Sets rules and numbers once. `false`: they were set before.
+    #[cold]
+    pub(super) fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
+        // ORDERING: the winner alone writes the cell; losers wait for READY below.
+        if self.stage.compare_exchange(FRESH, SETTING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
+            // ORDERING: pairs with the Release store below.
+            while self.stage.load(Ordering::Acquire) != READY {
+                core::hint::spin_loop();
+            }
+            return false;
+        }
+        // SAFETY: this thread moved `stage` to SETTING and writes alone.
+        unsafe { self.policy.get().write(*policy) };
+        self.apply(policy, tunables);
+        // ORDERING: publishes the cell and the numbers; pairs with the Acquire loads of `stage`.
+        self.stage.store(READY, Ordering::Release);
+        true
+    }
+
+    fn apply(&self, policy: &Policy, tunables: &Tunables) {
+        if policy.tcache {
+            self.tcache_count.set(u64::from(policy.tcache_count));
+            self.tcache_chunk_max.set(policy.tcache_chunk_max_bytes);
+        }
+        if !policy.fastbins {
+            self.max_fast.set(0);
+        }
+        let parameters = [
+            (Parameter::TopPad, tunables.top_pad_bytes),
+            (Parameter::TrimThreshold, tunables.trim_threshold_bytes),
+            (Parameter::MmapThreshold, tunables.mmap_threshold_bytes),
+            (Parameter::MmapMax, tunables.mmap_max),
+            (Parameter::MaxFast, tunables.mxfast_bytes),
+            (Parameter::ArenaMax, tunables.arena_max),
+            (Parameter::ArenaTest, tunables.arena_test),
+        ];
+        for (parameter, value) in parameters {
+            if let Some(value) = value {
+                self.set(policy, parameter, value);
+            }
+        }
+        if let Some(count) = tunables.tcache_count.filter(|&count| count <= u64::from(u16::MAX)) {
+            self.tcache_count.set(count);
+        }
+        let limit = policy.tcache_chunk_max_bytes;
+        if let Some(largest) = tunables.tcache_max_bytes.and_then(chunk::for_request).filter(|&size| size <= limit) {
+            self.tcache_chunk_max.set(largest);
+        }
+        if let Some(limit) = tunables.tcache_unsorted_limit {
+            self.tcache_unsorted_limit.set(limit);
+        }
+    }
+
+    /// Sets one parameter, by the rules of `mallopt`. `false`: the value is out of its range.
+    pub(super) fn set(&self, policy: &Policy, parameter: Parameter, value: u64) -> bool {
+        let fix = |number: &Number| {
+            number.set(value);
+            self.thresholds_fixed.store(true, Ordering::Relaxed);
+            true
+        };
+        match parameter {
+            Parameter::MaxFast if value > MXFAST_LIMIT => false,
+            Parameter::MaxFast => {
+                if policy.fastbins {
+                    self.max_fast.set(chunk::round_down(value + chunk::OVERHEAD, chunk::ALIGNMENT));
+                }
+                true
+            }
+            Parameter::TrimThreshold => fix(&self.trim_threshold),
+            Parameter::TopPad => fix(&self.top_pad),
+            Parameter::MmapThreshold if policy.mmap_threshold_is_limited && value > MMAP_THRESHOLD_MAX => false,
+            Parameter::MmapThreshold => fix(&self.mmap_threshold),
+            Parameter::MmapMax => fix(&self.mmap_max),
+            Parameter::ArenaTest | Parameter::ArenaMax if value == 0 => true,
+            Parameter::ArenaTest => {
+                self.arena_test.set(value);
+                true
+            }
+            Parameter::ArenaMax => {
+                self.arena_max.set(value);
+                true
+            }
+            Parameter::CheckAction | Parameter::Perturb => true,
+        }
+    }
+
+    /// The dynamic rule: a mapped chunk of `size` bytes was freed. Returns the threshold if it moved.
+    pub(super) fn learn(&self, size: u64) -> Option<u64> {
+        let fixed = self.thresholds_fixed.load(Ordering::Relaxed);
+        // The comparison is made with the size word, whose IS_MMAPPED bit is set (placement policy, section 1).
+        if fixed || size | chunk::IS_MMAPPED <= self.mmap_threshold.get() || size > MMAP_THRESHOLD_MAX {
+            return None;
+        }
+        self.mmap_threshold.set(size);
+        self.trim_threshold.set(2 * size);
+        Some(size)
+    }
+}

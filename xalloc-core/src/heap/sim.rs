@@ -1,0 +1,517 @@
+//! The simulator: the same policy over a virtual break, virtual mappings and a sparse table of words.
+//!
+//! A what-if run replays the requests of a recorded program under other rules and asks how high the break would have
+//! gone. Nothing of the simulated heap exists: only the words that the policy itself reads and writes are kept, page
+//! by page, as they are first written. Blocks have no contents.
+//!
+//! # Invariant
+//! `holes` are the unmapped ranges of the virtual mapping area, disjoint and never adjacent. Pages that are not in the
+//! tables read as zero, as fresh pages do, and pages that are given back leave the tables.
+//!
+//! # Safety
+//! - Every address names a word of a table, and a word that was never written is zero: no access can go astray, so the
+//!   obligations of [`Memory`] are void here. This is why [`Simulation`] may be safe.
+//! - Storage for arenas is boxed, aligned to 16, and kept until the simulation ends.
+#![allow(unsafe_code)]
+
+use alloc::boxed::Box;
+use alloc::collections::BTreeMap;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use core::ptr::NonNull;
+
+use super::chunk::round_up;
+use super::{
+    ARENA_BYTES, AllocError, Allocation, Books, Heap, HeapFault, Imbalance, MallInfo, Memory, Os, Policy, Reallocated,
+    Sink, Span, ThreadCache, Tunables, WalkError,
+};
+use crate::units::Addr;
+
+/// Bytes of a simulated page.
+const PAGE: u64 = 4096;
+/// Where the simulated break begins. Only its alignment matters: results are compared as offsets to it.
+pub const BREAK_BASE: u64 = 0x0000_1000_0000_0000;
+/// Upper end of the area of mappings, which are placed downwards as Linux does.
+const MAPS_END: u64 = 0x0000_7f00_0000_0000;
+/// Lower end of the area of mappings.
+const MAPS_START: u64 = 0x0000_4000_0000_0000;
+
+/// The words of a page.
+type Page = Box<[u64; 512]>;
+
+/// Pages of one area, by number of page from its anchored end.
+#[derive(Debug, Default)]
+struct Pages(Vec<Option<Page>>);
+
+impl Pages {
+    fn word(&self, page: u64, slot: usize) -> u64 {
+        self.0.get(page as usize).and_then(Option::as_ref).map_or(0, |page| page[slot])
+    }
+
+    fn set_word(&mut self, page: u64, slot: usize, value: u64) {
+        let page = page as usize;
+        if page >= self.0.len() {
+            if value == 0 {
+                return;
+            }
+            self.0.resize_with(page + 1, || None);
+        }
+        self.0[page].get_or_insert_with(|| Box::new([0; 512]))[slot] = value;
+    }
+
+    fn take(&mut self, page: u64) -> Option<Page> {
+        self.0.get_mut(page as usize)?.take()
+    }
+}
+
+/// Storage for an arena's state, aligned as [`Os::arena_home`] promises.
+type Home = [u128; ARENA_BYTES.div_ceil(16)];
+
+/// How often the simulated system was asked, and what it holds.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SystemCalls {
+    /// Moves of the break, in either direction.
+    pub brk: u64,
+    /// Mappings made.
+    pub mmap: u64,
+    /// Mappings given back.
+    pub munmap: u64,
+    /// Mappings resized.
+    pub mremap: u64,
+    /// Ranges discarded.
+    pub madvise: u64,
+}
+
+/// The simulated system.
+#[derive(Debug)]
+pub struct Sim {
+    below: RefCell<Pages>,
+    above: RefCell<Pages>,
+    holes: RefCell<BTreeMap<u64, u64>>,
+    homes: RefCell<Vec<NonNull<Home>>>,
+    brk: Cell<u64>,
+    /// The mapping next above the break.
+    obstacle: Cell<u64>,
+    calls: Cell<SystemCalls>,
+    thread: Cell<u32>,
+    cores: u64,
+}
+
+impl Sim {
+    fn new(cores: u64) -> Sim {
+        Sim {
+            below: RefCell::default(),
+            above: RefCell::default(),
+            holes: RefCell::new(BTreeMap::from([(MAPS_START, MAPS_END - MAPS_START)])),
+            homes: RefCell::default(),
+            brk: Cell::new(BREAK_BASE),
+            obstacle: Cell::new(MAPS_START),
+            calls: Cell::default(),
+            thread: Cell::new(1),
+            cores,
+        }
+    }
+
+    fn count(&self, count: impl FnOnce(&mut SystemCalls)) {
+        let mut calls = self.calls.get();
+        count(&mut calls);
+        self.calls.set(calls);
+    }
+
+    /// Takes `len` bytes out of the highest hole that has them, at its upper end.
+    fn take_hole(&self, len: u64) -> Option<u64> {
+        let mut holes = self.holes.borrow_mut();
+        let (&start, &hole) = holes.iter().rev().find(|&(_, &hole)| hole >= len)?;
+        holes.remove(&start);
+        if hole > len {
+            holes.insert(start, hole - len);
+        }
+        Some(start + hole - len)
+    }
+
+    /// Takes exactly `[addr, addr + len)` if it is unmapped.
+    fn take_hole_at(&self, addr: u64, len: u64) -> bool {
+        let mut holes = self.holes.borrow_mut();
+        let Some((&start, &hole)) = holes.range(..=addr).next_back() else { return false };
+        if addr + len > start + hole {
+            return false;
+        }
+        holes.remove(&start);
+        if addr > start {
+            holes.insert(start, addr - start);
+        }
+        if addr + len < start + hole {
+            holes.insert(addr + len, start + hole - addr - len);
+        }
+        true
+    }
+
+    fn make_hole(&self, addr: u64, len: u64) {
+        self.forget(addr, len);
+        let mut holes = self.holes.borrow_mut();
+        let (mut start, mut end) = (addr, addr + len);
+        if let Some((&below, &hole)) = holes.range(..addr).next_back()
+            && below + hole == addr
+        {
+            start = below;
+        }
+        if let Some(&hole) = holes.get(&end) {
+            holes.remove(&end);
+            end += hole;
+        }
+        holes.insert(start, end - start);
+    }
+
+    /// Drops the contents of whole pages.
+    fn forget(&self, addr: u64, len: u64) {
+        for page in (addr..addr + len).step_by(PAGE as usize) {
+            drop(self.take_page(page));
+        }
+    }
+
+    fn take_page(&self, addr: u64) -> Option<Page> {
+        if addr >= MAPS_START {
+            self.above.borrow_mut().take((MAPS_END - 1 - addr) / PAGE)
+        } else {
+            self.below.borrow_mut().take(addr.checked_sub(BREAK_BASE)? / PAGE)
+        }
+    }
+}
+
+impl Drop for Sim {
+    fn drop(&mut self) {
+        for home in self.homes.get_mut().drain(..) {
+            // SAFETY: it was leaked from a box by `arena_home`, once, and the heap that used it ends with `self`.
+            drop(unsafe { Box::from_raw(home.as_ptr()) });
+        }
+    }
+}
+
+// SAFETY: by the bullets of the module: ranges are virtual and disjoint by the bookkeeping of holes.
+unsafe impl Os for Sim {
+    fn break_by(&self, delta: i64) -> Option<u64> {
+        let old = self.brk.get();
+        if delta == 0 {
+            return Some(old);
+        }
+        self.count(|calls| calls.brk += 1);
+        let now = old.checked_add_signed(delta)?;
+        let (old_end, end) = (round_up(old, PAGE), round_up(now, PAGE));
+        // Linux keeps a page free between a growing break and the next mapping.
+        if now < BREAK_BASE || (end > old_end && end + PAGE > self.obstacle.get()) {
+            return None;
+        }
+        if end < old_end {
+            self.forget(end, old_end - end);
+        }
+        self.brk.set(now);
+        Some(old)
+    }
+
+    fn map(&self, len: u64) -> Option<u64> {
+        self.count(|calls| calls.mmap += 1);
+        self.take_hole(len)
+    }
+
+    fn reserve(&self, hint: u64, len: u64) -> Option<u64> {
+        self.count(|calls| calls.mmap += 1);
+        if hint != 0 && self.take_hole_at(hint, len) {
+            return Some(hint);
+        }
+        self.take_hole(len)
+    }
+
+    fn unmap(&self, addr: u64, len: u64) -> bool {
+        self.count(|calls| calls.munmap += 1);
+        self.make_hole(addr, len);
+        true
+    }
+
+    fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
+        self.count(|calls| calls.mremap += 1);
+        if new_len < old_len {
+            self.make_hole(addr + new_len, old_len - new_len);
+            return Some(addr);
+        }
+        if self.take_hole_at(addr + old_len, new_len - old_len) {
+            return Some(addr);
+        }
+        let to = self.take_hole(new_len)?;
+        for offset in (0..old_len).step_by(PAGE as usize) {
+            if let Some(page) = self.take_page(addr + offset) {
+                for (slot, &word) in page.iter().enumerate().filter(|&(_, &word)| word != 0) {
+                    let at = (MAPS_END - 1 - to - offset) / PAGE;
+                    self.above.borrow_mut().set_word(at, slot, word);
+                }
+            }
+        }
+        self.make_hole(addr, old_len);
+        Some(to)
+    }
+
+    fn commit(&self, _: u64, _: u64) -> bool {
+        true
+    }
+
+    fn discard(&self, addr: u64, len: u64) -> bool {
+        self.count(|calls| calls.madvise += 1);
+        self.forget(addr, len);
+        true
+    }
+
+    fn decommit(&self, addr: u64, len: u64) -> bool {
+        self.forget(addr, len);
+        true
+    }
+
+    fn shrinks_by_decommit(&self) -> bool {
+        false
+    }
+
+    fn page_bytes(&self) -> u64 {
+        PAGE
+    }
+
+    fn cores(&self) -> u64 {
+        self.cores
+    }
+
+    fn thread_id(&self) -> u32 {
+        self.thread.get()
+    }
+
+    fn is_main_thread(&self) -> bool {
+        self.thread.get() == 1
+    }
+
+    fn arena_home(&self, _: u64) -> NonNull<u8> {
+        let home = NonNull::from(Box::leak(Box::new([0; ARENA_BYTES.div_ceil(16)])));
+        self.homes.borrow_mut().push(home);
+        home.cast()
+    }
+}
+
+// SAFETY: by the first bullet of the module.
+unsafe impl Memory for Sim {
+    unsafe fn load(&self, addr: u64) -> u64 {
+        let slot = (addr % PAGE / 8) as usize;
+        if addr >= MAPS_START {
+            self.above.borrow().word(MAPS_END.wrapping_sub(1 + addr) / PAGE, slot)
+        } else {
+            self.below.borrow().word(addr.wrapping_sub(BREAK_BASE) / PAGE, slot)
+        }
+    }
+
+    unsafe fn store(&self, addr: u64, value: u64) {
+        let slot = (addr % PAGE / 8) as usize;
+        if (MAPS_START..MAPS_END).contains(&addr) {
+            self.above.borrow_mut().set_word((MAPS_END - 1 - addr) / PAGE, slot, value);
+        } else if (BREAK_BASE..self.brk.get() + PAGE).contains(&addr) {
+            self.below.borrow_mut().set_word((addr - BREAK_BASE) / PAGE, slot, value);
+        }
+    }
+
+    unsafe fn copy(&self, _: u64, _: u64, _: u64) {}
+
+    unsafe fn zero(&self, _: u64, _: u64) {}
+}
+
+/// A simulated process: a heap and its threads, number 0 the main one.
+///
+/// Its functions are safe: an address that is no live block is found out, or changes the simulation's result, but never
+/// touches memory of this process.
+#[derive(Debug)]
+pub struct Simulation {
+    heap: Heap<Sim>,
+    threads: Vec<ThreadCache>,
+}
+
+impl Simulation {
+    /// A process under `policy` with `tunables`, on a machine of `cores` processors.
+    #[must_use]
+    pub fn new(policy: &Policy, tunables: &Tunables, cores: u64) -> Simulation {
+        let heap = Heap::new(Sim::new(cores));
+        heap.configure(policy, tunables);
+        Simulation { heap, threads: Vec::from([ThreadCache::new()]) }
+    }
+
+    /// The heap itself, for what is asked of it without a thread.
+    #[must_use]
+    pub fn heap(&self) -> &Heap<Sim> {
+        &self.heap
+    }
+
+    /// Starts a thread and returns its number. What `pthread_create` itself allocates is the caller's to replay.
+    pub fn spawn(&mut self) -> usize {
+        self.heap.note_multithreaded();
+        self.threads.push(ThreadCache::new());
+        self.threads.len() - 1
+    }
+
+    fn on(&mut self, thread: usize) -> (&Heap<Sim>, &mut ThreadCache) {
+        self.heap.os.thread.set(thread as u32 + 1);
+        (&self.heap, &mut self.threads[thread])
+    }
+
+    /// C `malloc` on a thread.
+    pub fn malloc<S: Sink>(&mut self, thread: usize, sink: &mut S, bytes: u64) -> Option<Allocation> {
+        let (heap, cache) = self.on(thread);
+        heap.malloc(cache, sink, bytes)
+    }
+
+    /// C `calloc` on a thread.
+    pub fn calloc<S: Sink>(&mut self, thread: usize, sink: &mut S, count: u64, size: u64) -> Option<Allocation> {
+        let (heap, cache) = self.on(thread);
+        heap.calloc(cache, sink, count, size)
+    }
+
+    /// C `free` on a thread.
+    ///
+    /// # Errors
+    /// As for [`Heap::free`].
+    pub fn free<S: Sink>(&mut self, thread: usize, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
+        let (heap, cache) = self.on(thread);
+        // SAFETY: by the first bullet of the module no address can go astray.
+        unsafe { heap.free(cache, sink, addr) }
+    }
+
+    /// C `realloc` of a block on a thread.
+    ///
+    /// # Errors
+    /// As for [`Heap::realloc`].
+    pub fn realloc<S: Sink>(
+        &mut self,
+        thread: usize,
+        sink: &mut S,
+        addr: Addr,
+        bytes: u64,
+    ) -> Result<Reallocated, HeapFault> {
+        let (heap, cache) = self.on(thread);
+        // SAFETY: by the first bullet of the module no address can go astray.
+        unsafe { heap.realloc(cache, sink, addr, bytes) }
+    }
+
+    /// C `memalign` on a thread.
+    ///
+    /// # Errors
+    /// As for [`Heap::memalign`].
+    pub fn memalign<S: Sink>(
+        &mut self,
+        thread: usize,
+        sink: &mut S,
+        align: u64,
+        bytes: u64,
+    ) -> Result<Allocation, AllocError> {
+        let (heap, cache) = self.on(thread);
+        heap.memalign(cache, sink, align, bytes)
+    }
+
+    /// C `malloc_trim` on a thread.
+    pub fn trim<S: Sink>(&mut self, thread: usize, sink: &mut S, pad_bytes: u64) -> bool {
+        let (heap, cache) = self.on(thread);
+        heap.trim(cache, sink, pad_bytes)
+    }
+
+    /// C `mallopt` on a thread.
+    pub fn mallopt<S: Sink>(&mut self, thread: usize, sink: &mut S, parameter: i32, value: i32) -> bool {
+        let (heap, cache) = self.on(thread);
+        heap.mallopt(cache, sink, parameter, value)
+    }
+
+    /// The end of a thread.
+    pub fn exit<S: Sink>(&mut self, thread: usize, sink: &mut S) {
+        let (heap, cache) = self.on(thread);
+        heap.thread_exit(cache, sink);
+    }
+
+    /// C `mallinfo2`.
+    pub fn mallinfo2(&mut self) -> MallInfo {
+        let (heap, cache) = self.on(0);
+        heap.mallinfo2(cache)
+    }
+
+    /// Checks the heap and returns its books.
+    ///
+    /// # Errors
+    /// The first thing that does not balance.
+    pub fn validate(&mut self) -> Result<Books, Imbalance> {
+        let (heap, cache) = self.on(0);
+        heap.validate(cache)
+    }
+
+    /// Visits every span of every arena.
+    ///
+    /// # Errors
+    /// As for [`Heap::walk`].
+    pub fn walk(&mut self, visit: impl FnMut(Span) -> bool) -> Result<(), WalkError> {
+        let (heap, cache) = self.on(0);
+        heap.walk(cache, visit)
+    }
+
+    /// The program itself moves the break by `delta` bytes. `false`: it cannot be moved.
+    pub fn move_break(&mut self, delta: i64) -> bool {
+        self.heap.os.break_by(delta).is_some()
+    }
+
+    /// Something is mapped right behind the break, where it stays in the way.
+    pub fn block_break(&mut self) {
+        let end = round_up(self.heap.os.brk.get(), PAGE);
+        self.heap.os.obstacle.set(end.min(self.heap.os.obstacle.get()));
+    }
+
+    /// Bytes by which the break is above its beginning.
+    #[must_use]
+    pub fn break_bytes(&self) -> u64 {
+        self.heap.os.brk.get() - BREAK_BASE
+    }
+
+    /// How often the system was asked so far.
+    #[must_use]
+    pub fn calls(&self) -> SystemCalls {
+        self.heap.os.calls.get()
+    }
+
+    /// The in-band words of a block that the policy's equality with glibc is judged by.
+    #[must_use]
+    pub fn block(&self, addr: Addr) -> BlockWords {
+        let words = super::words::Words(&self.heap.os);
+        let head = words.head(addr.0.wrapping_sub(16));
+        let sub_heap = (head & super::chunk::NON_MAIN != 0).then(|| {
+            let at = super::subheap::heap_of(addr.0);
+            let mut depth = 0;
+            let mut previous = words.heap_prev(at);
+            while previous != 0 {
+                depth += 1;
+                previous = words.heap_prev(previous);
+            }
+            SubHeap { arena: words.heap_arena(at), depth, size_bytes: words.heap_size(at), offset: addr.0 - at }
+        });
+        // SAFETY: by the first bullet of the module no address can go astray.
+        let usable_bytes = unsafe { self.heap.usable_size(addr) };
+        BlockWords { is_mapped: head & super::chunk::IS_MMAPPED != 0, usable_bytes, sub_heap }
+    }
+}
+
+/// What a block's words say.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BlockWords {
+    /// Whether the block has a mapping of its own.
+    pub is_mapped: bool,
+    /// What `malloc_usable_size` says.
+    pub usable_bytes: u64,
+    /// The sub-heap of a thread arena that holds the block.
+    pub sub_heap: Option<SubHeap>,
+}
+
+/// A sub-heap as the header says, and a block's place in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SubHeap {
+    /// Number of the arena.
+    pub arena: u64,
+    /// Sub-heaps that the arena had before this one.
+    pub depth: u64,
+    /// Bytes in use of the sub-heap.
+    pub size_bytes: u64,
+    /// The block's distance from the sub-heap's start.
+    pub offset: u64,
+}

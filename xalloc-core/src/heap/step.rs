@@ -1,0 +1,92 @@
+//! What every operation carries with it: the heap, the thread's cache, the sink.
+
+use super::arena::ArenaState;
+use super::os::Os;
+use super::policy::Policy;
+use super::sink::Sink;
+use super::tcache::ThreadCache;
+use super::words::Words;
+use super::{Allocation, Heap, chunk};
+use crate::units::{Addr, ArenaId};
+use crate::wire::{BinKind, HeapEvent};
+
+/// One operation under way.
+pub(super) struct Step<'h, O: Os, S: Sink> {
+    pub(super) heap: &'h Heap<O>,
+    pub(super) cache: &'h mut ThreadCache,
+    pub(super) sink: &'h mut S,
+}
+
+impl<'h, O: Os, S: Sink> Step<'h, O, S> {
+    /// The heap's words.
+    #[inline(always)]
+    pub(super) fn words(&self) -> Words<'h, O> {
+        Words(&self.heap.os)
+    }
+
+    /// The rules.
+    #[inline(always)]
+    pub(super) fn policy(&self) -> &'h Policy {
+        self.heap.settings.policy()
+    }
+
+    /// Tells the sink what the arena did.
+    #[inline(always)]
+    pub(super) fn tell(&mut self, arena: &mut ArenaState, event: HeapEvent) {
+        let seq = arena.tick();
+        self.cache.seq = seq;
+        self.sink.event(arena.id(), seq, event);
+    }
+
+    /// Tells the sink what happened outside of any arena.
+    #[inline(always)]
+    pub(super) fn tell_unbound(&mut self, event: HeapEvent) {
+        self.sink.event(ArenaId::NONE, 0, event);
+    }
+
+    /// Tells the sink that a free chunk went to a bin.
+    #[inline(always)]
+    pub(super) fn tell_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, bin: BinKind, index: usize) {
+        let event = HeapEvent::Bin { addr: Addr(chunk), size_bytes: size, bin, index: index as u8 };
+        self.tell(arena, event);
+    }
+
+    /// What the caller of an allocation learns about a chunk that the arena `arena` served.
+    #[inline(always)]
+    pub(super) fn served(&mut self, arena: &mut ArenaState, chunk: u64) -> Allocation {
+        let head = self.words().head(chunk);
+        if head & chunk::IS_MMAPPED != 0 {
+            return self.mapped(chunk);
+        }
+        let seq = arena.tick();
+        self.cache.seq = seq;
+        Allocation {
+            addr: Addr(chunk + chunk::HEADER),
+            usable_bytes: (head & !chunk::FLAGS) - chunk::OVERHEAD,
+            arena: arena.id(),
+            arena_seq: seq,
+        }
+    }
+
+    /// What the caller of an allocation learns about a chunk with a mapping of its own.
+    pub(super) fn mapped(&self, chunk: u64) -> Allocation {
+        Allocation {
+            addr: Addr(chunk + chunk::HEADER),
+            usable_bytes: self.heap.usable_of_mapped(self.words().size(chunk)),
+            arena: ArenaId::NONE,
+            arena_seq: 0,
+        }
+    }
+
+    /// What the caller of an allocation learns about a chunk from the thread's cache.
+    #[inline(always)]
+    pub(super) fn cached(&self, chunk: u64, size: u64) -> Allocation {
+        let arena = if S::RECORDS { ArenaId(self.heap.arena_of(chunk)) } else { ArenaId::NONE };
+        Allocation {
+            addr: Addr(chunk + chunk::HEADER),
+            usable_bytes: size - chunk::OVERHEAD,
+            arena,
+            arena_seq: self.cache.seq,
+        }
+    }
+}

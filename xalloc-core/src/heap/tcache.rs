@@ -1,0 +1,204 @@
+//! The cache of free chunks that each thread has for itself.
+//!
+//! A bin per chunk size, last in first out, of at most seven chunks: most allocations of most programs never get
+//! further than this. Chunks in a cache count as live for the arena: they are not merged, and only their thread takes
+//! them back.
+//!
+//! # Why the bins are not in the heap
+//! glibc keeps the bins in a chunk of the thread's arena. That chunk is allocated here as well, because it takes part
+//! in placement, but it stays empty: the bins are in [`ThreadCache`], one load nearer and out of reach of a program's
+//! stray writes.
+
+use super::arena::ArenaRef;
+use super::chunk::HEADER;
+use super::os::Memory;
+use super::words::Words;
+use crate::units::Addr;
+
+/// Bins that a cache has room for: 64 up to 2.41, 76 in 2.42 (placement policy, section 11).
+const BINS: usize = 76;
+
+/// Written into the second word of a cached block, so that a second free of it is noticed and a walk of the heap can
+/// tell cached chunks from live ones. A number drawn at random once; a block that holds it by chance is found out by
+/// looking into the bin.
+pub(super) const KEY: u64 = 0x9d3c_51e7_a04b_f26d;
+
+/// How far a thread's cache has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Stage {
+    /// No chunk for its bookkeeping yet; the bins are unused.
+    Unborn,
+    /// In use.
+    Live,
+    /// The thread is ending: what it frees goes to the arenas.
+    ShutDown,
+}
+
+/// A thread's cache, its arena, and the state of both. The caller keeps one per thread, at a place that does not move
+/// while the thread lives, and hands it to every call.
+#[derive(Debug)]
+pub struct ThreadCache {
+    /// Chunks that a bin takes; 0 before the cache is born and after it is shut down.
+    fill: u16,
+    /// Bins in use, from the smallest.
+    bins: u16,
+    /// Latest sequence number that this thread saw in an arena.
+    pub(super) seq: u16,
+    pub(super) stage: Stage,
+    tid: u32,
+    counts: [u16; BINS],
+    /// Chunk addresses of the heads, 0 for none.
+    entries: [u64; BINS],
+    /// User address of the bookkeeping's chunk, or 0.
+    pub(super) home: u64,
+    pub(super) arena: Option<ArenaRef>,
+}
+
+/// The bin of a chunk size.
+#[inline(always)]
+const fn bin_of(size: u64) -> usize {
+    ((size >> 4) as usize).wrapping_sub(2)
+}
+
+impl ThreadCache {
+    /// The state of a thread that has not allocated yet.
+    #[must_use]
+    pub const fn new() -> ThreadCache {
+        ThreadCache {
+            fill: 0,
+            bins: 0,
+            seq: 0,
+            stage: Stage::Unborn,
+            tid: 0,
+            counts: [0; BINS],
+            entries: [0; BINS],
+            home: 0,
+            arena: None,
+        }
+    }
+
+    /// Kernel id of the thread, or 0 before its first call into the heap.
+    #[must_use]
+    pub const fn thread_id(&self) -> u32 {
+        self.tid
+    }
+
+    /// Remembers the thread's kernel id. A forked child has another one than its parent.
+    pub(super) fn set_thread_id(&mut self, tid: u32) {
+        self.tid = tid;
+    }
+
+    /// The user address of the chunk that stands for the cache's bookkeeping in the heap, once there is one. A leak
+    /// scan treats it as reachable.
+    #[must_use]
+    pub const fn bookkeeping(&self) -> Option<Addr> {
+        if self.home == 0 { None } else { Some(Addr(self.home)) }
+    }
+
+    /// Opens the bins for chunks up to `chunk_max` bytes, `fill` of each size.
+    pub(super) fn open(&mut self, home: u64, chunk_max: u64, fill: u64) {
+        self.home = home;
+        self.stage = Stage::Live;
+        self.fill = fill as u16;
+        self.bins = bin_of(chunk_max).wrapping_add(1).min(BINS) as u16;
+    }
+
+    /// Closes the bins: nothing enters any more. What is in them stays until [`ThreadCache::pop`] took it.
+    pub(super) fn close(&mut self) {
+        self.stage = Stage::ShutDown;
+        self.fill = 0;
+        self.bins = 0;
+    }
+
+    /// Number of bins, used or not.
+    pub(super) const fn bin_count() -> usize {
+        BINS
+    }
+
+    /// Whether a chunk of `size` bytes may enter.
+    #[inline(always)]
+    pub(super) fn has_room(&self, size: u64) -> bool {
+        let bin = bin_of(size);
+        bin < self.bins as usize && bin < BINS && self.counts[bin] < self.fill
+    }
+
+    /// Puts the block of a chunk in. The caller checked [`ThreadCache::has_room`].
+    #[inline(always)]
+    pub(super) fn push<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) {
+        let bin = bin_of(size);
+        if bin < BINS {
+            words.set_fd(chunk, self.entries[bin]);
+            words.set_bk(chunk, KEY);
+            self.entries[bin] = chunk;
+            self.counts[bin] += 1;
+        }
+    }
+
+    /// Takes the chunk that entered the bin of `size` last.
+    #[inline(always)]
+    pub(super) fn pop<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
+        self.pop_bin(words, bin_of(size))
+    }
+
+    /// As [`ThreadCache::pop`], by number of bin.
+    #[inline(always)]
+    pub(super) fn pop_bin<M: Memory>(&mut self, words: Words<'_, M>, bin: usize) -> Option<u64> {
+        let chunk = *self.entries.get(bin)?;
+        if chunk == 0 {
+            return None;
+        }
+        self.entries[bin] = words.fd(chunk);
+        words.set_bk(chunk, 0);
+        self.counts[bin] -= 1;
+        Some(chunk)
+    }
+
+    /// Takes the chunk of `size` that entered last among those whose block is a multiple of `align`.
+    pub(super) fn pop_aligned<M: Memory>(&mut self, words: Words<'_, M>, size: u64, align: u64) -> Option<u64> {
+        let bin = bin_of(size);
+        let mut chunk = *self.entries.get(bin)?;
+        let mut before = 0;
+        while chunk != 0 && !(chunk + HEADER).is_multiple_of(align) {
+            before = chunk;
+            chunk = words.fd(chunk);
+        }
+        if chunk == 0 || before == 0 {
+            return if chunk == 0 { None } else { self.pop_bin(words, bin) };
+        }
+        words.set_fd(before, words.fd(chunk));
+        words.set_bk(chunk, 0);
+        self.counts[bin] -= 1;
+        Some(chunk)
+    }
+
+    /// Whether the chunk is in its bin: the slow half of finding a double free.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> bool {
+        let Some(&head) = self.entries.get(bin_of(size)) else { return false };
+        let mut entry = head;
+        for _ in 0..self.counts[bin_of(size)] {
+            if entry == chunk {
+                return true;
+            }
+            if entry == 0 {
+                return false;
+            }
+            entry = words.fd(entry);
+        }
+        false
+    }
+
+    /// Chunks and bytes in the bins.
+    pub(super) fn contents(&self) -> (u32, u64) {
+        self.counts.iter().enumerate().fold((0, 0), |(chunks, bytes), (bin, &count)| {
+            (chunks + u32::from(count), bytes + u64::from(count) * (bin as u64 + 2) * 16)
+        })
+    }
+}
+
+impl Default for ThreadCache {
+    fn default() -> ThreadCache {
+        ThreadCache::new()
+    }
+}

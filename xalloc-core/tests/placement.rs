@@ -1,0 +1,228 @@
+//! The heap places chunks as the running libc does: random traces, operation by operation.
+//!
+//! Every trace runs twice, on the real libc by `tests/programs/xreplay.c` and on the simulated heap, and after each
+//! operation the block's place, its usable size, the break and the sub-heap's size must be equal. A difference is
+//! shrunk to the smallest trace that shows it. `XALLOC_PLACEMENT_TRACES=1000` makes a long campaign of every test.
+
+#[path = "placement/generate.rs"]
+mod generate;
+#[path = "placement/oracle.rs"]
+mod oracle;
+#[path = "placement/shrink.rs"]
+mod shrink;
+#[path = "placement/simulate.rs"]
+mod simulate;
+#[path = "placement/trace.rs"]
+mod trace;
+
+use std::path::Path;
+
+use generate::{Plan, generate};
+use simulate::simulate;
+use trace::{Kind, Op, Outcome};
+use xalloc_core::heap::{AlignedRests, BreakFallback, CacheBirth, Policy, ReallocSlack, Tunables};
+
+/// Traces that a campaign runs.
+fn traces(usual: u64) -> u64 {
+    std::env::var("XALLOC_PLACEMENT_TRACES").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+}
+
+fn first_difference(left: &[Outcome], right: &[Outcome]) -> Option<usize> {
+    left.iter().zip(right).position(|(left, right)| left != right)
+}
+
+/// Compares one trace, under `list` as `GLIBC_TUNABLES`; shrinks and reports a difference.
+fn compare(name: &str, policy: &Policy, list: &str, ops: Vec<Op>) {
+    let mut tunables = Tunables::NONE;
+    tunables.apply_glibc_tunables(list.as_bytes());
+    let ours = |ops: &[Op]| simulate(policy, &tunables, ops);
+    let real = |ops: &[Op]| oracle::run(ops, list).expect("the caller asked whether it can run");
+    let differs = |ops: &[Op]| first_difference(&real(ops), &ours(ops));
+    if differs(&ops).is_none() {
+        return;
+    }
+    let least = shrink::shrink(ops, 3000, differs);
+    let (real, ours) = (real(&least), ours(&least));
+    for (at, op) in least.iter().enumerate() {
+        println!("{at:4} {op:?}");
+        println!("       libc {:x?}", real[at]);
+        if real[at] != ours[at] {
+            println!("       ours {:x?}", ours[at]);
+        }
+    }
+    panic!("{name} {list}: the smallest trace that differs has {} operations", least.len());
+}
+
+/// The running libc's profile, if it can be asked; prints why not.
+fn oracle_policy() -> Option<Policy> {
+    let policy = oracle::policy().and_then(|policy| oracle::available().map(|()| policy));
+    policy.inspect_err(|why| println!("skipped: {why}")).ok()
+}
+
+/// Runs `usual` traces of a plan against the running libc, each under the tunables that `list` makes of its seed.
+fn campaign(name: &str, first_seed: u64, usual: u64, plan: Plan, list: impl Fn(u64) -> String) {
+    let Some(policy) = oracle_policy() else { return };
+    let mut equal_ops = 0;
+    let count = traces(usual);
+    for seed in first_seed..first_seed + count {
+        let ops = generate(seed, plan);
+        equal_ops += ops.len();
+        compare(&format!("{name}, seed {seed}"), &policy, &list(seed), ops);
+    }
+    println!("{name}: {count} traces, {equal_ops} operations, all equal");
+}
+
+/// No tunables.
+fn untuned(_: u64) -> String {
+    String::new()
+}
+
+const SINGLE: Plan = Plan { ops: 8_000, threads: 0, raise_mmap_threshold: false, disturb_break: false };
+
+#[test]
+fn a_single_thread_gets_every_chunk_where_libc_places_it() {
+    campaign("single thread", 1, 40, SINGLE, untuned);
+}
+
+#[test]
+fn a_break_that_others_move_or_block_leads_to_the_same_chunks() {
+    campaign("disturbed break", 10_000, 15, Plan { disturb_break: true, ..SINGLE }, untuned);
+}
+
+#[test]
+fn threads_in_lock_step_get_every_chunk_where_libc_places_it() {
+    campaign("threads", 20_000, 15, Plan { ops: 4_000, threads: 6, ..SINGLE }, untuned);
+}
+
+#[test]
+fn more_threads_than_arenas_share_them_as_in_libc() {
+    campaign("arena limit", 30_000, 8, Plan { ops: 4_000, threads: 40, ..SINGLE }, untuned);
+}
+
+#[test]
+fn arenas_of_several_sub_heaps_grow_and_shrink_as_in_libc() {
+    campaign("sub-heaps", 40_000, 8, Plan { ops: 3_000, threads: 3, raise_mmap_threshold: true, ..SINGLE }, untuned);
+}
+
+/// Two of the tunables, with values around the ones that matter.
+fn tuned(seed: u64) -> String {
+    let mut rng = generate::Rng::new(seed ^ 0x7a11);
+    let mut list = Vec::new();
+    for _ in 0..2 {
+        let (name, value) = match rng.below(9) {
+            0 => ("tcache_count", rng.below(20)),
+            1 => ("tcache_max", rng.below(1100)),
+            2 => ("tcache_unsorted_limit", rng.below(10)),
+            3 => ("mxfast", rng.below(170)),
+            4 => ("top_pad", rng.below(1 << 18)),
+            5 => ("trim_threshold", rng.below(1 << 19)),
+            6 => ("mmap_threshold", rng.below(1 << 21)),
+            7 => ("mmap_max", rng.below(10)),
+            _ => ("arena_max", rng.below(4)),
+        };
+        list.push(format!("glibc.malloc.{name}={value}"));
+    }
+    list.join(":")
+}
+
+#[test]
+fn tunables_move_chunks_as_they_do_in_libc() {
+    campaign("tunables", 50_000, 30, Plan { ops: 4_000, threads: 3, ..SINGLE }, tuned);
+}
+
+/// Operations on which a rule, changed by one step, must show.
+const MUTATION_SEEDS: std::ops::Range<u64> = 0..24;
+
+/// Whether rules that differ from libc's lead to another result on at least one trace.
+fn is_noticed(policy: &Policy, tunables: &Tunables, runs: &[(Vec<Op>, Vec<Outcome>)]) -> bool {
+    runs.iter().any(|(ops, real)| first_difference(real, &simulate(policy, tunables, ops)).is_some())
+}
+
+/// Random programs hardly ever do this.
+fn raise_the_mmap_threshold_beyond_32_mib() -> Vec<Op> {
+    let tuned = Op { kind: Kind::Mallopt, thread: 0, slot: 0, size: -3_i64 as u64, align: 40 << 20 };
+    vec![tuned, Op { kind: Kind::Malloc, thread: 0, slot: 1, size: 35 << 20, align: 0 }]
+}
+
+#[test]
+fn a_rule_that_is_changed_is_noticed() {
+    let Some(policy) = oracle_policy().filter(|&policy| policy == Policy::GLIBC_2_36) else { return };
+    let plan = Plan { ops: 3_000, threads: 2, ..SINGLE };
+    let disturbed = Plan { ops: 3_000, disturb_break: true, ..SINGLE };
+    let random = MUTATION_SEEDS.map(|seed| generate(seed, if seed % 4 == 0 { disturbed } else { plan }));
+    let runs: Vec<_> = random
+        .chain([raise_the_mmap_threshold_beyond_32_mib()])
+        .map(|ops| {
+            let real = oracle::run(&ops, "").expect("it is available");
+            (ops, real)
+        })
+        .collect();
+    assert!(!is_noticed(&policy, &Tunables::NONE, &runs), "the unchanged rules are libc's");
+    let policies = [
+        ("tcache", Policy { tcache: false, ..policy }),
+        ("tcache_struct_bytes", Policy { tcache_struct_bytes: 576, ..policy }),
+        ("tcache_count", Policy { tcache_count: 6, ..policy }),
+        ("tcache_chunk_max_bytes", Policy { tcache_chunk_max_bytes: 1024, ..policy }),
+        ("tcache_birth", Policy { tcache_birth: CacheBirth::CacheableAllocation, ..policy }),
+        ("calloc_uses_tcache", Policy { calloc_uses_tcache: true, ..policy }),
+        ("small_free_skips_unsorted", Policy { small_free_skips_unsorted: true, ..policy }),
+        ("fastbins", Policy { fastbins: false, ..policy }),
+        ("memalign_scans_tcache", Policy { memalign_scans_tcache: true, ..policy }),
+        ("memalign_rests", Policy { memalign_rests: AlignedRests::Merged, ..policy }),
+        ("realloc_slack", Policy { realloc_slack: ReallocSlack::KeepToTrimThreshold, ..policy }),
+        // The rule of 2.38 keeps only what could not be split anyway: it cannot be told from that of 2.36.
+        ("inner_free_uses_tcache", Policy { inner_free_uses_tcache: false, ..policy }),
+        ("heap_header_bytes", Policy { heap_header_bytes: 32, ..policy }),
+        ("break_fallback", Policy { break_fallback: BreakFallback::AtLeast, ..policy }),
+        ("mmap_threshold_is_limited", Policy { mmap_threshold_is_limited: true, ..policy }),
+        ("mapped_extra_bytes", Policy { mapped_extra_bytes: 16, ..policy }),
+    ];
+    for (rule, changed) in policies {
+        assert!(is_noticed(&changed, &Tunables::NONE, &runs), "{rule} was changed and nobody noticed");
+    }
+    let none = Tunables::NONE;
+    let tunables = [
+        ("top_pad", Tunables { top_pad_bytes: Some(0), ..none }),
+        ("trim_threshold", Tunables { trim_threshold_bytes: Some(131_072), ..none }),
+        ("mmap_threshold", Tunables { mmap_threshold_bytes: Some(131_072), ..none }),
+        ("mmap_max", Tunables { mmap_max: Some(1), ..none }),
+        ("mxfast", Tunables { mxfast_bytes: Some(104), ..none }),
+        ("tcache_unsorted_limit", Tunables { tcache_unsorted_limit: Some(2), ..none }),
+        ("arena_max", Tunables { arena_max: Some(1), ..none }),
+    ];
+    for (tunable, changed) in tunables {
+        assert!(is_noticed(&policy, &changed, &runs), "{tunable} was changed and nobody noticed");
+    }
+}
+
+/// The committed traces with the results of the real glibc 2.36, for machines where another libc runs. Written anew by
+/// `XALLOC_PLACEMENT_WRITE_GOLDEN=1` on a machine with that libc.
+const GOLDEN: [(&str, u64, Plan); 4] = [
+    ("single", 7, Plan { ops: 1_500, ..SINGLE }),
+    ("single-large", 17, Plan { ops: 1_500, ..SINGLE }),
+    ("disturbed-break", 10_004, Plan { ops: 1_000, disturb_break: true, ..SINGLE }),
+    ("threads", 20_002, Plan { ops: 1_500, threads: 5, ..SINGLE }),
+];
+
+#[test]
+fn the_golden_traces_lead_to_the_chunks_of_glibc_2_36() {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/placement");
+    let write = std::env::var_os("XALLOC_PLACEMENT_WRITE_GOLDEN").is_some();
+    for (name, seed, plan) in GOLDEN {
+        let (trace_file, result_file) =
+            (directory.join(format!("{name}.trace")), directory.join(format!("{name}.result")));
+        if write {
+            let ops = generate(seed, plan);
+            let real = oracle::run(&ops, "").expect("it is available");
+            std::fs::write(&trace_file, trace::encode(&ops)).expect("the directory exists");
+            std::fs::write(&result_file, trace::encode_outcomes(&real)).expect("the directory exists");
+        }
+        let ops = trace::decode(&std::fs::read(trace_file).expect("the trace is committed"));
+        let real = trace::decode_outcomes(&std::fs::read(result_file).expect("the result is committed"));
+        let ours = simulate(&Policy::GLIBC_2_36, &Tunables::NONE, &ops);
+        assert_eq!((ops.len(), real.len()), (plan.ops, plan.ops), "{name} is whole");
+        if let Some(at) = first_difference(&real, &ours) {
+            panic!("{name}, operation {at} {:?}:\n  glibc {:x?}\n  ours  {:x?}", ops[at], real[at], ours[at]);
+        }
+    }
+}

@@ -1,0 +1,248 @@
+//! Who serves the memory: the core's heap, or the allocator that the program would have without us.
+//!
+//! The choice is made once per program image, at the first call. The core's heap is the default, for it can say what it
+//! does. `auto` keeps an allocator that the program brought itself: measuring a program that is tuned for another
+//! malloc under this one would say nothing about it.
+//!
+//! # Where the choice does not hold
+//! Calls that find no thread state (the library, or the thread, is being set up) or a busy one (a signal handler inside
+//! a hook) are served without touching a cache or an arena: [`bare`] and [`nested`].
+//!
+//! # Safety
+//! - A pointer that the program hands back is one of the blocks it was given by this room, or by the next allocator
+//!   before; that is the program's obligation by the contract of C `free` and `realloc`.
+//! - Blocks of the [`bootstrap`] arena are recognised by their address, and never given to another allocator.
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use xalloc_core::heap::{AllocError, Heap, HeapFault, Live, NoSink, Policy, Reallocated, Sink, ThreadCache};
+use xalloc_core::session::allocator;
+use xalloc_core::units::{Addr, ArenaId};
+use xalloc_core::wire::Call;
+
+use crate::config::config;
+use crate::host;
+use crate::segment::Segment;
+use crate::stacks;
+use crate::thread::{Own, Thread};
+
+mod bare;
+pub(crate) mod bootstrap;
+mod nested;
+pub(crate) mod next;
+
+pub(crate) use bare::{allocate as allocate_bare, free as free_bare, reallocate as reallocate_bare};
+pub(crate) use nested::{allocate as allocate_nested, free as free_nested, reallocate as reallocate_nested};
+
+/// The core's heap. It takes no memory before its first allocation.
+pub(crate) static HEAP: Heap<Live> = Heap::new(Live::new());
+
+static IS_CORE: AtomicBool = AtomicBool::new(false);
+
+/// Whether the core's heap serves the program.
+#[inline(always)]
+pub(crate) fn is_core() -> bool {
+    // Relaxed: written while booting, before the phase that callers have read.
+    IS_CORE.load(Ordering::Relaxed)
+}
+
+/// What the program asks for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Request {
+    /// By which function.
+    pub(crate) call: Call,
+    /// Number of elements: 1 but for `calloc`.
+    pub(crate) count: u64,
+    /// Bytes of one.
+    pub(crate) size: u64,
+    /// Alignment, where the function has one; else 0.
+    pub(crate) align: u64,
+}
+
+impl Request {
+    /// `malloc(bytes)` or a function like it.
+    pub(crate) const fn plain(call: Call, bytes: usize) -> Request {
+        Request { call, count: 1, size: bytes as u64, align: 0 }
+    }
+
+    /// A function with an alignment.
+    pub(crate) const fn aligned(call: Call, align: usize, bytes: usize) -> Request {
+        Request { call, count: 1, size: bytes as u64, align: align as u64 }
+    }
+
+    /// The bytes asked for, or the largest number if that is too many.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.count.saturating_mul(self.size)
+    }
+}
+
+/// A block as the program gets it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Block {
+    pub(crate) addr: Addr,
+    pub(crate) usable_bytes: u64,
+    pub(crate) arena: ArenaId,
+    pub(crate) arena_seq: u16,
+}
+
+impl Block {
+    /// The block as a C pointer.
+    pub(crate) fn as_ptr(&self) -> *mut c_void {
+        core::ptr::with_exposed_provenance_mut(self.addr.0 as usize)
+    }
+}
+
+impl From<xalloc_core::heap::Allocation> for Block {
+    fn from(made: xalloc_core::heap::Allocation) -> Block {
+        Block { addr: made.addr, usable_bytes: made.usable_bytes, arena: made.arena, arena_seq: made.arena_seq }
+    }
+}
+
+/// How a `realloc` ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Outcome {
+    /// The block, where it is now.
+    Block(Block),
+    /// The size was 0: the block is gone.
+    Freed,
+    /// There is no memory; the block is as it was.
+    Failed,
+}
+
+/// Chooses. Called once, while the program image boots.
+pub(crate) fn choose(wanted: u32) {
+    let keeps_own = wanted == allocator::AUTO && next::is_not_libc();
+    if wanted == allocator::SYSTEM || keeps_own {
+        return next::resolve();
+    }
+    let version = host::libc_version().to_str().unwrap_or_default();
+    HEAP.configure(&Policy::for_libc(version).unwrap_or_default(), &config().tunables);
+    IS_CORE.store(true, Ordering::Relaxed);
+}
+
+/// Allocates.
+#[inline(always)]
+pub(crate) fn allocate<S: Sink>(request: &Request, cache: &mut ThreadCache, sink: &mut S) -> Result<Block, AllocError> {
+    if !is_core() {
+        return next::allocate(request);
+    }
+    let Request { call, count, size, align } = *request;
+    let plain = |made: Option<_>| made.ok_or(AllocError::NoMemory);
+    let made = match call {
+        Call::Malloc | Call::Realloc | Call::Reallocarray | Call::GlobalAlloc => plain(HEAP.malloc(cache, sink, size)),
+        Call::Calloc => plain(HEAP.calloc(cache, sink, count, size)),
+        Call::Memalign => HEAP.memalign(cache, sink, align, size),
+        Call::AlignedAlloc => HEAP.aligned_alloc(cache, sink, align, size),
+        Call::PosixMemalign => HEAP.posix_memalign(cache, sink, align, size),
+        Call::Valloc => HEAP.valloc(cache, sink, size),
+        Call::Pvalloc => HEAP.pvalloc(cache, sink, size),
+        Call::Free | Call::FreeSized | Call::FreeAlignedSized => Err(AllocError::NoMemory),
+    };
+    made.map(Block::from)
+}
+
+/// Frees `addr`, which is not null.
+///
+/// # Safety
+/// - The program handed it back (module, "Safety").
+#[inline(always)]
+pub(crate) unsafe fn free<S: Sink>(cache: &mut ThreadCache, sink: &mut S, addr: Addr) {
+    if bootstrap::holds(addr) {
+        return;
+    }
+    if !is_core() {
+        // SAFETY: by the contract.
+        return unsafe { next::free(addr) };
+    }
+    // SAFETY: by the contract.
+    if let Err(fault) = unsafe { HEAP.free(cache, sink, addr) } {
+        die(fault);
+    }
+}
+
+/// Changes the size of the block `addr`, which is not null.
+///
+/// # Safety
+/// - The program handed it back (module, "Safety").
+#[inline(always)]
+pub(crate) unsafe fn reallocate<S: Sink>(
+    cache: &mut ThreadCache,
+    sink: &mut S,
+    addr: Addr,
+    call: Call,
+    bytes: u64,
+) -> Outcome {
+    if bootstrap::holds(addr) {
+        let request = Request { call, count: 1, size: bytes, align: 0 };
+        // SAFETY: the block is of the arena, whose sizes are known, and the new one is at least as large as is copied.
+        return unsafe { bootstrap::leave(addr, bytes, || allocate(&request, cache, sink).ok()) };
+    }
+    if !is_core() {
+        // SAFETY: by the contract.
+        return unsafe { next::reallocate(addr, bytes) };
+    }
+    // SAFETY: by the contract.
+    match unsafe { HEAP.realloc(cache, sink, addr, bytes) } {
+        Ok(Reallocated::InPlace(made) | Reallocated::Moved(made)) => Outcome::Block(made.into()),
+        Ok(Reallocated::Freed) => Outcome::Freed,
+        Ok(Reallocated::Failed) => Outcome::Failed,
+        Err(fault) => die(fault),
+    }
+}
+
+/// Bytes of the block `addr`, not null, that the program may use.
+///
+/// # Safety
+/// - The block is live.
+pub(crate) unsafe fn usable_bytes(addr: Addr) -> u64 {
+    if bootstrap::holds(addr) {
+        // SAFETY: a block of the arena.
+        return unsafe { bootstrap::usable_bytes(addr) };
+    }
+    if is_core() {
+        // SAFETY: by the contract.
+        unsafe { HEAP.usable_size(addr) }
+    } else {
+        // SAFETY: by the contract.
+        unsafe { next::usable_bytes(addr) }
+    }
+}
+
+/// Frees what nested calls left. Their frees are recorded already.
+#[cold]
+pub(crate) fn free_deferred(cache: &mut ThreadCache, thread: &Thread) {
+    while let Some(block) = thread.take_deferred() {
+        // SAFETY: the program handed the block to a nested `free`.
+        unsafe { free(cache, &mut NoSink, Addr(block as u64)) };
+    }
+}
+
+/// Gives a thread's cache back; its steps go to the thread's stream.
+pub(crate) fn thread_exit(own: &mut Own, segment: Option<&'static Segment>) {
+    if !is_core() {
+        return;
+    }
+    match segment {
+        Some(segment) => {
+            let Own { cache, stream, .. } = own;
+            HEAP.thread_exit(cache, &mut stacks::Unattributed::new(segment, stream));
+        }
+        None => HEAP.thread_exit(&mut own.cache, &mut NoSink),
+    }
+}
+
+/// Puts the heap in order after a fork, in the child.
+pub(crate) fn forked(cache: &mut ThreadCache) {
+    if is_core() {
+        HEAP.fork_child(cache);
+    }
+}
+
+/// Ends the program as libc does when it finds its heap broken.
+#[cold]
+#[inline(never)]
+fn die(fault: HeapFault) -> ! {
+    host::abort_with(fault.message())
+}

@@ -1,0 +1,167 @@
+//! The C symbols: all that the program sees. `exports.txt` lists them, and a test compares.
+//!
+//! What is not here is not interposed, each for a reason:
+//! - `exit`: the exit handler of [`crate::process`] hears of it, and of a return from `main`, with the status; that also
+//!   makes a wrapper of `__libc_start_main` needless.
+//! - `fork`, `vfork`, `clone`: [`crate::lifecycle`] notices a child whichever way it was made.
+//! - `dlopen`, `dlmopen`: a module is noticed when it first appears on a stack.
+//! - `system`, `popen`: they start programs with the environment of this one.
+//!
+//! # Safety
+//! - Each function has the C type and keeps the contract of the libc function of its name, and its obligations are
+//!   those of that function's caller.
+#![allow(unsafe_code)]
+
+use core::ffi::{c_char, c_int, c_void};
+
+use crate::arch::{detours, listed, stubs};
+use crate::exec::{self, Strings};
+use crate::hooks::{alloc, free, mapping, query, realloc};
+use crate::process;
+
+stubs! {
+    /// C `malloc`.
+    malloc(1) => alloc::on_malloc;
+    /// C `calloc`.
+    calloc(2) => alloc::on_calloc;
+    /// C `realloc`.
+    realloc(2) => realloc::on_realloc;
+    /// BSD `reallocarray`.
+    reallocarray(3) => realloc::on_reallocarray;
+    /// C `free`.
+    free(1) => free::on_free;
+    /// SunOS `cfree`.
+    cfree(1) => free::on_free;
+    /// C23 `free_sized`.
+    free_sized(2) => free::on_free_sized;
+    /// C23 `free_aligned_sized`.
+    free_aligned_sized(3) => free::on_free_aligned_sized;
+    /// SunOS `memalign`.
+    memalign(2) => alloc::on_memalign;
+    /// C11 `aligned_alloc`.
+    aligned_alloc(2) => alloc::on_aligned_alloc;
+    /// POSIX `posix_memalign`.
+    posix_memalign(3) => alloc::on_posix_memalign;
+    /// BSD `valloc`.
+    valloc(1) => alloc::on_valloc;
+    /// GNU `pvalloc`.
+    pvalloc(1) => alloc::on_pvalloc;
+    /// GNU `malloc_trim`.
+    malloc_trim(1) => query::on_malloc_trim;
+    /// SVID `mallopt`.
+    mallopt(2) => query::on_mallopt;
+    /// libc's other name for `malloc`.
+    __libc_malloc(1) => alloc::on_malloc;
+    /// libc's other name for `calloc`.
+    __libc_calloc(2) => alloc::on_calloc;
+    /// libc's other name for `realloc`.
+    __libc_realloc(2) => realloc::on_realloc;
+    /// libc's other name for `reallocarray`.
+    __libc_reallocarray(3) => realloc::on_reallocarray;
+    /// libc's other name for `free`.
+    __libc_free(1) => free::on_free;
+    /// libc's other name for `memalign`.
+    __libc_memalign(2) => alloc::on_memalign;
+    /// libc's other name for `valloc`.
+    __libc_valloc(1) => alloc::on_valloc;
+    /// libc's other name for `pvalloc`.
+    __libc_pvalloc(1) => alloc::on_pvalloc;
+    /// libc's other name for `mallopt`.
+    __libc_mallopt(2) => query::on_mallopt;
+    /// POSIX `mmap`.
+    mmap(6) => mapping::on_mmap;
+    /// The same with the large offset that is the only one here.
+    mmap64(6) => mapping::on_mmap;
+    /// POSIX `munmap`.
+    munmap(2) => mapping::on_munmap;
+    /// Linux `mremap`.
+    mremap(6) => mapping::on_mremap;
+    /// BSD `madvise`.
+    madvise(3) => mapping::on_madvise;
+    /// POSIX `mlock`.
+    mlock(2) => mapping::on_mlock;
+    /// POSIX `munlock`.
+    munlock(2) => mapping::on_munlock;
+    /// BSD `brk`.
+    brk(1) => mapping::on_brk;
+    /// BSD `sbrk`.
+    sbrk(1) => mapping::on_sbrk;
+}
+
+detours! {
+    /// POSIX `pthread_create`.
+    pthread_create => process::before_pthread_create;
+    /// C11 `quick_exit`.
+    quick_exit => process::before_quick_exit;
+}
+
+listed! {
+    /// POSIX `execl`.
+    execl => exec::on_execl;
+    /// POSIX `execlp`.
+    execlp => exec::on_execlp;
+    /// POSIX `execle`.
+    execle => exec::on_execle;
+}
+
+/// Defines C symbols as Rust functions of one line.
+macro_rules! functions {
+    ($($(#[$meta:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $body:expr;)*) => {
+        $(
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// - By the bullet of the module.
+        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
+        pub unsafe extern "C" fn $name($($argument: $type),*) -> $result {
+            // SAFETY: by the bullet of the module.
+            #[allow(unused_unsafe, reason = "some bodies are safe")]
+            unsafe { $body }
+        }
+        )*
+    };
+}
+
+functions! {
+    /// GNU `malloc_usable_size`.
+    malloc_usable_size(block: *mut c_void) -> usize => query::usable_size(block);
+    /// SVID `mallinfo`.
+    mallinfo() -> libc::mallinfo => query::mallinfo();
+    /// libc's other name for `mallinfo`.
+    __libc_mallinfo() -> libc::mallinfo => query::mallinfo();
+    /// GNU `mallinfo2`.
+    mallinfo2() -> libc::mallinfo2 => query::mallinfo2();
+    /// GNU `malloc_info`.
+    malloc_info(options: c_int, to: *mut libc::FILE) -> c_int => query::info(options, to);
+    /// GNU `malloc_stats`.
+    malloc_stats() -> () => query::stats();
+    /// POSIX `dlclose`.
+    dlclose(handle: *mut c_void) -> c_int => process::close_library(handle);
+    /// POSIX `_exit`.
+    _exit(status: c_int) -> ! => process::exit_at_once(status);
+    /// C99 `_Exit`.
+    _Exit(status: c_int) -> ! => process::exit_at_once(status);
+    /// POSIX `execve`.
+    execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int => exec::execve(path, argv, envp);
+    /// POSIX `execv`.
+    execv(path: *const c_char, argv: Strings) -> c_int => exec::execv(path, argv);
+    /// POSIX `execvp`.
+    execvp(file: *const c_char, argv: Strings) -> c_int => exec::execvp(file, argv);
+    /// GNU `execvpe`.
+    execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int => exec::execvpe(file, argv, envp);
+    /// POSIX `fexecve`.
+    fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int => exec::fexecve(fd, argv, envp);
+    /// Linux `execveat`.
+    execveat(fd: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int
+        => exec::execveat(fd, path, argv, envp, flags);
+    /// POSIX `posix_spawn`.
+    posix_spawn(
+        pid: *mut libc::pid_t, path: *const c_char, actions: *const c_void, attributes: *const c_void,
+        argv: Strings, envp: Strings
+    ) -> c_int => exec::posix_spawn((pid, path, actions, attributes, argv, envp));
+    /// POSIX `posix_spawnp`.
+    posix_spawnp(
+        pid: *mut libc::pid_t, file: *const c_char, actions: *const c_void, attributes: *const c_void,
+        argv: Strings, envp: Strings
+    ) -> c_int => exec::posix_spawnp((pid, file, actions, attributes, argv, envp));
+}

@@ -1,0 +1,132 @@
+//! The re-entrancy guard, and the token that proves it was passed.
+//!
+//! A hook may be entered while its thread is in a hook already: by a signal handler that allocates, or by libc when one
+//! of our own calls into it does. The inner call must not touch what the outer one is changing. So each thread has a
+//! flag; [`enter`] sets it and mints an [`Inside`], and everything that touches the thread's cache, ring or capture
+//! state takes that token.
+//!
+//! What an inner call did is noted in a small buffer of the thread ([`crate::thread::Spare`]); the outer call pushes it
+//! when it gets there.
+//!
+//! # Safety
+//! - An [`Inside`] exists at most once per thread: it is made only by the call that finds the flag clear, and clears it
+//!   when it ends. It never leaves its thread, for it holds a raw pointer.
+#![allow(unsafe_code)]
+
+use core::ffi::c_int;
+use core::marker::PhantomData;
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use crate::backend;
+use crate::host;
+use crate::lifecycle::{self, Phase};
+use crate::segment::{self, Segment};
+use crate::thread::{self, Own, Thread};
+
+/// How a hook finds its thread.
+pub(crate) enum Access {
+    /// The usual case: the thread's state is the caller's.
+    Inside(Inside<'static>),
+    /// A hook of this thread is being interrupted.
+    Nested(&'static Thread),
+    /// There is no state: the library or the thread is being set up, or none is needed.
+    Bare,
+}
+
+/// Proof that the calling thread is in a hook, once.
+pub(crate) struct Inside<'t> {
+    thread: &'t Thread,
+    recording: Option<&'static Segment>,
+    errno: c_int,
+    stays_in_its_thread: PhantomData<*mut ()>,
+}
+
+/// Passes the guard.
+#[inline(always)]
+pub(crate) fn enter() -> Access {
+    let mut phase = lifecycle::phase();
+    if phase != Phase::Live {
+        if phase != Phase::Off {
+            if !lifecycle::make_ready() {
+                return Access::Bare;
+            }
+            phase = lifecycle::phase();
+        }
+        if phase == Phase::Off && !backend::is_core() {
+            return Access::Bare;
+        }
+    }
+    let Some(thread) = thread::current() else { return Access::Bare };
+    if thread.inside.load(Ordering::Relaxed) {
+        return Access::Nested(thread);
+    }
+    thread.inside.store(true, Ordering::Relaxed);
+    // A handler on this thread sees the flag before anything that it guards is touched.
+    compiler_fence(Ordering::SeqCst);
+    let recording = if phase == Phase::Live { segment::current() } else { None };
+    let mut inside = Inside { thread, recording, errno: host::errno(), stays_in_its_thread: PhantomData };
+    if let Some(segment) = recording
+        && inside.own().stream.wants_ring()
+    {
+        inside.own().stream.claim(segment);
+    }
+    Access::Inside(inside)
+}
+
+impl Inside<'_> {
+    /// The thread's state.
+    #[inline(always)]
+    pub(crate) fn own(&mut self) -> &mut Own {
+        // SAFETY: by the bullet of the module this token is the only one of its thread, and it is borrowed mutably.
+        unsafe { &mut *self.thread.own.get() }
+    }
+
+    /// The segment, if events are recorded.
+    #[inline(always)]
+    pub(crate) fn recording(&self) -> Option<&'static Segment> {
+        self.recording
+    }
+
+    /// What errno will be when the hook returns; what it was when it began, unless this is called.
+    pub(crate) fn set_errno(&mut self, errno: c_int) {
+        self.errno = errno;
+    }
+
+    /// Pushes what nested calls noted.
+    #[inline(always)]
+    pub(crate) fn flush_spare(&mut self) {
+        if self.thread.spare.is_empty() {
+            return;
+        }
+        if let Some(segment) = self.recording {
+            let thread = self.thread;
+            thread.spare.flush(segment, &mut self.own().stream);
+        }
+    }
+}
+
+impl Drop for Inside<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        loop {
+            self.flush_spare();
+            if self.thread.has_deferred() {
+                let thread = self.thread;
+                backend::free_deferred(&mut self.own().cache, thread);
+            }
+            compiler_fence(Ordering::SeqCst);
+            self.thread.inside.store(false, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            // What a handler noted just before the flag was cleared must not wait for the thread's next call.
+            if self.thread.spare.is_empty() && !self.thread.has_deferred() {
+                break;
+            }
+            self.thread.inside.store(true, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            if self.recording.is_none() {
+                self.thread.spare.forget();
+            }
+        }
+        host::set_errno(self.errno);
+    }
+}

@@ -1,0 +1,174 @@
+//! `malloc`, `calloc` and the aligned family.
+//!
+//! An allocation is stamped after it was made and before it is returned: whoever else can know the address learns it
+//! later. errno is the program's business: it changes only where null is returned.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::null_mut;
+
+use xalloc_core::heap::{AllocError, NoSink};
+use xalloc_core::units::{StackId, Stamp};
+use xalloc_core::wire::{Call, Event, Stamped};
+
+use crate::arch::Entry;
+use crate::backend::{self, Block, Request};
+use crate::guard::{self, Access, Inside};
+use crate::host;
+use crate::segment::{self, Segment};
+use crate::stacks::Steps;
+use crate::thread::{Own, Thread};
+
+/// Serves and records a request.
+#[inline(always)]
+fn allocate(request: &Request, entry: Entry) -> Result<Block, AllocError> {
+    match guard::enter() {
+        Access::Inside(mut inside) => {
+            let result = match inside.recording() {
+                Some(segment) => allocate_recorded(&mut inside, segment, request, entry),
+                None => backend::allocate(request, &mut inside.own().cache, &mut NoSink),
+            };
+            if let Err(error) = result {
+                inside.set_errno(errno_of(error));
+            }
+            result
+        }
+        Access::Nested(thread) => allocate_nested(thread, request),
+        Access::Bare => backend::allocate_bare(request),
+    }
+}
+
+#[inline(always)]
+fn allocate_recorded(
+    inside: &mut Inside<'_>,
+    segment: &'static Segment,
+    request: &Request,
+    entry: Entry,
+) -> Result<Block, AllocError> {
+    inside.flush_spare();
+    let Own { cache, stream, capture, .. } = inside.own();
+    let mut steps = Steps::new(segment, stream, capture, entry);
+    let result = backend::allocate(request, cache, &mut steps);
+    let stack = steps.stack();
+    stream.event(segment, segment.now(), stack, event_of(request, &result));
+    result
+}
+
+/// The event of a request that was served or refused.
+#[inline(always)]
+pub(super) fn event_of(request: &Request, result: &Result<Block, AllocError>) -> Event {
+    let size_bytes = request.bytes();
+    match result {
+        Ok(block) => made(block, size_bytes, request.call),
+        Err(_) => Event::AllocFailed { size_bytes, call: request.call },
+    }
+}
+
+/// The event of a block that was handed out.
+#[inline(always)]
+pub(super) fn made(block: &Block, size_bytes: u64, call: Call) -> Event {
+    let slack = block.usable_bytes.saturating_sub(size_bytes);
+    Event::Alloc {
+        addr: block.addr,
+        size_bytes,
+        slack_bytes: if slack > u16::MAX as u64 { u16::MAX } else { slack as u16 },
+        arena: block.arena,
+        arena_seq: block.arena_seq,
+        call,
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn allocate_nested(thread: &Thread, request: &Request) -> Result<Block, AllocError> {
+    let result = backend::allocate_nested(request);
+    note(thread, |_| event_of(request, &result));
+    if let Err(error) = result {
+        host::set_errno(errno_of(error));
+    }
+    result
+}
+
+/// Notes an event of a nested call, without a stack: the capture state is the interrupted hook's.
+pub(super) fn note(thread: &Thread, event: impl FnOnce(Stamp) -> Event) {
+    if let Some(segment) = segment::current() {
+        let stamp = segment.now();
+        thread.spare.note(Stamped { stamp, stack: StackId::NONE, event: event(stamp) }.encode());
+    }
+}
+
+pub(super) fn errno_of(error: AllocError) -> c_int {
+    match error {
+        AllocError::NoMemory => libc::ENOMEM,
+        AllocError::BadAlignment => libc::EINVAL,
+    }
+}
+
+#[inline(always)]
+fn pointer(result: Result<Block, AllocError>) -> *mut c_void {
+    match result {
+        Ok(block) => block.as_ptr(),
+        Err(_) => null_mut(),
+    }
+}
+
+/// C `malloc`.
+pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    pointer(allocate(&Request::plain(Call::Malloc, bytes), Entry { ip, sp, fp }))
+}
+
+/// C `calloc`.
+pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
+    pointer(allocate(&request, Entry { ip, sp, fp }))
+}
+
+/// `realloc(NULL, bytes)` and its kind.
+#[cold]
+#[inline(never)]
+pub(super) fn allocate_for_realloc(call: Call, bytes: usize, entry: Entry) -> *mut c_void {
+    pointer(allocate(&Request::plain(call, bytes), entry))
+}
+
+#[inline(never)]
+fn allocate_aligned(request: &Request, entry: Entry) -> Result<Block, AllocError> {
+    allocate(request, entry)
+}
+
+/// C `memalign`.
+pub(crate) extern "C" fn on_memalign(align: usize, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    pointer(allocate_aligned(&Request::aligned(Call::Memalign, align, bytes), Entry { ip, sp, fp }))
+}
+
+/// C `aligned_alloc`.
+pub(crate) extern "C" fn on_aligned_alloc(align: usize, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    pointer(allocate_aligned(&Request::aligned(Call::AlignedAlloc, align, bytes), Entry { ip, sp, fp }))
+}
+
+/// C `valloc`.
+pub(crate) extern "C" fn on_valloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    pointer(allocate_aligned(&Request::plain(Call::Valloc, bytes), Entry { ip, sp, fp }))
+}
+
+/// C `pvalloc`.
+pub(crate) extern "C" fn on_pvalloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    pointer(allocate_aligned(&Request::plain(Call::Pvalloc, bytes), Entry { ip, sp, fp }))
+}
+
+/// C `posix_memalign`: the error is the result, and errno stays as it was.
+pub(crate) extern "C" fn on_posix_memalign(
+    place: &mut *mut c_void,
+    align: usize,
+    bytes: usize,
+    ip: usize,
+    sp: usize,
+    fp: usize,
+) -> c_int {
+    let request = Request::aligned(Call::PosixMemalign, align, bytes);
+    match host::keeping_errno(|| allocate_aligned(&request, Entry { ip, sp, fp })) {
+        Ok(block) => {
+            *place = block.as_ptr();
+            0
+        }
+        Err(error) => errno_of(error),
+    }
+}

@@ -1,0 +1,98 @@
+//! `free` and its relatives.
+//!
+//! A free is stamped and published before the memory goes back, so that no other thread can be seen to get the block
+//! earlier.
+//!
+//! # Safety
+//! - The pointer that a C caller passes is null or a live block, by the contract of C `free`.
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+
+use xalloc_core::heap::NoSink;
+use xalloc_core::units::{Addr, StackId};
+use xalloc_core::wire::{Call, Event};
+
+use super::alloc::note;
+use crate::arch::Entry;
+use crate::backend;
+use crate::guard::{self, Access, Inside};
+use crate::host;
+use crate::segment::Segment;
+use crate::stacks::Steps;
+use crate::thread::{Own, Thread};
+
+/// Takes a block back.
+///
+/// # Safety
+/// - By the bullet of the module.
+#[inline(always)]
+unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
+    if block.is_null() {
+        return;
+    }
+    let addr = Addr(block.expose_provenance() as u64);
+    match guard::enter() {
+        Access::Inside(mut inside) => match inside.recording() {
+            // SAFETY: by the contract.
+            Some(segment) => unsafe { free_recorded(&mut inside, segment, addr, call, entry) },
+            // SAFETY: by the contract.
+            None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
+        },
+        // SAFETY: by the contract.
+        Access::Nested(thread) => unsafe { free_nested(thread, addr, call) },
+        // SAFETY: by the contract.
+        Access::Bare => unsafe { backend::free_bare(addr) },
+    }
+}
+
+/// # Safety
+/// - As for [`free`].
+#[inline(always)]
+unsafe fn free_recorded(inside: &mut Inside<'_>, segment: &'static Segment, addr: Addr, call: Call, entry: Entry) {
+    if backend::bootstrap::holds(addr) {
+        return;
+    }
+    inside.flush_spare();
+    let Own { cache, stream, capture, .. } = inside.own();
+    stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
+    // SAFETY: by the contract.
+    unsafe { backend::free(cache, &mut Steps::new(segment, stream, capture, entry), addr) };
+}
+
+/// # Safety
+/// - As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_nested(thread: &Thread, addr: Addr, call: Call) {
+    host::keeping_errno(|| {
+        note(thread, |_| Event::Free { addr, call });
+        // SAFETY: by the contract.
+        unsafe { backend::free_nested(thread, addr) }
+    });
+}
+
+/// C `free` and `cfree`.
+pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    // SAFETY: by the bullet of the module.
+    unsafe { free(block, Call::Free, Entry { ip, sp, fp }) };
+}
+
+/// C23 `free_sized`.
+pub(crate) unsafe extern "C" fn on_free_sized(block: *mut c_void, _size: usize, ip: usize, sp: usize, fp: usize) {
+    // SAFETY: by the bullet of the module.
+    unsafe { free(block, Call::FreeSized, Entry { ip, sp, fp }) };
+}
+
+/// C23 `free_aligned_sized`.
+pub(crate) unsafe extern "C" fn on_free_aligned_sized(
+    block: *mut c_void,
+    _align: usize,
+    _size: usize,
+    ip: usize,
+    sp: usize,
+    fp: usize,
+) {
+    // SAFETY: by the bullet of the module.
+    unsafe { free(block, Call::FreeAlignedSized, Entry { ip, sp, fp }) };
+}

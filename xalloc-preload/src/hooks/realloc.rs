@@ -1,0 +1,155 @@
+//! `realloc` and `reallocarray`.
+//!
+//! A block that may move is given back and obtained in one call, and another thread may get the old place before this
+//! one returns. So the giving back is stamped and published before the call, the obtaining after it; a call that fails
+//! takes the first half back.
+//!
+//! # Safety
+//! - The pointer that a C caller passes is null or a live block, by the contract of C `realloc`.
+#![allow(unsafe_code)]
+
+use core::ffi::c_void;
+use core::ptr::null_mut;
+
+use xalloc_core::heap::NoSink;
+use xalloc_core::units::{Addr, StackId};
+use xalloc_core::wire::{Call, Event};
+
+use super::alloc::{allocate_for_realloc, made, note};
+use crate::arch::Entry;
+use crate::backend::{self, Outcome, Request};
+use crate::guard::{self, Access, Inside};
+use crate::host;
+use crate::segment::Segment;
+use crate::stacks::Steps;
+use crate::thread::{Own, Thread};
+
+/// Changes a block's size.
+///
+/// # Safety
+/// - By the bullet of the module.
+#[inline(always)]
+unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry) -> *mut c_void {
+    if block.is_null() {
+        return allocate_for_realloc(call, bytes, entry);
+    }
+    let addr = Addr(block.expose_provenance() as u64);
+    let request = Request::plain(call, bytes);
+    let outcome = match guard::enter() {
+        Access::Inside(mut inside) => {
+            let outcome = match inside.recording() {
+                // SAFETY: by the contract.
+                Some(segment) => unsafe { reallocate_recorded(&mut inside, segment, addr, &request, entry) },
+                // SAFETY: by the contract.
+                None => unsafe {
+                    backend::reallocate(&mut inside.own().cache, &mut NoSink, addr, call, request.bytes())
+                },
+            };
+            if let Outcome::Failed = outcome {
+                inside.set_errno(libc::ENOMEM);
+            }
+            outcome
+        }
+        // SAFETY: by the contract.
+        Access::Nested(thread) => unsafe { reallocate_nested(thread, addr, &request) },
+        // SAFETY: by the contract.
+        Access::Bare => unsafe { backend::reallocate_bare(addr, &request) },
+    };
+    match outcome {
+        Outcome::Block(block) => block.as_ptr(),
+        Outcome::Freed | Outcome::Failed => null_mut(),
+    }
+}
+
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(always)]
+unsafe fn reallocate_recorded(
+    inside: &mut Inside<'_>,
+    segment: &'static Segment,
+    addr: Addr,
+    request: &Request,
+    entry: Entry,
+) -> Outcome {
+    inside.flush_spare();
+    let Own { cache, stream, capture, .. } = inside.own();
+    stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
+    let mut steps = Steps::new(segment, stream, capture, entry);
+    // SAFETY: by the contract.
+    let outcome = unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
+    if let Outcome::Freed = outcome {
+        return outcome;
+    }
+    let stack = steps.stack();
+    if let Some(event) = second_half(addr, request, &outcome) {
+        stream.event(segment, segment.now(), stack, event);
+    }
+    if let Outcome::Failed = outcome {
+        let event = Event::AllocFailed { size_bytes: request.bytes(), call: request.call };
+        stream.event(segment, segment.now(), stack, event);
+    }
+    outcome
+}
+
+/// What is said before the call. A size of 0 frees, as libc has it.
+fn first_half(addr: Addr, request: &Request) -> Event {
+    if request.bytes() == 0 { Event::Free { addr, call: request.call } } else { Event::ReallocBegin { addr } }
+}
+
+/// What is said after it.
+fn second_half(addr: Addr, request: &Request, outcome: &Outcome) -> Option<Event> {
+    match outcome {
+        Outcome::Block(block) => Some(made(block, request.bytes(), request.call)),
+        Outcome::Freed => None,
+        Outcome::Failed => Some(Event::ReallocUndo { addr }),
+    }
+}
+
+/// # Safety
+/// - As for [`reallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn reallocate_nested(thread: &Thread, addr: Addr, request: &Request) -> Outcome {
+    let outcome = host::keeping_errno(|| {
+        note(thread, |_| first_half(addr, request));
+        // SAFETY: by the contract.
+        let outcome = unsafe { backend::reallocate_nested(thread, addr, request) };
+        if let Some(event) = second_half(addr, request, &outcome) {
+            note(thread, |_| event);
+        }
+        outcome
+    });
+    if let Outcome::Failed = outcome {
+        host::set_errno(libc::ENOMEM);
+    }
+    outcome
+}
+
+/// C `realloc`.
+pub(crate) unsafe extern "C" fn on_realloc(
+    block: *mut c_void,
+    bytes: usize,
+    ip: usize,
+    sp: usize,
+    fp: usize,
+) -> *mut c_void {
+    // SAFETY: by the bullet of the module.
+    unsafe { reallocate(block, Call::Realloc, bytes, Entry { ip, sp, fp }) }
+}
+
+/// C `reallocarray`: a product that overflows fails as a request for too much.
+pub(crate) unsafe extern "C" fn on_reallocarray(
+    block: *mut c_void,
+    count: usize,
+    size: usize,
+    ip: usize,
+    sp: usize,
+    fp: usize,
+) -> *mut c_void {
+    let Some(bytes) = count.checked_mul(size) else {
+        host::set_errno(libc::ENOMEM);
+        return null_mut();
+    };
+    // SAFETY: by the bullet of the module.
+    unsafe { reallocate(block, Call::Reallocarray, bytes, Entry { ip, sp, fp }) }
+}

@@ -1,0 +1,248 @@
+//! The few things that the library asks of libc and the kernel, behind small functions.
+//!
+//! Nothing here allocates from the program's heap, and nothing takes a lock of libc's.
+//!
+//! # Safety
+//! - `__errno_location` returns the calling thread's word, valid for the life of the thread.
+//! - `syscall` is given numbers whose arguments are integers, or buffers that outlive the call and have the stated
+//!   length; strings are [`CStr`]s.
+//!   An argument that the kernel takes as a whole word is passed as one: of a narrower one the upper half is undefined.
+//! - A mapping that is made here is placed by the kernel, unless the caller says where and answers for it.
+#![allow(unsafe_code)]
+
+use core::ffi::{CStr, c_int, c_long, c_void};
+use core::ptr::NonNull;
+
+/// The calling thread's errno.
+pub(crate) fn errno() -> c_int {
+    // SAFETY: first bullet of the module.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: first bullet of the module.
+    unsafe { place.read() }
+}
+
+/// Sets the calling thread's errno.
+pub(crate) fn set_errno(value: c_int) {
+    // SAFETY: first bullet of the module.
+    let place = unsafe { libc::__errno_location() };
+    // SAFETY: first bullet of the module.
+    unsafe { place.write(value) };
+}
+
+/// Runs `work` and leaves errno as it was.
+pub(crate) fn keeping_errno<R>(work: impl FnOnce() -> R) -> R {
+    let before = errno();
+    let result = work();
+    set_errno(before);
+    result
+}
+
+/// The calling process, asked of the kernel: right in a child of any kind.
+pub(crate) fn pid() -> u32 {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_getpid) as u32 }
+}
+
+/// The calling process's parent.
+pub(crate) fn parent_pid() -> u32 {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_getppid) as u32 }
+}
+
+/// The calling thread, by the kernel's number.
+pub(crate) fn tid() -> u32 {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_gettid) as u32 }
+}
+
+/// Lets another thread run.
+pub(crate) fn yield_now() {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_sched_yield) };
+}
+
+/// Whether a process with this number exists.
+pub(crate) fn is_alive(pid: u32) -> bool {
+    // SAFETY: second bullet of the module; signal 0 only asks.
+    let answer = unsafe { libc::syscall(libc::SYS_kill, pid as c_int, 0) };
+    answer == 0 || errno() == libc::EPERM
+}
+
+/// The calling thread's name: up to 15 bytes and a NUL.
+pub(crate) fn thread_name() -> [u8; 16] {
+    let mut name = [0; 16];
+    // SAFETY: PR_GET_NAME writes at most 16 bytes.
+    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr(), 0_usize, 0_usize, 0_usize) };
+    name
+}
+
+/// A file that is open only for the moment; closed when dropped.
+pub(crate) struct File(c_int);
+
+impl File {
+    /// Opens `path` with `flags`, close-on-exec; a file that is made has mode 0600.
+    pub(crate) fn open(path: &CStr, flags: c_int) -> Option<File> {
+        let flags = flags | libc::O_CLOEXEC;
+        // SAFETY: second bullet of the module.
+        let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) };
+        (fd >= 0).then_some(File(fd as c_int))
+    }
+
+    /// Sets the file's size.
+    pub(crate) fn resize(&self, bytes: usize) -> bool {
+        // SAFETY: second bullet of the module.
+        unsafe { libc::syscall(libc::SYS_ftruncate, self.0, bytes) == 0 }
+    }
+
+    /// Reserves space, so that touching it cannot fail later. True too where the file system cannot reserve.
+    pub(crate) fn reserve(&self, at: usize, bytes: usize) -> bool {
+        // SAFETY: second bullet of the module.
+        let answer = unsafe { libc::syscall(libc::SYS_fallocate, self.0, 0, at, bytes) };
+        answer == 0 || errno() == libc::EOPNOTSUPP || errno() == libc::ENOSYS
+    }
+
+    /// Reads up to `buffer.len()` bytes from `at`.
+    pub(crate) fn read_at(&self, buffer: &mut [u8], at: usize) -> usize {
+        // SAFETY: second bullet of the module.
+        let got = unsafe { libc::syscall(libc::SYS_pread64, self.0, buffer.as_mut_ptr(), buffer.len(), at) };
+        got.max(0) as usize
+    }
+
+    /// Writes all of `bytes` at `at`; false: the system took only part of them.
+    pub(crate) fn write_at(&self, mut bytes: &[u8], mut at: u64) -> bool {
+        while !bytes.is_empty() {
+            // SAFETY: second bullet of the module.
+            let put = unsafe { libc::syscall(libc::SYS_pwrite64, self.0, bytes.as_ptr(), bytes.len(), at) };
+            if put < 0 && errno() == libc::EINTR {
+                continue;
+            }
+            if put <= 0 {
+                return false;
+            }
+            let Some(rest) = bytes.get(put as usize..) else { return false };
+            bytes = rest;
+            at += put as u64;
+        }
+        true
+    }
+
+    /// Whether some process holds a write lock on the file (an "open file description" lock, see `fcntl(2)`).
+    pub(crate) fn is_write_locked(&self) -> bool {
+        let mut lock = libc::flock {
+            l_type: libc::F_WRLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        // SAFETY: second bullet of the module; F_OFD_GETLK reads and writes one `flock`.
+        let answer = unsafe { libc::syscall(libc::SYS_fcntl, self.0, libc::F_OFD_GETLK, &raw mut lock) };
+        answer == 0 && lock.l_type != libc::F_UNLCK as i16
+    }
+
+    /// Maps `bytes` of the file from its start, shared; over what is at `place`, if that is given.
+    ///
+    /// # Safety
+    /// - `place` is null, or the start of a mapping of at least `bytes` that is the caller's to replace.
+    pub(crate) unsafe fn map(&self, bytes: usize, writable: bool, place: *mut u8) -> Option<NonNull<u8>> {
+        let rights = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+        let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
+        // SAFETY: by the contract of this function.
+        let at =
+            unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, libc::MAP_SHARED | fixed, self.0, 0_usize) };
+        mapped(at)
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        // SAFETY: second bullet of the module; the descriptor is this value's own.
+        unsafe { libc::syscall(libc::SYS_close, self.0) };
+    }
+}
+
+/// Maps `bytes` of zeroed memory of our own, for ever; over what is at `place`, if that is given.
+///
+/// # Safety
+/// - `place` is null, or the start of a mapping of at least `bytes` that is the caller's to replace.
+pub(crate) unsafe fn map_anonymous(bytes: usize, place: *mut u8) -> Option<NonNull<u8>> {
+    let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
+    let rights = libc::PROT_READ | libc::PROT_WRITE;
+    // SAFETY: by the contract of this function.
+    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, flags, -1, 0_usize) })
+}
+
+fn mapped(answer: c_long) -> Option<NonNull<u8>> {
+    if answer == -1 {
+        return None;
+    }
+    NonNull::new(core::ptr::with_exposed_provenance_mut(answer as usize))
+}
+
+/// Where the symbolic link at `path` points; the length, 0 if it cannot be read.
+pub(crate) fn read_link(path: &CStr, target: &mut [u8]) -> usize {
+    // SAFETY: second bullet of the module.
+    let got = unsafe {
+        libc::syscall(libc::SYS_readlinkat, libc::AT_FDCWD, path.as_ptr(), target.as_mut_ptr(), target.len())
+    };
+    got.max(0) as usize
+}
+
+/// Writes `message` to standard error, as libc does before it aborts, and aborts.
+pub(crate) fn abort_with(message: &str) -> ! {
+    for part in [message, "\n"] {
+        // SAFETY: second bullet of the module.
+        unsafe { libc::syscall(libc::SYS_write, 2, part.as_ptr(), part.len()) };
+    }
+    // SAFETY: takes nothing and does not return.
+    unsafe { libc::abort() }
+}
+
+/// A value of the auxiliary vector, 0 if there is none.
+pub(crate) fn auxiliary(kind: u64) -> u64 {
+    // SAFETY: only looks into the vector that the kernel passed.
+    unsafe { libc::getauxval(kind) }
+}
+
+/// Asks the kernel to hand a forked child these pages as zeroes. False: it cannot (before Linux 4.14).
+pub(crate) fn wipe_on_fork(page: *mut c_void, bytes: usize) -> bool {
+    // SAFETY: changes no contents in this process.
+    unsafe { libc::syscall(libc::SYS_madvise, page, bytes, libc::MADV_WIPEONFORK) == 0 }
+}
+
+impl File {
+    /// The file's size; 0 if it cannot be told.
+    pub(crate) fn size(&self) -> u64 {
+        // SAFETY: second bullet of the module: only moves the position of this value's own descriptor.
+        let end = unsafe { libc::syscall(libc::SYS_lseek, self.0, 0_usize, libc::SEEK_END) };
+        end.max(0) as u64
+    }
+}
+
+/// Largest size to which the process may make a file grow: beyond it the kernel sends a signal.
+pub(crate) fn file_size_limit() -> u64 {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: second bullet of the module; prlimit64 writes one `rlimit`.
+    unsafe {
+        libc::syscall(libc::SYS_prlimit64, 0, libc::RLIMIT_FSIZE, core::ptr::null::<libc::rlimit>(), &raw mut limit)
+    };
+    limit.rlim_cur
+}
+
+/// The version of the running libc ("2.36").
+pub(crate) fn libc_version() -> &'static CStr {
+    // SAFETY: returns a constant string of libc.
+    let version = unsafe { libc::gnu_get_libc_version() };
+    // SAFETY: as above.
+    unsafe { CStr::from_ptr(version) }
+}
+
+/// Gives a mapping back.
+///
+/// # Safety
+/// - The mapping is the caller's, and nobody uses it any more.
+pub(crate) unsafe fn unmap(memory: NonNull<u8>, bytes: usize) {
+    // SAFETY: by the contract.
+    unsafe { libc::syscall(libc::SYS_munmap, memory.as_ptr(), bytes) };
+}

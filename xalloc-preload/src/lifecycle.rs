@@ -1,0 +1,186 @@
+//! From the first call to the last: cold, booting, live, off.
+//!
+//! | phase | memory | events |
+//! |---|---|---|
+//! | cold | nothing was called yet, or the process was just forked | |
+//! | booting | one thread finds out what is wanted; its own inner calls are served without thread state | none |
+//! | live | served | recorded |
+//! | off | served | none: nobody asked for them, or the recorder is gone |
+//!
+//! The first call of any hook boots, for allocations arrive before every constructor. There is no phase for the end:
+//! the last words are an event, and what libc frees after them is still recorded.
+//!
+//! # A forked child is cold by itself
+//! The phase is one word in a page that the kernel hands to a forked child as zeroes, so a child starts cold whichever
+//! way it was made, a raw `clone` included, and makes its own segment at its first call. A child of `vfork` shares the
+//! page, the memory and the thread with its parent, and goes on as the parent. No lock is held over a fork: there is
+//! none.
+//!
+//! # Safety
+//! - The page is a static of this library, page-aligned and a page long, in its zero-initialised data, which is private
+//!   and anonymous.
+//! - The cell of the session is written by the thread that boots a program image, and only read afterwards.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use xalloc_core::session::allocator;
+
+use crate::arch;
+use crate::backend;
+use crate::config::{self, config};
+use crate::host;
+use crate::process;
+use crate::segment::{self, Birth, Session};
+use crate::stacks;
+use crate::thread;
+
+/// What the process is doing, as far as this library is concerned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Phase {
+    /// Nothing yet.
+    Cold,
+    /// A thread boots.
+    Booting,
+    /// Events are recorded.
+    Live,
+    /// Events are not recorded.
+    Off,
+}
+
+const COLD: usize = 0;
+const LIVE: usize = 1;
+const OFF: usize = 2;
+
+/// The word: one of the three numbers, or the address of the descriptor of the thread that boots.
+#[repr(C, align(4096))]
+struct Page {
+    word: AtomicUsize,
+    rest: [u8; 4096 - size_of::<usize>()],
+}
+
+static PAGE: Page = Page { word: AtomicUsize::new(COLD), rest: [0; 4096 - size_of::<usize>()] };
+
+/// Whether this program image has booted, in this process or in one it was forked from.
+static HAS_BOOTED: AtomicBool = AtomicBool::new(false);
+
+struct Found(UnsafeCell<Option<Session>>);
+
+// SAFETY: by the second bullet of the module.
+unsafe impl Sync for Found {}
+
+static SESSION: Found = Found(UnsafeCell::new(None));
+
+/// The phase.
+#[inline(always)]
+pub(crate) fn phase() -> Phase {
+    // ORDERING: pairs with the Release store in `boot`: what booting set up is seen.
+    match PAGE.word.load(Ordering::Acquire) {
+        COLD => Phase::Cold,
+        LIVE => Phase::Live,
+        OFF => Phase::Off,
+        _ => Phase::Booting,
+    }
+}
+
+/// Ends recording for good: the recorder is finished or gone. The program goes on.
+pub(crate) fn stop_recording() {
+    // Relaxed: a thread that sees it late pushes into a ring that nobody reads.
+    let _was = PAGE.word.compare_exchange(LIVE, OFF, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// Boots if the process is cold, waits while another thread boots. False: the library cannot be used yet, because it is
+/// not relocated or because the calling thread is booting it.
+#[cold]
+#[inline(never)]
+pub(crate) fn make_ready() -> bool {
+    if !arch::is_relocated() {
+        return false;
+    }
+    if HAS_BOOTED.load(Ordering::Relaxed) && thread::is_inside() {
+        // A signal handler forked while its thread was in a hook: that hook's state must stay as it is until it ends.
+        return true;
+    }
+    let me = arch::thread_pointer();
+    loop {
+        // ORDERING: Acquire on failure pairs with the Release store below.
+        match PAGE.word.compare_exchange(COLD, me, Ordering::Relaxed, Ordering::Acquire) {
+            Ok(_) => {
+                let next = host::keeping_errno(boot);
+                // ORDERING: pairs with the Acquire load in `phase`.
+                PAGE.word.store(next, Ordering::Release);
+                return true;
+            }
+            Err(LIVE | OFF) => return true,
+            Err(owner) if owner == me => return false,
+            Err(_) => host::yield_now(),
+        }
+    }
+}
+
+/// What happens between cold and live; the phase that comes next.
+fn boot() -> usize {
+    let is_child = HAS_BOOTED.load(Ordering::Relaxed);
+    if !is_child {
+        // SAFETY: this thread is booting, by the exchange that led here.
+        unsafe { config::read() };
+        let session = Session::open(config());
+        // SAFETY: second bullet of the module.
+        unsafe { SESSION.0.get().write(session) };
+        let wanted = session.map_or(config().options.allocator, |session| session.options.allocator);
+        backend::choose(wanted);
+        thread::create_key();
+        process::register();
+        HAS_BOOTED.store(true, Ordering::Relaxed);
+    }
+    let page: *const Page = &raw const PAGE;
+    if !host::wipe_on_fork(page.cast_mut().cast(), size_of::<Page>()) {
+        process::must_reset_by_handler();
+    }
+    let birth = if is_child { Birth::Fork(thread::forked()) } else { Birth::Exec };
+    // SAFETY: second bullet of the module: written above, by this thread or by the one that is now this one's copy.
+    let Some(session) = (unsafe { *SESSION.0.get() }) else { return OFF };
+    let follows = birth == Birth::Exec || session.options.follow != 0;
+    let allocator = if backend::is_core() { allocator::CORE } else { allocator::SYSTEM };
+    // SAFETY: this thread is booting; a child has no other.
+    if !follows || !unsafe { segment::create(config(), &session, birth, allocator) } {
+        return OFF;
+    }
+    // SAFETY: as above.
+    let has_stacks = segment::current().is_some_and(|segment| unsafe { stacks::begin(segment) });
+    if has_stacks { LIVE } else { OFF }
+}
+
+/// Makes the process cold again, in a child whose page the kernel did not wipe.
+pub(crate) fn reset() {
+    PAGE.word.store(COLD, Ordering::Relaxed);
+}
+
+/// Whether children are to be recorded too. True where nothing is recorded: nothing is changed for them then.
+pub(crate) fn follows_children() -> bool {
+    // SAFETY: by the second bullet of the module; callers come after booting.
+    unsafe { &*SESSION.0.get() }.as_ref().is_none_or(|session| session.options.follow != 0)
+}
+
+/// Whether this program image was to be recorded when it booted.
+pub(crate) fn has_session() -> bool {
+    // SAFETY: as above.
+    unsafe { &*SESSION.0.get() }.is_some()
+}
+
+/// Called by the loader before the program's own constructors, for programs that never allocate.
+extern "C" fn constructor() {
+    if phase() == Phase::Cold {
+        make_ready();
+    }
+}
+
+#[cfg(panic = "abort")]
+#[used]
+#[unsafe(link_section = ".init_array")]
+static CONSTRUCTOR: extern "C" fn() = constructor;
+#[cfg(not(panic = "abort"))]
+const _: extern "C" fn() = constructor;
+
+const _: () = assert!(size_of::<Page>() == 4096);

@@ -1,0 +1,240 @@
+//! What each thread has: its cache, its ring, its capture state, and the flag of the guard.
+//!
+//! The state lies in memory of our own and is found by a pthread key. A key that is made early enough is one of the
+//! first 32, whose values lie in the thread's descriptor: finding it costs two loads and setting it allocates nothing.
+//!
+//! # Why not thread-local storage
+//! A thread-local segment in this library would change the size of what `pthread_create` allocates for every thread,
+//! and with it the placement of the program's blocks.
+//!
+//! # The end of a thread
+//! The key's destructor puts itself off to the last round of destructors, so that blocks freed by other keys'
+//! destructors are still this thread's. What comes even later (libc frees some of its own) makes the state anew; no
+//! destructor will run for that, and it is wound up when a new thread gets the same descriptor.
+//!
+//! # Safety
+//! - A slot belongs to one thread, by its entry in the directory ([`slab`]), and its `own` part to the [`crate::guard`]
+//!   token of that thread. Everything else in it is atomic, for signal handlers.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::ffi::c_void;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+
+use xalloc_core::heap::ThreadCache;
+
+use crate::arch;
+use crate::backend;
+use crate::capture::ThreadCapture;
+use crate::host;
+use crate::segment;
+
+mod slab;
+mod spare;
+mod stream;
+
+pub(crate) use spare::Spare;
+pub(crate) use stream::Stream;
+
+/// The state of a thread.
+#[repr(C)]
+pub(crate) struct Thread {
+    /// Whether the thread is in a hook.
+    pub(crate) inside: AtomicBool,
+    /// Whether the key holds this state; before that, the thread is being set up.
+    is_set_up: AtomicBool,
+    /// Rounds of destructors that have passed.
+    rounds: AtomicU32,
+    /// First of the blocks that a nested call could not free: each holds the address of the next.
+    deferred: AtomicUsize,
+    /// What nested calls noted.
+    pub(crate) spare: Spare,
+    /// What only the guard's token reaches.
+    pub(crate) own: UnsafeCell<Own>,
+}
+
+/// The part of a thread's state that a hook uses.
+pub(crate) struct Own {
+    /// The heap's part.
+    pub(crate) cache: ThreadCache,
+    /// Its events.
+    pub(crate) stream: Stream,
+    /// Number of the fork that this thread is about to make, else 0.
+    pub(crate) fork_serial: u32,
+    /// Memory for the environment of a program that is about to be started, kept for the next time.
+    pub(crate) exec_scratch: Option<(NonNull<u8>, usize)>,
+    /// What a stack walk keeps from one call to the next: large, so it lies behind the rest.
+    pub(crate) capture: &'static mut ThreadCapture,
+}
+
+impl Thread {
+    /// The state of a thread that has done nothing yet.
+    const fn new(capture: &'static mut ThreadCapture) -> Thread {
+        Thread {
+            inside: AtomicBool::new(false),
+            is_set_up: AtomicBool::new(false),
+            rounds: AtomicU32::new(0),
+            deferred: AtomicUsize::new(0),
+            spare: Spare::new(),
+            own: UnsafeCell::new(Own {
+                cache: ThreadCache::new(),
+                stream: Stream::new(),
+                fork_serial: 0,
+                exec_scratch: None,
+                capture,
+            }),
+        }
+    }
+
+    /// Whether a nested call left a block to be freed.
+    #[inline(always)]
+    pub(crate) fn has_deferred(&self) -> bool {
+        self.deferred.load(Ordering::Relaxed) != 0
+    }
+
+    /// Keeps `block` to be freed when the interrupted hook ends.
+    ///
+    /// # Safety
+    /// - `block` is a block of at least eight bytes, aligned to eight, that nobody uses any more.
+    pub(crate) unsafe fn defer(&self, block: usize) {
+        let place = core::ptr::with_exposed_provenance_mut::<usize>(block);
+        let mut next = self.deferred.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: by the contract.
+            unsafe { place.write(next) };
+            // Relaxed: only handlers on this very thread compete.
+            match self.deferred.compare_exchange(next, block, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(newer) => next = newer,
+            }
+        }
+    }
+
+    /// Takes one of the blocks that were kept.
+    pub(crate) fn take_deferred(&self) -> Option<usize> {
+        let mut first = self.deferred.load(Ordering::Relaxed);
+        loop {
+            if first == 0 {
+                return None;
+            }
+            let place = core::ptr::with_exposed_provenance::<usize>(first);
+            // SAFETY: `defer` wrote the next address there, and only this thread takes blocks away: a handler only adds.
+            let next = unsafe { place.read() };
+            // Relaxed: as in `defer`.
+            match self.deferred.compare_exchange(first, next, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return Some(first),
+                Err(newer) => first = newer,
+            }
+        }
+    }
+}
+
+const NO_KEY: u32 = u32::MAX;
+static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
+
+/// Makes the key. Called while the process boots.
+pub(crate) fn create_key() {
+    let mut key = NO_KEY;
+    // SAFETY: writes the key; the destructor has the type that is asked for.
+    if unsafe { libc::pthread_key_create(&mut key, Some(end)) } == 0 {
+        KEY.store(key, Ordering::Relaxed);
+    }
+}
+
+/// The calling thread's state, made at its first call. `None`: it is being set up, or there is no room for it.
+#[inline(always)]
+pub(crate) fn current() -> Option<&'static Thread> {
+    match existing() {
+        Some(thread) => Some(thread),
+        None => create(),
+    }
+}
+
+#[inline(always)]
+fn existing() -> Option<&'static Thread> {
+    // SAFETY: the key was made while booting; a number that is none gives null.
+    let state = unsafe { libc::pthread_getspecific(KEY.load(Ordering::Relaxed)) };
+    // SAFETY: only `create` sets it, to a slot of this thread.
+    unsafe { state.cast::<Thread>().as_ref() }
+}
+
+/// Whether the calling thread is in a hook.
+pub(crate) fn is_inside() -> bool {
+    existing().is_some_and(|thread| thread.inside.load(Ordering::Relaxed))
+}
+
+#[cold]
+#[inline(never)]
+fn create() -> Option<&'static Thread> {
+    let key = KEY.load(Ordering::Relaxed);
+    if key == NO_KEY {
+        return None;
+    }
+    let me = arch::thread_pointer();
+    if let Some(thread) = slab::find(me) {
+        if !thread.is_set_up.load(Ordering::Relaxed) {
+            return None;
+        }
+        // A thread that is gone had this descriptor.
+        wind_up(thread);
+        slab::release(me);
+    }
+    let thread = slab::claim(me)?;
+    let state: *const Thread = thread;
+    // SAFETY: the key exists. A key above 31 allocates here, and that call finds the thread in set-up.
+    if host::keeping_errno(|| unsafe { libc::pthread_setspecific(key, state.cast()) }) != 0 {
+        slab::release(me);
+        return None;
+    }
+    thread.is_set_up.store(true, Ordering::Relaxed);
+    Some(thread)
+}
+
+/// Rounds of destructors that libc runs (`PTHREAD_DESTRUCTOR_ITERATIONS`).
+const ROUNDS: u32 = 4;
+
+/// The key's destructor.
+unsafe extern "C" fn end(state: *mut c_void) {
+    // SAFETY: the value that `create` set.
+    let Some(thread) = (unsafe { state.cast::<Thread>().as_ref() }) else { return };
+    if thread.rounds.fetch_add(1, Ordering::Relaxed) + 1 < ROUNDS {
+        // SAFETY: the key exists, and its place was allocated when it was set first.
+        unsafe { libc::pthread_setspecific(KEY.load(Ordering::Relaxed), state) };
+        return;
+    }
+    wind_up(thread);
+    slab::release(arch::thread_pointer());
+}
+
+/// Gives back what a thread holds: the heap's cache and the ring.
+fn wind_up(thread: &'static Thread) {
+    thread.inside.store(true, Ordering::Relaxed);
+    // SAFETY: the thread is the caller, outside every hook, or gone; the flag keeps handlers away.
+    let own = unsafe { &mut *thread.own.get() };
+    host::keeping_errno(|| {
+        let segment = segment::current();
+        own.capture.retire();
+        backend::thread_exit(own, segment);
+        if let Some(segment) = segment {
+            own.stream.end(segment);
+        }
+        if let Some((memory, bytes)) = own.exec_scratch.take() {
+            // SAFETY: the scratch memory is this thread's mapping, and nobody uses it now.
+            unsafe { host::unmap(memory, bytes) };
+        }
+    });
+}
+
+/// What is left of the threads after a fork: the caller's state, if it has one, with its ring forgotten. Returns the
+/// number of the fork, 0 if it was not announced.
+pub(crate) fn forked() -> u32 {
+    slab::keep_only(arch::thread_pointer());
+    let Some(thread) = existing() else { return 0 };
+    // SAFETY: this thread is booting, outside of every hook (`lifecycle::make_ready`).
+    let own = unsafe { &mut *thread.own.get() };
+    own.stream = Stream::new();
+    own.capture.forget();
+    backend::forked(&mut own.cache);
+    core::mem::take(&mut own.fork_serial)
+}
