@@ -51,3 +51,13 @@ fn run(target: &str, mutations: usize, body: fn(&[u8])) {
 fn no_bytes_of_a_ring_make_the_recorder_panic() {
     run("wire_record", 2_000, untrusted::wire_record);
 }
+
+#[test]
+fn no_bytes_of_a_trace_make_the_reader_panic() {
+    run("trace", 300, untrusted::trace);
+}
+
+#[test]
+fn no_bytes_of_a_program_make_the_symboliser_panic() {
+    run("symbols", 100, untrusted::symbols);
+}

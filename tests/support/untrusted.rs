@@ -22,3 +22,13 @@ pub(crate) fn wire_record(bytes: &[u8]) {
         }
     }
 }
+
+/// Reads `bytes` as a trace, to its end or to its first error.
+pub(crate) fn trace(bytes: &[u8]) {
+    xalloc_report::trace::read_untrusted(bytes);
+}
+
+/// Reads `bytes` as an ELF file with symbols and debug information. An error is a good answer to bad bytes.
+pub(crate) fn symbols(bytes: &[u8]) {
+    let _ = xalloc_report::symbols::parse_untrusted(bytes);
+}
