@@ -171,7 +171,7 @@ impl Expander {
         }
         self.run_left -= 1;
         let (act, slot) = match op {
-            ALLOC_SAME..=ALLOC_IN_PLACE => return self.expand_alloc(op, batch),
+            ALLOC_SAME..FREE_RECENT => return self.expand_alloc(op, batch),
             FREE_RECENT..FREE_NUMBER => {
                 let slot = self.mirror.recent((op - FREE_RECENT) as usize);
                 (Act::Free, self.vacate(slot)?)
@@ -235,16 +235,22 @@ impl Expander {
             if is_realloc(call) {
                 self.mirror.release_held();
             }
-            let (slot, had) = self.mirror.take(class)?;
             let near = self.mirror.thread().near;
-            let addr = match op {
-                ALLOC_SAME => had,
-                ALLOC_SPLIT => near.split,
-                ALLOC_AFTER_MISS => near.missed_end,
-                ALLOC_AFTER_LAST => near.end,
-                _ => near.missed_end.wrapping_add(unfold(self.stated_addr())),
-            };
-            (slot, addr)
+            match op {
+                ALLOC_SAME => {
+                    let slot = self.mirror.take(class)?;
+                    (slot, self.mirror.addr(slot))
+                }
+                ALLOC_SPLIT => (self.mirror.take(class)?, near.split),
+                ALLOC_AFTER_MISS => (self.mirror.take(class)?, near.missed_end),
+                ALLOC_AFTER_LAST => (self.mirror.take(class)?, near.end),
+                ALLOC_STATED => (self.mirror.take(class)?, near.missed_end.wrapping_add(unfold(self.stated_addr()))),
+                _ => {
+                    let slot = self.mirror.take_deep(class, op - ALLOC_DEEP);
+                    let slot = slot.ok_or(Malformed::Bytes("an allocation's slot is deeper than its free list"))?;
+                    (slot, self.mirror.addr(slot))
+                }
+            }
         };
         let nth_of_thread = self.mirror.occupy(slot, addr, class);
         let thread = self.mirror.thread();
@@ -307,19 +313,11 @@ impl Expander {
 
     #[inline]
     fn vacate(&mut self, slot: u32) -> Result<u32, Malformed> {
-        if !self.mirror.is_live(slot) {
-            return Err(NOT_LIVE);
-        }
-        self.mirror.vacate(slot);
-        Ok(slot)
+        if self.mirror.vacate(slot) { Ok(slot) } else { Err(NOT_LIVE) }
     }
 
     fn hold(&mut self, slot: u32) -> Result<u32, Malformed> {
-        if !self.mirror.is_live(slot) {
-            return Err(NOT_LIVE);
-        }
-        self.mirror.hold(slot);
-        Ok(slot)
+        if self.mirror.hold(slot) { Ok(slot) } else { Err(NOT_LIVE) }
     }
 
     fn heap_step(&mut self) -> Result<(ArenaId, u16, HeapEvent), Malformed> {
