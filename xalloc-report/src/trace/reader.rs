@@ -15,10 +15,11 @@ use std::sync::mpsc;
 use super::checkpoint::Restoring;
 use super::columns::Unpacker;
 use super::container::{BlockKind, FILE_HEADER_BYTES, FLAG_FIRST_PART, Source, Trust};
-use super::decode::{Batch, Expander, Known, Player, Start};
+use super::decode::{Batch, Expander, Known};
 use super::dictionary::Loader;
 use super::error::{Malformed, TraceError};
 use super::footer::{self, Entry};
+use super::play::{Player, Start};
 use super::{Contents, ProcessIndex, Replay};
 
 /// What a reader may use of the machine.

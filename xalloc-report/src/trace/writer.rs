@@ -5,9 +5,9 @@
 //! is killed or a disk that is full leaves a trace up to the last whole block.
 //!
 //! # Why compression has no thread of its own
-//! Matching and encoding take about as long as compressing. On two cores the recorded program needs one; a second
-//! thread in the recorder would take turns with the first and pass a megabyte a block between them. With more cores
-//! the recorder is idle most of the time anyway.
+//! It is a tenth to a quarter of the writer's instructions (47 to 144 of 450 to 610 an event). On two cores the recorded
+//! program needs one; a second thread in the recorder would take turns with the first and pass a megabyte a block
+//! between them. With more cores the recorder is idle most of the time anyway.
 
 use std::fs::File;
 use std::io::Write;
