@@ -24,7 +24,7 @@ mod report;
 mod tests;
 mod values;
 
-pub use console::Console;
+pub use console::{Console, Existing};
 pub use exit::Exit;
 pub use failure::Failure;
 pub use record::{AllocatorChoice, Doctor, DoctorArgs, Import, ImportArgs, Overflow, Record, RecordArgs};

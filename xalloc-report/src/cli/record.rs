@@ -3,8 +3,7 @@
 //! Everything from the first word that is no option belongs to the program, options included; a `--` before it is
 //! allowed and never needed. Leading `NAME=value` words are the program's environment, as for `env`.
 
-use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
@@ -34,14 +33,11 @@ pub enum Overflow {
 /// What `record` is to do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RecordArgs {
-    /// The program: a path, or a name to look for in PATH.
-    pub program: OsString,
-    /// Its arguments.
-    pub arguments: Vec<OsString>,
-    /// Variables to set for it, in order.
-    pub environment: Vec<(OsString, OsString)>,
-    /// The trace to write, with `%e` program, `%p` pid, `%t` time, `%h` host still to be filled in.
-    pub output: PathBuf,
+    /// Leading `NAME=value` words, the program, its arguments.
+    pub command: Vec<OsString>,
+    /// The trace to write, with `%e` program, `%p` pid, `%t` time, `%h` host still to be filled in; `None`: a free
+    /// name after the program.
+    pub output: Option<PathBuf>,
     /// Whether an existing trace is replaced.
     pub force: bool,
     /// Who serves the allocations.
@@ -61,9 +57,10 @@ pub struct RecordArgs {
 /// Run a program, record its allocations, print the summary
 #[derive(Args, Clone, Debug)]
 pub struct Record {
-    /// Trace to write; %e is the program's name, %p its pid, %t the time, %h the host
-    #[arg(short, long, value_name = "FILE", default_value = "xalloc.%e.%p.xtrace")]
-    output: PathBuf,
+    /// Trace to write; %e is the program's name, %p its pid, %t the time, %h the host; without it a free name after
+    /// the program
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     /// Replace an existing trace
     #[arg(short, long)]
     force: bool,
@@ -93,25 +90,10 @@ pub struct Record {
     command: Vec<OsString>,
 }
 
-/// Why the words of `record` are no command.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("no program is named: every word is of the form NAME=value")]
-pub struct NoProgram;
-
-impl TryFrom<Record> for RecordArgs {
-    type Error = NoProgram;
-
-    fn try_from(record: Record) -> Result<RecordArgs, NoProgram> {
-        let mut words = record.command.into_iter().peekable();
-        let mut environment = Vec::new();
-        while let Some(variable) = words.peek().and_then(|word| assignment(word)) {
-            environment.push(variable);
-            words.next();
-        }
-        Ok(RecordArgs {
-            program: words.next().ok_or(NoProgram)?,
-            arguments: words.collect(),
-            environment,
+impl From<Record> for RecordArgs {
+    fn from(record: Record) -> RecordArgs {
+        RecordArgs {
+            command: record.command,
             output: record.output,
             force: record.force,
             allocator: record.allocator,
@@ -120,25 +102,15 @@ impl TryFrom<Record> for RecordArgs {
             symbols: !record.no_symbols,
             quiet: record.quiet,
             check: record.check,
-        })
+        }
     }
-}
-
-/// Name and value of a word `NAME=value`, where the name is one that a shell would take.
-fn assignment(word: &OsStr) -> Option<(OsString, OsString)> {
-    let bytes = word.as_bytes();
-    let equals = bytes.iter().position(|&byte| byte == b'=')?;
-    let (name, value) = (&bytes[..equals], &bytes[equals + 1..]);
-    let begins = name.first().is_some_and(|&byte| byte.is_ascii_alphabetic() || byte == b'_');
-    let goes_on = name.iter().all(|&byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    (begins && goes_on).then(|| (OsString::from_vec(name.to_vec()), OsString::from_vec(value.to_vec())))
 }
 
 /// What `doctor` is to look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DoctorArgs {
-    /// The program that is to be recorded, if one was named.
-    pub program: Option<OsString>,
+    /// The command that is to be recorded, as for `record`; empty if none was named.
+    pub command: Vec<OsString>,
 }
 
 /// Find out beforehand what would keep a recording from working
@@ -151,8 +123,7 @@ pub struct Doctor {
 
 impl From<Doctor> for DoctorArgs {
     fn from(doctor: Doctor) -> DoctorArgs {
-        let mut words = doctor.command.into_iter();
-        DoctorArgs { program: words.find(|word| assignment(word).is_none()) }
+        DoctorArgs { command: doctor.command }
     }
 }
 
@@ -201,29 +172,18 @@ mod tests {
     fn record(words: &[&str]) -> RecordArgs {
         let all = ["xalloc-report", "record"].iter().chain(words);
         let Ok(Command::Record(record)) = Command::try_parse_from(all) else { panic!("{words:?}") };
-        record.try_into().expect("a program is named")
+        record.into()
     }
 
     #[test]
     fn what_follows_the_program_is_the_programs() {
-        for words in
-            [&["-f", "./app", "-o", "x", "--", "--check"][..], &["-f", "--", "./app", "-o", "x", "--", "--check"]]
-        {
-            let args = record(words);
-            assert_eq!(args.program, "./app");
-            assert_eq!(args.arguments, ["-o", "x", "--", "--check"]);
+        let own = ["A=1", "./app", "-o", "x", "--", "--check", "B=2"];
+        for separator in [&[][..], &["--"]] {
+            let args = record(&[&["-f"], separator, &own].concat());
+            assert_eq!(args.command, own);
             assert!(args.force && !args.check);
-            assert_eq!(args.output, PathBuf::from("xalloc.%e.%p.xtrace"));
+            assert_eq!(args.output, None);
         }
-    }
-
-    #[test]
-    fn leading_assignments_are_the_environment_and_later_ones_are_arguments() {
-        let args = record(&["LANG=C", "EMPTY=", "./app", "KEY=value"]);
-        assert_eq!(args.environment, [("LANG".into(), "C".into()), ("EMPTY".into(), OsString::new())]);
-        assert_eq!(args.arguments, ["KEY=value"]);
-        let args = record(&["./a=b"]);
-        assert_eq!((args.program.as_os_str(), args.environment.len()), (OsStr::new("./a=b"), 0));
     }
 
     #[test]
@@ -240,18 +200,10 @@ mod tests {
     }
 
     #[test]
-    fn assignments_alone_name_no_program() {
-        let Ok(Command::Record(only)) = Command::try_parse_from(["xalloc-report", "record", "A=1"]) else {
-            panic!("it parses")
-        };
-        assert_eq!(RecordArgs::try_from(only), Err(NoProgram));
-    }
-
-    #[test]
     fn doctor_needs_no_program_and_import_a_file() {
         let parse = |words: &[&str]| Command::try_parse_from(["xalloc-report"].iter().chain(words));
         let Ok(Command::Doctor(doctor)) = parse(&["doctor"]) else { panic!("doctor parses") };
-        assert_eq!(DoctorArgs::from(doctor).program, None);
+        assert!(DoctorArgs::from(doctor).command.is_empty());
         let Ok(Command::Import(import)) = parse(&["import", "a.spill", "-f"]) else { panic!("import parses") };
         assert!(ImportArgs::from(import).force);
         assert!(parse(&["import"]).is_err());

@@ -99,6 +99,21 @@ fn a_flame_graph_goes_to_standard_output_or_into_a_file() {
 }
 
 #[test]
+fn a_file_in_the_way_stays_unless_force_is_given() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("kept.svg");
+    for command in ["flamegraph", "histogram"] {
+        std::fs::write(&path, "precious").expect("a file in the way");
+        let line = format!("{command} a.xtrace -o {}", path.display());
+        let failure = run(&server(), &line).exit.expect_err("there is a file in the way");
+        assert!(failure.to_string().contains("-f"), "the way out is named");
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "precious");
+        assert_eq!(exit(&server(), &format!("{line} -f")), Exit::Success);
+        assert!(std::fs::read_to_string(&path).expect("the file").contains("<svg"));
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_said_with_its_name() {
     let failure =
         run(&server(), "histogram a.xtrace -o /no/such/dir/out.svg").exit.expect_err("there is no such place");
