@@ -43,6 +43,7 @@ mod fastbins;
 mod fork;
 mod free;
 mod info;
+mod inspect;
 mod live;
 mod malloc;
 mod memalign;
@@ -59,10 +60,12 @@ mod system;
 mod tcache;
 mod threads;
 mod tunables;
+mod validate;
 mod words;
 
 pub use arena::ARENA_BYTES;
 pub use info::MallInfo;
+pub use inspect::{Class, Span, WalkError};
 pub use live::Live;
 pub use os::{Memory, Os};
 pub use policy::{AlignedRests, BreakFallback, CacheBirth, Policy, ReallocSlack};
@@ -70,6 +73,7 @@ pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
 pub use tunables::{Parameter, Tunables};
+pub use validate::{Books, Imbalance};
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -214,6 +218,11 @@ impl<O: Os> Heap<O> {
     /// a second time, it changes nothing and returns `false`.
     pub fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
         self.settings.configure(policy, tunables)
+    }
+
+    /// The door to the system that this heap uses.
+    pub const fn system(&self) -> &O {
+        &self.os
     }
 
     /// Whether a second thread was ever about to exist.

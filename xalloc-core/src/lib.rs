@@ -5,6 +5,8 @@
 extern crate alloc;
 
 #[cfg(not(xalloc_loom))]
+pub mod global;
+#[cfg(not(xalloc_loom))]
 pub mod heap;
 pub mod intern;
 pub mod primitive;

@@ -25,6 +25,9 @@ use xalloc_core::session::{OUT_VARIABLE, Options, SESSION_VARIABLE, allocator, c
 use crate::host::{self, File};
 use crate::text::Text;
 
+/// What the names of our variables begin with.
+pub(crate) const SETTING_PREFIX: &[u8] = b"XALLOC_";
+
 /// Bytes of a path.
 pub(crate) const PATH: usize = 4096;
 
@@ -49,8 +52,8 @@ pub(crate) struct Config {
     pub(crate) output: Output,
     /// The directory or the file.
     pub(crate) place: Text<PATH>,
-    /// The value of `LD_PRELOAD` as the program got it.
-    pub(crate) preload: Text<PATH>,
+    /// Our variables, for programs that are started with another environment: each with a NUL behind it.
+    settings: Text<{ 2 * PATH }>,
     /// This library as the loader names it.
     pub(crate) library: Text<PATH>,
     /// Only without a recorder: a recorder's control page has its own.
@@ -67,7 +70,7 @@ unsafe impl Sync for Place {}
 static CONFIG: Place = Place(UnsafeCell::new(Config {
     output: Output::Nowhere,
     place: Text::new(),
-    preload: Text::new(),
+    settings: Text::new(),
     library: Text::new(),
     options: Options::new(),
     tunables: Tunables::NONE,
@@ -101,20 +104,32 @@ pub(crate) unsafe fn read() {
 }
 
 impl Config {
+    /// Our variables as the program got them, `NAME=value` each.
+    pub(crate) fn settings(&self) -> impl Iterator<Item = &[u8]> {
+        self.settings.as_bytes().split(|&byte| byte == 0).filter(|setting| !setting.is_empty())
+    }
+
+    /// Bytes of all of them, a NUL behind each included.
+    pub(crate) fn settings_bytes(&self) -> usize {
+        self.settings.as_bytes().len()
+    }
+
     fn apply(&mut self, variable: &[u8]) {
         self.tunables.apply_variable(variable);
         let Some(equals) = variable.iter().position(|&byte| byte == b'=') else { return };
         let (name, value) = variable.split_at(equals);
         let value = value.get(1..).unwrap_or_default();
-        if name == b"LD_PRELOAD" {
-            self.preload = Text::of(value);
-        } else if name == SESSION_VARIABLE.as_bytes() {
+        if variable.starts_with(SETTING_PREFIX) {
+            self.settings.push(variable);
+            self.settings.push(b"\0");
+        }
+        if name == SESSION_VARIABLE.as_bytes() {
             self.output = Output::Session;
             self.place = Text::of(value);
         } else if name == OUT_VARIABLE.as_bytes() && self.output == Output::Nowhere {
             self.output = Output::File;
             self.place = Text::of(value);
-        } else if let Some(name) = name.strip_prefix(b"XALLOC_".as_slice()) {
+        } else if let Some(name) = name.strip_prefix(SETTING_PREFIX) {
             apply_option(&mut self.options, name, value);
         }
     }

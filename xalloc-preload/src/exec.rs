@@ -1,6 +1,6 @@
 //! Starting other programs: `exec` and `posix_spawn`, with an environment in which they are recorded too.
 //!
-//! A program may pass an environment of its own, or have cleaned the one it got. Where children are followed, the two
+//! A program may pass an environment of its own, or have cleaned the one it got. Where children are followed, the
 //! variables that make this library work are put back; where they are not, they are taken out. The changed environment
 //! is made in memory of our own: the program's heap must not see an allocation that it did not make, and in a child of
 //! `vfork` whatever is taken is taken from the parent.
@@ -13,10 +13,8 @@
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::ptr::{NonNull, null, null_mut};
 
-use xalloc_core::session::{OUT_VARIABLE, SESSION_VARIABLE};
-
 use crate::backend::next::call;
-use crate::config::{Output, config, current_environment, each_string};
+use crate::config::{SETTING_PREFIX, config, current_environment, each_string};
 use crate::guard::{self, Access};
 use crate::host;
 use crate::lifecycle;
@@ -32,23 +30,16 @@ struct Found {
     /// Bytes of the value of `LD_PRELOAD`.
     preload_bytes: usize,
     has_library: bool,
-    has_place: bool,
-    has_any_place: bool,
+    /// Settings that are there as this program got them, and all that are there.
+    right_settings: usize,
+    settings: usize,
 }
 
 const PRELOAD: &[u8] = b"LD_PRELOAD=";
 
-/// The variable that says where events go.
-fn place_name() -> &'static [u8] {
-    match config().output {
-        Output::File => OUT_VARIABLE.as_bytes(),
-        Output::Session | Output::Nowhere => SESSION_VARIABLE.as_bytes(),
-    }
-}
-
-/// The value of `variable` if it is the one that says where events go.
-fn place_of(variable: &[u8]) -> Option<&[u8]> {
-    variable.strip_prefix(place_name())?.strip_prefix(b"=")
+/// Whether `variable` is one of those that tell this library what to do.
+fn is_setting(variable: &[u8]) -> bool {
+    variable.starts_with(SETTING_PREFIX)
 }
 
 /// The names in a value of `LD_PRELOAD`: the loader splits it at colons and blanks.
@@ -69,9 +60,9 @@ fn look_at(envp: Strings) -> Found {
             if let Some(value) = variable.strip_prefix(PRELOAD) {
                 found.preload_bytes = value.len();
                 found.has_library |= libraries(value).any(|name| name == library);
-            } else if let Some(value) = place_of(variable) {
-                found.has_any_place = true;
-                found.has_place |= value == config().place.as_bytes();
+            } else if is_setting(variable) {
+                found.settings += 1;
+                found.right_settings += usize::from(config().settings().any(|setting| setting == variable));
             }
         });
     }
@@ -87,13 +78,17 @@ fn adapted(envp: Strings) -> Strings {
     }
     let follows = lifecycle::follows_children();
     let found = look_at(envp);
-    let is_right =
-        if follows { found.has_library && found.has_place } else { !found.has_library && !found.has_any_place };
+    let count = config().settings().count();
+    let is_right = if follows {
+        found.has_library && found.right_settings == count
+    } else {
+        !found.has_library && found.settings == 0
+    };
     if is_right {
         return envp;
     }
-    let words = found.variables + 3;
-    let text = found.preload_bytes + config().library.as_bytes().len() + config().place.as_bytes().len() + 128;
+    let words = found.variables + count + 2;
+    let text = PRELOAD.len() + found.preload_bytes + config().library.as_bytes().len() + config().settings_bytes() + 16;
     let Some((memory, bytes)) = scratch(access, words * size_of::<usize>() + text) else { return envp };
     let mut made = Made { memory, bytes, words: 0, text: words * size_of::<usize>() };
     made.fill(envp, follows);
@@ -140,7 +135,7 @@ impl Made {
                 each_string(envp, &mut |variable| {
                     if let Some(value) = variable.strip_prefix(PRELOAD) {
                         preload = preload.or(Some((value.as_ptr(), value.len())));
-                    } else if place_of(variable).is_none() {
+                    } else if !is_setting(variable) {
                         self.pointer(variable.as_ptr().cast());
                     }
                 });
@@ -166,11 +161,9 @@ impl Made {
             }
             self.put(b"\0");
         }
-        if follows {
+        for setting in config().settings().filter(|_| follows) {
             self.begin();
-            self.put(place_name());
-            self.put(b"=");
-            self.put(config().place.as_bytes());
+            self.put(setting);
             self.put(b"\0");
         }
         self.pointer(null());
@@ -178,7 +171,7 @@ impl Made {
 
     fn pointer(&mut self, string: *const c_char) {
         let place = self.memory.as_ptr().cast::<*const c_char>().wrapping_add(self.words);
-        // SAFETY: the array has a word for each variable of the old environment, two new ones, and the end.
+        // SAFETY: the array has a word for each variable of the old environment, for the new ones, and the end.
         unsafe { place.write(string) };
         self.words += 1;
     }

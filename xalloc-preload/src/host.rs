@@ -6,6 +6,7 @@
 //! - `__errno_location` returns the calling thread's word, valid for the life of the thread.
 //! - `syscall` is given numbers whose arguments are integers, or buffers that outlive the call and have the stated
 //!   length; strings are [`CStr`]s.
+//!   An argument that the kernel takes as a whole word is passed as one: of a narrower one the upper half is undefined.
 //! - A mapping that is made here is placed by the kernel, unless the caller says where and answers for it.
 #![allow(unsafe_code)]
 
@@ -71,7 +72,7 @@ pub(crate) fn is_alive(pid: u32) -> bool {
 pub(crate) fn thread_name() -> [u8; 16] {
     let mut name = [0; 16];
     // SAFETY: PR_GET_NAME writes at most 16 bytes.
-    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr(), 0, 0, 0) };
+    unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr(), 0_usize, 0_usize, 0_usize) };
     name
 }
 
@@ -147,7 +148,8 @@ impl File {
         let rights = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
         // SAFETY: by the contract of this function.
-        let at = unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, libc::MAP_SHARED | fixed, self.0, 0) };
+        let at =
+            unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, libc::MAP_SHARED | fixed, self.0, 0_usize) };
         mapped(at)
     }
 }
@@ -168,7 +170,7 @@ pub(crate) unsafe fn map_anonymous(bytes: usize, place: *mut u8) -> Option<NonNu
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: by the contract of this function.
-    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, flags, -1, 0) })
+    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, flags, -1, 0_usize) })
 }
 
 fn mapped(answer: c_long) -> Option<NonNull<u8>> {
@@ -213,7 +215,7 @@ impl File {
     /// The file's size; 0 if it cannot be told.
     pub(crate) fn size(&self) -> u64 {
         // SAFETY: second bullet of the module: only moves the position of this value's own descriptor.
-        let end = unsafe { libc::syscall(libc::SYS_lseek, self.0, 0, libc::SEEK_END) };
+        let end = unsafe { libc::syscall(libc::SYS_lseek, self.0, 0_usize, libc::SEEK_END) };
         end.max(0) as u64
     }
 }

@@ -11,7 +11,8 @@
 //! | `host`, `text` | libc and the kernel behind small functions; text of bounded length |
 //! | `config` | what the environment asks for |
 //! | `segment` | the shared memory that events go to: making it, waiting for room in it |
-//! | `stacks` | from a call's registers to the id of its stack |
+//! | `modules`, `capture` | which file code belongs to; walking a call stack |
+//! | `stacks` | from a call's registers to the id of its stack, and the news of modules |
 //! | `thread` | what each thread has |
 //! | `backend` | who serves the memory |
 //! | `lifecycle` | cold, booting, live, off; what a forked child does |
@@ -32,14 +33,16 @@
 
 pub mod arch;
 mod backend;
+pub mod capture;
 mod config;
 mod exec;
 #[cfg(not(test))]
 pub mod exports;
 mod guard;
 mod hooks;
-mod host;
+pub mod host;
 mod lifecycle;
+pub mod modules;
 mod process;
 #[cfg(all(panic = "abort", not(test)))]
 mod rt;

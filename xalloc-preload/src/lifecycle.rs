@@ -147,8 +147,9 @@ fn boot() -> usize {
     if !follows || !unsafe { segment::create(config(), &session, birth, allocator) } {
         return OFF;
     }
-    stacks::begin();
-    LIVE
+    // SAFETY: as above.
+    let has_stacks = segment::current().is_some_and(|segment| unsafe { stacks::begin(segment) });
+    if has_stacks { LIVE } else { OFF }
 }
 
 /// Makes the process cold again, in a child whose page the kernel did not wipe.

@@ -1,39 +1,92 @@
 //! From a call's registers to the id of its stack: the seam between the hooks and the capture room.
+//!
+//! # Safety
+//! - The static is written by the thread that boots the process, while no other can read it.
+#![allow(unsafe_code)]
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicU16, Ordering};
 
 use xalloc_core::heap::Sink;
-use xalloc_core::intern::FrameWord;
-use xalloc_core::units::{ArenaId, StackId};
+use xalloc_core::units::{Addr, ArenaId, StackId};
 use xalloc_core::wire::{Event, HeapEvent};
 
 use crate::arch::Entry;
+use crate::capture::{self, Shared, ThreadCapture};
+use crate::modules::{Announce, ModuleSeen};
 use crate::segment::Segment;
+use crate::text::Text;
 use crate::thread::Stream;
 
-/// What a stack walk keeps from one call to the next, in each thread.
-pub(crate) struct ThreadCapture;
+struct Place(UnsafeCell<Option<Shared>>);
 
-impl ThreadCapture {
-    /// Nothing kept.
-    pub(crate) const fn new() -> ThreadCapture {
-        ThreadCapture
-    }
+// SAFETY: by the bullet of the module.
+unsafe impl Sync for Place {}
 
-    /// Keeps nothing: stack ids are another segment's now.
-    pub(crate) fn forget(&mut self) {}
+static SHARED: Place = Place(UnsafeCell::new(None));
+
+fn shared() -> Option<&'static Shared> {
+    // SAFETY: by the bullet of the module nobody writes it now.
+    unsafe { &*SHARED.0.get() }.as_ref()
 }
 
-/// Makes the stacks of a new segment. Called while the process boots.
-pub(crate) fn begin() {}
+/// Makes the stacks of a new segment. False: there is no memory for them.
+///
+/// # Safety
+/// - The calling thread is booting the process.
+pub(crate) unsafe fn begin(segment: &'static Segment) -> bool {
+    let shared = Shared::new(segment.trie(), segment.header(), &segment.options);
+    let has_memory = shared.is_some();
+    // SAFETY: by the contract this thread alone uses the place.
+    unsafe { SHARED.0.get().write(shared) };
+    has_memory
+}
 
 /// The id of the stack that a call came from; modules that it touches first are announced in `stream` before.
 #[inline(always)]
 pub(crate) fn stack_of(
-    _capture: &mut ThreadCapture,
-    _stream: &mut Stream,
+    capture: &mut ThreadCapture,
+    stream: &mut Stream,
     segment: &'static Segment,
     entry: Entry,
 ) -> StackId {
-    segment.trie().insert(StackId::NONE, FrameWord::return_address(entry.ip as u64))
+    match shared() {
+        Some(shared) => capture::capture(capture, entry, shared, &mut Announcements { segment, stream }),
+        None => StackId::UNKNOWN,
+    }
+}
+
+/// Modules on their way into a thread's stream.
+struct Announcements<'a> {
+    segment: &'static Segment,
+    stream: &'a mut Stream,
+}
+
+impl Announce for Announcements<'_> {
+    #[cold]
+    fn module(&mut self, module: &ModuleSeen<'_>) {
+        static SERIAL: AtomicU16 = AtomicU16::new(0);
+        // Relaxed: only ties the two records together.
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let mut text = Text::<{ crate::config::PATH }>::new();
+        // A build-id of more than 255 bytes is none that a linker makes.
+        let build_id = if module.build_id.len() > 255 { &[] } else { module.build_id };
+        text.push(&[build_id.len() as u8]);
+        text.push(build_id);
+        text.push(module.path);
+        let bias = Addr(module.bias);
+        self.stream.push_text(self.segment, StackId::NONE, text.as_bytes(), |text_bytes| Event::Module {
+            bias,
+            serial,
+            text_bytes,
+        });
+        let range = Event::ModuleRange {
+            start: Addr(module.code_start),
+            len_bytes: module.code_end.saturating_sub(module.code_start),
+            serial,
+        };
+        self.stream.event(self.segment, self.segment.now(), StackId::NONE, range);
+    }
 }
 
 /// The heap's steps on behalf of a call, whose stack is captured when it is first needed.
@@ -99,5 +152,5 @@ impl Sink for Unattributed<'_> {
 
 /// After modules were unmapped: the number of the generation of stacks that begins.
 pub(crate) fn closed() -> u32 {
-    0
+    shared().map_or(0, capture::on_dlclose)
 }

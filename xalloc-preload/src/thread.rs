@@ -26,9 +26,9 @@ use xalloc_core::heap::ThreadCache;
 
 use crate::arch;
 use crate::backend;
+use crate::capture::ThreadCapture;
 use crate::host;
 use crate::segment;
-use crate::stacks::ThreadCapture;
 
 mod slab;
 mod spare;
@@ -64,12 +64,13 @@ pub(crate) struct Own {
     pub(crate) fork_serial: u32,
     /// Memory for the environment of a program that is about to be started, kept for the next time.
     pub(crate) exec_scratch: Option<(NonNull<u8>, usize)>,
-    /// What a stack walk keeps from one call to the next.
-    pub(crate) capture: ThreadCapture,
+    /// What a stack walk keeps from one call to the next: large, so it lies behind the rest.
+    pub(crate) capture: &'static mut ThreadCapture,
 }
 
 impl Thread {
-    const fn new() -> Thread {
+    /// The state of a thread that has done nothing yet.
+    const fn new(capture: &'static mut ThreadCapture) -> Thread {
         Thread {
             inside: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
@@ -81,7 +82,7 @@ impl Thread {
                 stream: Stream::new(),
                 fork_serial: 0,
                 exec_scratch: None,
-                capture: ThreadCapture::new(),
+                capture,
             }),
         }
     }
@@ -213,6 +214,7 @@ fn wind_up(thread: &'static Thread) {
     let own = unsafe { &mut *thread.own.get() };
     host::keeping_errno(|| {
         let segment = segment::current();
+        own.capture.retire();
         backend::thread_exit(own, segment);
         if let Some(segment) = segment {
             own.stream.end(segment);

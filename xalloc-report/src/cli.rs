@@ -17,6 +17,8 @@ mod exit;
 mod failure;
 mod flamegraph;
 mod generate;
+mod import;
+mod progress;
 mod ranking;
 mod record;
 mod report;
@@ -24,10 +26,11 @@ mod report;
 mod tests;
 mod values;
 
-pub use console::Console;
+pub use console::{Console, Existing};
 pub use exit::Exit;
 pub use failure::Failure;
-pub use record::{AllocatorChoice, Doctor, DoctorArgs, Import, ImportArgs, Overflow, Record, RecordArgs};
+pub use import::Import;
+pub use record::Record;
 pub use report::Report;
 
 /// Records a native program's allocations and reports flame graphs, histograms, leaks and fragmentation.
@@ -44,8 +47,10 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Record(Record),
     #[command(flatten)]
     Report(Report),
+    Import(Import),
     Generate(generate::Generate),
 }
 
@@ -85,6 +90,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: &Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
     match command {
+        Command::Record(record) => record.run(console),
+        Command::Import(import) => import.run(console),
         Command::Report(report) => report.run(&report.open()?, console),
         Command::Generate(generate) => generate.run(&mut Cli::command(), console),
     }

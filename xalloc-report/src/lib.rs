@@ -5,6 +5,7 @@ pub mod check;
 pub mod cli;
 pub mod model;
 pub mod os;
+pub mod record;
 pub mod render;
 pub mod symbols;
 pub mod trace;

@@ -22,8 +22,8 @@ use core::ptr::NonNull;
 
 use super::chunk::round_up;
 use super::{
-    ARENA_BYTES, AllocError, Allocation, Heap, HeapFault, MallInfo, Memory, Os, Policy, Reallocated, Sink, ThreadCache,
-    Tunables,
+    ARENA_BYTES, AllocError, Allocation, Books, Heap, HeapFault, Imbalance, MallInfo, Memory, Os, Policy, Reallocated,
+    Sink, Span, ThreadCache, Tunables, WalkError,
 };
 use crate::units::Addr;
 
@@ -428,6 +428,24 @@ impl Simulation {
     pub fn mallinfo2(&mut self) -> MallInfo {
         let (heap, cache) = self.on(0);
         heap.mallinfo2(cache)
+    }
+
+    /// Checks the heap and returns its books.
+    ///
+    /// # Errors
+    /// The first thing that does not balance.
+    pub fn validate(&mut self) -> Result<Books, Imbalance> {
+        let (heap, cache) = self.on(0);
+        heap.validate(cache)
+    }
+
+    /// Visits every span of every arena.
+    ///
+    /// # Errors
+    /// As for [`Heap::walk`].
+    pub fn walk(&mut self, visit: impl FnMut(Span) -> bool) -> Result<(), WalkError> {
+        let (heap, cache) = self.on(0);
+        heap.walk(cache, visit)
     }
 
     /// The program itself moves the break by `delta` bytes. `false`: it cannot be moved.

@@ -32,6 +32,12 @@ impl Replay {
         Replay { simulation, slots: HashMap::new(), threads: [0; 256], cached_stacks: 0, arenas: Vec::new() }
     }
 
+    /// The block that a slot names.
+    #[allow(dead_code, reason = "not every test asks")]
+    pub(crate) fn block(&self, slot: u32) -> Option<Addr> {
+        self.slots.get(&slot).copied()
+    }
+
     pub(crate) fn step(&mut self, op: &Op) -> Outcome {
         let thread = self.threads[usize::from(op.thread)];
         let heap = &mut self.simulation;
@@ -122,6 +128,7 @@ impl Replay {
 }
 
 /// The outcomes of a whole trace.
+#[allow(dead_code, reason = "not every test asks")]
 pub(crate) fn simulate(policy: &Policy, tunables: &Tunables, ops: &[Op]) -> Vec<Outcome> {
     let mut replay = Replay::new(policy, tunables);
     ops.iter().map(|op| replay.step(op)).collect()

@@ -1,4 +1,5 @@
 //! Traces of memory operations and their results, in the formats of `tests/programs/xreplay.c`.
+#![allow(dead_code, reason = "not every test reads and writes both formats")]
 
 /// What an operation does. The numbers are those of `xreplay.c`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

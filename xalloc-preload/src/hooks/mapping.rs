@@ -7,7 +7,7 @@
 //! - The program's arguments are passed on unchanged; what they may do to memory is the program's own doing.
 #![allow(unsafe_code)]
 
-use core::ffi::{c_int, c_void};
+use core::ffi::{c_int, c_long, c_void};
 
 use xalloc_core::units::Addr;
 use xalloc_core::wire::{Advice, Event, Protection};
@@ -43,6 +43,11 @@ fn address(place: *mut c_void) -> Addr {
     Addr(place.addr() as u64)
 }
 
+/// An argument that the kernel takes as a whole word.
+fn word(argument: c_int) -> c_long {
+    c_long::from(argument)
+}
+
 /// C `mmap` and `mmap64`.
 #[allow(clippy::too_many_arguments, reason = "six of C's and three of the entry")]
 pub(crate) unsafe extern "C" fn on_mmap(
@@ -57,7 +62,7 @@ pub(crate) unsafe extern "C" fn on_mmap(
     fp: usize,
 ) -> *mut c_void {
     // SAFETY: by the bullet of the module.
-    let got = unsafe { libc::syscall(libc::SYS_mmap, hint, length, prot, flags, fd, offset) };
+    let got = unsafe { libc::syscall(libc::SYS_mmap, hint, length, word(prot), word(flags), word(fd), offset) };
     let place = core::ptr::with_exposed_provenance_mut(got as usize);
     if place != libc::MAP_FAILED {
         record_map(Entry { ip, sp, fp }, address(place), length, prot, flags, fd);
@@ -117,7 +122,7 @@ pub(crate) unsafe extern "C" fn on_mremap(
     let entry = Entry { ip, sp, fp };
     record(entry, Event::ProgramRemapFrom { addr: address(place), len_bytes: old_length as u64 });
     // SAFETY: by the bullet of the module.
-    let got = unsafe { libc::syscall(libc::SYS_mremap, place, old_length, new_length, flags, new_place) };
+    let got = unsafe { libc::syscall(libc::SYS_mremap, place, old_length, new_length, word(flags), new_place) };
     let (now, length) = if got == -1 { (address(place), old_length) } else { (Addr(got as u64), new_length) };
     record(entry, Event::ProgramRemapTo { addr: now, len_bytes: length as u64 });
     core::ptr::with_exposed_provenance_mut(got as usize)

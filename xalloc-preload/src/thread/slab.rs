@@ -4,15 +4,26 @@
 //! directory is the successor of a thread that ended without giving its slot back.
 //!
 //! # Safety
-//! - A slot's address is `chunk + index`, in a mapping that is never undone.
+//! - A slot's address is `chunk + index`, in a mapping that is never undone and starts as zeroes, which is the first
+//!   value of a [`ThreadCapture`].
 //! - A slot is written by the thread that has just put its address into the directory's empty entry.
 #![allow(unsafe_code)]
 
+use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use super::Thread;
+use crate::capture::ThreadCapture;
 use crate::host;
+
+/// The memory of one thread's state.
+#[repr(C, align(64))]
+struct Slot {
+    thread: MaybeUninit<Thread>,
+    /// Kept from one owner to the next: a thread that ends leaves it as good as new.
+    capture: ThreadCapture,
+}
 
 /// Slots of a chunk: a mapping takes no memory until it is touched, but counts against limits of address space.
 const CHUNK: usize = 8;
@@ -20,7 +31,7 @@ const CHUNK: usize = 8;
 const MOST: usize = 1 << 15;
 
 static OWNERS: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
-static CHUNKS: [AtomicPtr<Thread>; MOST / CHUNK] = [const { AtomicPtr::new(null_mut()) }; MOST / CHUNK];
+static CHUNKS: [AtomicPtr<Slot>; MOST / CHUNK] = [const { AtomicPtr::new(null_mut()) }; MOST / CHUNK];
 /// Entries of the directory that were ever used.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
@@ -37,8 +48,11 @@ pub(super) fn find(owner: usize) -> Option<&'static Thread> {
     let entry = entry_of(owner)?;
     // ORDERING: pairs with the Release exchange in `chunk`.
     let chunk = CHUNKS.get(entry / CHUNK)?.load(Ordering::Acquire);
-    // SAFETY: first bullet of the module; the entry was claimed, so the chunk exists, or it is null.
-    unsafe { chunk.wrapping_add(entry % CHUNK).as_ref() }.filter(|_| !chunk.is_null())
+    if chunk.is_null() {
+        return None;
+    }
+    // SAFETY: first bullet of the module; the thread lies at the slot's start, and `claim` wrote it.
+    unsafe { chunk.wrapping_add(entry % CHUNK).cast::<Thread>().as_ref() }
 }
 
 /// Gives `owner` a slot, in the state of a thread that has done nothing yet. `None`: there is no room.
@@ -49,10 +63,14 @@ pub(super) fn claim(owner: usize) -> Option<&'static Thread> {
         return None;
     };
     let slot = chunk.wrapping_add(entry % CHUNK);
-    // SAFETY: second bullet of the module.
-    unsafe { slot.write(Thread::new()) };
+    let capture = slot.wrapping_byte_add(core::mem::offset_of!(Slot, capture)).cast::<ThreadCapture>();
+    // SAFETY: by the bullets of the module it has a value, and it is this owner's alone.
+    let capture = unsafe { &mut *capture };
+    let thread = slot.cast::<Thread>();
+    // SAFETY: second bullet of the module; the thread lies at the slot's start.
+    unsafe { thread.write(Thread::new(capture)) };
     // SAFETY: just written.
-    unsafe { slot.as_ref() }
+    unsafe { thread.as_ref() }
 }
 
 fn take_entry(owner: usize) -> Option<usize> {
@@ -77,14 +95,14 @@ fn take_entry(owner: usize) -> Option<usize> {
     }
 }
 
-fn chunk(number: usize) -> Option<*mut Thread> {
+fn chunk(number: usize) -> Option<*mut Slot> {
     let place = CHUNKS.get(number)?;
     // ORDERING: pairs with the Release exchange below.
     let chunk = place.load(Ordering::Acquire);
     if !chunk.is_null() {
         return Some(chunk);
     }
-    let bytes = CHUNK * size_of::<Thread>();
+    let bytes = CHUNK * size_of::<Slot>();
     // SAFETY: a new mapping, wherever the kernel likes.
     let made = host::keeping_errno(|| unsafe { host::map_anonymous(bytes, null_mut()) })?;
     // ORDERING: Release publishes the mapping; Acquire pairs with it where another thread was first.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use super::Failure;
+use super::{Existing, Failure};
 use crate::model::{Model, Recorded, Settings};
 use crate::render::text::Extent;
 use crate::trace::{Contents, ProcessIndex};
@@ -52,6 +52,20 @@ pub(super) struct FormatArgs {
     /// Output format
     #[arg(long, value_enum, default_value_t = Format::Human)]
     pub(super) format: Format,
+}
+
+/// Whether a picture may replace a file.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct ForceArgs {
+    /// Replace the file if it exists
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl From<ForceArgs> for Existing {
+    fn from(args: ForceArgs) -> Existing {
+        if args.force { Existing::Replace } else { Existing::Keep }
+    }
 }
 
 /// How much of a list of call stacks is shown as text; JSON always has all.

@@ -10,10 +10,9 @@ use crate::check::{Budgets, Outcome, check};
 use crate::model::Recorded;
 use crate::render::{json, text};
 
-#[derive(Args, Debug)]
-pub struct Check {
-    #[command(flatten)]
-    pub(super) trace: TraceArgs,
+/// What may not be exceeded.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct BudgetArgs {
     /// Most bytes alive at exit (4096, 64KiB, 1.5MiB)
     #[arg(long, value_name = "SIZE", value_parser = bytes)]
     max_leaked_bytes: Option<u64>,
@@ -26,21 +25,39 @@ pub struct Check {
     /// Most allocations, reallocs included
     #[arg(long, value_name = "N")]
     max_allocations: Option<u64>,
+}
+
+impl BudgetArgs {
+    pub(super) fn budgets(self) -> Budgets {
+        Budgets {
+            max_leaked_bytes: self.max_leaked_bytes,
+            max_leaked_blocks: self.max_leaked_blocks,
+            max_peak_bytes: self.max_peak_bytes,
+            max_allocations: self.max_allocations,
+        }
+    }
+
+    pub(super) fn none_given() -> Failure {
+        let error = anyhow::anyhow!("there is nothing to check: no budget was given");
+        Failure::new(error).hint("name at least one, for example --max-leaked-bytes 0")
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Check {
+    #[command(flatten)]
+    pub(super) trace: TraceArgs,
+    #[command(flatten)]
+    budgets: BudgetArgs,
     #[command(flatten)]
     format: FormatArgs,
 }
 
 impl Check {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let budgets = Budgets {
-            max_leaked_bytes: self.max_leaked_bytes,
-            max_leaked_blocks: self.max_leaked_blocks,
-            max_peak_bytes: self.max_peak_bytes,
-            max_allocations: self.max_allocations,
-        };
+        let budgets = self.budgets.budgets();
         if budgets.is_empty() {
-            let error = anyhow::anyhow!("there is nothing to check: no budget was given");
-            return Err(Failure::new(error).hint("name at least one, for example --max-leaked-bytes 0"));
+            return Err(BudgetArgs::none_given());
         }
         let model = self.trace.model(trace, CountArgs::usual())?;
         let verdict = check(&analysis::summary(trace.contents(), &model), &budgets);

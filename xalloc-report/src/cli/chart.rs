@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::{CountArgs, Format, FormatArgs, TraceArgs};
+use super::args::{CountArgs, ForceArgs, Format, FormatArgs, TraceArgs};
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Quantity};
@@ -23,6 +23,8 @@ pub struct Histogram {
     #[arg(short, long, value_name = "OUT.svg", conflicts_with = "format")]
     output: Option<PathBuf>,
     #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
     format: FormatArgs,
 }
 
@@ -35,7 +37,7 @@ impl Histogram {
                 if path.as_os_str() == "-" {
                     console.out.write_all(svg.as_bytes())?;
                 } else {
-                    console.write_file(path, |file| file.write_all(svg.as_bytes()))?;
+                    console.write_file(path, self.force.into(), |file| file.write_all(svg.as_bytes()))?;
                 }
             }
             (None, Format::Human) => console.out.write_all(text::histogram(&histogram).as_bytes())?,

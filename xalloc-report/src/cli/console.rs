@@ -26,22 +26,40 @@ impl std::fmt::Debug for Console<'_> {
 }
 
 impl Console<'_> {
-    /// Writes a file with `content`, replacing what was there, and says so.
+    /// Writes a file with `content` and says so. What is there already is replaced only if `existing` allows.
     ///
     /// # Errors
-    /// When the file cannot be written; a part of it may be left.
+    /// When a file is in the way, or it cannot be written; a part of it may be left.
     pub fn write_file(
         &mut self,
         path: &Path,
+        existing: Existing,
         content: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>,
     ) -> Result<(), Failure> {
-        let written = File::create(path).and_then(|file| {
+        let opened = match existing {
+            Existing::Keep => File::create_new(path),
+            Existing::Replace => File::create(path),
+        };
+        let written = opened.and_then(|file| {
             let mut file = BufWriter::new(file);
             content(&mut file)?;
             file.flush()
         });
         let name = printable(&path.to_string_lossy()).into_owned();
-        written.map_err(|error| Failure::new(error).while_doing(format!("cannot write {name}")))?;
+        written.map_err(|error| {
+            let in_the_way = error.kind() == io::ErrorKind::AlreadyExists;
+            let failure = Failure::new(error).while_doing(format!("cannot write {name}"));
+            if in_the_way { failure.hint("name another file with -o, or replace this one with -f") } else { failure }
+        })?;
         Ok(writeln!(self.notes, "wrote {name}")?)
     }
+}
+
+/// What happens to a file that is in the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// It stays, and nothing is written.
+    Keep,
+    /// It is replaced.
+    Replace,
 }

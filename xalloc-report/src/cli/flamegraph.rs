@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::args::{CountArgs, TraceArgs};
+use super::args::{CountArgs, ForceArgs, TraceArgs};
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Metric, Named};
@@ -26,6 +26,8 @@ pub struct Flamegraph {
     #[arg(short, long, value_name = "OUT.svg")]
     output: Option<PathBuf>,
     #[command(flatten)]
+    force: ForceArgs,
+    #[command(flatten)]
     count: CountArgs,
 }
 
@@ -37,7 +39,9 @@ impl Flamegraph {
         let command = contents.recording.command.join(" ");
         match self.target(console.interactive) {
             None => flamegraph(&flame, growth, &command, &mut console.out)?,
-            Some(path) => console.write_file(&path, |file| flamegraph(&flame, growth, &command, file))?,
+            Some(path) => {
+                console.write_file(&path, self.force.into(), |file| flamegraph(&flame, growth, &command, file))?;
+            }
         }
         Ok(Exit::Success)
     }

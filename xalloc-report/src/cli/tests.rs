@@ -3,8 +3,8 @@
 use clap::{CommandFactory, Parser};
 
 use super::{Cli, Console, Exit, Failure, Report};
-use crate::model::sample::{Sample, server, server_with_child};
-use crate::trace::{End, Loss};
+use crate::model::sample::{Sample, Stream, server, server_with_child};
+use crate::trace::{End, Event, Loss, ProcessIndex, StackIndex};
 use xalloc_core::wire::LossReason;
 
 #[derive(Parser, Debug)]
@@ -99,6 +99,21 @@ fn a_flame_graph_goes_to_standard_output_or_into_a_file() {
 }
 
 #[test]
+fn a_file_in_the_way_stays_unless_force_is_given() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("kept.svg");
+    for command in ["flamegraph", "histogram"] {
+        std::fs::write(&path, "precious").expect("a file in the way");
+        let line = format!("{command} a.xtrace -o {}", path.display());
+        let failure = run(&server(), &line).exit.expect_err("there is a file in the way");
+        assert!(failure.to_string().contains("-f"), "the way out is named");
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "precious");
+        assert_eq!(exit(&server(), &format!("{line} -f")), Exit::Success);
+        assert!(std::fs::read_to_string(&path).expect("the file").contains("<svg"));
+    }
+}
+
+#[test]
 fn what_cannot_be_written_is_said_with_its_name() {
     let failure =
         run(&server(), "histogram a.xtrace -o /no/such/dir/out.svg").exit.expect_err("there is no such place");
@@ -111,6 +126,78 @@ fn events_of_several_processes_have_a_heading_each_and_windows_cut_them() {
     let out = run(&server_with_child(), "events a.xtrace --kind brk,free --from 1ms").out;
     assert_eq!(out.lines().filter(|line| line.starts_with("process ")).count(), 2);
     assert!(out.lines().filter(|line| line.starts_with(' ')).all(|line| line.contains(" free ")));
+}
+
+fn open_and_run(path: &std::path::Path, command: &str) -> Result<String, Failure> {
+    let words = ["xalloc-report", command, path.to_str().expect("the path is UTF-8"), "--format", "json"];
+    let report = OnTrace::try_parse_from(words).expect("the line is well-formed").report;
+    let (mut out, mut notes) = (Vec::new(), Vec::new());
+    let mut console = Console { out: &mut out, notes: &mut notes, interactive: false, columns: 80 };
+    report.run(&report.open()?, &mut console)?;
+    Ok(String::from_utf8(out).expect("output is UTF-8"))
+}
+
+#[test]
+fn a_trace_file_reports_what_the_recording_in_memory_reports() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("server.xtrace");
+    server().write(&path).expect("the trace is written");
+    for command in ["summary", "leaks", "top", "histogram", "timeline", "events"] {
+        let of_file = open_and_run(&path, command).expect("the trace is read");
+        assert_eq!(of_file, run(&server(), &format!("{command} - --format json")).out, "{command}");
+    }
+}
+
+#[test]
+fn a_child_in_a_trace_file_is_not_charged_with_its_parents_blocks() {
+    let mut sample = server();
+    sample.contents.processes.clear();
+    let stack = sample.streams.remove(0).entries[2].stack;
+    let mut parent = Stream::default();
+    let slots = [300, 500].map(|size| parent.alloc(0, stack, size));
+    parent.push(0, StackIndex::NONE, Event::Fork);
+    let mut child = Stream::default();
+    child.push(1, StackIndex::NONE, Event::Free { slot: slots[0], block: parent.block_in(slots[0]) });
+    child.alloc(1, stack, 64);
+    sample.process(10, "parent", &["p"], parent);
+    let forked = sample.process(11, "parent", &["c"], child);
+    sample.contents.processes[forked.0 as usize].parent = Some(ProcessIndex(0));
+    sample.contents.processes[forked.0 as usize].forked = true;
+
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("fork.xtrace");
+    sample.write(&path).expect("the trace is written");
+    let out = open_and_run(&path, "summary").expect("the trace is read");
+    let summary: serde_json::Value = serde_json::from_str(&out).expect("what was written is JSON");
+    let child = &summary["result"]["by_process"][1];
+    assert_eq!((child["allocations"].as_u64(), child["frees"].as_u64()), (Some(1), Some(0)));
+    assert_eq!((child["inherited_bytes"].as_u64(), child["live_at_exit_bytes"].as_u64()), (Some(800), Some(64)));
+    assert_eq!(summary["result"]["live_at_exit_bytes"].as_u64(), Some(864));
+}
+
+#[test]
+fn a_trace_that_is_cut_anywhere_is_refused_or_says_that_it_is_not_whole() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("server.xtrace");
+    server().write(&path).expect("the trace is written");
+    let whole = std::fs::read(&path).expect("the trace is there");
+    for len in (0..whole.len()).step_by(37) {
+        std::fs::write(&path, &whole[..len]).expect("the trace is cut");
+        if let Ok(out) = open_and_run(&path, "summary") {
+            let summary: serde_json::Value = serde_json::from_str(&out).expect("what was written is JSON");
+            assert!(summary["result"]["salvage"].is_string(), "cut at {len}");
+        }
+    }
+}
+
+#[test]
+fn a_file_that_is_no_trace_or_not_there_is_named_in_the_error() {
+    let failure = open_and_run("/no/such.xtrace".as_ref(), "summary").expect_err("there is no such file");
+    let text = anstream::adapter::strip_str(&failure.to_string()).to_string();
+    assert!(text.starts_with("error: cannot read /no/such.xtrace\n") && text.contains("hint: record one"));
+    assert_eq!(failure.exit(), Exit::Usage);
+    let failure = open_and_run("/proc/self/exe".as_ref(), "summary").expect_err("an executable is no trace");
+    assert!(failure.to_string().contains("not an xalloc trace"));
 }
 
 #[test]

@@ -11,6 +11,8 @@ use crate::trace::{
     ProcessIndex, Recording, Repairs, Replay, StackIndex, StackNode, Thread, ThreadIndex,
 };
 
+mod written;
+
 /// A recording in memory.
 #[derive(Debug, Default)]
 pub(crate) struct Sample {

@@ -10,7 +10,7 @@ use crate::analysis::Histogram;
 /// Geometry, in user units (pixels at full size).
 const LABELS: u32 = 150;
 const BARS: u32 = 560;
-const FIGURES: u32 = 190;
+const FIGURES: u32 = 250;
 const ROW: u32 = 24;
 const HEAD: u32 = 76;
 const FOOT: u32 = 66;

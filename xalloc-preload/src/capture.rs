@@ -1,0 +1,249 @@
+//! Call stacks inside of `malloc`, in well under 100 ns.
+//!
+//! A walk begins with the registers of the program at its call of the hook and goes from frame to frame by
+//! [rules](rule) that are made from the compiler's unwind information once for each return address and kept in a
+//! [table](table) that all threads share. It ends where it meets the thread's [previous stack](previous), if that is
+//! proved to be unchanged from there to the root: of the twenty or forty frames of a stack three or four are new. A
+//! frame that is kept keeps its node of the stack trie too, so only the new ones are looked up.
+//!
+//! # What holds in every hook
+//! No lock is taken and nothing is allocated, no function of the loader is called but `_dl_find_object`, and no memory
+//! is read of which it is not certain that it is mapped: the thread's [own stack](own_stack) above the stack pointer,
+//! the loaded modules' headers and tables, and any [other stack](foreign) through the kernel. A stack that cannot be
+//! followed to its root is cut and says so.
+//!
+//! # Why not frame pointers, libgcc, libunwind
+//! A walk along frame pointers costs 1 ns a frame and ends at the first caller that was compiled without, as most of
+//! what distributions ship is. libgcc takes 100 ns a frame; libunwind's cache is fast, but a miss asks the loader under
+//! its lock. Replacing return addresses by our own makes every second capture free and breaks exceptions, coroutines
+//! and shadow stacks.
+//!
+//! # Safety
+//! - A [`ThreadCapture`] is all integers for which zero is a value; zeroed memory is a new one.
+
+mod evaluate;
+mod foreign;
+mod own_stack;
+mod previous;
+mod rule;
+mod shared;
+mod table;
+mod verify;
+mod walk;
+
+#[cfg(test)]
+mod tests;
+
+pub use shared::{Shared, on_dlclose};
+
+use xalloc_core::intern::FrameWord;
+use xalloc_core::primitive::Ordering;
+use xalloc_core::units::StackId;
+
+use crate::arch::Entry;
+use crate::modules::Announce;
+use foreign::Window;
+use own_stack::{Bounds, OwnStack};
+use previous::{Passed, Previous, Root};
+use rule::{Kind, Rule};
+use shared::DEPTH;
+use walk::{AnyStack, Memory, State, Step, step};
+
+/// What a thread keeps from one capture to the next: 100 KiB of address space, of which a stack of thirty frames uses
+/// four pages. Zeroed memory is a new one.
+///
+/// It holds addresses of its thread's stack: another thread may have it only after [`ThreadCapture::retire`].
+pub struct ThreadCapture {
+    bounds: Bounds,
+    generation: u32,
+    until_verify: u32,
+    window: Window,
+    previous: Previous,
+    passed: [Passed; DEPTH],
+}
+
+impl core::fmt::Debug for ThreadCapture {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("ThreadCapture").field("bounds", &self.bounds).finish_non_exhaustive()
+    }
+}
+
+impl ThreadCapture {
+    /// Nothing is known yet.
+    #[must_use]
+    pub const fn new() -> ThreadCapture {
+        let state = State { word: FrameWord(0), sp: 0, fp: 0 };
+        ThreadCapture {
+            bounds: Bounds::UNKNOWN,
+            generation: 0,
+            until_verify: 0,
+            window: Window::new(),
+            previous: Previous::new(),
+            passed: [Passed { state, rule: Rule(0) }; DEPTH],
+        }
+    }
+
+    /// Forgets the previous stack and its nodes: the trie is another one (a forked child's).
+    pub fn forget(&mut self) {
+        self.previous.forget();
+    }
+
+    /// Forgets all: the thread ends, and another one may get this memory.
+    pub fn retire(&mut self) {
+        self.previous.forget();
+        self.bounds = Bounds::UNKNOWN;
+    }
+}
+
+impl Default for ThreadCapture {
+    fn default() -> Self {
+        ThreadCapture::new()
+    }
+}
+
+/// How a walk ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// At a frame from which the previous stack goes on.
+    Joined,
+    /// At the outermost frame.
+    Whole,
+    /// At a frame that no rule leads on from.
+    Stopped,
+    /// At a frame whose rule led nowhere: words or registers were not what they should be.
+    Lost,
+    /// At the depth limit.
+    AtLimit,
+}
+
+/// The id of the stack that called the hook.
+///
+/// `announce` is told of each module that the stack touches before this returns. errno may change only where system
+/// calls are made for the first time, and is put back there.
+#[inline]
+pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announce: &mut impl Announce) -> StackId {
+    let first = State { word: FrameWord::return_address(entry.ip as u64), sp: entry.sp as u64, fp: entry.fp as u64 };
+    let generation = shared.generation();
+    if generation != cache.generation {
+        cache.previous.forget();
+        cache.generation = generation;
+    }
+    let stack = match cache.bounds.above(first.sp) {
+        Some(mut stack) => capture_own(cache, first, &mut stack, shared, generation, announce),
+        None => capture_elsewhere(cache, first, shared, generation, announce),
+    };
+    if shared.verify_every != 0 {
+        verify::every_nth(cache, first, shared, stack);
+    }
+    stack
+}
+
+#[inline(always)]
+fn capture_own(
+    cache: &mut ThreadCapture,
+    first: State,
+    stack: &mut OwnStack,
+    shared: &Shared,
+    generation: u32,
+    announce: &mut impl Announce,
+) -> StackId {
+    cache.previous.begin();
+    let previous = &mut cache.previous;
+    let depth = shared.depth;
+    let joins = |state: &State, passed| previous.joins(state, passed, depth);
+    let (len, ending) =
+        walk(first, stack, depth, &mut cache.passed, joins, |word| shared.rule(word, generation, announce));
+    let passed = cache.passed.get(..len).unwrap_or(&[]);
+    let node = |parent, word| shared.trie.insert(parent, word);
+    let root = match ending {
+        Ending::Joined if len == 0 => return cache.previous.joined_node(),
+        Ending::Joined => return cache.previous.keep(passed, StackId::NONE, stack, node),
+        Ending::Whole => Root::Fixed,
+        Ending::Stopped => Root::Fixed,
+        Ending::AtLimit => Root::AtLimit,
+        // The stack may lead to another one: a signal's handler that runs on an own stack inside of this one.
+        Ending::Lost => return capture_foreign(cache, first, shared, generation, announce),
+    };
+    if ending == Ending::AtLimit {
+        shared.header.cut_stacks.fetch_add(1, Ordering::Relaxed);
+    }
+    cache.previous.restart(root);
+    cache.previous.keep(passed, shared.root(generation, ending != Ending::Whole), stack, node)
+}
+
+/// A capture whose stack pointer is not known to lie in the thread's own stack: it was not looked up yet, or this is
+/// another stack.
+#[cold]
+#[inline(never)]
+fn capture_elsewhere(
+    cache: &mut ThreadCapture,
+    first: State,
+    shared: &Shared,
+    generation: u32,
+    announce: &mut impl Announce,
+) -> StackId {
+    if !cache.bounds.is_known() {
+        cache.bounds = Bounds::find(first.sp);
+        if let Some(mut stack) = cache.bounds.above(first.sp) {
+            return capture_own(cache, first, &mut stack, shared, generation, announce);
+        }
+    }
+    capture_foreign(cache, first, shared, generation, announce)
+}
+
+/// Walks plainly, over any number of stacks, and keeps nothing.
+#[cold]
+#[inline(never)]
+fn capture_foreign(
+    cache: &mut ThreadCapture,
+    first: State,
+    shared: &Shared,
+    generation: u32,
+    announce: &mut impl Announce,
+) -> StackId {
+    cache.window.clear();
+    let mut memory = AnyStack(&mut cache.window);
+    let rule_of = |word| shared.rule(word, generation, announce);
+    let (len, ending) = walk(first, &mut memory, shared.depth, &mut cache.passed, |_, _| false, rule_of);
+    if ending == Ending::AtLimit {
+        shared.header.cut_stacks.fetch_add(1, Ordering::Relaxed);
+    }
+    let root = shared.root(generation, ending != Ending::Whole);
+    let passed = cache.passed.get(..len).unwrap_or(&[]);
+    passed.iter().rev().fold(root, |parent, frame| shared.trie.insert(parent, frame.state.word))
+}
+
+/// Walks from `first` until the stack ends or `joins` says so, and puts the frames on the way into `passed`.
+#[inline(always)]
+fn walk(
+    first: State,
+    memory: &mut impl Memory,
+    depth: usize,
+    passed: &mut [Passed; DEPTH],
+    mut joins: impl FnMut(&State, usize) -> bool,
+    mut rule_of: impl FnMut(FrameWord) -> Rule,
+) -> (usize, Ending) {
+    let mut state = first;
+    let mut signal_sp = 0;
+    for (index, place) in passed.iter_mut().enumerate() {
+        if joins(&state, index) {
+            return (index, Ending::Joined);
+        }
+        let rule = rule_of(state.word);
+        *place = Passed { state, rule };
+        let len = index + 1;
+        if len == depth && rule.kind() != Kind::End {
+            return (len, Ending::AtLimit);
+        }
+        match step(memory, &state, rule, signal_sp) {
+            Step::Caller(caller) => {
+                signal_sp = if rule.kind() == Kind::Signal { state.sp } else { 0 };
+                state = caller;
+            }
+            Step::End => return (len, Ending::Whole),
+            Step::Lost if rule.kind() == Kind::Stop => return (len, Ending::Stopped),
+            Step::Lost => return (len, Ending::Lost),
+        }
+    }
+    (DEPTH, Ending::AtLimit)
+}

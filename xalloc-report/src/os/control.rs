@@ -1,0 +1,144 @@
+//! The control page: how the recorder tells every process what is wanted, and how they wake it.
+//!
+//! # Safety
+//! - The map is one page long, as the file was made, and `Control` fits into a page (the layout's assertion); the file
+//!   keeps its length as a segment does (`os::segment`).
+//! - References are made to the atomics only: the plain fields are written through the file before anybody can see it.
+#![allow(unsafe_code)]
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::mem::offset_of;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicU32, Ordering, fence};
+
+use memmap2::{MmapOptions, MmapRaw};
+use xalloc_core::session::{CONTROL_MAGIC, Control, Options, control_state};
+use xalloc_core::sys::futex;
+use xalloc_core::wire;
+
+use super::lock::lock_exclusively;
+
+const _: () = assert!(size_of::<Control>() == 4096);
+
+/// The control page of a session, and the lock that shows that its recorder lives.
+#[derive(Debug)]
+pub struct ControlPage {
+    map: MmapRaw,
+    /// Holds the lock for as long as the recorder lives.
+    _locked: File,
+}
+
+impl ControlPage {
+    /// Makes the page at `path`, in state "recording", and takes its lock.
+    ///
+    /// # Errors
+    /// What creating, writing, locking or mapping the file reports; the file must not exist yet.
+    pub fn create(path: &Path, options: &Options) -> io::Result<ControlPage> {
+        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let mut page = [0_u8; size_of::<Control>()];
+        let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
+        put(offset_of!(Control, magic), &CONTROL_MAGIC.to_le_bytes());
+        put(offset_of!(Control, version), &u32::from(wire::VERSION).to_le_bytes());
+        put(offset_of!(Control, state), &control_state::RECORDING.to_le_bytes());
+        let words = [
+            (offset_of!(Options, allocator), options.allocator),
+            (offset_of!(Options, overflow), options.overflow),
+            (offset_of!(Options, clock), options.clock),
+            (offset_of!(Options, follow), options.follow),
+            (offset_of!(Options, depth), options.depth),
+            (offset_of!(Options, verify_every), options.verify_every),
+            (offset_of!(Options, heap_steps), options.heap_steps),
+        ];
+        for (at, word) in words {
+            put(offset_of!(Control, options) + at, &word.to_le_bytes());
+        }
+        file.write_all_at(&page, 0)?;
+        lock_exclusively(&file)?;
+        Ok(ControlPage { map: MmapOptions::new().map_raw(&file)?, _locked: file })
+    }
+
+    /// Tells every process to push nothing more and to run on.
+    pub fn finish(&self) {
+        // ORDERING: pairs with the producers' loads; what they push after seeing it is nobody's.
+        self.word(offset_of!(Control, state)).store(control_state::FINISHED, Ordering::Release);
+    }
+
+    /// Segments that were made so far.
+    #[must_use]
+    pub fn hellos(&self) -> u32 {
+        // ORDERING: pairs with the Release increment of the process: its segment's file is there.
+        self.word(offset_of!(Control, hellos)).load(Ordering::Acquire)
+    }
+
+    /// The doorbell's value, to be read before looking for work and given to [`ControlPage::sleep`] after.
+    #[must_use]
+    pub fn doorbell(&self) -> u32 {
+        // ORDERING: pairs with the producers' increments: what they published before they rang is seen.
+        self.word(offset_of!(Control, doorbell)).load(Ordering::Acquire)
+    }
+
+    /// Rings the doorbell, as a producer does.
+    pub fn ring(&self) {
+        let bell = self.word(offset_of!(Control, doorbell));
+        // ORDERING: pairs with the load in `doorbell`.
+        bell.fetch_add(1, Ordering::Release);
+        futex::wake(bell, 1, futex::Scope::Shared);
+    }
+
+    /// Sleeps until somebody rings or `timeout_ns` are over; at once if the bell was rung since `seen`.
+    pub fn sleep(&self, seen: u32, timeout_ns: u64) {
+        let sleeping = self.word(offset_of!(Control, sleeping));
+        sleeping.store(1, Ordering::Relaxed);
+        // ORDERING: pairs with the fence of a producer between its increment of the doorbell and its look at
+        // `sleeping`: either it sees that we sleep, or the futex sees that the bell has changed.
+        fence(Ordering::SeqCst);
+        futex::wait(self.word(offset_of!(Control, doorbell)), seen, futex::Scope::Shared, timeout_ns);
+        sleeping.store(0, Ordering::Relaxed);
+    }
+
+    fn word(&self, offset: usize) -> &AtomicU32 {
+        assert!(offset + size_of::<AtomicU32>() <= size_of::<Control>() && offset.is_multiple_of(4));
+        // SAFETY: inside the page by the assertion and the first bullet.
+        let place = unsafe { self.map.as_ptr().add(offset) }.cast::<AtomicU32>();
+        // SAFETY: aligned by the assertion, alive as long as `self`; callers name atomics (second bullet).
+        unsafe { &*place }
+    }
+}
+
+#[cfg(test)]
+impl ControlPage {
+    pub(crate) fn state(&self) -> u32 {
+        self.word(offset_of!(Control, state)).load(Ordering::Acquire)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_bell_rung_before_the_sleep_is_not_slept_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let page = ControlPage::create(&directory.path().join("control"), &Options::new()).unwrap();
+        let seen = page.doorbell();
+        page.ring();
+        let before = Instant::now();
+        page.sleep(seen, 5_000_000_000);
+        assert!(before.elapsed() < Duration::from_secs(2));
+        assert_eq!(page.state(), control_state::RECORDING);
+        page.finish();
+        assert_eq!(page.state(), control_state::FINISHED);
+    }
+
+    #[test]
+    fn a_page_is_never_made_over_another() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let _page = ControlPage::create(&path, &Options::new()).unwrap();
+        assert_eq!(ControlPage::create(&path, &Options::new()).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    }
+}

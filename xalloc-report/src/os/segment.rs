@@ -1,0 +1,279 @@
+//! A recorded process's segment as bounded, typed views of memory that the process writes at the same time.
+//!
+//! The layout is `xalloc_core::session`'s. Nothing in the memory is believed: plain fields are copied out once, before
+//! they are looked at; indices from the memory are bounded here; what can change meanwhile is only ever read as an
+//! atomic.
+//!
+//! # Safety
+//! - *The map is whole.* Its length is checked to be at least `SEGMENT_BYTES` when it is made, and every view lies at a
+//!   constant offset below that, aligned as its type asks (the layout's ranges are; the map begins at a page).
+//! - *Every bit pattern is a value.* The viewed types are integers, atomics of integers and arrays of them.
+//! - *No `&` to what others write.* References are made to atomics and to cells (`Slot`) only; a damaged producer can
+//!   tear a record, and a torn record is still 32 bytes of integers.
+//! - *One consumer.* Only [`Segment::take`] makes consumers, it needs `&mut self`, and a segment is mapped by the one
+//!   recorder that holds the lock of the session (`os::lock`).
+//! - *The file keeps its length.* The recorder and the preload never shorten it. A program that does so on purpose
+//!   ends its own recording with SIGBUS in the recorder; it cannot gain anything by it.
+#![allow(unsafe_code)]
+
+use std::fs::File;
+use std::io;
+use std::mem::offset_of;
+use std::slice;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use xalloc_core::intern::{CAPACITY, Counters, FrameWord, Node, Trie};
+use xalloc_core::ring::{Consumer, Indices, Slot};
+use xalloc_core::session::{Header, RingHeader, layout};
+use xalloc_core::sys::futex;
+use xalloc_core::units::{StackId, Stamp};
+use xalloc_core::wire::{Kind, Record};
+
+/// The map of one segment.
+#[derive(Debug)]
+pub struct Segment {
+    map: MmapRaw,
+}
+
+/// What [`Segment::take`] found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// Records that were copied out.
+    pub records: usize,
+    /// False if records with later stamps stayed behind.
+    pub drained: bool,
+}
+
+impl Segment {
+    /// Maps the segment in `file`, so that what the process writes is seen and what is taken is given back to it.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::InvalidData`] if the file is shorter than a segment; else what `mmap` reports.
+    pub fn map_shared(file: &File) -> io::Result<Segment> {
+        Segment::checked(MmapOptions::new().map_raw(file)?)
+    }
+
+    /// Maps the segment in `file` without ever changing the file: for a recording that a process made alone.
+    ///
+    /// # Errors
+    /// As [`Segment::map_shared`].
+    pub fn map_private(file: &File) -> io::Result<Segment> {
+        // SAFETY: the file keeps its length (last bullet), and no slice of the map is handed out but the spilled
+        // batches, which are copied before they are looked at.
+        let map = unsafe { MmapOptions::new().map_copy(file) }?;
+        Segment::checked(map.into())
+    }
+
+    fn checked(map: MmapRaw) -> io::Result<Segment> {
+        if map.len() < layout::SEGMENT_BYTES {
+            let seen = format!("{} bytes are less than the {} of a segment", map.len(), layout::SEGMENT_BYTES);
+            return Err(io::Error::new(io::ErrorKind::InvalidData, seen));
+        }
+        Ok(Segment { map })
+    }
+
+    /// Length of the file in bytes when it was mapped.
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.map.len()
+    }
+
+    /// A copy of `into.len()` bytes from `offset`; false, and nothing copied, if they do not lie in the map.
+    #[must_use]
+    pub fn copy(&self, offset: usize, into: &mut [u8]) -> bool {
+        let Some(end) = offset.checked_add(into.len()) else { return false };
+        if end > self.map.len() {
+            return false;
+        }
+        // SAFETY: `offset` lies in the map by the check above.
+        let from = unsafe { self.map.as_ptr().add(offset) };
+        // SAFETY: `into.len()` bytes from `from` lie in the map (check above), the destination is ours alone, and bytes
+        // that change meanwhile are still bytes (second bullet).
+        unsafe { from.copy_to_nonoverlapping(into.as_mut_ptr(), into.len()) };
+        true
+    }
+
+    /// A `u32` of the header that changes: one of `state`, `threads`.
+    #[must_use]
+    pub fn header_u32(&self, field: HeaderWord) -> u32 {
+        let offset = match field {
+            HeaderWord::State => offset_of!(Header, state),
+            HeaderWord::Threads => offset_of!(Header, threads),
+        };
+        // ORDERING: pairs with the Release stores of the process: what it wrote before is seen after.
+        self.view::<AtomicU32>(offset).load(Ordering::Acquire)
+    }
+
+    /// A counter of the header.
+    #[must_use]
+    pub fn header_u64(&self, counter: HeaderCounter) -> u64 {
+        let offset = match counter {
+            HeaderCounter::Lost(reason) => {
+                offset_of!(Header, lost) + usize::from(reason % LOSS_COUNTERS) * size_of::<AtomicU64>()
+            }
+            HeaderCounter::VerifiedStacks => offset_of!(Header, verified_stacks),
+            HeaderCounter::DifferingStacks => offset_of!(Header, differing_stacks),
+            HeaderCounter::CutStacks => offset_of!(Header, cut_stacks),
+            HeaderCounter::SpillEnd => offset_of!(Header, spill_end),
+        };
+        self.view::<AtomicU64>(offset).load(Ordering::Relaxed)
+    }
+
+    /// Stacks that the process could not intern because its table was full.
+    #[must_use]
+    pub fn lost_stacks(&self) -> u64 {
+        self.trie().lost()
+    }
+
+    /// The caller's node and the frame of node `id` of the process's trie.
+    #[must_use]
+    pub fn node(&self, id: StackId) -> Option<(StackId, FrameWord)> {
+        self.trie().get(id)
+    }
+
+    /// State of ring `ring`.
+    #[must_use]
+    pub fn ring_state(&self, ring: usize) -> u32 {
+        // ORDERING: pairs with the Release store of CLOSING: all that the thread pushed is seen after.
+        self.ring_word(ring, offset_of!(RingHeader, state)).load(Ordering::Acquire)
+    }
+
+    /// Gives ring `ring` back to the process: a thread may claim it.
+    pub fn free_ring(&self, ring: usize) {
+        // ORDERING: pairs with the Acquire exchange of the claiming thread: it sees our last `tail`.
+        self.ring_word(ring, offset_of!(RingHeader, state))
+            .store(xalloc_core::session::ring_state::FREE, Ordering::Release);
+    }
+
+    /// Serial number of the thread that owns ring `ring`.
+    #[must_use]
+    pub fn ring_thread(&self, ring: usize) -> u32 {
+        // Relaxed: written before the state that the caller has loaded.
+        self.ring_word(ring, offset_of!(RingHeader, thread)).load(Ordering::Relaxed)
+    }
+
+    /// Wakes every thread that waits for space, so that it looks at the control page again.
+    pub fn wake_waiting(&self) {
+        for ring in 0..(self.header_u32(HeaderWord::Threads) as usize).min(layout::RINGS) {
+            futex::wake(self.indices(ring).space(), 1, futex::Scope::Shared);
+        }
+    }
+
+    /// Moves the records of ring `ring` that are stamped at or before `until` behind `into`, and wakes the thread if it
+    /// waits for space.
+    ///
+    /// A text has no stamp; it goes with the record that announced it.
+    pub fn take(&mut self, ring: usize, until: Stamp, into: &mut Vec<Record>) -> Taken {
+        let indices = self.indices(ring);
+        let slots = self.slots(ring);
+        // SAFETY: the only consumer (fourth bullet; it lives in this function, which has `&mut self`); `slots_of` gives
+        // each ring its own power of two of slots, the same that the process derives.
+        let mut consumer = unsafe { Consumer::new(indices, slots) };
+        let available = consumer.available();
+        let mut records = 0;
+        while records < available {
+            let record = consumer.peek(records);
+            if record.stamp > until.0 && record.kind != Kind::Text as u8 {
+                break;
+            }
+            into.push(record);
+            records += 1;
+        }
+        if records > 0 && consumer.release(records) {
+            futex::wake(indices.space(), 1, futex::Scope::Shared);
+        }
+        Taken { records, drained: records == available }
+    }
+
+    /// The atomics of type `T` at `offset` of the header.
+    fn view<T: Atomic>(&self, offset: usize) -> &T {
+        assert!(offset + size_of::<T>() <= layout::HEADER.end && offset.is_multiple_of(align_of::<T>()));
+        // SAFETY: inside the map by the assertion and the first bullet.
+        let place = unsafe { self.map.as_ptr().add(offset) }.cast::<T>();
+        // SAFETY: aligned (assertion, page-aligned map), alive as long as `self`, an atomic (second and third bullet).
+        unsafe { &*place }
+    }
+
+    fn ring_word(&self, ring: usize, field: usize) -> &AtomicU32 {
+        // SAFETY: `field` is the offset of a field of `RingHeader`, which `ring_header` points to.
+        let place = unsafe { self.ring_header(ring).cast::<u8>().add(field) }.cast::<AtomicU32>();
+        // SAFETY: a 4-aligned field of a 64-aligned header inside the map; an atomic (second and third bullet).
+        unsafe { &*place }
+    }
+
+    fn indices(&self, ring: usize) -> &Indices {
+        // SAFETY: as in `ring_word`.
+        let place = unsafe { self.ring_header(ring).cast::<u8>().add(offset_of!(RingHeader, indices)) };
+        // SAFETY: 64-aligned inside a 64-aligned header; all words that anybody writes are atomics (third bullet).
+        unsafe { &*place.cast::<Indices>() }
+    }
+
+    fn ring_header(&self, ring: usize) -> *const RingHeader {
+        assert!(ring < layout::RINGS);
+        // SAFETY: `RING_HEADERS` holds `RINGS` headers (layout), inside the map by the first bullet.
+        unsafe { self.map.as_ptr().add(layout::RING_HEADERS.start + ring * size_of::<RingHeader>()) }.cast()
+    }
+
+    fn slots(&self, ring: usize) -> &[Slot] {
+        assert!(ring < layout::RINGS);
+        let range = layout::slots_of(ring);
+        // SAFETY: inside the map by the layout and the first bullet.
+        let first = unsafe { self.map.as_ptr().add(range.start) }.cast::<Slot>();
+        // SAFETY: `range` is a whole number of slots, 32-aligned; slots are cells (third bullet).
+        unsafe { slice::from_raw_parts(first, range.len() / size_of::<Slot>()) }
+    }
+
+    fn trie(&self) -> Trie<'_> {
+        Trie::new(self.counters(), self.nodes(), &[])
+    }
+
+    fn counters(&self) -> &Counters {
+        // SAFETY: inside the map by the first bullet.
+        let counters = unsafe { self.map.as_ptr().add(offset_of!(Header, stacks)) }.cast::<Counters>();
+        // SAFETY: 64-aligned by the type of the field in a page-aligned header; atomics (third bullet).
+        unsafe { &*counters }
+    }
+
+    fn nodes(&self) -> &[Node] {
+        // SAFETY: inside the map by the first bullet.
+        let nodes = unsafe { self.map.as_ptr().add(layout::NODES.start) }.cast::<Node>();
+        // SAFETY: `NODES` holds `CAPACITY` nodes, 16-aligned; atomics (third bullet).
+        unsafe { slice::from_raw_parts(nodes, CAPACITY) }
+    }
+}
+
+/// Words of the header that change while the process runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderWord {
+    /// `Header::state`.
+    State,
+    /// `Header::threads`.
+    Threads,
+}
+
+/// Counters of the header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HeaderCounter {
+    /// `Header::lost` for the loss reason with this number.
+    Lost(u8),
+    /// `Header::verified_stacks`.
+    VerifiedStacks,
+    /// `Header::differing_stacks`.
+    DifferingStacks,
+    /// `Header::cut_stacks`.
+    CutStacks,
+    /// `Header::spill_end`.
+    SpillEnd,
+}
+
+/// Entries of `Header::lost`.
+const LOSS_COUNTERS: u8 = 8;
+
+/// What [`Segment::view`] may lend: integers that are shared by design.
+trait Atomic {}
+impl Atomic for AtomicU32 {}
+impl Atomic for AtomicU64 {}
+
+#[cfg(test)]
+pub(crate) mod fake;

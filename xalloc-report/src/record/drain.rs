@@ -1,0 +1,450 @@
+//! From the rings of all processes to one ordered stream of events for each.
+//!
+//! # Births
+//! A process shows itself by a file in the session's directory. One that began by exec is taken on at once. A forked
+//! one has its parent's blocks as they were at the fork, so it begins when the parent's stream has come to that event;
+//! what the parent had there is kept until the child says hello ([`forks`]), so neither stream waits for the other.
+//!
+//! # Ends
+//! A process is over when the kernel says so (a descriptor of the process becomes readable), not when it says so: then
+//! its rings are drained a last time, whatever the stamps, and its segment is removed.
+//!
+//! # Why not one merge over all processes
+//! Nothing orders events of different processes but a fork, and a merge over a hundred of them would cost each event a
+//! deeper heap.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use xalloc_core::session::segment_state;
+use xalloc_core::sys::clock::ticks;
+use xalloc_core::units::Stamp;
+
+use crate::os::pidfd::Pidfd;
+use crate::os::segment::{HeaderCounter, HeaderWord, Segment};
+use crate::record::clock::{Clock, Reading, Timeline};
+use crate::trace::{Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs};
+
+mod dictionary;
+mod forks;
+mod identity;
+mod lane;
+mod modules;
+mod stacks;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use dictionary::Dictionary;
+pub(crate) use forks::{Fork, Forks};
+pub use identity::Refused;
+pub(crate) use identity::{Birth, Identity};
+pub(crate) use modules::ModuleTables;
+pub(crate) use stream::{LastWord, Shared, Stream};
+
+/// Longest time that a child waits for its parent's stream to come to the fork. The fork was published before the child
+/// existed, so the next pass sees it; a parent that is not recorded, or lost the event, has none.
+const FORK_WAIT: Duration = Duration::from_secs(1);
+/// Time between two ties of the time line to the clocks, and between two looks into the directory without a hello.
+const TIE_EVERY: Duration = Duration::from_millis(100);
+
+/// Where the ordered events go: the trace's writer, or a test's list.
+pub(crate) trait Sink {
+    /// Why events could not be taken.
+    type Error;
+    /// The blocks that a process has at some moment.
+    type LiveSet;
+    /// The contents have new processes, threads or stacks; events will name them.
+    fn gain(&mut self, contents: &Contents);
+    /// A process begins, with these blocks if it is a fork.
+    fn begin(&mut self, process: ProcessIndex, inherited: Option<Self::LiveSet>) -> Result<(), Self::Error>;
+    /// What a fork of `process` inherits if it happens now.
+    fn live_set(&self, process: ProcessIndex) -> Result<Self::LiveSet, Self::Error>;
+    /// The next event of a process.
+    fn push(&mut self, process: ProcessIndex, event: &Incoming) -> Result<(), Self::Error>;
+    /// A process is over: nothing more comes from it.
+    fn end(&mut self, process: ProcessIndex) -> Result<(), Self::Error>;
+}
+
+/// What was seen besides the events.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Observations {
+    /// Records taken, of every kind.
+    pub events: u64,
+    /// Records that could not be read.
+    pub damaged: u64,
+    /// Stacks that processes lost because their tables were full.
+    pub lost_stacks: u64,
+    /// Stacks that were cut at the depth limit.
+    pub cut_stacks: u64,
+    /// Stacks that were compared with a plain walk.
+    pub verified_stacks: u64,
+    /// Stacks that differed from it.
+    pub differing_stacks: u64,
+    /// Forked processes whose fork was not seen: they have none of their parent's blocks.
+    pub orphans: u64,
+    /// Segments that were not readable, with the reason.
+    pub refused: Vec<(PathBuf, String)>,
+    /// Processes that still ran at the end.
+    pub running: usize,
+}
+
+/// A process that is being drained.
+#[derive(Debug)]
+struct Live {
+    stream: Stream,
+    path: PathBuf,
+    pidfd: Option<Pidfd>,
+}
+
+/// A segment whose process has not begun in the trace.
+#[derive(Debug)]
+struct Unborn {
+    identity: Identity,
+    segment: Segment,
+    path: PathBuf,
+    since: Instant,
+}
+
+/// Drains all processes of one session into a sink.
+pub(crate) struct Drain<S: Sink> {
+    directory: PathBuf,
+    pub(crate) sink: S,
+    dictionary: Dictionary,
+    timeline: Timeline,
+    tied: Instant,
+    /// Whether the time line has two readings that tell its rate.
+    is_tied: bool,
+    hellos: u32,
+    known: HashSet<OsString>,
+    unborn: Vec<Unborn>,
+    live: Vec<Live>,
+    forks: Forks<S::LiveSet>,
+    fork_wait: Duration,
+    observations: Observations,
+}
+
+impl<S: Sink> Drain<S> {
+    /// A drain of the session in `directory`; `start` becomes time 0 of `recording`.
+    pub(crate) fn new(
+        directory: PathBuf,
+        start: Reading,
+        recording: Recording,
+        are_forks_followed: bool,
+        sink: S,
+    ) -> Drain<S> {
+        Drain {
+            directory,
+            sink,
+            dictionary: Dictionary::new(recording),
+            timeline: Timeline::starting_at(start),
+            tied: Instant::now(),
+            is_tied: false,
+            hellos: 0,
+            known: HashSet::new(),
+            unborn: Vec::new(),
+            live: Vec::new(),
+            forks: Forks::of_session(are_forks_followed),
+            fork_wait: FORK_WAIT,
+            observations: Observations::default(),
+        }
+    }
+
+    /// Processes that have begun so far.
+    pub(crate) fn processes(&self) -> usize {
+        self.dictionary.contents.processes.len()
+    }
+
+    /// Processes that said hello and have not begun.
+    pub(crate) fn unborn(&self) -> usize {
+        self.unborn.len()
+    }
+
+    /// Forked processes whose fork has not been seen begin with the next pass.
+    pub(crate) fn stop_waiting_for_forks(&mut self) {
+        self.fork_wait = Duration::ZERO;
+    }
+
+    /// Takes and merges everything that happened before this call. True if there was something.
+    ///
+    /// `hellos` is the control page's count; the directory is read when it has changed.
+    pub(crate) fn pass(&mut self, hellos: u32, command: Command) -> Result<bool, S::Error> {
+        let is_due = self.tied.elapsed() >= TIE_EVERY || !self.is_tied;
+        if is_due {
+            self.tied = Instant::now();
+            self.is_tied |= self.timeline.tie(Reading::now());
+            self.forks.forget_old();
+        }
+        if is_due || hellos != self.hellos {
+            self.hellos = hellos;
+            self.discover();
+        }
+        self.deliver()?;
+        // Asked before the rings are read: what a process that is gone has pushed is all there.
+        let gone: Vec<bool> = self.live.iter().map(|live| live.is_gone(command)).collect();
+        let mut came = false;
+        for (live, gone) in self.live.iter_mut().zip(&gone) {
+            let until = if *gone { Stamp(u64::MAX) } else { cut(live.stream.identity.clock) };
+            came |= live.stream.collect(until, &self.timeline);
+        }
+        let mut shared = Shared {
+            dictionary: &mut self.dictionary,
+            timeline: &self.timeline,
+            sink: &mut self.sink,
+            forks: &mut self.forks,
+        };
+        for live in &mut self.live {
+            live.stream.merge(&mut shared)?;
+        }
+        self.bury(&gone, command)?;
+        Ok(came)
+    }
+
+    /// Looks for segments that were not there before.
+    pub(crate) fn discover(&mut self) {
+        let Ok(entries) = fs::read_dir(&self.directory) else { return };
+        for entry in entries.flatten() {
+            let name = entry.file_name();
+            if !name.as_encoded_bytes().starts_with(b"segment.") || self.known.contains(&name) {
+                continue;
+            }
+            let path = entry.path();
+            match open(&path) {
+                Ok(Some((segment, identity))) => {
+                    self.unborn.push(Unborn { identity, segment, path, since: Instant::now() });
+                }
+                // Still being made.
+                Ok(None) => continue,
+                Err(seen) => self.observations.refused.push((path, seen)),
+            }
+            self.known.insert(name);
+        }
+        self.unborn.sort_by_key(|unborn| unborn.identity.started_monotonic_ns);
+    }
+
+    /// Begins the processes whose beginning is known.
+    fn deliver(&mut self) -> Result<(), S::Error> {
+        for unborn in std::mem::take(&mut self.unborn) {
+            let fork = match unborn.identity.birth {
+                Birth::Exec => None,
+                Birth::Fork { serial } => match self.forks.take(unborn.identity.parent_pid, serial) {
+                    Some(fork) => Some(fork),
+                    None if unborn.since.elapsed() < self.fork_wait => {
+                        self.unborn.push(unborn);
+                        continue;
+                    }
+                    None => {
+                        self.observations.orphans += 1;
+                        None
+                    }
+                },
+            };
+            self.begin(unborn, fork)?;
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, unborn: Unborn, fork: Option<Fork<S::LiveSet>>) -> Result<(), S::Error> {
+        let Unborn { identity, segment, path, .. } = unborn;
+        let (parent, live_set, modules) = match fork {
+            Some(Fork { parent, live_set, modules }) => (Some(parent), Some(live_set), modules),
+            None => (None, None, ModuleTables::new()),
+        };
+        if self.dictionary.contents.recording.libc.is_empty() {
+            self.dictionary.contents.recording.libc.clone_from(&identity.libc);
+        }
+        let index = self.dictionary.process(&identity, parent, &self.timeline);
+        self.dictionary.take_gained();
+        self.sink.gain(&self.dictionary.contents);
+        self.sink.begin(index, live_set)?;
+        let pidfd = identity.open_process();
+        self.live.push(Live { stream: Stream::new(index, identity, segment, modules), path, pidfd });
+        Ok(())
+    }
+
+    /// Ends the processes that are gone and drained.
+    fn bury(&mut self, gone: &[bool], command: Command) -> Result<(), S::Error> {
+        let mut at = 0;
+        // Processes that began in this pass stand behind those that were asked.
+        for &gone in gone {
+            let live = &self.live[at];
+            let is_over = gone || (live.said_its_last_word() && self.has_successor(live));
+            if is_over {
+                let live = self.live.remove(at);
+                let end = live.end(gone, self.has_successor(&live), command);
+                self.end(live, end)?;
+            } else {
+                at += 1;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether another program runs under the same process id now.
+    fn has_successor(&self, live: &Live) -> bool {
+        let Identity { pid, started_monotonic_ns, .. } = live.stream.identity;
+        let follows = |other: &Identity| other.pid == pid && other.started_monotonic_ns > started_monotonic_ns;
+        self.live.iter().any(|other| follows(&other.stream.identity))
+            || self.unborn.iter().any(|other| follows(&other.identity))
+    }
+
+    fn end(&mut self, live: Live, end: End) -> Result<(), S::Error> {
+        let Live { stream, path, .. } = live;
+        self.sink.end(stream.index)?;
+        conclude(stream, end, &mut self.dictionary, &mut self.observations);
+        // A file that cannot be removed goes with the session's directory.
+        let _ = fs::remove_file(path);
+        Ok(())
+    }
+
+    /// Wakes every thread that waits for space in a ring.
+    pub(crate) fn wake_waiting(&self) {
+        for segment in self.live.iter().map(|live| &live.stream.segment).chain(self.unborn.iter().map(|u| &u.segment)) {
+            segment.wake_waiting();
+        }
+    }
+
+    /// Ends all processes, those that still run too.
+    pub(crate) fn end_all(&mut self, command: Command) -> Result<(), S::Error> {
+        while let Some(live) = self.live.pop() {
+            let (gone, replaced) = (live.is_gone(command), self.has_successor(&live));
+            let end = live.end(gone, replaced, command);
+            self.observations.running += usize::from(end == End::Running);
+            self.end(live, end)?;
+        }
+        Ok(())
+    }
+
+    /// The trace's tables, what was seen besides, and the sink. Streams that were not ended (the sink failed) are told
+    /// as far as they came.
+    pub(crate) fn into_parts(mut self, command: Command) -> (Contents, Observations, S) {
+        for live in self.live.drain(..) {
+            let end = live.end(live.is_gone(command), false, command);
+            conclude(live.stream, end, &mut self.dictionary, &mut self.observations);
+        }
+        (self.dictionary.contents, self.observations, self.sink)
+    }
+}
+
+/// What is known about the recorded command itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Command {
+    pub(crate) pid: u32,
+    /// How it ended; `None` while it runs.
+    pub(crate) end: Option<End>,
+}
+
+impl Live {
+    fn is_gone(&self, command: Command) -> bool {
+        let is_command = self.stream.identity.pid == command.pid;
+        (is_command && command.end.is_some()) || self.pidfd.as_ref().is_some_and(Pidfd::has_ended)
+    }
+
+    fn said_its_last_word(&self) -> bool {
+        self.stream.segment.header_u32(HeaderWord::State) == segment_state::ENDED
+    }
+
+    fn end(&self, gone: bool, replaced: bool, command: Command) -> End {
+        let is_command = self.stream.identity.pid == command.pid;
+        if replaced {
+            return End::Replaced;
+        }
+        if let (true, Some(end)) = (is_command, command.end) {
+            return end;
+        }
+        let is_over = gone || self.said_its_last_word();
+        match self.stream.last_word {
+            LastWord::Exit(status) if is_over => End::Exited(status),
+            LastWord::Exec if is_over => End::Replaced,
+            LastWord::None | LastWord::Exit(_) | LastWord::Exec if gone => End::Vanished,
+            LastWord::None | LastWord::Exit(_) | LastWord::Exec => End::Running,
+        }
+    }
+}
+
+/// Writes into the trace's tables what is known when a stream is over.
+pub(crate) fn conclude(mut stream: Stream, end: End, dictionary: &mut Dictionary, observations: &mut Observations) {
+    stream.place_homeless(dictionary);
+    let process = &mut dictionary.contents.processes[stream.index.0 as usize];
+    process.end = end;
+    process.ended_at_ns = stream.last_ns().max(process.started_at_ns);
+    process.events = stream.events;
+    process.losses = stream.losses();
+    process.repairs.late_events = stream.late_events;
+    observations.events += stream.events;
+    observations.damaged += stream.damaged;
+    observations.lost_stacks += stream.segment.lost_stacks();
+    observations.cut_stacks += stream.segment.header_u64(HeaderCounter::CutStacks);
+    observations.verified_stacks += stream.segment.header_u64(HeaderCounter::VerifiedStacks);
+    observations.differing_stacks += stream.segment.header_u64(HeaderCounter::DifferingStacks);
+}
+
+impl Dictionary {
+    /// A process of the trace, as its header describes it.
+    pub(crate) fn process(
+        &mut self,
+        identity: &Identity,
+        parent: Option<ProcessIndex>,
+        timeline: &Timeline,
+    ) -> ProcessIndex {
+        let processes = &mut self.contents.processes;
+        let started_at_ns = timeline.at_ns(identity.clock, identity.started);
+        let is_fork = match identity.birth {
+            Birth::Fork { .. } => true,
+            Birth::Exec => false,
+        };
+        processes.push(Process {
+            pid: identity.pid,
+            parent,
+            forked: is_fork,
+            exe: identity.exe.clone(),
+            command: identity.command.clone(),
+            started_at_ns,
+            ended_at_ns: started_at_ns,
+            end: End::Running,
+            allocator: identity.allocator,
+            events: 0,
+            losses: Vec::new(),
+            repairs: Repairs::default(),
+        });
+        ProcessIndex(u32::try_from(processes.len() - 1).expect("Linux knows fewer than 2^32 processes"))
+    }
+}
+
+impl Identity {
+    /// The running process, if the id in the header is one in our own namespace and has not been used again.
+    fn open_process(&self) -> Option<Pidfd> {
+        let pidfd = Pidfd::open(self.pid).ok()?;
+        let exe = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        (exe == self.exe).then_some(pidfd)
+    }
+}
+
+/// The stamp up to which a pass merges. Rings must be read after it, and not a load earlier: the counter is read once
+/// more, since that waits (lfence) until the first reading is done and holds back every load that follows.
+fn cut(clock: Clock) -> Stamp {
+    let until = match clock {
+        Clock::Ticks => ticks(),
+        Clock::Monotonic => Stamp(xalloc_core::sys::clock::monotonic_ns()),
+    };
+    let _ = ticks();
+    until
+}
+
+/// Maps a segment; `None` if its process is still making it.
+fn open(path: &std::path::Path) -> Result<Option<(Segment, Identity)>, String> {
+    let file = File::options().read(true).write(true).open(path).map_err(|error| error.to_string())?;
+    let length = file.metadata().map_err(|error| error.to_string())?.len();
+    if length < xalloc_core::session::layout::SEGMENT_BYTES as u64 {
+        return Ok(None);
+    }
+    let segment = Segment::map_shared(&file).map_err(|error| error.to_string())?;
+    if segment.header_u32(HeaderWord::State) == segment_state::EMPTY {
+        return Ok(None);
+    }
+    let identity = Identity::read(&segment).map_err(|refused| refused.to_string())?;
+    Ok(Some((segment, identity)))
+}

@@ -1,0 +1,108 @@
+//! Files as a process without a recorder writes them.
+
+use std::os::unix::fs::FileExt;
+
+use xalloc_core::session::{SPILL_MAGIC, birth, layout};
+use xalloc_core::sys::clock::ticks;
+use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
+use xalloc_core::wire::{Call, Event, Record, Stamped};
+
+use super::*;
+use crate::os::segment::fake::{self, FakeProcess};
+
+fn born() -> fake::Birth {
+    fake::Birth { pid: 100, parent_pid: 1, birth: birth::EXEC, fork_serial: 0, started: ticks() }
+}
+
+fn alloc(stamp: Stamp, addr: u64) -> Record {
+    let event = Event::Alloc {
+        addr: Addr(addr),
+        size_bytes: 24,
+        slack_bytes: 0,
+        arena: ArenaId::MAIN,
+        arena_seq: 0,
+        call: Call::Malloc,
+    };
+    Stamped { stamp, stack: StackId::NONE, event }.encode()
+}
+
+fn batch(thread: u32, records: &[Record]) -> Vec<u8> {
+    let mut bytes = SPILL_MAGIC.to_le_bytes().to_vec();
+    bytes.extend(thread.to_le_bytes());
+    bytes.extend(u32::try_from(records.len()).unwrap().to_le_bytes());
+    for record in records {
+        for word in [record.stamp, record.a, record.b] {
+            bytes.extend(word.to_le_bytes());
+        }
+        bytes.extend(record.stack.to_le_bytes());
+        bytes.extend([record.kind, record.sub]);
+        bytes.extend(record.extra.to_le_bytes());
+    }
+    bytes
+}
+
+fn props(directory: &Path, files: Vec<PathBuf>) -> ImportProps {
+    ImportProps { files, output: Some(directory.join("out.xtrace")), force: true, symbols: false }
+}
+
+#[test]
+fn batches_and_remaining_rings_of_all_threads_are_merged_and_a_hole_between_them_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spilled");
+    let process = FakeProcess::create(&path, born());
+    let stamps: Vec<Stamp> = (0..6).map(|_| ticks()).collect();
+    let mut at = layout::SEGMENT_BYTES as u64;
+    for bytes in [
+        batch(0, &[alloc(stamps[0], 0x1000), alloc(stamps[3], 0x2000)]),
+        vec![0xaa; 48],
+        batch(1, &[alloc(stamps[1], 0x3000)]),
+        batch(0, &[alloc(stamps[4], 0x4000)]),
+    ] {
+        process.file().write_all_at(&bytes, at).unwrap();
+        at += bytes.len() as u64;
+    }
+    process.thread(0, 0).push_all(&[alloc(stamps[5], 0x5000)]);
+    process.thread(1, 1).push_all(&[alloc(stamps[2], 0x6000)]);
+    drop(process);
+    let rings = |path| {
+        let mut bytes = vec![0; layout::RING_HEADERS.len()];
+        std::fs::File::open(path).unwrap().read_exact_at(&mut bytes, layout::RING_HEADERS.start as u64).unwrap();
+        bytes
+    };
+    let before = rings(&path);
+    let outcome = import(&props(directory.path(), vec![path.clone()]), &mut |_| ()).unwrap();
+    assert_eq!(outcome.written.events, 6);
+    assert_eq!(outcome.observations.damaged, 1);
+    assert_eq!(outcome.end, End::Vanished);
+    assert!(rings(&path) == before, "the file is not changed by being read");
+}
+
+#[test]
+fn a_child_that_is_given_with_its_parent_has_its_blocks() {
+    let directory = tempfile::tempdir().unwrap();
+    let parent_path = directory.path().join("parent");
+    let parent = FakeProcess::create(&parent_path, born());
+    let fork = Stamped { stamp: ticks(), stack: StackId::NONE, event: Event::Fork { fork_serial: 1 } };
+    parent.thread(0, 0).push_all(&[alloc(ticks(), 0x1000), fork.encode()]);
+    let child_path = directory.path().join("child");
+    let child = fake::Birth { pid: 101, parent_pid: 100, birth: birth::FORK, fork_serial: 1, started: ticks() };
+    let child = FakeProcess::create(&child_path, child);
+    let free = Event::Free { addr: Addr(0x1000), call: Call::Free };
+    child.thread(0, 0).push_all(&[Stamped { stamp: ticks(), stack: StackId::NONE, event: free }.encode()]);
+    let both = import(&props(directory.path(), vec![child_path.clone(), parent_path]), &mut |_| ()).unwrap();
+    assert_eq!((both.processes, both.observations.orphans), (2, 0));
+    let alone = import(&props(directory.path(), vec![child_path]), &mut |_| ()).unwrap();
+    assert_eq!((alone.processes, alone.observations.orphans), (1, 1));
+}
+
+#[test]
+fn files_that_are_something_else_are_errors() {
+    let directory = tempfile::tempdir().unwrap();
+    let import = |files| import(&props(directory.path(), files), &mut |_| ());
+    assert!(matches!(import(vec!["/bin/cat".into()]), Err(RecordError::Import { .. })));
+    assert!(matches!(import(vec!["/no/such/file".into()]), Err(RecordError::Import { .. })));
+    assert!(matches!(import(Vec::new()), Err(RecordError::NothingToImport)));
+    let zeroes = directory.path().join("zeroes");
+    std::fs::File::create(&zeroes).unwrap().set_len(layout::SEGMENT_BYTES as u64).unwrap();
+    assert!(matches!(import(vec![zeroes]), Err(RecordError::NotSpilled { .. })));
+}

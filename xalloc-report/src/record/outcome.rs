@@ -1,0 +1,94 @@
+//! What a recording came to.
+
+use std::path::PathBuf;
+
+use super::drain::Observations;
+use super::error::exit_status;
+use super::symbolize::Unnamed;
+use crate::trace::{End, TraceError, Written};
+
+/// A finished recording.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The trace.
+    pub path: PathBuf,
+    /// How the recorded command ended.
+    pub end: End,
+    /// What is in the file.
+    pub written: Written,
+    /// Processes that were recorded.
+    pub processes: usize,
+    /// What was seen besides the events.
+    pub observations: Observations,
+    /// From the launch to the end, nanoseconds.
+    pub duration_ns: u64,
+    /// Modules with something that could not be named.
+    pub unnamed: Unnamed,
+    /// Why the recording stopped before the program did, if it did. What was written until then can be read.
+    pub stopped: Option<TraceError>,
+}
+
+impl Outcome {
+    /// The status that `record` exits with: the program's own, or 128 + n if signal n ended it.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        exit_status_of(self.end)
+    }
+
+    /// Whether everything that happened is in the trace.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let Observations { damaged, lost_stacks, orphans, refused, .. } = &self.observations;
+        self.stopped.is_none() && *damaged == 0 && *lost_stacks == 0 && *orphans == 0 && refused.is_empty()
+    }
+
+    /// What a reader of the trace has to know, each a sentence.
+    #[must_use]
+    pub fn notes(&self) -> Vec<String> {
+        let Observations { damaged, lost_stacks, cut_stacks, differing_stacks, orphans, refused, running, .. } =
+            &self.observations;
+        let mut notes = Vec::new();
+        if let Some(stopped) = &self.stopped {
+            notes.push(format!("recording stopped before the program did: {}", with_causes(stopped)));
+        }
+        let counted = [
+            (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
+            (*damaged, "records could not be read"),
+            (*lost_stacks, "call stacks were lost because the table of a process was full"),
+            (*cut_stacks, "call stacks were cut at the depth limit"),
+            (*differing_stacks, "call stacks differed from a plain walk"),
+            (*orphans, "forked processes began without their parent's blocks, because the fork was not seen"),
+        ];
+        notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes.extend(refused.iter().map(|(path, why)| format!("{} was not read: {why}", path.display())));
+        notes
+    }
+}
+
+fn exit_status_of(end: End) -> u8 {
+    match end {
+        // The kernel keeps the low eight bits of an exit status; so does this.
+        End::Exited(status) => (status & 0xff) as u8,
+        End::Signalled(signal) => exit_status::SIGNALLED.wrapping_add((signal & 0x7f) as u8),
+        // Two interrupts ended the wait: what a shell reports for SIGINT.
+        End::Running => exit_status::SIGNALLED + libc::SIGINT as u8,
+        End::Replaced | End::Vanished => exit_status::TOOL_FAILED,
+    }
+}
+
+fn with_causes(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exit_status_is_the_programs_or_128_plus_its_signal() {
+        assert_eq!(exit_status_of(End::Exited(0)), 0);
+        assert_eq!(exit_status_of(End::Exited(23)), 23);
+        assert_eq!(exit_status_of(End::Signalled(9)), 137);
+        assert_eq!(exit_status_of(End::Running), 130);
+    }
+}

@@ -1,0 +1,150 @@
+//! The preload library as a file that the loader can open.
+//!
+//! The library is part of this binary. It is unpacked once into the user's cache under the hash of its contents and
+//! checked before each use, so that a damaged or tampered cache is noticed and two versions never meet.
+//!
+//! The loader splits `LD_PRELOAD` at colons and at blanks and knows no way to quote them, so a path that contains one
+//! cannot be used; the session's directory, whose name we choose, always can.
+
+use std::ffi::{OsStr, OsString};
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// The library, as the build script made and verified it.
+pub static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libxalloc_preload.so"));
+
+const NAME: &str = "libxalloc_preload.so";
+
+/// Where a user's caches are, as the environment says.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Caches {
+    /// `XDG_CACHE_HOME`.
+    pub xdg: Option<PathBuf>,
+    /// `HOME`.
+    pub home: Option<PathBuf>,
+}
+
+impl Caches {
+    /// As this process's environment says.
+    #[must_use]
+    pub fn of_environment() -> Caches {
+        let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        Caches { xdg: path("XDG_CACHE_HOME"), home: path("HOME") }
+    }
+
+    fn directory(&self) -> Option<PathBuf> {
+        self.xdg.clone().or_else(|| self.home.as_ref().map(|home| home.join(".cache")))
+    }
+}
+
+/// Unpacks the library and returns where it is: in the user's cache, or in `session` where that cannot be used.
+///
+/// # Errors
+/// What writing into `session` reports.
+pub fn unpack(caches: &Caches, session: &Path) -> io::Result<PathBuf> {
+    let hash = content_hash(LIBRARY);
+    let cached = caches.directory().map(|caches| caches.join("xalloc").join(format!("{hash:016x}")));
+    if let Some(directory) = cached.filter(|directory| is_loadable(directory))
+        && let Ok(path) = unpack_into(&directory)
+    {
+        return Ok(path);
+    }
+    unpack_into(session)
+}
+
+fn unpack_into(directory: &Path) -> io::Result<PathBuf> {
+    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
+    let metadata = fs::metadata(directory)?;
+    let own = fs::metadata("/proc/self")?;
+    if metadata.uid() != own.uid() || metadata.mode() & 0o022 != 0 {
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write to the cache"));
+    }
+    let path = directory.join(NAME);
+    if fs::read(&path).is_ok_and(|present| present == LIBRARY) {
+        return Ok(path);
+    }
+    let temporary = directory.join(format!("{NAME}.{}", std::process::id()));
+    let written = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o500)
+        .open(&temporary)
+        .and_then(|mut file| file.write_all(LIBRARY))
+        .and_then(|()| fs::rename(&temporary, &path));
+    if let Err(error) = written {
+        // The error that matters is the one above; the temporary file may not even exist.
+        let _ = fs::remove_file(&temporary);
+        return Err(error);
+    }
+    Ok(path)
+}
+
+/// Whether the loader can be given a path below this one.
+#[must_use]
+pub fn is_loadable(path: &Path) -> bool {
+    !path.as_os_str().as_bytes().iter().any(|byte| *byte == b':' || byte.is_ascii_whitespace())
+}
+
+/// The value of `LD_PRELOAD`: ours first, then what was there.
+#[must_use]
+pub fn with_ours_first(library: &Path, present: Option<&OsStr>) -> OsString {
+    let mut value = library.as_os_str().to_owned();
+    if let Some(present) = present.filter(|present| !present.is_empty()) {
+        value.push(":");
+        value.push(present);
+    }
+    value
+}
+
+/// FNV-1a: names the contents. What protects against tampering is the comparison of all bytes before use.
+fn content_hash(bytes: &[u8]) -> u64 {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x100_0000_01b3;
+    bytes.iter().fold(OFFSET_BASIS, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn caches(xdg: &Path) -> Caches {
+        Caches { xdg: Some(xdg.to_owned()), home: None }
+    }
+
+    #[test]
+    fn a_damaged_copy_in_the_cache_is_replaced_before_it_is_used() {
+        let cache = tempfile::tempdir().unwrap();
+        let session = tempfile::tempdir().unwrap();
+        let path = unpack(&caches(cache.path()), session.path()).unwrap();
+        assert!(path.starts_with(cache.path()));
+        assert_eq!(fs::metadata(path.parent().unwrap()).unwrap().mode() & 0o777, 0o700);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, b"something else").unwrap();
+        assert_eq!(unpack(&caches(cache.path()), session.path()).unwrap(), path);
+        assert_eq!(fs::read(&path).unwrap(), LIBRARY);
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn a_cache_that_the_loader_could_not_name_or_that_is_not_writable_is_passed_over() {
+        let session = tempfile::tempdir().unwrap();
+        let parent = tempfile::tempdir().unwrap();
+        for unusable in [parent.path().join("my cache"), parent.path().join("a:b"), "/proc/nowhere".into()] {
+            let path = unpack(&caches(&unusable), session.path()).unwrap();
+            assert!(path.starts_with(session.path()), "{}", path.display());
+        }
+        assert!(unpack(&Caches::default(), session.path()).unwrap().starts_with(session.path()));
+    }
+
+    #[test]
+    fn a_library_that_was_preloaded_already_stays_behind_ours() {
+        let ours = Path::new("/x/ours.so");
+        assert_eq!(with_ours_first(ours, Some(OsStr::new("/a.so:/b.so"))), "/x/ours.so:/a.so:/b.so");
+        assert_eq!(with_ours_first(ours, Some(OsStr::new(""))), "/x/ours.so");
+        assert_eq!(with_ours_first(ours, None), "/x/ours.so");
+    }
+}

@@ -1,0 +1,266 @@
+//! One recording from its beginning to its end.
+//!
+//! Everything that can fail for a reason of the user's (no such program, no place for the trace, no shared memory) is
+//! tried before the program starts. From then on the program comes first: whatever fails stops the recording and leaves
+//! the program running, and its exit status is passed on.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Child;
+use std::sync::{Arc, OnceLock};
+use std::thread;
+
+use xalloc_core::session::{Options, allocator, clock, overflow};
+use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
+
+use super::clock::Reading;
+use super::drain::{Command, Drain, Observations};
+use super::error::{NoHello, RecordError};
+use super::launch::{Assignment, end_of, split_assignments, start, value_of};
+use super::outcome::Outcome;
+use super::output::{Names, Output, host};
+use super::preload::{Caches, unpack};
+use super::session::{Session, places};
+use super::symbolize::{Unnamed, symbolize};
+use super::target::{Target, inspect};
+use super::{Allocator, Clock, Overflow, Phase, Props};
+use crate::os::control::ControlPage;
+use crate::os::pidfd::Pidfd;
+use crate::os::signals;
+use crate::symbols::Places;
+use crate::trace::{Contents, End, Recording, TraceError, Writer, Written};
+
+/// Sleep after a pass that found events. A ring of 1 MiB that is half full rings the doorbell before.
+const SHORT_SLEEP_NS: u64 = 1_000_000;
+/// Sleep when nothing happens.
+const LONG_SLEEP_NS: u64 = 10_000_000;
+/// Interrupts after which the program is waited for no longer: the first one was for the program.
+const IMPATIENT: u32 = 2;
+/// Passes after the end of the command: children of children of … that have to begin one after another.
+const LAST_PASSES: usize = 64;
+
+/// Runs the command of `props` and records it. `on_phase` is told what takes time after the program has ended.
+///
+/// # Errors
+/// [`RecordError`] if nothing was recorded. A recording that stopped early is an [`Outcome`] that says so.
+pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outcome, RecordError> {
+    let (mut assignments, words) = split_assignments(&props.command);
+    assignments.splice(0..0, props.env.iter().cloned());
+    let program = words.first().ok_or(RecordError::NoCommand)?;
+    let target = inspect(Path::new(program), value_of("PATH", &assignments).as_deref())?;
+    let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.force)?;
+    let launched = launch(props, &target, words, &assignments, &mut output);
+    let (session, drain, waiter) = match launched {
+        Ok(launched) => launched,
+        Err(error) => {
+            output.discard();
+            return Err(error);
+        }
+    };
+    let drained = drain_all(drain, &session.control, &waiter);
+    let end = waiter.end().unwrap_or(End::Running);
+    if drained.processes == 0 && drained.stopped.is_none() {
+        let reason = no_hello(target, &drained.observations, session.directory());
+        output.discard();
+        return Err(RecordError::NoHello { path: PathBuf::from(program), end: waiter.end(), reason });
+    }
+    // The segments are drained: their memory is given back before symbols ask for some.
+    drop(session);
+    finish(props.symbols, drained, end, output.path().to_owned(), on_phase)
+}
+
+type Launched = (Session, Drain<Writer>, Waiter);
+
+fn launch(
+    props: &Props,
+    target: &Target,
+    words: &[OsString],
+    assignments: &[Assignment],
+    output: &mut Output,
+) -> Result<Launched, RecordError> {
+    let session = Session::open(&places(), &options(props))?;
+    let library = unpack(&Caches::of_environment(), session.directory())
+        .map_err(|source| RecordError::Unpack { directory: session.directory().to_owned(), source })?;
+    let file = output
+        .file
+        .try_clone()
+        .map_err(|source| RecordError::Trace(TraceError::Create { path: output.path().to_owned(), source }))?;
+    let writer = Writer::new(Box::new(file))?;
+    let recording = Recording {
+        command: words.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
+        started_unix_ns: realtime_ns(),
+        tool_version: env!("CARGO_PKG_VERSION").into(),
+        host: host(),
+        ..Recording::default()
+    };
+    let drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
+    signals::catch().map_err(RecordError::Signals)?;
+    let child = start(target, words, assignments, &library, session.directory())
+        .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
+    // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
+    if let Ok(pidfd) = Pidfd::open(child.id()) {
+        signals::pass_on_to(pidfd);
+    }
+    let pid = child.id();
+    let waiter = Waiter::start(child, Arc::clone(&session.control)).map_err(RecordError::Waiter)?;
+    output.settle(pid)?;
+    Ok((session, drain, waiter))
+}
+
+fn options(props: &Props) -> Options {
+    Options {
+        allocator: match props.allocator {
+            Allocator::Core => allocator::CORE,
+            Allocator::System => allocator::SYSTEM,
+            Allocator::Auto => allocator::AUTO,
+        },
+        overflow: match props.overflow {
+            Overflow::Wait => overflow::WAIT,
+            Overflow::Drop => overflow::DROP,
+        },
+        clock: match props.clock {
+            Clock::Auto if ticks_are_invariant() => clock::TSC,
+            Clock::Auto | Clock::Monotonic => clock::MONOTONIC,
+            Clock::Tsc => clock::TSC,
+        },
+        follow: u32::from(props.follow),
+        depth: props.depth.clamp(1, 1024),
+        verify_every: props.verify_every,
+        heap_steps: u32::from(props.heap_steps),
+        ..Options::new()
+    }
+}
+
+/// The thread that waits for the command, so that the recorder can sleep on its doorbell alone.
+#[derive(Debug)]
+struct Waiter {
+    pid: u32,
+    end: Arc<OnceLock<End>>,
+}
+
+impl Waiter {
+    fn start(mut child: Child, control: Arc<ControlPage>) -> std::io::Result<Waiter> {
+        let end = Arc::new(OnceLock::new());
+        let waiter = Waiter { pid: child.id(), end: Arc::clone(&end) };
+        thread::Builder::new().name("waiter".into()).spawn(move || {
+            let status = child.wait();
+            // Only this thread sets it, once.
+            let _ = end.set(status.map_or(End::Vanished, end_of));
+            control.ring();
+        })?;
+        Ok(waiter)
+    }
+
+    fn end(&self) -> Option<End> {
+        self.end.get().copied()
+    }
+
+    fn command(&self) -> Command {
+        Command { pid: self.pid, end: self.end() }
+    }
+}
+
+/// A trace without its end.
+pub(super) struct Drained {
+    pub(super) contents: Contents,
+    pub(super) observations: Observations,
+    pub(super) writer: Writer,
+    pub(super) processes: usize,
+    pub(super) stopped: Option<TraceError>,
+}
+
+/// Records until the command has ended, its user has lost patience, or the trace cannot be written any more.
+fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter) -> Drained {
+    let mut stopped = record_until_the_end(&mut drain, control, waiter).err();
+    control.finish();
+    drain.wake_waiting();
+    if stopped.is_some() {
+        // The program runs on, unrecorded, and its exit status is still wanted.
+        wait_out(control, waiter);
+    } else {
+        stopped = last_passes(&mut drain, control, waiter).err();
+    }
+    let command = waiter.command();
+    let processes = drain.processes();
+    if stopped.is_none() {
+        stopped = drain.end_all(command).err();
+    }
+    let (contents, observations, writer) = drain.into_parts(command);
+    Drained { contents, observations, writer, processes, stopped }
+}
+
+fn record_until_the_end(drain: &mut Drain<Writer>, control: &ControlPage, waiter: &Waiter) -> Result<(), TraceError> {
+    let mut sleep_ns = SHORT_SLEEP_NS;
+    loop {
+        let bell = control.doorbell();
+        let command = waiter.command();
+        let came = drain.pass(control.hellos(), command)?;
+        if command.end.is_some() || signals::received() >= IMPATIENT {
+            return Ok(());
+        }
+        sleep_ns = if came { SHORT_SLEEP_NS } else { (2 * sleep_ns).min(LONG_SLEEP_NS) };
+        control.sleep(bell, sleep_ns);
+    }
+}
+
+/// Takes what descendants pushed before they saw that the recording is over, and begins those that nobody waited for.
+fn last_passes(drain: &mut Drain<Writer>, control: &ControlPage, waiter: &Waiter) -> Result<(), TraceError> {
+    for _ in 0..LAST_PASSES {
+        let unborn = drain.unborn();
+        let came = drain.pass(control.hellos(), waiter.command())?;
+        if !came && drain.unborn() == unborn {
+            break;
+        }
+    }
+    drain.stop_waiting_for_forks();
+    drain.pass(control.hellos(), waiter.command()).map(|_| ())
+}
+
+fn wait_out(control: &ControlPage, waiter: &Waiter) {
+    while waiter.end().is_none() && signals::received() < IMPATIENT {
+        let bell = control.doorbell();
+        if waiter.end().is_none() {
+            control.sleep(bell, 10 * LONG_SLEEP_NS);
+        }
+    }
+}
+
+fn no_hello(target: Target, observations: &Observations, session: &Path) -> NoHello {
+    if let Some(obstacle) = target.obstacle {
+        return NoHello::Obstacle(obstacle);
+    }
+    match observations.refused.first() {
+        Some((_, seen)) => NoHello::Refused { seen: seen.clone() },
+        None => NoHello::Unknown { binary: target.binary, session: session.to_owned() },
+    }
+}
+
+/// Names the frames, if that is wanted, and writes what is not events.
+pub(super) fn finish(
+    with_symbols: bool,
+    drained: Drained,
+    end: End,
+    path: PathBuf,
+    on_phase: &mut dyn FnMut(Phase),
+) -> Result<Outcome, RecordError> {
+    let Drained { mut contents, observations, writer, processes, mut stopped } = drained;
+    contents.recording.end = Some(end);
+    let duration_ns = contents.processes.iter().map(|process| process.ended_at_ns).max().unwrap_or_default();
+    contents.recording.duration_ns = duration_ns;
+    let mut unnamed = Unnamed::new();
+    if with_symbols && stopped.is_none() {
+        on_phase(Phase::Naming { frames: contents.frames.len() });
+        unnamed = symbolize(&mut contents, Places::of_this_machine());
+    }
+    on_phase(Phase::Writing);
+    let mut written: Written = writer.written();
+    // After a failed write the file ends with its last whole block, and a reader salvages it.
+    if stopped.is_none() {
+        match writer.finish(contents) {
+            Ok(all) => written = all,
+            Err(error) => stopped = Some(error),
+        }
+    }
+    on_phase(Phase::Done);
+    Ok(Outcome { path, end, written, processes, observations, duration_ns, unnamed, stopped })
+}

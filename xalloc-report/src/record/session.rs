@@ -1,0 +1,151 @@
+//! The session's directory: the rendezvous of a recorder and its processes.
+//!
+//! It holds the control page and the segments, which are memory that happens to have a name: in /dev/shm they never
+//! reach a disk. Where that is too small (64 MiB is a container's default), they go to a file system in the hope that
+//! it is quick; sparse files cost what is touched.
+//!
+//! # Left-overs
+//! A recorder that is killed leaves its directory. The next one removes those whose control page nobody holds locked.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use xalloc_core::session::{CONTROL_NAME, Options};
+
+use super::preload::is_loadable;
+use crate::os::control::ControlPage;
+use crate::os::lock::lock_exclusively;
+use crate::os::system::free_bytes;
+
+/// A segment of a program with few threads and stacks takes some 3 MiB, one with all rings full 64 MiB and its trie.
+pub(crate) const LEAST_FREE_BYTES: u64 = 128 << 20;
+/// Beginning of the name of every session's directory.
+const PREFIX: &str = "xalloc-session.";
+/// A directory without a control page that is younger than this is being made.
+const YOUNG: Duration = Duration::from_secs(60);
+
+/// A session; its directory goes when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Session {
+    directory: tempfile::TempDir,
+    /// The control page.
+    pub control: Arc<ControlPage>,
+}
+
+/// Why there is no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No directory could be made anywhere.
+    #[error("no directory for shared memory could be made in any of {tried:?}; set TMPDIR to one with 128 MiB free")]
+    NoPlace {
+        /// Where it was tried.
+        tried: Vec<PathBuf>,
+    },
+    /// The control page could not be made.
+    #[error("the control page in {} could not be made", directory.display())]
+    Control {
+        /// The session's directory.
+        directory: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+}
+
+impl Session {
+    /// Makes a session in the first of `places` that has room.
+    ///
+    /// # Errors
+    /// [`SessionError`].
+    pub(crate) fn open(places: &[PathBuf], options: &Options) -> Result<Session, SessionError> {
+        let roomy = places.iter().filter(|place| free_bytes(place).is_ok_and(|free| free >= LEAST_FREE_BYTES));
+        // A place without room is better than none: what does not fit stops the recording with an error.
+        let directory = roomy.chain(places).filter(|place| is_loadable(place)).find_map(|place| {
+            remove_left_overs(place);
+            tempfile::Builder::new().prefix(PREFIX).permissions(private()).tempdir_in(place).ok()
+        });
+        let directory = directory.ok_or_else(|| SessionError::NoPlace { tried: places.to_vec() })?;
+        let control = ControlPage::create(&directory.path().join(CONTROL_NAME), options)
+            .map_err(|source| SessionError::Control { directory: directory.path().to_owned(), source })?;
+        Ok(Session { directory, control: Arc::new(control) })
+    }
+
+    /// The session's directory.
+    #[must_use]
+    pub(crate) fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+}
+
+/// /dev/shm, then the user's own runtime directory, then where temporary files go.
+#[must_use]
+pub(crate) fn places() -> Vec<PathBuf> {
+    let variable = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    let named = [Some("/dev/shm".into()), variable("XDG_RUNTIME_DIR"), variable("TMPDIR"), Some("/tmp".into())];
+    named.into_iter().flatten().collect()
+}
+
+fn private() -> fs::Permissions {
+    use std::os::unix::fs::PermissionsExt;
+    fs::Permissions::from_mode(0o700)
+}
+
+/// Removes the directories of recorders that were killed. What cannot be removed is left to its owner.
+fn remove_left_overs(place: &Path) {
+    let Ok(own) = fs::metadata("/proc/self").map(|own| own.uid()) else { return };
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let is_ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        let Some(metadata) = entry.metadata().ok().filter(|data| is_ours && data.is_dir() && data.uid() == own) else {
+            continue;
+        };
+        let is_dead = match File::options().read(true).write(true).open(entry.path().join(CONTROL_NAME)) {
+            Ok(control) => lock_exclusively(&control).is_ok(),
+            Err(_) => metadata.modified().is_ok_and(|made| made.elapsed().is_ok_and(|age| age > YOUNG)),
+        };
+        if is_dead {
+            // Another recorder may be removing it at the same time.
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::DirBuilder;
+    use std::os::unix::fs::DirBuilderExt;
+
+    use super::*;
+
+    #[test]
+    fn a_session_is_private_and_goes_with_its_recorder_and_left_overs_of_dead_ones_go_with_the_next() {
+        let place = tempfile::tempdir().unwrap();
+        let places = [place.path().to_owned()];
+        let dead = place.path().join("xalloc-session.dead");
+        DirBuilder::new().create(&dead).unwrap();
+        fs::write(dead.join(CONTROL_NAME), [0; 4096]).unwrap();
+        let being_made = place.path().join("xalloc-session.young");
+        DirBuilder::new().create(&being_made).unwrap();
+
+        let first = Session::open(&places, &Options::new()).unwrap();
+        assert_eq!(fs::metadata(first.directory()).unwrap().mode() & 0o777, 0o700);
+        assert!(!dead.exists());
+        assert!(being_made.exists());
+        let second = Session::open(&places, &Options::new()).unwrap();
+        let path = first.directory().to_owned();
+        assert!(path.exists(), "a living recorder's session is left alone");
+        drop(first);
+        assert!(!path.exists());
+        drop(second);
+    }
+
+    #[test]
+    fn a_place_that_the_loader_could_not_name_is_not_taken() {
+        let parent = tempfile::tempdir().unwrap();
+        let blank = parent.path().join("with blank");
+        DirBuilder::new().mode(0o700).create(&blank).unwrap();
+        assert!(matches!(Session::open(&[blank], &Options::new()), Err(SessionError::NoPlace { .. })));
+    }
+}

@@ -1,0 +1,30 @@
+//! The trace's writer as the place where the drain's events go.
+
+use super::drain::Sink;
+use crate::trace::{Contents, Incoming, LiveSet, ProcessIndex, TraceError, Writer};
+
+impl Sink for Writer {
+    type Error = TraceError;
+    type LiveSet = LiveSet;
+
+    fn gain(&mut self, contents: &Contents) {
+        self.sync_contents(contents);
+    }
+
+    fn begin(&mut self, process: ProcessIndex, inherited: Option<LiveSet>) -> Result<(), TraceError> {
+        self.begin_process_with(process, inherited)
+    }
+
+    fn live_set(&self, process: ProcessIndex) -> Result<LiveSet, TraceError> {
+        Writer::live_set(self, process)
+    }
+
+    #[inline]
+    fn push(&mut self, process: ProcessIndex, event: &Incoming) -> Result<(), TraceError> {
+        Writer::push(self, process, event)
+    }
+
+    fn end(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
+        self.end_process(process)
+    }
+}

@@ -1,0 +1,135 @@
+//! What a process without a recorder wrote behind its segment: batches of records, each of one thread.
+//!
+//! A batch is a header with a count and the records. A process that was killed while it wrote one leaves a hole, whose
+//! length nobody knows; the next batch is then found by its mark, and the hole is counted.
+
+use std::collections::HashMap;
+
+use xalloc_core::session::{SPILL_MAGIC, SpillHeader, layout, ring_state};
+use xalloc_core::units::Stamp;
+use xalloc_core::wire::Record;
+
+use crate::os::segment::Segment;
+
+const HEADER_BYTES: usize = size_of::<SpillHeader>();
+const RECORD_BYTES: usize = size_of::<Record>();
+
+/// Batches and remaining rings of a file, by thread.
+#[derive(Debug)]
+pub(crate) struct Spilled {
+    threads: Vec<SpilledThread>,
+    /// Places where something that is no batch lay between batches.
+    pub(crate) holes: u64,
+}
+
+#[derive(Debug)]
+struct SpilledThread {
+    serial: u32,
+    /// Offset and count of each batch, last one first.
+    batches: Vec<(usize, usize)>,
+    /// The ring that holds the thread's last records.
+    ring: Option<usize>,
+}
+
+impl Spilled {
+    /// Finds all batches behind the segment, up to the end of the file.
+    pub(crate) fn find(segment: &Segment) -> Spilled {
+        let mut spilled = Spilled { threads: Vec::new(), holes: 0 };
+        let mut by_serial: HashMap<u32, usize> = HashMap::new();
+        let mut at = layout::SEGMENT_BYTES;
+        let mut in_hole = false;
+        while let Some((serial, records)) = batch_at(segment, at) {
+            match records {
+                Some(records) => {
+                    in_hole = false;
+                    let thread = spilled.thread(&mut by_serial, serial);
+                    thread.batches.push((at + HEADER_BYTES, records));
+                    at += HEADER_BYTES + records * RECORD_BYTES;
+                }
+                None => {
+                    spilled.holes += u64::from(!in_hole);
+                    in_hole = true;
+                    at += HEADER_BYTES;
+                }
+            }
+        }
+        for ring in 0..layout::RINGS {
+            if segment.ring_state(ring) != ring_state::FREE {
+                spilled.thread(&mut by_serial, segment.ring_thread(ring)).ring = Some(ring);
+            }
+        }
+        for thread in &mut spilled.threads {
+            thread.batches.reverse();
+        }
+        spilled
+    }
+
+    fn thread(&mut self, by_serial: &mut HashMap<u32, usize>, serial: u32) -> &mut SpilledThread {
+        let threads = &mut self.threads;
+        let at = *by_serial.entry(serial).or_insert_with(|| {
+            threads.push(SpilledThread { serial, batches: Vec::new(), ring: None });
+            threads.len() - 1
+        });
+        &mut self.threads[at]
+    }
+
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
+    pub(crate) fn serial(&self, thread: usize) -> u32 {
+        self.threads[thread].serial
+    }
+
+    /// Copies the next records of `thread` behind `into`; nothing if there are no more.
+    pub(crate) fn refill(&mut self, thread: usize, segment: &mut Segment, into: &mut Vec<Record>) {
+        let thread = &mut self.threads[thread];
+        while into.is_empty()
+            && let Some((at, records)) = thread.batches.pop()
+        {
+            read_records(segment, at, records, into);
+        }
+        if into.is_empty()
+            && let Some(ring) = thread.ring.take()
+        {
+            segment.take(ring, Stamp(u64::MAX), into);
+        }
+    }
+}
+
+/// The thread and, if it is a batch that lies in the file, the count of the batch at `at`; `None` at the file's end.
+fn batch_at(segment: &Segment, at: usize) -> Option<(u32, Option<usize>)> {
+    let mut header = [0; HEADER_BYTES];
+    if !segment.copy(at, &mut header) {
+        return None;
+    }
+    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let magic = u64::from(word(0)) | u64::from(word(4)) << 32;
+    let records = word(12) as usize;
+    let left = (segment.len_bytes() - at - HEADER_BYTES) / RECORD_BYTES;
+    Some((word(8), (magic == SPILL_MAGIC && records <= left).then_some(records)))
+}
+
+fn read_records(segment: &Segment, at: usize, records: usize, into: &mut Vec<Record>) {
+    let mut bytes = [0; RECORD_BYTES];
+    for number in 0..records {
+        if !segment.copy(at + number * RECORD_BYTES, &mut bytes) {
+            return;
+        }
+        let word = |at: usize| {
+            let mut eight = [0; 8];
+            eight.copy_from_slice(&bytes[at..at + 8]);
+            u64::from_le_bytes(eight)
+        };
+        let last = word(24);
+        into.push(Record {
+            stamp: word(0),
+            a: word(8),
+            b: word(16),
+            stack: last as u32,
+            kind: (last >> 32) as u8,
+            sub: (last >> 40) as u8,
+            extra: (last >> 48) as u16,
+        });
+    }
+}

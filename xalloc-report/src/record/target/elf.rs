@@ -1,0 +1,129 @@
+//! What a program's ELF headers say about its loader, its architecture and the runtimes it is linked with.
+
+use std::fmt;
+use std::fs::File;
+use std::path::Path;
+
+use object::elf;
+use object::read::elf::{Dyn, FileHeader, ProgramHeader};
+use object::{Endianness, FileKind};
+
+use super::Obstacle;
+use crate::os::file::map_readonly;
+
+/// An architecture as `e_machine` numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Machine(pub u16);
+
+impl From<elf::Machine> for Machine {
+    fn from(machine: elf::Machine) -> Machine {
+        Machine(machine.0)
+    }
+}
+
+impl fmt::Display for Machine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match elf::Machine(self.0) {
+            elf::EM_386 => f.write_str("32-bit x86"),
+            elf::EM_X86_64 => f.write_str("x86-64 with 32-bit pointers (x32)"),
+            elf::EM_AARCH64 => f.write_str("64-bit ARM"),
+            elf::EM_ARM => f.write_str("32-bit ARM"),
+            elf::EM_RISCV => f.write_str("RISC-V"),
+            elf::EM_PPC64 => f.write_str("64-bit POWER"),
+            elf::EM_S390 => f.write_str("s390"),
+            elf::Machine(other) => write!(f, "another architecture (e_machine {other})"),
+        }
+    }
+}
+
+/// Runtime libraries of the sanitizers, by the beginning of their names (gcc's, then clang's).
+const RUNTIMES: [&str; 8] = [
+    "libasan.so",
+    "libtsan.so",
+    "liblsan.so",
+    "libhwasan.so",
+    "libclang_rt.asan",
+    "libclang_rt.tsan",
+    "libclang_rt.msan",
+    "libclang_rt.hwasan",
+];
+
+/// Functions that only a statically linked sanitizer runtime defines, and exports so that its libraries find them.
+const RUNTIME_SYMBOLS: [&[u8]; 4] = [b"__asan_init", b"__tsan_init", b"__msan_init", b"__hwasan_init"];
+
+/// What keeps the program at `path` from being recorded, as far as its headers tell.
+pub(super) fn obstacle(path: &Path) -> Option<Obstacle> {
+    // A file that cannot be opened may still be executable; nothing is known against it.
+    let file = File::open(path).ok()?;
+    let data = map_readonly(&file).ok()?;
+    match FileKind::parse(&*data) {
+        Ok(FileKind::Elf64) => {}
+        Ok(FileKind::Elf32) => {
+            let machine = Machine(data.get(18..20).map_or(0, |bytes| u16::from_le_bytes([bytes[0], bytes[1]])));
+            return Some(Obstacle::OtherMachine { path: path.to_owned(), machine });
+        }
+        Ok(_) | Err(_) => return Some(Obstacle::NoProgram { path: path.to_owned() }),
+    }
+    read(path, &data).unwrap_or_else(|error| Some(Obstacle::Damaged { path: path.to_owned(), seen: error.to_string() }))
+}
+
+fn read(path: &Path, data: &[u8]) -> object::Result<Option<Obstacle>> {
+    let header = elf::FileHeader64::<Endianness>::parse(data)?;
+    let endian = header.endian()?;
+    let machine = header.e_machine(endian);
+    if machine != elf::EM_X86_64 {
+        return Ok(Some(Obstacle::OtherMachine { path: path.to_owned(), machine: machine.into() }));
+    }
+    let segments = header.program_headers(endian, data)?;
+    let mut loader = None;
+    let mut dynamic = None;
+    for segment in segments {
+        if let Some(bytes) = segment.interpreter(endian, data)? {
+            loader = Some(String::from_utf8_lossy(bytes).into_owned());
+        }
+        dynamic = dynamic.or(segment.dynamic(endian, data)?);
+    }
+    let Some(loader) = loader else { return Ok(Some(Obstacle::Static { path: path.to_owned() })) };
+    if !Path::new(&loader).file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux")) {
+        return Ok(Some(Obstacle::ForeignLoader { path: path.to_owned(), loader }));
+    }
+    let runtime = match linked_runtime(dynamic.unwrap_or_default(), segments, endian, data) {
+        Some(runtime) => Some(runtime),
+        None => built_in_runtime(header, endian, data)?,
+    };
+    Ok(runtime.map(|runtime| Obstacle::Sanitizer { path: path.to_owned(), runtime }))
+}
+
+/// The sanitizer runtime among the needed libraries.
+fn linked_runtime(
+    dynamic: &[elf::Dyn64<Endianness>],
+    segments: &[elf::ProgramHeader64<Endianness>],
+    endian: Endianness,
+    data: &[u8],
+) -> Option<String> {
+    let value = |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|e| e.d_val(endian));
+    let (address, size) = (value(elf::DT_STRTAB)?, value(elf::DT_STRSZ)?);
+    let strings = segments.iter().find_map(|segment| segment.data_range(endian, data, address, size).ok().flatten())?;
+    dynamic
+        .iter()
+        .filter(|entry| entry.tag(endian) == elf::DT_NEEDED)
+        .filter_map(|entry| {
+            let name = strings.get(usize::try_from(entry.d_val(endian)).ok()?..)?;
+            Some(String::from_utf8_lossy(name.split(|&byte| byte == 0).next()?).into_owned())
+        })
+        .find(|name| RUNTIMES.iter().any(|runtime| name.starts_with(runtime)))
+}
+
+/// The symbol of a runtime that is part of the program itself, as clang links it.
+fn built_in_runtime(
+    header: &elf::FileHeader64<Endianness>,
+    endian: Endianness,
+    data: &[u8],
+) -> object::Result<Option<String>> {
+    use object::read::elf::Sym;
+    let sections = header.sections(endian, data)?;
+    let symbols = sections.symbols(endian, data, elf::SHT_DYNSYM)?;
+    let defined = symbols.iter().filter(|symbol| !symbol.is_undefined(endian));
+    let mut names = defined.filter_map(|symbol| symbols.symbol_name(endian, symbol).ok());
+    Ok(names.find(|name| RUNTIME_SYMBOLS.contains(name)).map(|name| String::from_utf8_lossy(name).into_owned()))
+}
