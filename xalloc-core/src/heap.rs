@@ -19,7 +19,7 @@
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
 //! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
-//! | `inspect`, `validate`, `info` | walking, checking and counting what is there |
+//! | `inspect`, `validate`, `info`, `xml` | walking, checking and counting what is there |
 //!
 //! # Invariant
 //! The chunks of a heap segment tile it without gap, from its first byte to the top's last. A chunk that is free in a
@@ -63,6 +63,7 @@ mod threads;
 mod tunables;
 mod validate;
 mod words;
+mod xml;
 
 pub use arena::ARENA_BYTES;
 pub use info::MallInfo;
