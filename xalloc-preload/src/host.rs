@@ -13,20 +13,39 @@
 use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr::NonNull;
 
+/// Where the calling thread's errno is. It does not leave the thread.
+#[derive(Clone, Copy)]
+pub(crate) struct ErrnoPlace(*mut c_int);
+
+/// Where the calling thread's errno is.
+#[inline(always)]
+pub(crate) fn errno_place() -> ErrnoPlace {
+    // SAFETY: first bullet of the module.
+    ErrnoPlace(unsafe { libc::__errno_location() })
+}
+
+/// The errno at `place`.
+#[inline(always)]
+pub(crate) fn errno_at(place: ErrnoPlace) -> c_int {
+    // SAFETY: first bullet of the module.
+    unsafe { place.0.read() }
+}
+
+/// Sets the errno at `place`.
+#[inline(always)]
+pub(crate) fn set_errno_at(place: ErrnoPlace, value: c_int) {
+    // SAFETY: first bullet of the module.
+    unsafe { place.0.write(value) };
+}
+
 /// The calling thread's errno.
 pub(crate) fn errno() -> c_int {
-    // SAFETY: first bullet of the module.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: first bullet of the module.
-    unsafe { place.read() }
+    errno_at(errno_place())
 }
 
 /// Sets the calling thread's errno.
 pub(crate) fn set_errno(value: c_int) {
-    // SAFETY: first bullet of the module.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: first bullet of the module.
-    unsafe { place.write(value) };
+    set_errno_at(errno_place(), value);
 }
 
 /// Runs `work` and leaves errno as it was.

@@ -87,10 +87,10 @@ impl Thread {
         }
     }
 
-    /// Whether a nested call left a block to be freed.
+    /// Whether nested calls left something to do: a block to free, or records.
     #[inline(always)]
-    pub(crate) fn has_deferred(&self) -> bool {
-        self.deferred.load(Ordering::Relaxed) != 0
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.deferred.load(Ordering::Relaxed) != 0 || !self.spare.is_empty()
     }
 
     /// Keeps `block` to be freed when the interrupted hook ends.
