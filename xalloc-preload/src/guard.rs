@@ -115,7 +115,7 @@ impl Drop for Inside<'_> {
         self.thread.inside.store(false, Ordering::Relaxed);
         compiler_fence(Ordering::SeqCst);
         // Looked at after the flag is clear: what a handler leaves later it does itself.
-        if self.thread.has_leftovers() {
+        if self.thread.has_leftovers() || self.thread.is_over() {
             self.clean_up();
         }
         host::set_errno_at(self.errno_place, self.errno);
@@ -123,7 +123,7 @@ impl Drop for Inside<'_> {
 }
 
 impl Inside<'_> {
-    /// Does what nested calls left to do.
+    /// Does what nested calls left to do, and what a thread that is over owes.
     #[cold]
     #[inline(never)]
     fn clean_up(&mut self) {
@@ -139,6 +139,15 @@ impl Inside<'_> {
             compiler_fence(Ordering::SeqCst);
             self.thread.inside.store(false, Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
+        }
+        if self.thread.is_over()
+            && let Some(segment) = self.recording
+        {
+            self.thread.inside.store(true, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            self.own().stream.give_back(segment);
+            compiler_fence(Ordering::SeqCst);
+            self.thread.inside.store(false, Ordering::Relaxed);
         }
     }
 }

@@ -87,6 +87,12 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     answer == 0 || errno() == libc::EPERM
 }
 
+/// Whether this process has a thread with this number.
+pub(crate) fn is_thread(tid: u32) -> bool {
+    // SAFETY: second bullet of the module; signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid() as c_int, tid as c_int, 0) == 0 }
+}
+
 /// The calling thread's name: up to 15 bytes and a NUL.
 pub(crate) fn thread_name() -> [u8; 16] {
     let mut name = [0; 16];
