@@ -152,7 +152,8 @@ pub(crate) fn create_key() {
     }
 }
 
-/// The calling thread's state, made at its first call. `None`: it is being set up, or there is no room for it.
+/// The calling thread's state, made at its first call; while it is being set up the thread counts as inside a hook.
+/// `None`: there is no room for it.
 #[inline(always)]
 pub(crate) fn current() -> Option<&'static Thread> {
     match existing() {
@@ -184,7 +185,8 @@ fn create() -> Option<&'static Thread> {
     let me = arch::thread_pointer();
     if let Some(thread) = slab::find(me) {
         if !thread.is_set_up.load(Ordering::Relaxed) {
-            return None;
+            // The call below allocates: its inner call is a nested one.
+            return Some(thread);
         }
         match thread.over.load(Ordering::Relaxed) {
             // A thread that is gone without its destructor had this descriptor.
@@ -195,6 +197,7 @@ fn create() -> Option<&'static Thread> {
         slab::release(me);
     }
     let thread = slab::claim(me)?;
+    thread.inside.store(true, Ordering::Relaxed);
     let state: *const Thread = thread;
     // SAFETY: the key exists. A key above 31 allocates here, and that call finds the thread in set-up.
     if host::keeping_errno(|| unsafe { libc::pthread_setspecific(key, state.cast()) }) != 0 {
@@ -202,6 +205,7 @@ fn create() -> Option<&'static Thread> {
         return None;
     }
     thread.is_set_up.store(true, Ordering::Relaxed);
+    thread.inside.store(false, Ordering::Relaxed);
     Some(thread)
 }
 
