@@ -4,6 +4,7 @@
 #[cfg(any(test, feature = "simulator"))]
 extern crate alloc;
 
+pub mod global;
 pub mod heap;
 pub mod intern;
 pub mod primitive;
