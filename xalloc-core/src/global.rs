@@ -24,7 +24,7 @@
 //! one costs a few nanoseconds, and only where the cache does not serve.
 //!
 //! # Safety
-//! - A value of the key is null or a [`Local`] that this module made, that only its thread uses, and that lives in pages
+//! - A value of the key is null or a `Local` that this module made, that only its thread uses, and that lives in pages
 //!   that are never unmapped.
 //! - `Local::owner` points to the [`Xalloc`] that made it, which is a `static` (see [`Xalloc::new`]).
 //! - Blocks come from the heap with the size and alignment that their layout asks for.

@@ -1,22 +1,14 @@
 //! All that depends on x86-64: how a call enters the library, and two registers.
 //!
-//! # Entry
-//! A C symbol is a naked stub that puts the caller's registers behind the call's own arguments and jumps to the hook.
-//! No frame is spent, so a stack walk starts in the program's code without skipping frames of ours; the hook's own
-//! prologue keeps what a callee must keep, and it returns straight to the program.
-//!
-//! # Why not a call from the stub
-//! A call costs a frame and a second return, and its frame would have to be described and skipped. It is used only
-//! where six or more registers are taken by arguments ([`stub_on_stack`](crate::arch)).
-//!
 //! # Safety
-//! - A stub changes only argument registers that its arity leaves free and scratch registers, and enters the hook with
-//!   the stack as the program left it; the hook has the C calling convention and the stub's arguments, then three words.
 //! - `fs` points to the thread's descriptor from the loader's first step on; its words 0 and 2 are its own address
 //!   (System V ABI for x86-64, thread-local storage).
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+
+#[allow(unused_macros, unused_imports, reason = "tests that export nothing do without")]
+pub(crate) mod stub;
 
 /// The registers of the program at the instruction behind its call: where a stack walk begins.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,141 +22,11 @@ pub struct Entry {
     pub fp: usize,
 }
 
-/// Defines C symbols that jump to a hook, which gets the arguments and then `ip`, `sp`, `fp`.
-///
-/// The number is that of the arguments; it decides which registers are free.
-macro_rules! stubs {
-    ($($(#[$meta:meta])* $name:ident($arity:tt) => $hook:path;)*) => {
-        $($crate::arch::stub!($(#[$meta])* $name $arity $hook);)*
-    };
-}
-
-macro_rules! stub {
-    ($(#[$meta:meta])* $name:ident 1 $hook:path) => {
-        $crate::arch::stub!(@jump $(#[$meta])* $name $hook, "mov rsi, [rsp]", "lea rdx, [rsp + 8]", "mov rcx, rbp");
-    };
-    ($(#[$meta:meta])* $name:ident 2 $hook:path) => {
-        $crate::arch::stub!(@jump $(#[$meta])* $name $hook, "mov rdx, [rsp]", "lea rcx, [rsp + 8]", "mov r8, rbp");
-    };
-    ($(#[$meta:meta])* $name:ident 3 $hook:path) => {
-        $crate::arch::stub!(@jump $(#[$meta])* $name $hook, "mov rcx, [rsp]", "lea r8, [rsp + 8]", "mov r9, rbp");
-    };
-    // Up to six arguments: the three words become arguments 7 to 9, which are passed on the stack; six registers must
-    // be taken, so a hook for five arguments has an unused sixth.
-    ($(#[$meta:meta])* $name:ident 6 $hook:path) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                "push rbp", ".cfi_adjust_cfa_offset 8",
-                "lea rax, [rsp + 16]",
-                "push rax", ".cfi_adjust_cfa_offset 8",
-                "push qword ptr [rsp + 16]", ".cfi_adjust_cfa_offset 8",
-                "call {h}",
-                "add rsp, 24", ".cfi_adjust_cfa_offset -24",
-                "ret", ".cfi_endproc",
-                h = sym $hook)
-        }
-    };
-    (@jump $(#[$meta:meta])* $name:ident $hook:path, $($instruction:literal),*) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                $($instruction,)*
-                "jmp {h}", ".cfi_endproc",
-                h = sym $hook)
-        }
-    };
-}
-
-/// Defines C symbols that let a notice run, which gets the first argument and returns the address of the function of
-/// the same name behind us, and then jump to that function with all arguments as they were: it sees the program as its
-/// caller.
-macro_rules! detours {
-    ($($(#[$meta:meta])* $name:ident => $notice:path;)*) => {
-        $(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                "push rdi", ".cfi_adjust_cfa_offset 8",
-                "push rsi", ".cfi_adjust_cfa_offset 8",
-                "push rdx", ".cfi_adjust_cfa_offset 8",
-                "push rcx", ".cfi_adjust_cfa_offset 8",
-                "push r8", ".cfi_adjust_cfa_offset 8",
-                "call {h}",
-                "pop r8", ".cfi_adjust_cfa_offset -8",
-                "pop rcx", ".cfi_adjust_cfa_offset -8",
-                "pop rdx", ".cfi_adjust_cfa_offset -8",
-                "pop rsi", ".cfi_adjust_cfa_offset -8",
-                "pop rdi", ".cfi_adjust_cfa_offset -8",
-                "jmp rax", ".cfi_endproc",
-                h = sym $notice)
-        }
-        )*
-    };
-}
-
-/// Defines C symbols whose arguments are a path and then any number of strings: the hook gets the path and the address
-/// of the strings, which the stub lays down as one array.
-///
-/// The five register arguments are pushed right below those that the caller passed on the stack, where the return
-/// address was; that is kept below them.
-macro_rules! listed {
-    ($($(#[$meta:meta])* $name:ident => $hook:path;)*) => {
-        $(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                "pop rax", ".cfi_adjust_cfa_offset -8", ".cfi_register rip, rax",
-                "push r9", ".cfi_adjust_cfa_offset 8",
-                "push r8", ".cfi_adjust_cfa_offset 8",
-                "push rcx", ".cfi_adjust_cfa_offset 8",
-                "push rdx", ".cfi_adjust_cfa_offset 8",
-                "push rsi", ".cfi_adjust_cfa_offset 8",
-                "mov rsi, rsp",
-                "push rax", ".cfi_adjust_cfa_offset 8", ".cfi_rel_offset rip, 0",
-                // The five words and the return address leave the stack aligned for a call.
-                "call {h}",
-                "pop rcx", ".cfi_adjust_cfa_offset -8", ".cfi_register rip, rcx",
-                "add rsp, 40", ".cfi_adjust_cfa_offset -40",
-                "push rcx", ".cfi_adjust_cfa_offset 8", ".cfi_rel_offset rip, 0",
-                "ret", ".cfi_endproc",
-                h = sym $hook)
-        }
-        )*
-    };
-}
-
-pub(crate) use {detours, listed, stub, stubs};
-
 /// The address of the calling thread's descriptor: its identity while it lives, and never 0.
 #[inline(always)]
 pub fn thread_pointer() -> usize {
     let address: usize;
-    // SAFETY: by the second bullet of the module.
+    // SAFETY: by the bullet of the module.
     unsafe { asm!("mov {}, fs:[0x10]", out(reg) address, options(nostack, preserves_flags, readonly, pure)) };
     address
 }

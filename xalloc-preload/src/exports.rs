@@ -14,7 +14,7 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use crate::arch::{detours, listed, stubs};
+use crate::arch::stub::{detours, listed, stubs};
 use crate::exec::{self, Strings};
 use crate::hooks::{alloc, free, mapping, query, realloc};
 use crate::process;
@@ -140,6 +140,7 @@ functions! {
     /// POSIX `_exit`.
     _exit(status: c_int) -> ! => process::exit_at_once(status);
     /// C99 `_Exit`.
+    #[allow(non_snake_case, reason = "the name is C's")]
     _Exit(status: c_int) -> ! => process::exit_at_once(status);
     /// POSIX `execve`.
     execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int => exec::execve(path, argv, envp);

@@ -18,7 +18,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::backend;
-use crate::host;
+use crate::host::{self, ErrnoPlace};
 use crate::lifecycle::{self, Phase};
 use crate::segment::{self, Segment};
 use crate::thread::{self, Own, Thread};
@@ -37,6 +37,7 @@ pub(crate) enum Access {
 pub(crate) struct Inside<'t> {
     thread: &'t Thread,
     recording: Option<&'static Segment>,
+    errno_place: ErrnoPlace,
     errno: c_int,
     stays_in_its_thread: PhantomData<*mut ()>,
 }
@@ -64,7 +65,9 @@ pub(crate) fn enter() -> Access {
     // A handler on this thread sees the flag before anything that it guards is touched.
     compiler_fence(Ordering::SeqCst);
     let recording = if phase == Phase::Live { segment::current() } else { None };
-    let mut inside = Inside { thread, recording, errno: host::errno(), stays_in_its_thread: PhantomData };
+    let errno_place = host::errno_place();
+    let errno = host::errno_at(errno_place);
+    let mut inside = Inside { thread, recording, errno_place, errno, stays_in_its_thread: PhantomData };
     if let Some(segment) = recording
         && inside.own().stream.wants_ring()
     {
@@ -73,7 +76,13 @@ pub(crate) fn enter() -> Access {
     Access::Inside(inside)
 }
 
-impl Inside<'_> {
+impl<'t> Inside<'t> {
+    /// The part of the thread's state that handlers see too.
+    #[inline(always)]
+    pub(crate) fn thread(&self) -> &'t Thread {
+        self.thread
+    }
+
     /// The thread's state.
     #[inline(always)]
     pub(crate) fn own(&mut self) -> &mut Own {
@@ -108,25 +117,43 @@ impl Inside<'_> {
 impl Drop for Inside<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        loop {
-            self.flush_spare();
-            if self.thread.has_deferred() {
-                let thread = self.thread;
-                backend::free_deferred(&mut self.own().cache, thread);
-            }
-            compiler_fence(Ordering::SeqCst);
-            self.thread.inside.store(false, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
-            // What a handler noted just before the flag was cleared must not wait for the thread's next call.
-            if self.thread.spare.is_empty() && !self.thread.has_deferred() {
-                break;
-            }
+        compiler_fence(Ordering::SeqCst);
+        self.thread.inside.store(false, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        // Looked at after the flag is clear: what a handler leaves later it does itself.
+        if self.thread.has_leftovers() || self.thread.is_over() {
+            self.clean_up();
+        }
+        host::set_errno_at(self.errno_place, self.errno);
+    }
+}
+
+impl Inside<'_> {
+    /// Does what nested calls left to do, and what a thread that is over owes.
+    #[cold]
+    #[inline(never)]
+    fn clean_up(&mut self) {
+        while self.thread.has_leftovers() {
             self.thread.inside.store(true, Ordering::Relaxed);
             compiler_fence(Ordering::SeqCst);
+            self.flush_spare();
             if self.recording.is_none() {
                 self.thread.spare.forget();
             }
+            let thread = self.thread;
+            backend::free_deferred(&mut self.own().cache, thread);
+            compiler_fence(Ordering::SeqCst);
+            self.thread.inside.store(false, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
         }
-        host::set_errno(self.errno);
+        if self.thread.is_over()
+            && let Some(segment) = self.recording
+        {
+            self.thread.inside.store(true, Ordering::Relaxed);
+            compiler_fence(Ordering::SeqCst);
+            self.own().stream.give_back(segment);
+            compiler_fence(Ordering::SeqCst);
+            self.thread.inside.store(false, Ordering::Relaxed);
+        }
     }
 }

@@ -13,20 +13,39 @@
 use core::ffi::{CStr, c_int, c_long, c_void};
 use core::ptr::NonNull;
 
+/// Where the calling thread's errno is. It does not leave the thread.
+#[derive(Clone, Copy)]
+pub(crate) struct ErrnoPlace(*mut c_int);
+
+/// Where the calling thread's errno is.
+#[inline(always)]
+pub(crate) fn errno_place() -> ErrnoPlace {
+    // SAFETY: first bullet of the module.
+    ErrnoPlace(unsafe { libc::__errno_location() })
+}
+
+/// The errno at `place`.
+#[inline(always)]
+pub(crate) fn errno_at(place: ErrnoPlace) -> c_int {
+    // SAFETY: first bullet of the module.
+    unsafe { place.0.read() }
+}
+
+/// Sets the errno at `place`.
+#[inline(always)]
+pub(crate) fn set_errno_at(place: ErrnoPlace, value: c_int) {
+    // SAFETY: first bullet of the module.
+    unsafe { place.0.write(value) };
+}
+
 /// The calling thread's errno.
 pub(crate) fn errno() -> c_int {
-    // SAFETY: first bullet of the module.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: first bullet of the module.
-    unsafe { place.read() }
+    errno_at(errno_place())
 }
 
 /// Sets the calling thread's errno.
 pub(crate) fn set_errno(value: c_int) {
-    // SAFETY: first bullet of the module.
-    let place = unsafe { libc::__errno_location() };
-    // SAFETY: first bullet of the module.
-    unsafe { place.write(value) };
+    set_errno_at(errno_place(), value);
 }
 
 /// Runs `work` and leaves errno as it was.
@@ -66,6 +85,12 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     // SAFETY: second bullet of the module; signal 0 only asks.
     let answer = unsafe { libc::syscall(libc::SYS_kill, pid as c_int, 0) };
     answer == 0 || errno() == libc::EPERM
+}
+
+/// Whether this process has a thread with this number.
+pub(crate) fn is_thread(tid: u32) -> bool {
+    // SAFETY: second bullet of the module; signal 0 only asks.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid() as c_int, tid as c_int, 0) == 0 }
 }
 
 /// The calling thread's name: up to 15 bytes and a NUL.

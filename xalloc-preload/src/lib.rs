@@ -29,7 +29,19 @@
 //! The profile `preload` aborts on panic, has no std and exports the symbols. Every other profile (checks, tests)
 //! unwinds, has std and exports nothing, so preloading its product does nothing.
 #![cfg_attr(all(panic = "abort", not(test)), no_std)]
-#![cfg_attr(test, allow(dead_code, reason = "without the exports nothing calls the hooks"))]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::disallowed_types,
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        reason = "tests may allocate"
+    )
+)]
+#![cfg_attr(
+    test,
+    allow(dead_code, unused_macros, unused_imports, reason = "without the exports nothing calls the hooks")
+)]
 
 pub mod arch;
 mod backend;

@@ -156,10 +156,11 @@ impl Segment {
         }
     }
 
-    /// Claims a ring for the calling thread; `None` if all are taken or the file system is full.
-    pub(crate) fn claim(&'static self) -> Option<Claim> {
+    /// Claims a ring for the calling thread, whose serial number is new if it has none yet; `None` if all are taken or
+    /// the file system is full.
+    pub(crate) fn claim(&'static self, serial: Option<u32>) -> Option<Claim> {
         // Relaxed: only uniqueness matters.
-        let thread = self.header().threads.fetch_add(1, Ordering::Relaxed);
+        let thread = serial.unwrap_or_else(|| self.header().threads.fetch_add(1, Ordering::Relaxed));
         let (ring, header) = self.rings().iter().enumerate().find(|(_, ring)| {
             ring.state.load(Ordering::Relaxed) == ring_state::FREE
                 // ORDERING: Acquire pairs with the recorder's Release store of FREE: it has drained the ring.

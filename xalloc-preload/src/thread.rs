@@ -9,8 +9,9 @@
 //!
 //! # The end of a thread
 //! The key's destructor puts itself off to the last round of destructors, so that blocks freed by other keys'
-//! destructors are still this thread's. What comes even later (libc frees some of its own) makes the state anew; no
-//! destructor will run for that, and it is wound up when a new thread gets the same descriptor.
+//! destructors are still this thread's. What comes even later (libc frees some of its own) finds the state by the
+//! thread's descriptor, borrows a ring for the one call, and leaves no trace but its events. The state itself waits for
+//! a new thread: one with the same descriptor, or any once the kernel says that the old one is gone.
 //!
 //! # Safety
 //! - A slot belongs to one thread, by its entry in the directory ([`slab`]), and its `own` part to the [`crate::guard`]
@@ -44,6 +45,10 @@ pub(crate) struct Thread {
     pub(crate) inside: AtomicBool,
     /// Whether the key holds this state; before that, the thread is being set up.
     is_set_up: AtomicBool,
+    /// Whether the hook is in the program's own allocator: what that asks of itself is not the program's doing.
+    serving: AtomicBool,
+    /// The kernel's number of the thread, once its last destructor has run; before that 0.
+    over: AtomicU32,
     /// Rounds of destructors that have passed.
     rounds: AtomicU32,
     /// First of the blocks that a nested call could not free: each holds the address of the next.
@@ -74,6 +79,8 @@ impl Thread {
         Thread {
             inside: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
+            over: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
             deferred: AtomicUsize::new(0),
             spare: Spare::new(),
@@ -87,10 +94,34 @@ impl Thread {
         }
     }
 
-    /// Whether a nested call left a block to be freed.
+    /// Whether nested calls left something to do: a block to free, or records.
     #[inline(always)]
-    pub(crate) fn has_deferred(&self) -> bool {
-        self.deferred.load(Ordering::Relaxed) != 0
+    pub(crate) fn has_leftovers(&self) -> bool {
+        self.deferred.load(Ordering::Relaxed) != 0 || !self.spare.is_empty()
+    }
+
+    /// Runs `work`, which calls the backend; nested calls meanwhile are not noted if the backend is the program's own
+    /// allocator, which may call `malloc` by its public name.
+    #[inline(always)]
+    pub(crate) fn served<R>(&self, work: impl FnOnce() -> R) -> R {
+        if backend::is_core() {
+            return work();
+        }
+        self.serving.store(true, Ordering::Relaxed);
+        let result = work();
+        self.serving.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether a nested call is the backend's own.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
+    }
+
+    /// Whether the thread's last destructor has run: what it holds is to be given back after each call.
+    #[inline(always)]
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed) != 0
     }
 
     /// Keeps `block` to be freed when the interrupted hook ends.
@@ -142,7 +173,8 @@ pub(crate) fn create_key() {
     }
 }
 
-/// The calling thread's state, made at its first call. `None`: it is being set up, or there is no room for it.
+/// The calling thread's state, made at its first call; while it is being set up the thread counts as inside a hook.
+/// `None`: there is no room for it.
 #[inline(always)]
 pub(crate) fn current() -> Option<&'static Thread> {
     match existing() {
@@ -174,13 +206,19 @@ fn create() -> Option<&'static Thread> {
     let me = arch::thread_pointer();
     if let Some(thread) = slab::find(me) {
         if !thread.is_set_up.load(Ordering::Relaxed) {
-            return None;
+            // The call below allocates: its inner call is a nested one.
+            return Some(thread);
         }
-        // A thread that is gone had this descriptor.
-        wind_up(thread);
+        match thread.over.load(Ordering::Relaxed) {
+            // A thread that is gone without its destructor had this descriptor.
+            0 => wind_up(thread),
+            tid if tid == host::tid() => return Some(thread),
+            _ => {}
+        }
         slab::release(me);
     }
     let thread = slab::claim(me)?;
+    thread.inside.store(true, Ordering::Relaxed);
     let state: *const Thread = thread;
     // SAFETY: the key exists. A key above 31 allocates here, and that call finds the thread in set-up.
     if host::keeping_errno(|| unsafe { libc::pthread_setspecific(key, state.cast()) }) != 0 {
@@ -188,6 +226,7 @@ fn create() -> Option<&'static Thread> {
         return None;
     }
     thread.is_set_up.store(true, Ordering::Relaxed);
+    thread.inside.store(false, Ordering::Relaxed);
     Some(thread)
 }
 
@@ -204,7 +243,8 @@ unsafe extern "C" fn end(state: *mut c_void) {
         return;
     }
     wind_up(thread);
-    slab::release(arch::thread_pointer());
+    thread.over.store(host::tid(), Ordering::Relaxed);
+    thread.inside.store(false, Ordering::Relaxed);
 }
 
 /// Gives back what a thread holds: the heap's cache and the ring.

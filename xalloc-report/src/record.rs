@@ -18,6 +18,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 pub mod clock;
+pub mod doctor;
 mod drain;
 mod error;
 pub mod import;
@@ -31,6 +32,9 @@ mod sink;
 mod spill;
 mod symbolize;
 pub mod target;
+
+#[cfg(test)]
+mod tests;
 
 pub use drain::{Observations, Refused};
 pub use error::{NoHello, RecordError, exit_status};

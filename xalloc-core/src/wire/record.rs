@@ -78,8 +78,9 @@ const fn body(kind: Kind, a: u64, b: u64) -> Body {
 }
 
 impl Stamped {
-    /// The record of this event.
+    /// The record of this event. Where the kind of event is known to the compiler only its stores remain.
     #[must_use]
+    #[inline(always)]
     pub fn encode(&self) -> Record {
         if let Event::Text { bytes } = self.event {
             let word = |at: usize| {
@@ -95,6 +96,7 @@ impl Stamped {
 }
 
 impl Event {
+    #[inline(always)]
     fn body(&self) -> Body {
         match *self {
             Event::Alloc { addr, size_bytes, slack_bytes, arena, arena_seq, call } => Body {
@@ -147,6 +149,7 @@ impl Event {
 }
 
 impl HeapEvent {
+    #[inline(always)]
     fn body(self) -> Body {
         match self {
             HeapEvent::Brk { from, to, rule } => Body { sub: rule as u8, ..body(Kind::HeapBrk, from.0, to.0) },

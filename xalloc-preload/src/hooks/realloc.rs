@@ -72,11 +72,13 @@ unsafe fn reallocate_recorded(
     entry: Entry,
 ) -> Outcome {
     inside.flush_spare();
+    let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
     stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
     let mut steps = Steps::new(segment, stream, capture, entry);
     // SAFETY: by the contract.
-    let outcome = unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
+    let reallocate = || unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
+    let outcome = thread.served(reallocate);
     if let Outcome::Freed = outcome {
         return outcome;
     }

@@ -1,7 +1,7 @@
 //! Where the states of threads lie: chunks of slots in mappings of our own, and a directory of who owns which.
 //!
 //! The owner of a slot is the address of its thread's descriptor. A new thread that finds its own address in the
-//! directory is the successor of a thread that ended without giving its slot back.
+//! directory is the successor of a thread that ended.
 //!
 //! # Safety
 //! - A slot's address is `chunk + index`, in a mapping that is never undone and starts as zeroes, which is the first
@@ -45,7 +45,11 @@ fn entry_of(owner: usize) -> Option<usize> {
 
 /// The slot that `owner` has.
 pub(super) fn find(owner: usize) -> Option<&'static Thread> {
-    let entry = entry_of(owner)?;
+    thread_at(entry_of(owner)?)
+}
+
+/// The state in a slot that has, or had, an owner.
+fn thread_at(entry: usize) -> Option<&'static Thread> {
     // ORDERING: pairs with the Release exchange in `chunk`.
     let chunk = CHUNKS.get(entry / CHUNK)?.load(Ordering::Acquire);
     if chunk.is_null() {
@@ -82,6 +86,9 @@ fn take_entry(owner: usize) -> Option<usize> {
     if let Some(entry) = used().iter().position(is_taken) {
         return Some(entry);
     }
+    if let Some(entry) = take_over(owner) {
+        return Some(entry);
+    }
     loop {
         // Relaxed: the number alone is unique.
         let entry = USED.fetch_add(1, Ordering::Relaxed);
@@ -93,6 +100,30 @@ fn take_entry(owner: usize) -> Option<usize> {
             return Some(entry);
         }
     }
+}
+
+/// Slots of threads that are over that are looked at for a new thread: each look is a system call.
+const LOOKS: usize = 8;
+
+/// Takes the slot of a thread that is over and that the kernel does not know any more.
+fn take_over(owner: usize) -> Option<usize> {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let used = used();
+    for _ in 0..LOOKS.min(used.len()) {
+        // Relaxed: any place will do to begin at.
+        let number = NEXT.fetch_add(1, Ordering::Relaxed).checked_rem(used.len())?;
+        let Some(entry) = used.get(number) else { continue };
+        let former = entry.load(Ordering::Relaxed);
+        let tid = thread_at(number).map_or(0, |thread| thread.over.load(Ordering::Relaxed));
+        if tid != 0
+            && !host::keeping_errno(|| host::is_thread(tid))
+            // ORDERING: Acquire as in `take_entry`; the former owner is gone.
+            && entry.compare_exchange(former, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
+        {
+            return Some(number);
+        }
+    }
+    None
 }
 
 fn chunk(number: usize) -> Option<*mut Slot> {
@@ -119,8 +150,8 @@ fn chunk(number: usize) -> Option<*mut Slot> {
 /// Takes the slot of `owner` back.
 pub(super) fn release(owner: usize) {
     if let Some(entry) = entry_of(owner).and_then(|entry| OWNERS.get(entry)) {
-        // ORDERING: pairs with the Acquire exchange in `take_entry`.
-        entry.store(0, Ordering::Release);
+        // ORDERING: pairs with the Acquire exchange in `take_entry`. It fails where another thread took the slot over.
+        let _was = entry.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
     }
 }
 

@@ -17,7 +17,7 @@ use xalloc_core::wire::{LossReason, Record};
 use super::Stream;
 use crate::segment::Segment;
 
-const RECORDS: usize = 32;
+const RECORDS: usize = 128;
 
 /// The buffer. A handler that does more than this is counted, not recorded.
 pub(crate) struct Spare {

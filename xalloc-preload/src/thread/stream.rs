@@ -19,6 +19,8 @@ const MOST_TEXT: usize = text_records(crate::config::PATH);
 /// A thread's ring, and what it has lost.
 pub(crate) struct Stream {
     claim: Option<Claim>,
+    /// Serial number of the thread, once it had a ring: a ring that it gets later carries it on.
+    serial: Option<u32>,
     /// Calls until the next attempt to get a ring.
     pause: u32,
     /// Whether `lost` holds anything.
@@ -28,7 +30,7 @@ pub(crate) struct Stream {
 
 impl Stream {
     pub(super) const fn new() -> Stream {
-        Stream { claim: None, pause: 0, has_lost: false, lost: [0; LossReason::ALL.len()] }
+        Stream { claim: None, serial: None, pause: 0, has_lost: false, lost: [0; LossReason::ALL.len()] }
     }
 
     /// Whether [`Stream::claim`] should be called.
@@ -45,11 +47,16 @@ impl Stream {
             self.pause -= 1;
             return;
         }
-        let Some(claim) = segment.claim() else {
+        let Some(claim) = segment.claim(self.serial) else {
             self.pause = PAUSE;
             return;
         };
+        let is_first = self.serial.is_none();
+        self.serial = Some(claim.thread);
         self.claim = Some(claim);
+        if !is_first {
+            return;
+        }
         let name = host::thread_name();
         let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
         let name = name.get(..length).unwrap_or_default();
@@ -146,16 +153,23 @@ impl Stream {
 
     /// Says farewell and gives the ring back.
     pub(crate) fn end(&mut self, segment: &'static Segment) {
+        if self.claim.is_some() && lifecycle::phase() == Phase::Live {
+            self.event(segment, segment.now(), StackId::NONE, Event::ThreadExit);
+        }
+        self.give_back(segment);
+    }
+
+    /// Gives the ring back.
+    pub(crate) fn give_back(&mut self, segment: &'static Segment) {
         if self.claim.is_none() {
             return;
-        }
-        if lifecycle::phase() == Phase::Live {
-            self.event(segment, segment.now(), StackId::NONE, Event::ThreadExit);
         }
         if self.has_lost {
             for (reason, &events) in LossReason::ALL.iter().zip(&self.lost) {
                 segment.count_lost(*reason, events);
             }
+            self.lost = [0; LossReason::ALL.len()];
+            self.has_lost = false;
         }
         if let Some(claim) = self.claim.take() {
             segment.release(claim.ring, claim.thread);

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::frames::CallStack;
+use super::histogram::LifetimeBucket;
 use super::names::Named;
 use crate::model::{Model, Site};
 use crate::trace::Contents;
@@ -84,6 +85,8 @@ pub struct TopSite {
     pub live_at_exit_blocks: u64,
     /// Mean lifetime of the freed blocks, nanoseconds; `null` if none was freed.
     pub mean_lifetime_ns: Option<u64>,
+    /// Lifetimes of the freed blocks by powers of ten; classes without blocks are left out.
+    pub lifetimes: Vec<LifetimeBucket>,
     /// Where they were allocated.
     #[serde(flatten)]
     pub at: CallStack,
@@ -120,6 +123,11 @@ impl Top {
                 live_at_exit_bytes: site.alive.bytes,
                 live_at_exit_blocks: site.alive.blocks,
                 mean_lifetime_ns: site.lifetimes.total_ns.checked_div(site.frees),
+                lifetimes: site
+                    .lifetimes
+                    .classes()
+                    .map(|(from_ns, to_ns, count)| LifetimeBucket { from_ns, to_ns, count })
+                    .collect(),
                 at: CallStack::of(contents, site.stack, site.call),
             })
             .collect();

@@ -10,40 +10,40 @@
 use crate::trace::{StackIndex, ThreadIndex};
 use xalloc_core::wire::Call;
 
-use super::distribution::{Doubling, Scale};
+/// Lifetimes of one site have a class below 1 µs and one for each power of ten; the last takes 10^10 µs and more.
+const LIFETIME_CLASSES: usize = 12;
 
-/// How long the blocks of one site lived, in power-of-two classes of microseconds (below 1 µs, below 2 µs, …).
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
+/// How long the freed blocks of one site lived.
+///
+/// The classes are few and lie in the site itself: a free touches its site and nothing beyond.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct LifetimeClasses {
-    counts: Vec<u64>,
+    counts: [u64; LIFETIME_CLASSES],
     /// Sum of all lifetimes, nanoseconds.
     pub total_ns: u64,
 }
 
 impl LifetimeClasses {
     fn record(&mut self, lifetime_ns: u64) {
-        let class = Doubling::class_of(lifetime_ns / 1000);
-        if class >= self.counts.len() {
-            self.counts.resize(class + 1, 0);
-        }
-        self.counts[class] += 1;
+        let class = (lifetime_ns / 1000).checked_ilog10().map_or(0, |power| power as usize + 1);
+        self.counts[class.min(LIFETIME_CLASSES - 1)] += 1;
         self.total_ns = self.total_ns.saturating_add(lifetime_ns);
     }
 
     fn absorb(&mut self, other: &LifetimeClasses) {
-        if other.counts.len() > self.counts.len() {
-            self.counts.resize(other.counts.len(), 0);
-        }
         for (into, from) in self.counts.iter_mut().zip(&other.counts) {
             *into += from;
         }
         self.total_ns = self.total_ns.saturating_add(other.total_ns);
     }
 
-    /// Counts by class: class 0 is below 1 µs, class n is below 2^n µs.
-    #[must_use]
-    pub fn counts(&self) -> &[u64] {
-        &self.counts
+    /// The classes that hold blocks, ascending: shortest lifetime, first lifetime above (both nanoseconds), blocks.
+    pub fn classes(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let edge = |class: usize| 1_000 * 10u64.pow(class as u32);
+        let from = move |class: usize| class.checked_sub(1).map_or(0, edge);
+        let to = move |class: usize| if class == LIFETIME_CLASSES - 1 { u64::MAX } else { edge(class) };
+        let held = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        held.map(move |(class, &count)| (from(class), to(class), count))
     }
 }
 
@@ -259,5 +259,21 @@ impl Sites {
             Self::folded(site, self.epoch);
         }
         self.sites
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_fall_into_powers_of_ten_and_none_is_too_long() {
+        let mut lifetimes = LifetimeClasses::default();
+        for lifetime_ns in [0, 999, 1_000, 9_999, 10_000, u64::MAX] {
+            lifetimes.record(lifetime_ns);
+        }
+        let last = 1_000 * 10u64.pow(10);
+        let classes: Vec<_> = lifetimes.classes().collect();
+        assert_eq!(classes, [(0, 1_000, 2), (1_000, 10_000, 2), (10_000, 100_000, 1), (last, u64::MAX, 1)]);
     }
 }

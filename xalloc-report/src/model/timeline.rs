@@ -65,11 +65,13 @@ impl Bucket {
 pub struct Timeline {
     width_ns: u64,
     buckets: Vec<Bucket>,
+    /// Where the last bucket ends: most events fall into it, and a comparison is cheaper than a division.
+    end_ns: u64,
 }
 
 impl Default for Timeline {
     fn default() -> Timeline {
-        Timeline { width_ns: WIDTH_MIN_NS, buckets: Vec::new() }
+        Timeline { width_ns: WIDTH_MIN_NS, buckets: Vec::new(), end_ns: 0 }
     }
 }
 
@@ -88,6 +90,17 @@ impl Timeline {
 
     /// The bucket of `at_ns`, or the last one if time went backwards.
     fn bucket(&mut self, at_ns: u64) -> &mut Bucket {
+        if at_ns >= self.end_ns {
+            self.extend(at_ns);
+        }
+        // Not empty: `end_ns` is 0 until the first call has extended it.
+        let last = self.buckets.len() - 1;
+        &mut self.buckets[last]
+    }
+
+    /// Appends buckets until the last one holds `at_ns`.
+    #[cold]
+    fn extend(&mut self, at_ns: u64) {
         while at_ns / self.width_ns >= BUCKETS_MAX as u64 {
             self.widen();
         }
@@ -96,9 +109,7 @@ impl Timeline {
         if needed > self.buckets.len() {
             self.buckets.resize(needed, last.carried());
         }
-        // Never empty: `needed` is at least 1.
-        let end = self.buckets.len() - 1;
-        &mut self.buckets[end]
+        self.end_ns = (self.buckets.len() as u64).saturating_mul(self.width_ns);
     }
 
     pub(super) fn allocated(&mut self, at_ns: u64, size_bytes: u64) {
@@ -127,6 +138,7 @@ impl Timeline {
             _ => Bucket::default(),
         });
         self.buckets = merged.collect();
+        self.end_ns = (self.buckets.len() as u64).saturating_mul(self.width_ns);
     }
 
     /// Adds another process's timeline; after its last event a process holds nothing.

@@ -23,8 +23,7 @@ use xalloc_core::session::segment_state;
 use xalloc_core::sys::clock::ticks;
 use xalloc_core::units::Stamp;
 
-use crate::os::pidfd::Pidfd;
-use crate::os::segment::{HeaderCounter, HeaderWord, Segment};
+use crate::os::segment::{HeaderWord, Segment};
 use crate::record::clock::{Clock, Reading, Timeline};
 use crate::trace::{Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs};
 
@@ -32,6 +31,7 @@ mod dictionary;
 mod forks;
 mod identity;
 mod lane;
+mod live;
 mod modules;
 mod stacks;
 mod stream;
@@ -42,6 +42,8 @@ pub(crate) use dictionary::Dictionary;
 pub(crate) use forks::{Fork, Forks};
 pub use identity::Refused;
 pub(crate) use identity::{Birth, Identity};
+use live::Live;
+pub(crate) use live::{Command, conclude};
 pub(crate) use modules::ModuleTables;
 pub(crate) use stream::{LastWord, Shared, Stream};
 
@@ -90,14 +92,6 @@ pub struct Observations {
     pub refused: Vec<(PathBuf, String)>,
     /// Processes that still ran at the end.
     pub running: usize,
-}
-
-/// A process that is being drained.
-#[derive(Debug)]
-struct Live {
-    stream: Stream,
-    path: PathBuf,
-    pidfd: Option<Pidfd>,
 }
 
 /// A segment whose process has not begun in the trace.
@@ -329,59 +323,6 @@ impl<S: Sink> Drain<S> {
     }
 }
 
-/// What is known about the recorded command itself.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Command {
-    pub(crate) pid: u32,
-    /// How it ended; `None` while it runs.
-    pub(crate) end: Option<End>,
-}
-
-impl Live {
-    fn is_gone(&self, command: Command) -> bool {
-        let is_command = self.stream.identity.pid == command.pid;
-        (is_command && command.end.is_some()) || self.pidfd.as_ref().is_some_and(Pidfd::has_ended)
-    }
-
-    fn said_its_last_word(&self) -> bool {
-        self.stream.segment.header_u32(HeaderWord::State) == segment_state::ENDED
-    }
-
-    fn end(&self, gone: bool, replaced: bool, command: Command) -> End {
-        let is_command = self.stream.identity.pid == command.pid;
-        if replaced {
-            return End::Replaced;
-        }
-        if let (true, Some(end)) = (is_command, command.end) {
-            return end;
-        }
-        let is_over = gone || self.said_its_last_word();
-        match self.stream.last_word {
-            LastWord::Exit(status) if is_over => End::Exited(status),
-            LastWord::Exec if is_over => End::Replaced,
-            LastWord::None | LastWord::Exit(_) | LastWord::Exec if gone => End::Vanished,
-            LastWord::None | LastWord::Exit(_) | LastWord::Exec => End::Running,
-        }
-    }
-}
-
-/// Writes into the trace's tables what is known when a stream is over.
-pub(crate) fn conclude(mut stream: Stream, end: End, dictionary: &mut Dictionary, observations: &mut Observations) {
-    stream.place_homeless(dictionary);
-    let process = &mut dictionary.contents.processes[stream.index.0 as usize];
-    process.end = end;
-    process.ended_at_ns = stream.last_ns().max(process.started_at_ns);
-    process.events = stream.events;
-    process.losses = stream.losses();
-    process.repairs.late_events = stream.late_events;
-    observations.events += stream.events;
-    observations.damaged += stream.damaged;
-    observations.lost_stacks += stream.segment.lost_stacks();
-    observations.cut_stacks += stream.segment.header_u64(HeaderCounter::CutStacks);
-    observations.verified_stacks += stream.segment.header_u64(HeaderCounter::VerifiedStacks);
-    observations.differing_stacks += stream.segment.header_u64(HeaderCounter::DifferingStacks);
-}
-
 impl Dictionary {
     /// A process of the trace, as its header describes it.
     pub(crate) fn process(
@@ -411,15 +352,6 @@ impl Dictionary {
             repairs: Repairs::default(),
         });
         ProcessIndex(u32::try_from(processes.len() - 1).expect("Linux knows fewer than 2^32 processes"))
-    }
-}
-
-impl Identity {
-    /// The running process, if the id in the header is one in our own namespace and has not been used again.
-    fn open_process(&self) -> Option<Pidfd> {
-        let pidfd = Pidfd::open(self.pid).ok()?;
-        let exe = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
-        (exe == self.exe).then_some(pidfd)
     }
 }
 

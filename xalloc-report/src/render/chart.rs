@@ -42,7 +42,7 @@ pub fn histogram(histogram: &Histogram, command: &str) -> String {
     let _ = writeln!(svg, r#"<text class="a r" x="{}" y="{}">{}</text>"#, LABELS - 10, HEAD - 8, axis.0);
     let _ = writeln!(svg, r#"<text class="a m" x="{}" y="{}">{}</text>"#, LABELS + BARS / 2, bottom + 36, axis.1);
     let words: Vec<_> = classes::percentiles(histogram).iter().map(|(name, value)| format!("{name} {value}")).collect();
-    let _ = writeln!(svg, r#"<text class="s" x="20" y="{}">{}</text>"#, height - 10, xml(&words.join("   ")));
+    let _ = writeln!(svg, r#"<text class="s" x="20" y="{}">{}</text>"#, height - 10, xml(&words.join(" · ")));
     svg.push_str("</svg>\n");
     svg
 }
@@ -96,11 +96,12 @@ fn bar(svg: &mut String, top: u32, row: &Row, largest: u64, total: u64) {
     let class = xml(&row.class);
     let share = percent(row.count, total);
     let figures = match row.bytes {
+        _ if row.count == 0 => String::new(),
         Some(sum) => format!("{} · {share} · {}", count(row.count), bytes(sum)),
         None => format!("{} · {share}", count(row.count)),
     };
     let text_y = top + 16;
-    let _ = writeln!(svg, r#"<g><title>{class}: {figures}</title>"#);
+    let _ = writeln!(svg, r#"<g><title>{class}: {}</title>"#, count(row.count));
     let _ = writeln!(svg, r#"<text class="r" x="{}" y="{text_y}">{class}</text>"#, LABELS - 10);
     let _ = writeln!(
         svg,

@@ -3,7 +3,7 @@
 use std::io;
 
 use inferno::flamegraph::color::{BasicPalette, Palette};
-use inferno::flamegraph::{Direction, Options};
+use inferno::flamegraph::{Direction, Options, TextTruncateDirection};
 
 use super::chart;
 use super::escape::{folded, printable};
@@ -56,6 +56,8 @@ pub fn flamegraph(flame: &Flame, growth: Growth, command: &str, out: &mut impl i
     options.count_name = if flame.metric.is_bytes() { "bytes" } else { "allocations" }.to_owned();
     options.name_type = "Function:".to_owned();
     options.colors = Palette::Basic(BasicPalette::Mem);
+    // Functions are known by how their names begin.
+    options.text_truncate_direction = TextTruncateDirection::Right;
     // The same trace gives the same picture.
     options.deterministic = true;
     options.direction = match growth {

@@ -106,6 +106,12 @@ impl Encoder {
         self.events as usize
     }
 
+    /// The ops of the open block.
+    #[cfg(test)]
+    pub(super) fn ops(&self) -> &[u8] {
+        &self.fields[Field::Op as usize]
+    }
+
     /// Number of the next event.
     pub(super) fn seq(&self) -> u64 {
         self.first_seq + u64::from(self.events)

@@ -103,7 +103,7 @@ fn long_run(len: usize) -> Vec<Incoming> {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as u16
     };
-    let steps: Vec<_> = (0..len).map(|_| ((random() % 83) as u8, (random() % 3) as u8, random(), random())).collect();
+    let steps: Vec<_> = (0..len).map(|_| ((random() % 91) as u8, (random() % 3) as u8, random(), random())).collect();
     events(&steps)
 }
 
@@ -251,4 +251,37 @@ fn an_event_whose_stack_was_not_synchronised_is_refused() {
     assert!(matches!(refused, Err(TraceError::NotInContents { table: "stack", index: 30, known: 3 })));
     let refused = writer.push(ProcessIndex(1), &late[0]);
     assert!(matches!(refused, Err(TraceError::ProcessNotOpen { process: 1 })));
+}
+
+#[test]
+fn random_programs_reach_every_kind_of_op() {
+    let mut events = long_run(60_000);
+    for event in &mut events {
+        event.at_ns = 0;
+    }
+    let mut matcher = matcher::Matcher::new();
+    let mut encoder = encode::Encoder::new(None);
+    for event in &events {
+        matcher.push(event, &mut encoder).unwrap();
+    }
+    let used: std::collections::BTreeSet<u8> = encoder.ops().iter().copied().collect();
+    let ranges = [
+        ops::ALLOC_SAME..=ops::ALLOC_SAME,
+        ops::ALLOC_IN_PLACE..=ops::ALLOC_IN_PLACE,
+        ops::ALLOC_SPLIT..=ops::ALLOC_SPLIT,
+        ops::ALLOC_AFTER_MISS..=ops::ALLOC_AFTER_MISS,
+        ops::ALLOC_AFTER_LAST..=ops::ALLOC_AFTER_LAST,
+        ops::ALLOC_STATED..=ops::ALLOC_STATED,
+        ops::ALLOC_DEEP..=ops::ALLOC_DEEP + ops::ALLOC_NEWER_COUNT - 1,
+        ops::ALLOC_DEEP + ops::ALLOC_NEWER_COUNT..=ops::FREE_RECENT - 1,
+        ops::FREE_RECENT..=ops::FREE_NUMBER - 1,
+        ops::FREE_NUMBER..=ops::FREE_SLOT - 1,
+        ops::FREE_SLOT..=ops::FREE_SLOT,
+        ops::REALLOC_RECENT..=ops::REALLOC_SLOT - 1,
+        ops::REALLOC_SLOT..=ops::REALLOC_SLOT,
+        ops::REALLOC_UNDO..=ops::REALLOC_UNDO,
+    ];
+    for range in ranges {
+        assert!(used.range(range.clone()).next().is_some(), "no op of {range:?}");
+    }
 }

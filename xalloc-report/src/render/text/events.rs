@@ -49,7 +49,7 @@ fn story(what: &What) -> (&'static str, String) {
             ("alloc", format!("{addr} {} by {call}, {} usable", b(*size), b(size.saturating_add((*slack).into()))))
         }
         What::AllocFailed { size, call } => ("failed", format!("{call} of {}", b(*size))),
-        What::Free { addr, size, age_ns } => ("free", format!("{addr} {} after {}", b(*size), span(*age_ns))),
+        What::Free { addr, size, age_ns } => ("free", format!("{addr} {} {}", b(*size), age(*age_ns))),
         What::FreeUnknown { addr } => ("free", format!("{addr} which no recorded allocation made")),
         What::ReallocBegin { addr, size } => ("realloc", format!("{addr} {} begins", b(*size))),
         What::ReallocUndo { addr, size } => ("realloc", format!("{addr} {} lives on, unchanged", b(*size))),
@@ -109,6 +109,11 @@ fn story(what: &What) -> (&'static str, String) {
         What::Lost { events, reason } => ("LOST", format!("{} events of this thread: {reason}", count(*events))),
         What::Dlclose => ("dlclose", "modules were unloaded".to_owned()),
     }
+}
+
+/// How long a block lived; times are known to the microsecond.
+fn age(age_ns: u64) -> String {
+    if age_ns == 0 { "within 1 µs".to_owned() } else { format!("after {}", span(age_ns)) }
 }
 
 /// A growth rule in words.

@@ -1,0 +1,231 @@
+//! The library with a recorder, which the test plays: it drains, stalls, finishes or dies.
+#![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods, reason = "no hook runs here")]
+#![allow(clippy::panic, clippy::wildcard_enum_match_arm, reason = "a test looks for some events")]
+
+use std::collections::HashSet;
+use std::fs::{self, File, OpenOptions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use support::{Recording, Scratch, library};
+use xalloc_core::primitive::Ordering;
+use xalloc_core::ring::Consumer;
+use xalloc_core::session::{
+    CONTROL_MAGIC, Control, Header, RingHeader, allocator, control_state, layout, overflow, segment_state,
+};
+use xalloc_core::sys::futex::{self, Scope};
+use xalloc_core::wire::{self, Event, LossReason, Record};
+
+#[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+mod support;
+
+/// A recorder that never drains anything. Its lock is what tells the library that it lives.
+struct Recorder {
+    control: File,
+}
+
+impl Recorder {
+    fn new(session: &Path, overflow: u32) -> Recorder {
+        fs::create_dir_all(session).expect("a directory can be made");
+        let path = session.join("control");
+        let control =
+            OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("a file can be made");
+        control.set_len(size_of::<Control>() as u64).expect("it can grow");
+        let recorder = Recorder { control };
+        recorder.put(std::mem::offset_of!(Control, magic), &CONTROL_MAGIC.to_ne_bytes());
+        recorder.put(std::mem::offset_of!(Control, version), &u32::from(wire::VERSION).to_ne_bytes());
+        recorder.set_state(control_state::RECORDING);
+        let options = xalloc_core::session::Options { overflow, allocator: allocator::CORE, ..Default::default() };
+        let at = std::mem::offset_of!(Control, options);
+        for (number, value) in
+            [options.allocator, options.overflow, options.clock, options.follow, options.depth, 0, options.heap_steps]
+                .into_iter()
+                .enumerate()
+        {
+            recorder.put(at + number * 4, &value.to_ne_bytes());
+        }
+        recorder.lock(libc::F_WRLCK);
+        recorder
+    }
+
+    fn put(&self, at: usize, bytes: &[u8]) {
+        self.control.write_all_at(bytes, at as u64).expect("it can be written");
+    }
+
+    fn set_state(&self, state: u32) {
+        self.put(std::mem::offset_of!(Control, state), &state.to_ne_bytes());
+    }
+
+    #[allow(unsafe_code)]
+    fn lock(&self, kind: i32) {
+        let lock = libc::flock { l_type: kind as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
+        // SAFETY: the descriptor is open, and the lock lives through the call.
+        let answer = unsafe { libc::fcntl(self.control.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
+        assert_eq!(answer, 0);
+    }
+}
+
+fn start(session: &Path, program: &Path) -> Child {
+    Command::new(program)
+        .env("LD_PRELOAD", library())
+        .env("XALLOC_SESSION", session)
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts")
+}
+
+fn segments(session: &Path) -> Vec<Recording> {
+    let entries = fs::read_dir(session).expect("the directory is there").map(|entry| entry.expect("an entry").path());
+    let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/segment.");
+    entries.filter(is_segment).map(|path| Recording::read(&path)).collect()
+}
+
+/// A mapped segment with the reading ends of its first rings.
+struct Drained {
+    base: *mut u8,
+    consumers: Vec<(&'static RingHeader, Consumer<'static>)>,
+    records: Vec<Record>,
+}
+
+impl Drained {
+    #[allow(unsafe_code)]
+    fn map(path: &Path) -> Drained {
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("the segment is there");
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a file of that size.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), layout::SEGMENT_BYTES, rights, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED);
+        let base = base.cast::<u8>();
+        let consumers = (0..4).map(|ring| {
+            let at = layout::RING_HEADERS.start + ring * size_of::<RingHeader>();
+            // SAFETY: the ring's header lies there, in a mapping that stays.
+            let header: &'static RingHeader = unsafe { &*base.add(at).cast() };
+            let range = layout::slots_of(ring);
+            // SAFETY: the ring's slots lie there.
+            let slots = unsafe { std::slice::from_raw_parts(base.add(range.start).cast(), range.len() / 32) };
+            // SAFETY: this is the only consumer of the session.
+            (header, unsafe { Consumer::new(&header.indices, slots) })
+        });
+        Drained { base, consumers: consumers.collect(), records: Vec::new() }
+    }
+
+    #[allow(unsafe_code)]
+    fn is_live(&self) -> bool {
+        // SAFETY: the header lies at the start.
+        let header: &Header = unsafe { &*self.base.cast() };
+        header.state.load(Ordering::Acquire) != segment_state::EMPTY
+    }
+
+    fn drain(&mut self) {
+        for (header, consumer) in &mut self.consumers {
+            let available = consumer.available();
+            self.records.extend((0..available).map(|ahead| consumer.peek(ahead)));
+            if consumer.release(available) {
+                futex::wake(header.indices.space(), 1, Scope::Shared);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recorder_that_drains_gets_every_event_of_a_ring_that_filled_many_times() {
+    let scratch = Scratch::new("draining");
+    let session = scratch.path("session");
+    let program = scratch.program("busy");
+    let _recorder = Recorder::new(&session, overflow::WAIT);
+    let mut child = start(&session, &program);
+    let segment = session.join(format!("segment.{}.0", child.id()));
+    let mut drained = None;
+    while child.try_wait().expect("it can be asked").is_none() {
+        match &mut drained {
+            None if segment.metadata().is_ok_and(|file| file.len() == layout::SEGMENT_BYTES as u64) => {
+                drained = Some(Drained::map(&segment));
+            }
+            Some(segment) if segment.is_live() => segment.drain(),
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let mut drained = drained.expect("the segment was there in time");
+    drained.drain();
+    let mut live = HashSet::new();
+    let (mut allocated, mut lost) = (0, 0);
+    for record in &drained.records {
+        match record.decode().expect("a record").event {
+            Event::Alloc { addr, .. } => {
+                allocated += 1;
+                assert!(live.insert(addr), "{addr:?} is handed out while it is live");
+            }
+            Event::Free { addr, .. } => assert!(live.remove(&addr), "{addr:?} is freed while it is not live"),
+            Event::Lost { .. } => lost += 1,
+            _ => {}
+        }
+    }
+    assert!(allocated >= 300_000, "{allocated}");
+    assert_eq!(lost, 0);
+    assert!(drained.records.len() > 10 * (layout::slots_of(0).len() / 32));
+}
+
+#[test]
+fn a_full_ring_makes_the_thread_wait_until_the_recorder_is_finished() {
+    let scratch = Scratch::new("waiting");
+    let session = scratch.path("session");
+    let program = scratch.program("handler");
+    let recorder = Recorder::new(&session, overflow::WAIT);
+    let mut child = start(&session, &program);
+    std::thread::sleep(Duration::from_millis(1_500));
+    assert!(child.try_wait().expect("it can be asked").is_none(), "the program waits for the recorder that lives");
+    recorder.set_state(control_state::FINISHED);
+    let output = child.wait_with_output().expect("it ends");
+    assert!(output.status.success());
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+    assert_eq!(segments(&session).len(), 1);
+}
+
+#[test]
+fn a_recorder_that_died_is_noticed_and_the_program_goes_on_unharmed() {
+    let scratch = Scratch::new("dead");
+    let session = scratch.path("session");
+    let program = scratch.program("handler");
+    drop(Recorder::new(&session, overflow::WAIT));
+    let begun = Instant::now();
+    let output = start(&session, &program).wait_with_output().expect("it ends");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{:?}", output.status);
+    assert!(begun.elapsed() < Duration::from_secs(30));
+    let [recording] = segments(&session).try_into().expect("one process");
+    assert!(recording.lost[LossReason::RecorderGone as usize] > 0);
+}
+
+#[test]
+fn who_asked_to_drop_is_told_how_much_was_dropped() {
+    let scratch = Scratch::new("dropping");
+    let session = scratch.path("session");
+    let program = scratch.program("allocator");
+    let _recorder = Recorder::new(&session, overflow::DROP);
+    let output = start(&session, &program).wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(42));
+    let [recording] = segments(&session).try_into().expect("one process");
+    let told: u64 = recording
+        .events
+        .iter()
+        .map(|event| match event.stamped.event {
+            Event::Lost { count, reason: LossReason::RingFull } => count,
+            _ => 0,
+        })
+        .sum();
+    // Nobody drains, so a ring that is full stays full: what it lost is counted when its thread ends.
+    assert!(told + recording.lost[LossReason::RingFull as usize] > 0);
+}
+
+#[test]
+fn a_program_runs_without_a_recorder_that_is_gone_before_it_starts() {
+    let scratch = Scratch::new("gone");
+    let program = scratch.program("allocator");
+    let output = start(&scratch.path("nowhere"), &program).wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(42));
+}

@@ -1,0 +1,169 @@
+//! Programs under the library, recording to a file: they behave as without it, and what they did is in the file.
+#![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods, reason = "no hook runs here")]
+#![allow(clippy::panic, clippy::wildcard_enum_match_arm, reason = "a test looks for some events")]
+
+use std::collections::{HashMap, HashSet};
+use std::os::unix::process::ExitStatusExt;
+use std::process::Command;
+
+use support::{ALLOCATORS, Recording, Scratch, record};
+use xalloc_core::session::{birth, segment_state};
+use xalloc_core::units::Addr;
+use xalloc_core::wire::{Call, Event};
+
+#[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
+mod support;
+
+/// Live blocks at the end; panics where an address is handed out twice or freed without having been.
+fn replay(recording: &Recording, inherited: &HashSet<Addr>) -> HashMap<Addr, u64> {
+    let mut live: HashMap<Addr, u64> = inherited.iter().map(|&addr| (addr, 0)).collect();
+    let mut moving: HashMap<u32, (Addr, u64)> = HashMap::new();
+    for event in &recording.events {
+        match event.stamped.event {
+            Event::Alloc { addr, size_bytes, .. } => {
+                assert_eq!(live.insert(addr, size_bytes), None, "{event:?}");
+            }
+            Event::Free { addr, .. } => {
+                assert!(live.remove(&addr).is_some(), "{event:?}");
+            }
+            Event::ReallocBegin { addr } => {
+                let size = live.remove(&addr).unwrap_or_else(|| panic!("{event:?}"));
+                moving.insert(event.thread, (addr, size));
+            }
+            Event::ReallocUndo { addr } => {
+                let (from, size) = moving.remove(&event.thread).expect("a realloc began");
+                assert_eq!(from, addr);
+                live.insert(addr, size);
+            }
+            _ => {}
+        }
+    }
+    live
+}
+
+#[test]
+fn the_allocation_functions_keep_their_promises_and_every_event_is_recorded_in_order() {
+    for allocator in ALLOCATORS {
+        let scratch = Scratch::new(&format!("allocator-{allocator}"));
+        let program = scratch.program("allocator");
+        let output = record(&scratch, allocator, &mut Command::new(program));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{allocator}");
+        assert_eq!(output.status.code(), Some(42));
+        let [recording] = scratch.recordings().try_into().expect("one process");
+        assert_eq!(recording.lost, vec![0; 8]);
+        assert_eq!(recording.out_of_order, 0);
+        assert_eq!(recording.state, segment_state::ENDED);
+        assert_eq!(recording.birth, birth::EXEC);
+        replay(&recording, &HashSet::new());
+        assert!(recording.count(|event| matches!(event, Event::Alloc { call: Call::Malloc, .. })) > 60_000);
+        assert_eq!(recording.count(|event| matches!(event, Event::AllocFailed { .. })), 3);
+        assert_eq!(recording.count(|event| matches!(event, Event::Exit { status: 42 })), 1);
+        assert!(recording.count(|event| matches!(event, Event::ThreadExit)) >= 60);
+        assert!(recording.count(|event| matches!(event, Event::Module { .. })) >= 2);
+        let deepest = recording.events.iter().take(1_000).map(|event| recording.depth(event)).max();
+        assert!(deepest >= Some(3), "{deepest:?}");
+    }
+}
+
+#[test]
+fn a_signal_handler_that_interrupts_the_heap_is_served_and_recorded() {
+    let scratch = Scratch::new("handler");
+    let program = scratch.program("handler");
+    let output = record(&scratch, "core", &mut Command::new(program));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n", "{:?}", output.status);
+    let [recording] = scratch.recordings().try_into().expect("one process");
+    assert_eq!(recording.count(|event| matches!(event, Event::Lost { .. })), 0);
+    replay(&recording, &HashSet::new());
+}
+
+#[test]
+fn a_child_of_every_kind_is_followed_into_a_recording_of_its_own() {
+    for allocator in ALLOCATORS {
+        let scratch = Scratch::new(&format!("forks-{allocator}"));
+        let program = scratch.program("forks");
+        let output = record(&scratch, allocator, &mut Command::new(&program));
+        let expected =
+            "fork 7\nclone 8\nhas\nvfork 9\nexecl 10\nexecle 11\nhas\nexeclp 12\nhas\nspawn 13\nfail 14\ngrand 4\n";
+        assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{allocator}");
+        assert_eq!(output.status.code(), Some(21));
+        let recordings = scratch.recordings();
+        let ended = |status| {
+            let said = |event: &Event| matches!(event, Event::Exit { status: said } if *said == status);
+            recordings.iter().filter(|recording| recording.count(said) == 1).count()
+        };
+        for status in [7, 8, 9, 10, 11, 12, 13, 14, 4, 21] {
+            assert_eq!(ended(status), 1, "exit status {status}");
+        }
+        let parent = recordings.iter().find(|it| it.count(|event| matches!(event, Event::Exit { status: 21 })) == 1);
+        let parent = parent.expect("the parent");
+        let announced: HashSet<u32> = parent
+            .events
+            .iter()
+            .filter_map(|event| match event.stamped.event {
+                Event::Fork { fork_serial } => Some(fork_serial),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(announced.len(), 6);
+        let forked = recordings.iter().filter(|it| it.birth == birth::FORK);
+        let named = forked.clone().filter(|it| announced.contains(&it.fork_serial)).count();
+        // The child of a raw clone is of no announced fork; the grandchild's is announced by the child.
+        assert!(named >= 6, "{named}");
+        assert_eq!(forked.filter(|it| it.fork_serial == 0).count(), 1);
+    }
+}
+
+#[test]
+fn a_failed_exec_is_taken_back() {
+    let scratch = Scratch::new("failed-exec");
+    let program = scratch.program("forks");
+    record(&scratch, "core", &mut Command::new(program));
+    let failed = |recording: &&Recording| recording.count(|event| matches!(event, Event::ExecFailed)) == 1;
+    let recordings = scratch.recordings();
+    let recording = recordings.iter().find(failed).expect("the child that failed");
+    let path = recording.events.iter().find(|event| matches!(event.stamped.event, Event::Exec { .. }));
+    let path = path.expect("the attempt");
+    assert!(path.text.starts_with(b"/nonexistent"));
+    assert_eq!(recording.count(|event| matches!(event, Event::Exit { status: 14 })), 1);
+}
+
+#[test]
+fn mappings_that_the_program_makes_are_recorded_with_the_file_behind_them() {
+    let scratch = Scratch::new("mappings");
+    let program = scratch.program("mappings");
+    let output = record(&scratch, "core", &mut Command::new(program));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "r\n1\n1\n1\n");
+    let [recording] = scratch.recordings().try_into().expect("one process");
+    let mapped: Vec<_> =
+        recording.events.iter().filter(|event| matches!(event.stamped.event, Event::ProgramMap { .. })).collect();
+    assert_eq!(mapped.len(), 2);
+    let Event::ProgramMap { len_bytes, protection, shared, text_bytes, .. } = mapped[0].stamped.event else { panic!() };
+    assert!((len_bytes, protection.write, shared, text_bytes) == (1 << 20, true, false, 0));
+    assert!(mapped[1].text.starts_with(b"/etc/passwd"));
+    assert!(recording.depth(mapped[1]) >= 2);
+    let count = |wanted: fn(&Event) -> bool| recording.count(wanted);
+    assert_eq!(count(|event| matches!(event, Event::ProgramUnmap { .. })), 2);
+    assert_eq!(count(|event| matches!(event, Event::ProgramRemapTo { len_bytes: 0x20_0000, .. })), 1);
+    assert_eq!(count(|event| matches!(event, Event::ProgramAdvise { .. })), 3);
+    assert_eq!(count(|event| matches!(event, Event::ProgramBrk { .. })), 2);
+}
+
+#[test]
+fn nothing_is_made_where_nothing_was_asked_for() {
+    let scratch = Scratch::new("nothing");
+    let program = scratch.program("allocator");
+    let output = Command::new(program).env("LD_PRELOAD", support::library()).output().expect("it starts");
+    assert_eq!(output.status.code(), Some(42));
+    assert!(scratch.recordings().is_empty());
+}
+
+#[test]
+fn a_program_that_is_killed_leaves_what_it_did_until_then() {
+    let scratch = Scratch::new("killed");
+    let output = record(&scratch, "core", Command::new("sh").args(["-c", "x=$(echo y); kill -9 $$"]));
+    assert_eq!(output.status.signal(), Some(9));
+    let recordings = scratch.recordings();
+    let killed = recordings.iter().find(|it| it.birth == birth::EXEC).expect("the shell");
+    assert_eq!(killed.state, segment_state::LIVE);
+    assert!(killed.count(|event| matches!(event, Event::Alloc { .. })) > 5);
+}

@@ -1,0 +1,84 @@
+//! Whether a process that is being drained still lives, and how it ended.
+//!
+//! The command is our child, and its end is known to the bit. Of its descendants the kernel says only that they are
+//! gone; what they said themselves, in their last events, tells more.
+
+use std::fs;
+use std::path::PathBuf;
+
+use xalloc_core::session::segment_state;
+
+use super::{Dictionary, Identity, LastWord, Observations, Stream};
+use crate::os::pidfd::Pidfd;
+use crate::os::segment::{HeaderCounter, HeaderWord};
+use crate::trace::End;
+
+/// A process that is being drained.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) stream: Stream,
+    pub(super) path: PathBuf,
+    pub(super) pidfd: Option<Pidfd>,
+}
+
+/// What is known about the recorded command itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Command {
+    pub(crate) pid: u32,
+    /// How it ended; `None` while it runs.
+    pub(crate) end: Option<End>,
+}
+
+impl Live {
+    pub(super) fn is_gone(&self, command: Command) -> bool {
+        let is_command = self.stream.identity.pid == command.pid;
+        (is_command && command.end.is_some()) || self.pidfd.as_ref().is_some_and(Pidfd::has_ended)
+    }
+
+    pub(super) fn said_its_last_word(&self) -> bool {
+        self.stream.segment.header_u32(HeaderWord::State) == segment_state::ENDED
+    }
+
+    pub(super) fn end(&self, gone: bool, replaced: bool, command: Command) -> End {
+        let is_command = self.stream.identity.pid == command.pid;
+        if replaced {
+            return End::Replaced;
+        }
+        if let (true, Some(end)) = (is_command, command.end) {
+            return end;
+        }
+        let is_over = gone || self.said_its_last_word();
+        match self.stream.last_word {
+            LastWord::Exit(status) if is_over => End::Exited(status),
+            LastWord::Exec if is_over => End::Replaced,
+            LastWord::None | LastWord::Exit(_) | LastWord::Exec if gone => End::Vanished,
+            LastWord::None | LastWord::Exit(_) | LastWord::Exec => End::Running,
+        }
+    }
+}
+
+/// Writes into the trace's tables what is known when a stream is over.
+pub(crate) fn conclude(mut stream: Stream, end: End, dictionary: &mut Dictionary, observations: &mut Observations) {
+    stream.place_homeless(dictionary);
+    let process = &mut dictionary.contents.processes[stream.index.0 as usize];
+    process.end = end;
+    process.ended_at_ns = stream.last_ns().max(process.started_at_ns);
+    process.events = stream.events;
+    process.losses = stream.losses();
+    process.repairs.late_events = stream.late_events;
+    observations.events += stream.events;
+    observations.damaged += stream.damaged;
+    observations.lost_stacks += stream.segment.lost_stacks();
+    observations.cut_stacks += stream.segment.header_u64(HeaderCounter::CutStacks);
+    observations.verified_stacks += stream.segment.header_u64(HeaderCounter::VerifiedStacks);
+    observations.differing_stacks += stream.segment.header_u64(HeaderCounter::DifferingStacks);
+}
+
+impl Identity {
+    /// The running process, if the id in the header is one in our own namespace and has not been used again.
+    pub(super) fn open_process(&self) -> Option<Pidfd> {
+        let pidfd = Pidfd::open(self.pid).ok()?;
+        let exe = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
+        (exe == self.exe).then_some(pidfd)
+    }
+}
