@@ -148,10 +148,8 @@ pub(crate) unsafe extern "C" fn on_reallocarray(
     sp: usize,
     fp: usize,
 ) -> *mut c_void {
-    let Some(bytes) = count.checked_mul(size) else {
-        host::set_errno(libc::ENOMEM);
-        return null_mut();
-    };
+    // A product that overflows becomes more than there can be: it fails, and is told, like any such request.
+    let bytes = count.saturating_mul(size);
     // SAFETY: by the bullet of the module.
     unsafe { reallocate(block, Call::Reallocarray, bytes, Entry { ip, sp, fp }) }
 }
