@@ -23,7 +23,7 @@ fn record(trace: &Path, program: &Path) -> Output {
     command.output().expect("xalloc-report starts")
 }
 
-/// The error says `what`, hints at a way out, and no panic shows.
+/// The error says `what`, and no panic shows.
 fn assert_error(output: &Output, code: i32, what: &[&str]) {
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{stderr}");
@@ -44,7 +44,7 @@ fn a_missing_program_is_named_with_127() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("t.xtrace");
     let output = record(&trace, Path::new("./no-such-program"));
-    assert_error(&output, NOT_FOUND, &["no-such-program", "hint:"]);
+    assert_error(&output, NOT_FOUND, &["no-such-program"]);
     assert!(!trace.exists(), "an empty trace was left behind");
 }
 
@@ -53,7 +53,7 @@ fn a_program_that_is_not_executable_is_named_with_126() {
     let folder = tempfile::tempdir().expect("a folder");
     let program = folder.path().join("plain-file");
     fs::write(&program, "no program").expect("a file");
-    assert_error(&record(&folder.path().join("t.xtrace"), &program), CANNOT_EXECUTE, &["plain-file", "hint:"]);
+    assert_error(&record(&folder.path().join("t.xtrace"), &program), CANNOT_EXECUTE, &["plain-file", "chmod"]);
     assert_error(&record(&folder.path().join("t.xtrace"), folder.path()), CANNOT_EXECUTE, &["directory"]);
 }
 
@@ -101,7 +101,7 @@ fn an_output_that_cannot_be_written_stops_before_the_program_runs() {
     let script = folder.path().join("script");
     executable(&script, b"#!/bin/sh\ntouch \"$0.ran\"\n");
     let output = record(&trace, &script);
-    assert_error(&output, TOOL_FAILED, &["no-such-folder", "hint:"]);
+    assert_error(&output, TOOL_FAILED, &["no-such-folder", "No such file or directory"]);
     assert!(!folder.path().join("script.ran").exists(), "the program ran in vain");
 }
 
@@ -118,14 +118,14 @@ fn an_existing_output_is_kept_unless_overwriting_is_asked_for() {
     assert!(fs::metadata(&trace).expect("a trace").len() > 8);
 }
 
-/// A file system of 256 KiB; `None`, with the reason printed, where none may be mounted.
+/// A file system of 64 KiB; `None`, with the reason printed, where none may be mounted.
 struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
     fn mount() -> Option<SmallDisk> {
         let folder = tempfile::tempdir().expect("a folder");
         let mut command = Command::new("mount");
-        command.args(["-t", "tmpfs", "-o", "size=256k", "tmpfs"]).arg(folder.path());
+        command.args(["-t", "tmpfs", "-o", "size=64k", "tmpfs"]).arg(folder.path());
         match command.output() {
             Ok(output) if output.status.success() => Some(SmallDisk(folder)),
             Ok(output) => {
