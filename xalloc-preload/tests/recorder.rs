@@ -104,10 +104,10 @@ impl Drained {
         let consumers = (0..4).map(|ring| {
             let at = layout::RING_HEADERS.start + ring * size_of::<RingHeader>();
             // SAFETY: the ring's header lies there, in a mapping that stays.
-            let header: &'static RingHeader = unsafe { &*base.add(at).cast() };
+            let header: &'static RingHeader = unsafe { &*base.wrapping_add(at).cast() };
             let range = layout::slots_of(ring);
             // SAFETY: the ring's slots lie there.
-            let slots = unsafe { std::slice::from_raw_parts(base.add(range.start).cast(), range.len() / 32) };
+            let slots = unsafe { std::slice::from_raw_parts(base.wrapping_add(range.start).cast(), range.len() / 32) };
             // SAFETY: this is the only consumer of the session.
             (header, unsafe { Consumer::new(&header.indices, slots) })
         });

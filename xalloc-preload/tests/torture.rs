@@ -63,14 +63,11 @@ fn torture(harness: &Path, directory: &Path, flags: &[&str]) -> u64 {
     let mut cc = Command::new("c++");
     run(cc.args(flags).arg("-o").arg(&program).arg(source("tests/capture/torture.cc")).args(["-ldl", "-lpthread"]));
     _ = std::fs::remove_file(&report);
+    // `env` sets the variables for the program alone, and not for `timeout`.
+    let variables =
+        [("LD_PRELOAD", harness), ("XCAP_OUT", &report)].map(|(name, path)| format!("{name}={}", path.display()));
     let mut victim = Command::new("timeout");
-    victim
-        .arg("120")
-        .arg(&program)
-        .arg(directory)
-        .env("LD_PRELOAD", harness)
-        .env("XCAP", "compare")
-        .env("XCAP_OUT", &report);
+    victim.args(["120", "env", "XCAP=compare"]).args(variables).arg(&program).arg(directory);
     run(&mut victim);
     let text = std::fs::read_to_string(&report).expect("the harness reports");
     for line in text.lines() {
