@@ -39,6 +39,9 @@ fn heaptrack_count(load: &Load) -> Option<u64> {
     let folder = tempfile::tempdir().expect("a folder");
     let mut command = Command::new(heaptrack);
     command.arg("-o").arg(folder.path().join("count"));
+    // heaptrack takes its variables out of the program's environment, ours stay in (children need them), and perl and
+    // python copy every variable: two more make the programs alike.
+    command.env("STANDS_FOR_LD_PRELOAD", "1").env("STANDS_FOR_XALLOC_SESSION", "1");
     let output = load.behind(command);
     let told = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     // The program's own output is in there too; heaptrack's count comes behind it.
@@ -91,7 +94,8 @@ fn python3_with_malloc_for_every_object() {
         text = json.dumps(rows)\n\
         print(len(text), sum(row['i'] for row in json.loads(text)))\n";
     let script = input(folder.path(), "rows.py", script);
-    let load = Load::new(python3, &["-S", &script.to_string_lossy()]).env("PYTHONMALLOC", "malloc");
+    let load =
+        Load::new(python3, &["-S", &script.to_string_lossy()]).env("PYTHONMALLOC", "malloc").env("PYTHONHASHSEED", "0");
     counted_as_heaptrack_does(&load, &undisturbed(&load));
 }
 
