@@ -186,6 +186,7 @@ impl HeapEvent {
 impl Record {
     /// The typed reading of this record, or `None` where a number is none that this version knows.
     #[must_use]
+    #[inline]
     pub fn decode(&self) -> Option<Stamped> {
         let kind = Kind::from_number(self.kind)?;
         let addr = Addr(low(self.a));

@@ -160,11 +160,18 @@ impl Segment {
         }
     }
 
-    /// Moves the records of ring `ring` that are stamped at or before `until` behind `into`, and wakes the thread if it
-    /// waits for space.
+    /// How many records ring `ring` holds now; never more than its slots.
+    #[must_use]
+    pub fn available(&mut self, ring: usize) -> usize {
+        // SAFETY: as in `take`.
+        unsafe { Consumer::new(self.indices(ring), self.slots(ring)) }.available()
+    }
+
+    /// Moves the records of ring `ring` that are stamped at or before `until` behind `into`, some `about` of them, and
+    /// wakes the thread if it waits for space.
     ///
-    /// A text has no stamp; it goes with the record that announced it.
-    pub fn take(&mut self, ring: usize, until: Stamp, into: &mut Vec<Record>) -> Taken {
+    /// A text has no stamp; it goes with the record that announced it, even if that makes more than `about`.
+    pub fn take(&mut self, ring: usize, until: Stamp, about: usize, into: &mut Vec<Record>) -> Taken {
         let indices = self.indices(ring);
         let slots = self.slots(ring);
         // SAFETY: the only consumer (fourth bullet; it lives in this function, which has `&mut self`); `slots_of` gives
@@ -172,9 +179,10 @@ impl Segment {
         let mut consumer = unsafe { Consumer::new(indices, slots) };
         let available = consumer.available();
         let mut records = 0;
+        into.reserve(available.min(about));
         while records < available {
             let record = consumer.peek(records);
-            if record.stamp > until.0 && record.kind != Kind::Text as u8 {
+            if (record.stamp > until.0 || records >= about) && record.kind != Kind::Text as u8 {
                 break;
             }
             into.push(record);

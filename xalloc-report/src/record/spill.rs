@@ -92,7 +92,7 @@ impl Spilled {
         if into.is_empty()
             && let Some(ring) = thread.ring.take()
         {
-            segment.take(ring, Stamp(u64::MAX), into);
+            segment.take(ring, Stamp(u64::MAX), usize::MAX, into);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The records of one thread on their way into the merged order.
 
 use xalloc_core::units::Stamp;
-use xalloc_core::wire::{Kind, Record, TEXT_BYTES};
+use xalloc_core::wire::{Kind, Record, Stamped, TEXT_BYTES};
 
 use crate::trace::ThreadIndex;
 
@@ -12,6 +12,9 @@ pub(crate) struct Lane {
     pub(crate) thread_serial: u32,
     /// The thread in the trace; named when its first record comes through.
     pub(crate) thread: Option<ThreadIndex>,
+    /// Records that this pass may still take from the ring: what was there when the pass began. A ring whose process
+    /// lies about it would else never be empty.
+    pub(crate) allowance: usize,
     records: Vec<Record>,
     next: usize,
 }
@@ -28,11 +31,12 @@ impl Lane {
         self.records.get(self.next).map(|record| Stamp(record.stamp))
     }
 
+    /// The next record that is stamped at or before `limit`, read: `Some(None)` if it says nothing that is known.
     #[inline]
-    pub(crate) fn pop(&mut self) -> Option<Record> {
-        let record = self.records.get(self.next).copied()?;
+    pub(crate) fn pop(&mut self, limit: Stamp) -> Option<Option<Stamped>> {
+        let record = self.records.get(self.next).filter(|record| record.stamp <= limit.0)?;
         self.next += 1;
-        Some(record)
+        Some(record.decode())
     }
 
     /// The text of `bytes` bytes that follows the record popped last; `None`, with what is there skipped, if it is cut.

@@ -20,7 +20,7 @@ use std::collections::BinaryHeap;
 use rustc_hash::FxHashMap;
 use xalloc_core::session::{layout, ring_state};
 use xalloc_core::units::Stamp;
-use xalloc_core::wire::{Event, LossReason, Record};
+use xalloc_core::wire::{Event, LossReason, Stamped};
 
 use super::Sink;
 use super::dictionary::Dictionary;
@@ -32,7 +32,12 @@ use super::stacks::LocalStacks;
 use crate::os::segment::{HeaderCounter, HeaderWord, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
-use crate::trace::{Incoming, Loss, Module, ProcessIndex, StackIndex, Thread, ThreadIndex};
+use crate::trace::{Incoming, Loss, Module, ProcessIndex, Thread, ThreadIndex};
+
+/// Records that a lane takes from its ring at a time: 256 KiB, which are still in the second-level cache when they are
+/// merged. A thread that waits for room is woken after each; with 1,024 records it would sleep again at once, and the
+/// switches made a program whose ring is always full half as slow again.
+const BATCH_RECORDS: usize = 8192;
 
 /// What all streams of a recording share.
 #[derive(Debug)]
@@ -76,19 +81,12 @@ pub(crate) struct Stream {
     last_ns: u64,
     /// Nothing that is merged now can have happened later than this.
     ceiling_ns: u64,
-    incoming: Incoming,
+    /// The stamp up to which this pass takes records.
+    until: Stamp,
 }
 
 impl Stream {
     pub(crate) fn new(index: ProcessIndex, identity: Identity, segment: Segment, modules: ModuleTables) -> Stream {
-        let incoming = Incoming {
-            at_ns: 0,
-            stamp: Stamp(0),
-            thread: ThreadIndex(0),
-            stack: StackIndex::NONE,
-            event: Event::ThreadExit,
-            text: Box::default(),
-        };
         Stream {
             index,
             identity,
@@ -107,81 +105,98 @@ impl Stream {
             last_stamp: Stamp(0),
             last_ns: 0,
             ceiling_ns: u64::MAX,
-            incoming,
+            until: Stamp(u64::MAX),
         }
     }
 
     /// Takes the records from a file instead of from a living process's rings: lanes are threads then.
-    pub(crate) fn read_spilled(&mut self, mut spilled: Spilled) {
-        for lane in 0..spilled.threads() {
-            let mut filled = Lane::of_thread(spilled.serial(lane));
-            spilled.refill(lane, &mut self.segment, filled.refill());
-            self.order.extend(filled.stamp().map(|stamp| Reverse((stamp, lane))));
-            self.lanes.push(filled);
-        }
+    pub(crate) fn read_spilled(&mut self, spilled: Spilled) {
+        self.lanes = (0..spilled.threads()).map(|lane| Lane::of_thread(spilled.serial(lane))).collect();
         self.spilled = Some(spilled);
+        for lane in 0..self.lanes.len() {
+            self.refill(lane);
+        }
     }
 
-    /// Takes what the rings hold up to `until`. True if something came. What was collected before must be merged.
+    /// Takes the first of what the rings hold up to `until`; merging takes the rest. True if something came.
     ///
     /// The process claims rings from the first on, so only as many are looked at as it ever had threads.
     pub(crate) fn collect(&mut self, until: Stamp, timeline: &Timeline) -> bool {
         debug_assert!(self.order.is_empty());
+        self.until = until;
         self.ceiling_ns = timeline.at_ns(self.identity.clock, until);
         let rings = (self.segment.header_u32(HeaderWord::Threads) as usize).min(layout::RINGS);
         if rings > self.lanes.len() {
             self.lanes.resize_with(rings, Lane::default);
         }
-        let mut came = false;
-        for (ring, lane) in self.lanes.iter_mut().enumerate() {
+        for ring in 0..self.lanes.len() {
             let state = self.segment.ring_state(ring);
             if state == ring_state::FREE {
                 continue;
             }
             let serial = self.segment.ring_thread(ring);
-            if serial != lane.thread_serial {
-                (lane.thread_serial, lane.thread) = (serial, None);
+            if serial != self.lanes[ring].thread_serial {
+                self.lanes[ring] = Lane::of_thread(serial);
             }
-            let taken = self.segment.take(ring, until, lane.refill());
+            self.lanes[ring].allowance = self.segment.available(ring);
+            let is_drained = self.refill(ring);
             // The state was read before the records: after CLOSING nothing more is pushed.
-            if state == ring_state::CLOSING && taken.drained {
+            if state == ring_state::CLOSING && is_drained {
                 self.segment.free_ring(ring);
             }
-            if let Some(stamp) = lane.stamp() {
-                self.order.push(Reverse((stamp, ring)));
-                came = true;
-            }
         }
-        came
+        !self.order.is_empty()
+    }
+
+    /// Fills an empty lane with a batch of what comes next. True if nothing is left where it comes from.
+    fn refill(&mut self, at: usize) -> bool {
+        let lane = &mut self.lanes[at];
+        let allowance = lane.allowance;
+        let into = lane.refill();
+        let is_drained = match &mut self.spilled {
+            None => {
+                let taken = self.segment.take(at, self.until, BATCH_RECORDS.min(allowance), into);
+                lane.allowance = allowance.saturating_sub(taken.records);
+                taken.drained
+            }
+            Some(spilled) => {
+                spilled.refill(at, &mut self.segment, into);
+                into.is_empty()
+            }
+        };
+        self.order.extend(self.lanes[at].stamp().map(|stamp| Reverse((stamp, at))));
+        is_drained
     }
 
     /// Merges what was collected.
     pub(crate) fn merge<S: Sink>(&mut self, shared: &mut Shared<'_, S, S::LiveSet>) -> Result<(), S::Error> {
         while let Some(Reverse((_, at))) = self.order.pop() {
             let limit = self.order.peek().map_or(Stamp(u64::MAX), |Reverse((stamp, _))| *stamp);
-            self.run(at, limit, shared)?;
-            if self.lanes[at].is_empty()
-                && let Some(spilled) = &mut self.spilled
-            {
-                spilled.refill(at, &mut self.segment, self.lanes[at].refill());
+            // Out of the list for the time of the run, so that the lane and the rest can be worked on together.
+            let mut lane = std::mem::take(&mut self.lanes[at]);
+            let outcome = self.run(&mut lane, limit, shared);
+            let next = lane.stamp();
+            self.lanes[at] = lane;
+            outcome?;
+            match next {
+                Some(stamp) => self.order.push(Reverse((stamp, at))),
+                None => {
+                    self.refill(at);
+                }
             }
-            self.order.extend(self.lanes[at].stamp().map(|stamp| Reverse((stamp, at))));
         }
         Ok(())
     }
 
-    /// Merges records of lane `at` while they are stamped at or before `limit`.
+    /// Merges records of `lane` while they are stamped at or before `limit`.
     fn run<S: Sink>(
         &mut self,
-        at: usize,
+        lane: &mut Lane,
         limit: Stamp,
         shared: &mut Shared<'_, S, S::LiveSet>,
     ) -> Result<(), S::Error> {
-        while let Some(stamp) = self.lanes[at].stamp()
-            && stamp <= limit
-            && let Some(record) = self.lanes[at].pop()
-        {
-            self.record(at, &record, shared)?;
+        while let Some(record) = lane.pop(limit) {
+            self.record(lane, record, shared)?;
         }
         Ok(())
     }
@@ -189,11 +204,11 @@ impl Stream {
     #[inline]
     fn record<S: Sink>(
         &mut self,
-        at: usize,
-        record: &Record,
+        lane: &mut Lane,
+        record: Option<Stamped>,
         shared: &mut Shared<'_, S, S::LiveSet>,
     ) -> Result<(), S::Error> {
-        let Some(stamped) = record.decode() else {
+        let Some(stamped) = record else {
             self.damaged += 1;
             return Ok(());
         };
@@ -205,18 +220,17 @@ impl Stream {
         }
         let at_ns = shared.timeline.at_ns(self.identity.clock, stamped.stamp).min(self.ceiling_ns).max(self.last_ns);
         self.last_ns = at_ns;
-        self.incoming.at_ns = at_ns;
-        self.incoming.stamp = stamped.stamp;
-        self.incoming.thread = match self.lanes[at].thread {
+        let thread = match lane.thread {
             Some(thread) => thread,
-            None => self.name_thread(at, at_ns, shared.dictionary),
+            None => self.name_thread(lane, at_ns, shared.dictionary),
         };
-        self.incoming.stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
-        self.incoming.event = stamped.event;
+        let stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }
-        match stamped.event {
+        let Stamped { stamp, event, .. } = stamped;
+        let incoming = Incoming { at_ns, stamp, thread, stack, event, text: Box::default() };
+        match event {
             Event::Alloc { .. }
             | Event::AllocFailed { .. }
             | Event::Free { .. }
@@ -227,44 +241,79 @@ impl Stream {
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }
             | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. } => shared.sink.push(self.index, &self.incoming)?,
-            Event::ProgramMap { text_bytes, .. } | Event::Marker { text_bytes } => {
-                self.push_with_text(at, text_bytes, shared)?;
+            | Event::ProgramBrk { .. } => shared.sink.push(self.index, &incoming),
+            Event::ProgramMap { .. }
+            | Event::Marker { .. }
+            | Event::ThreadStart { .. }
+            | Event::ThreadExit
+            | Event::Fork { .. }
+            | Event::Exec { .. }
+            | Event::ExecFailed
+            | Event::Exit { .. }
+            | Event::Module { .. }
+            | Event::ModuleRange { .. }
+            | Event::ModulesClosed { .. }
+            | Event::Lost { .. }
+            | Event::Text { .. } => self.rare(lane, incoming, shared),
+        }
+    }
+
+    /// Events that say something about the process itself, or that text follows.
+    #[cold]
+    fn rare<S: Sink>(
+        &mut self,
+        lane: &mut Lane,
+        mut incoming: Incoming,
+        shared: &mut Shared<'_, S, S::LiveSet>,
+    ) -> Result<(), S::Error> {
+        let text_bytes = match incoming.event {
+            Event::ProgramMap { text_bytes, .. }
+            | Event::Marker { text_bytes }
+            | Event::ThreadStart { text_bytes, .. }
+            | Event::Exec { text_bytes }
+            | Event::Module { text_bytes, .. } => text_bytes,
+            Event::Alloc { .. }
+            | Event::AllocFailed { .. }
+            | Event::Free { .. }
+            | Event::ReallocBegin { .. }
+            | Event::ReallocUndo { .. }
+            | Event::Heap { .. }
+            | Event::ProgramUnmap { .. }
+            | Event::ProgramRemapFrom { .. }
+            | Event::ProgramRemapTo { .. }
+            | Event::ProgramAdvise { .. }
+            | Event::ProgramBrk { .. }
+            | Event::ThreadExit
+            | Event::Fork { .. }
+            | Event::ExecFailed
+            | Event::Exit { .. }
+            | Event::ModuleRange { .. }
+            | Event::ModulesClosed { .. }
+            | Event::Lost { .. }
+            | Event::Text { .. } => 0,
+        };
+        let text = lane.pop_text(usize::from(text_bytes));
+        self.damaged += u64::from(text.is_none());
+        let text = text.unwrap_or_default();
+        let thread = &mut shared.dictionary.contents.threads[incoming.thread.0 as usize];
+        match incoming.event {
+            Event::ThreadStart { tid, .. } => {
+                (thread.tid, thread.name) = (tid, String::from_utf8_lossy(&text).into_owned());
             }
-            Event::ThreadStart { tid, text_bytes } => {
-                let name = self.push_with_text(at, text_bytes, shared)?;
-                let thread = &mut shared.dictionary.contents.threads[self.incoming.thread.0 as usize];
-                (thread.tid, thread.name) = (tid, name.into());
+            Event::ThreadExit => thread.ended_at_ns = Some(incoming.at_ns),
+            Event::Exec { .. } => self.last_word = LastWord::Exec,
+            Event::ExecFailed => self.last_word = LastWord::None,
+            Event::Exit { status } => self.last_word = LastWord::Exit(status),
+            Event::ModulesClosed { generation } => self.modules.begin_generation(generation),
+            Event::Lost { count, reason } => {
+                self.lost[reason as usize] = self.lost[reason as usize].saturating_add(count);
             }
-            Event::ThreadExit => {
-                shared.dictionary.contents.threads[self.incoming.thread.0 as usize].ended_at_ns = Some(at_ns);
-                shared.sink.push(self.index, &self.incoming)?;
-            }
-            Event::Fork { fork_serial } => {
-                shared.sink.push(self.index, &self.incoming)?;
-                if shared.forks.wants(self.identity.pid, fork_serial) {
-                    let live_set = shared.sink.live_set(self.index)?;
-                    let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
-                    shared.forks.keep(self.identity.pid, fork_serial, fork);
-                }
-            }
-            Event::Exec { text_bytes } => {
-                self.last_word = LastWord::Exec;
-                self.push_with_text(at, text_bytes, shared)?;
-            }
-            Event::ExecFailed => {
-                self.last_word = LastWord::None;
-                shared.sink.push(self.index, &self.incoming)?;
-            }
-            Event::Exit { status } => {
-                self.last_word = LastWord::Exit(status);
-                shared.sink.push(self.index, &self.incoming)?;
-            }
-            Event::Module { bias, serial, text_bytes } => {
-                match self.lanes[at].pop_text(usize::from(text_bytes)).as_deref().and_then(module) {
+            Event::Module { bias, serial, .. } => {
+                match module(&text) {
                     Some(module) => self.modules.announce(serial, shared.dictionary.module(module), bias.0),
                     None => self.damaged += 1,
                 }
+                return Ok(());
             }
             Event::ModuleRange { start, len_bytes, serial } => {
                 if self.modules.add_range(serial, start.0, len_bytes) {
@@ -272,24 +321,42 @@ impl Stream {
                 } else {
                     self.damaged += 1;
                 }
-            }
-            Event::ModulesClosed { generation } => {
-                self.modules.begin_generation(generation);
-                shared.sink.push(self.index, &self.incoming)?;
-            }
-            Event::Lost { count, reason } => {
-                self.lost[reason as usize] = self.lost[reason as usize].saturating_add(count);
-                shared.sink.push(self.index, &self.incoming)?;
+                return Ok(());
             }
             // Texts are taken with the record that announces them: this one has none.
-            Event::Text { .. } => self.damaged += 1,
+            Event::Text { .. } => {
+                self.damaged += 1;
+                return Ok(());
+            }
+            Event::Alloc { .. }
+            | Event::AllocFailed { .. }
+            | Event::Free { .. }
+            | Event::ReallocBegin { .. }
+            | Event::ReallocUndo { .. }
+            | Event::Heap { .. }
+            | Event::ProgramUnmap { .. }
+            | Event::ProgramRemapFrom { .. }
+            | Event::ProgramRemapTo { .. }
+            | Event::ProgramAdvise { .. }
+            | Event::ProgramBrk { .. }
+            | Event::ProgramMap { .. }
+            | Event::Marker { .. }
+            | Event::Fork { .. } => {}
+        }
+        incoming.text = String::from_utf8_lossy(&text).into();
+        shared.sink.push(self.index, &incoming)?;
+        if let Event::Fork { fork_serial } = incoming.event
+            && shared.forks.wants(self.identity.pid, fork_serial)
+        {
+            let live_set = shared.sink.live_set(self.index)?;
+            let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
+            shared.forks.keep(self.identity.pid, fork_serial, fork);
         }
         Ok(())
     }
 
     #[cold]
-    fn name_thread(&mut self, at: usize, at_ns: u64, dictionary: &mut Dictionary) -> ThreadIndex {
-        let lane = &mut self.lanes[at];
+    fn name_thread(&mut self, lane: &mut Lane, at_ns: u64, dictionary: &mut Dictionary) -> ThreadIndex {
         let thread = *self.threads.entry(lane.thread_serial).or_insert_with(|| {
             let threads = &mut dictionary.contents.threads;
             dictionary.gained = true;
@@ -304,22 +371,6 @@ impl Stream {
         });
         lane.thread = Some(thread);
         thread
-    }
-
-    /// Pushes the event with the text behind it, and returns the text.
-    #[cold]
-    fn push_with_text<S: Sink>(
-        &mut self,
-        at: usize,
-        bytes: u16,
-        shared: &mut Shared<'_, S, S::LiveSet>,
-    ) -> Result<Box<str>, S::Error> {
-        match self.lanes[at].pop_text(usize::from(bytes)) {
-            Some(text) => self.incoming.text = String::from_utf8_lossy(&text).into(),
-            None => self.damaged += 1,
-        }
-        shared.sink.push(self.index, &self.incoming)?;
-        Ok(std::mem::take(&mut self.incoming.text))
     }
 
     /// Names the files of frames that had none yet.
