@@ -56,7 +56,7 @@ fn the_allocation_functions_keep_their_promises_and_every_event_is_recorded_in_o
         assert_eq!(recording.birth, birth::EXEC);
         replay(&recording, &HashSet::new());
         assert!(recording.count(|event| matches!(event, Event::Alloc { call: Call::Malloc, .. })) > 60_000);
-        assert_eq!(recording.count(|event| matches!(event, Event::AllocFailed { .. })), 3);
+        assert_eq!(recording.count(|event| matches!(event, Event::AllocFailed { .. })), 4);
         assert_eq!(recording.count(|event| matches!(event, Event::Exit { status: 42 })), 1);
         assert!(recording.count(|event| matches!(event, Event::ThreadExit)) >= 60);
         assert!(recording.count(|event| matches!(event, Event::Module { .. })) >= 2);

@@ -4,6 +4,7 @@
 //! preloaded into them and compares every capture. No difference is allowed. Frames that we keep and an oracle does
 //! not reach (libgcc ends at code without unwind information) are no difference, and neither are stacks beyond the
 //! depth limit.
+#![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods, reason = "no hook runs here")]
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

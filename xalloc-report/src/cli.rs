@@ -12,6 +12,7 @@ mod args;
 mod budgets;
 mod chart;
 mod console;
+mod doctor;
 mod events;
 mod exit;
 mod failure;
@@ -27,6 +28,7 @@ mod tests;
 mod values;
 
 pub use console::{Console, Existing};
+pub use doctor::Doctor;
 pub use exit::Exit;
 pub use failure::Failure;
 pub use import::Import;
@@ -51,6 +53,7 @@ enum Command {
     #[command(flatten)]
     Report(Report),
     Import(Import),
+    Doctor(Doctor),
     Generate(generate::Generate),
 }
 
@@ -92,6 +95,7 @@ fn run(command: &Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Record(record) => record.run(console),
         Command::Import(import) => import.run(console),
+        Command::Doctor(doctor) => doctor.run(console),
         Command::Report(report) => report.run(&report.open()?, console),
         Command::Generate(generate) => generate.run(&mut Cli::command(), console),
     }

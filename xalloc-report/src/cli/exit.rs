@@ -8,7 +8,7 @@ Exit status:
   0    success; `check`: every budget is kept
   1    `check`: a budget is exceeded
   2    usage error, unreadable input or unwritable output
-  3    `check`: indeterminate (events dropped, trace cut, nothing recorded)
+  3    `check`: indeterminate (events dropped, trace cut, nothing recorded); `doctor`: a recording would fail
   4    `check`: the recorded program itself failed
 `record` ends as the program does: with its exit status, or 128 + the number of the signal that ended it; else
   23   `record --check`: the program succeeded and a check failed
@@ -25,7 +25,7 @@ pub enum Exit {
     BudgetExceeded,
     /// Usage error, unreadable input or unwritable output.
     Usage,
-    /// `check`: the recording does not allow a verdict.
+    /// `check`: the recording does not allow a verdict; `doctor`: a recording would fail.
     Indeterminate,
     /// `check`: the recorded program itself failed.
     ProgramFailed,

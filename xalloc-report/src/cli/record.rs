@@ -19,7 +19,7 @@ use crate::model::{Model, Settings};
 use crate::record::{self, Outcome, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text;
-use crate::trace::{ProcessIndex, Trace};
+use crate::trace::{ProcessIndex, Trace, TraceError};
 
 /// Who is to serve the program's allocations.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -133,8 +133,11 @@ impl Record {
         let mut progress = Progress::new();
         let recorded = record::run_with_progress(&self.props(), &mut |phase| progress.show(phase));
         progress.end();
-        let outcome = recorded.map_err(failure)?;
+        let mut outcome = recorded.map_err(failure)?;
         let exit = Exit::Program(outcome.exit_status());
+        if let Some(stopped) = outcome.stopped.take() {
+            write!(console.notes, "{}", stopped_early(stopped))?;
+        }
         let shown = self.after(&outcome, &budgets, console);
         // The program's status is the caller's first interest: what goes wrong with the summary may not replace it.
         let verdict = match shown {
@@ -177,6 +180,13 @@ impl Record {
         console.notes.write_all(text::check(&verdict).as_bytes())?;
         Ok(Some(verdict.outcome))
     }
+}
+
+/// The program ran on without its recorder: an error to the user, and no reason to change the program's status.
+fn stopped_early(error: TraceError) -> Failure {
+    Failure::new(error)
+        .while_doing("the recording stopped before the program did")
+        .hint("make room or name another place with -o; what was written until then can be read")
 }
 
 fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Failure {

@@ -1,7 +1,7 @@
 //! Why there is no recording, and the exit statuses that say so to a script.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::drain::Refused;
 use super::output::OutputError;
@@ -31,10 +31,12 @@ pub enum RecordError {
     #[error(transparent)]
     NotRunnable(#[from] NotRunnable),
     /// exec failed.
-    #[error("{} could not be started", path.display())]
+    #[error("{}", could_not_start(path, obstacle.as_ref()))]
     Start {
         /// The program.
         path: PathBuf,
+        /// What was known of it beforehand.
+        obstacle: Option<Obstacle>,
         /// The system's reason.
         source: io::Error,
     },
@@ -93,6 +95,13 @@ pub enum RecordError {
     NothingToImport,
 }
 
+fn could_not_start(path: &Path, obstacle: Option<&Obstacle>) -> String {
+    match obstacle {
+        Some(obstacle) => format!("{obstacle}; it could not be started"),
+        None => format!("{} could not be started", path.display()),
+    }
+}
+
 /// Why a program never said hello.
 #[derive(Debug, thiserror::Error)]
 pub enum NoHello {
@@ -144,7 +153,8 @@ impl RecordError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            RecordError::NoHello { reason: NoHello::Obstacle(obstacle), .. } => Some(obstacle.hint()),
+            RecordError::NoHello { reason: NoHello::Obstacle(obstacle), .. }
+            | RecordError::Start { obstacle: Some(obstacle), .. } => Some(obstacle.hint()),
             RecordError::NoHello { reason: NoHello::Unknown { .. }, .. } => {
                 Some("start the program itself rather than its launcher; `xalloc-report doctor COMMAND` checks more")
             }
@@ -155,7 +165,7 @@ impl RecordError {
             RecordError::NotSpilled { .. } => Some("import reads what XALLOC_OUT=FILE made"),
             RecordError::NoCommand
             | RecordError::NotRunnable(_)
-            | RecordError::Start { .. }
+            | RecordError::Start { obstacle: None, .. }
             | RecordError::Output(_)
             | RecordError::Session(_)
             | RecordError::Signals(_)

@@ -42,15 +42,12 @@ impl Outcome {
         self.stopped.is_none() && *damaged == 0 && *lost_stacks == 0 && *orphans == 0 && refused.is_empty()
     }
 
-    /// What a reader of the trace has to know, each a sentence.
+    /// What a reader of the trace has to know besides [`Outcome::stopped`], each a sentence.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
         let Observations { damaged, lost_stacks, cut_stacks, differing_stacks, orphans, refused, running, .. } =
             &self.observations;
         let mut notes = Vec::new();
-        if let Some(stopped) = &self.stopped {
-            notes.push(format!("recording stopped before the program did: {}", with_causes(stopped)));
-        }
         let counted = [
             (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
             (*damaged, "records could not be read"),
@@ -74,10 +71,6 @@ fn exit_status_of(end: End) -> u8 {
         End::Running => exit_status::SIGNALLED + libc::SIGINT as u8,
         End::Replaced | End::Vanished => exit_status::TOOL_FAILED,
     }
-}
-
-fn with_causes(error: &dyn std::error::Error) -> String {
-    std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string).collect::<Vec<_>>().join(": ")
 }
 
 #[cfg(test)]

@@ -95,8 +95,9 @@ fn launch(
     };
     let drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
     signals::catch().map_err(RecordError::Signals)?;
-    let child = start(target, words, assignments, &library, session.directory())
-        .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
+    let child = start(target, words, assignments, &library, session.directory()).map_err(|source| {
+        RecordError::Start { path: target.path.clone(), obstacle: target.obstacle.clone(), source }
+    })?;
     // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
     if let Ok(pidfd) = Pidfd::open(child.id()) {
         signals::pass_on_to(pidfd);

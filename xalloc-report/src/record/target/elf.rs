@@ -26,7 +26,7 @@ impl fmt::Display for Machine {
         match elf::Machine(self.0) {
             elf::EM_386 => f.write_str("32-bit x86"),
             elf::EM_X86_64 => f.write_str("x86-64 with 32-bit pointers (x32)"),
-            elf::EM_AARCH64 => f.write_str("64-bit ARM"),
+            elf::EM_AARCH64 => f.write_str("AArch64 (64-bit ARM)"),
             elf::EM_ARM => f.write_str("32-bit ARM"),
             elf::EM_RISCV => f.write_str("RISC-V"),
             elf::EM_PPC64 => f.write_str("64-bit POWER"),
