@@ -1,7 +1,7 @@
 //! The events, and the 32 bytes that each of them is on its way through a ring.
 //!
 //! A [`Record`] is what a hook writes: a time stamp, two operands of 48 bits with 16 spare bits each, a stack id, a
-//! kind. [`Event`] is its typed reading; [`Event::encode`] and [`Event::decode`] are inverse to each other. An event
+//! kind. [`Event`] is its typed reading; [`Stamped::encode`] and [`Record::decode`] are inverse to each other. An event
 //! with text (a path, a marker) is one record followed by [`Kind::Text`] records that hold 24 bytes each; the first
 //! record says how many bytes follow, and all of them are published together.
 //!
