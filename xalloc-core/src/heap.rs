@@ -14,12 +14,12 @@
 //! |---|---|
 //! | [`os`](Os), `live`, `sink` | the doors: system and memory, events |
 //! | `policy`, `tunables`, `settings` | the rules of a release, what a user sets, what is in force |
-//! | `chunk`, `words` | size arithmetic; the in-band words of a chunk |
+//! | `chunk`, `words`, `pages` | size arithmetic; the in-band words of a chunk; ranges that are given back |
 //! | `bins`, `fastbins`, `tcache` | the lists of free chunks |
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
 //! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
-//! | `inspect`, `validate`, `info` | walking, checking and counting what is there |
+//! | `inspect`, `validate`, `info`, `xml` | walking, checking and counting what is there |
 //!
 //! # Invariant
 //! The chunks of a heap segment tile it without gap, from its first byte to the top's last. A chunk that is free in a
@@ -29,7 +29,7 @@
 //! # The boundary of trust
 //! The words of a chunk are in the program's reach, and only the program can know whether a pointer that it frees is
 //! one it was given. The functions that take such a pointer are therefore `unsafe`; within the rooms addresses are
-//! plain numbers, and one room, `words`, turns them into memory accesses.
+//! plain numbers, and two rooms, `words` and `pages`, turn them into accesses to memory and ranges.
 //!
 //! # Why not safe-linking
 //! glibc mangles the links of its singly linked lists since 2.32. It changes no placement, costs a shift on the path
@@ -48,6 +48,7 @@ mod live;
 mod malloc;
 mod memalign;
 mod os;
+mod pages;
 mod policy;
 mod realloc;
 mod settings;
@@ -62,6 +63,7 @@ mod threads;
 mod tunables;
 mod validate;
 mod words;
+mod xml;
 
 pub use arena::ARENA_BYTES;
 pub use info::MallInfo;
@@ -121,10 +123,22 @@ pub struct Allocation {
     /// The arena that owns the chunk, or [`ArenaId::NONE`] if it has a mapping of its own. Not determined (`NONE`) when
     /// the sink does not record.
     pub arena: ArenaId,
+    /// What served the request.
+    pub served: Served,
     /// Place of this allocation in the order of its arena. An allocation that the arena served takes a number of its
-    /// own, between those of the heap events around it. One that the thread's cache served carries the number of
-    /// the thread's latest visit to any arena, which has been seen before; a mapped one 0.
+    /// own, between those of the heap events around it; any other has none, and 0 stands here.
     pub arena_seq: u16,
+}
+
+/// What served a request.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Served {
+    /// The thread's cache, or the block as it was: no arena was entered.
+    Cache,
+    /// The arena, under its lock.
+    Arena,
+    /// A mapping of its own.
+    Mapping,
 }
 
 impl Allocation {
@@ -218,6 +232,11 @@ impl<O: Os> Heap<O> {
     /// a second time, it changes nothing and returns `false`.
     pub fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
         self.settings.configure(policy, tunables)
+    }
+
+    /// The door to the system that this heap uses.
+    pub const fn system(&self) -> &O {
+        &self.os
     }
 
     /// Whether a second thread was ever about to exist.

@@ -4,6 +4,9 @@
 #[cfg(any(test, feature = "simulator"))]
 extern crate alloc;
 
+#[cfg(not(xalloc_loom))]
+pub mod global;
+#[cfg(not(xalloc_loom))]
 pub mod heap;
 pub mod intern;
 pub mod primitive;

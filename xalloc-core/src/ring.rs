@@ -19,6 +19,8 @@
 //! - a [`Consumer`] touches only slots within, and there is one consumer per ring.
 #![allow(unsafe_code)]
 
+use core::ops::Range;
+
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, UnsafeCell, fence};
 use crate::wire::Record;
 
@@ -189,7 +191,9 @@ impl<'a> Producer<'a> {
     /// Announces that this thread will sleep until there is space, and returns the value of [`Indices::space`] to
     /// sleep on, or `None` if there is room for `records` now.
     pub fn prepare_wait(&mut self, records: usize) -> Option<u32> {
-        let seen = self.indices.space.load(Ordering::Relaxed);
+        // ORDERING: pairs with the Release of `space` in `Consumer::release`: a value from after a wake-up means that the
+        // `waiting = 0` before it cannot come after the `waiting = 1` here.
+        let seen = self.indices.space.load(Ordering::Acquire);
         self.indices.waiting.store(1, Ordering::Relaxed);
         // ORDERING: pairs with the fence in `Consumer::release`: either that sees `waiting`, or this sees its `tail`.
         fence(Ordering::SeqCst);
@@ -243,6 +247,15 @@ impl<'a> Consumer<'a> {
         })
     }
 
+    /// Where the oldest `records` lie, which must not be more than [`Consumer::available`] said: the slots up to the end
+    /// of the memory, and those that go on at its start.
+    #[must_use]
+    pub fn ranges(&self, records: usize) -> (Range<usize>, Range<usize>) {
+        let first = (self.tail & (self.slots.len() as u64 - 1)) as usize;
+        let to_end = records.min(self.slots.len() - first);
+        (first..first + to_end, 0..records - to_end)
+    }
+
     /// Gives the oldest `records` slots back to the producer. True if the producer sleeps and must be woken on
     /// [`Indices::space`].
     #[must_use]
@@ -256,8 +269,9 @@ impl<'a> Consumer<'a> {
             return false;
         }
         self.indices.waiting.store(0, Ordering::Relaxed);
-        // Relaxed: a futex compares the value under the kernel's own lock.
-        self.indices.space.fetch_add(1, Ordering::Relaxed);
+        // ORDERING: publishes `waiting = 0`; pairs with the Acquire load of `space` in `Producer::prepare_wait`. (The
+        // sleeper itself needs no order: a futex compares the value under the kernel's own lock.)
+        self.indices.space.fetch_add(1, Ordering::Release);
         true
     }
 }
@@ -272,6 +286,25 @@ mod tests {
 
     fn record(number: u64) -> Record {
         Record { stamp: number, ..Record::default() }
+    }
+
+    #[test]
+    fn what_lies_around_the_end_of_the_memory_is_two_ranges() {
+        let (indices, slots) = ring(8);
+        // SAFETY: the only producer of this ring; 8 is a power of two.
+        let mut producer = unsafe { Producer::new(&indices, &slots) };
+        // SAFETY: the only consumer of this ring; 8 is a power of two.
+        let mut consumer = unsafe { Consumer::new(&indices, &slots) };
+        for number in 0..6 {
+            producer.push(&[record(number)]).unwrap();
+        }
+        assert_eq!(consumer.ranges(6), (0..6, 0..0));
+        assert!(!consumer.release(5));
+        for number in 6..12 {
+            producer.push(&[record(number)]).unwrap();
+        }
+        assert_eq!(consumer.available(), 7);
+        assert_eq!(consumer.ranges(7), (5..8, 0..4));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use generate::{Plan, generate};
 use simulate::Replay;
 use trace::{Kind, Op};
 use xalloc_core::heap::sim::Simulation;
-use xalloc_core::heap::{Class, NoSink, Policy, Tunables};
+use xalloc_core::heap::{Class, NoSink, Policy, Served, Tunables};
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::{BinKind, GrowthRule, HeapEvent, Merged};
 
@@ -215,4 +215,72 @@ fn a_pointer_that_is_no_block_is_a_fault() {
         assert!(process.realloc(0, &mut NoSink, wrong, 200).is_err(), "{wrong:x?}");
     }
     process.validate().expect("nothing was changed");
+}
+
+#[test]
+fn a_detached_block_is_aligned_holds_its_size_and_leaves_the_arenas_alone() {
+    let mut process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 1);
+    for align in [1, 16, 32, 64, 1024, 4096] {
+        for bytes in [0, 1, 100, 4096, 70_000] {
+            let block = process.malloc_detached(&mut NoSink, bytes, align).expect("there is memory");
+            assert!(block.addr.0.is_multiple_of(align.max(16)), "{align}");
+            assert!(block.usable_bytes >= bytes && process.block(block.addr).is_mapped);
+            process.free(0, &mut NoSink, block.addr).expect("any free takes it back");
+        }
+    }
+    assert_eq!(process.mallinfo2().hblks, 0);
+    assert_eq!(process.break_bytes(), 0, "no arena was touched");
+}
+
+#[test]
+fn mallinfo_agrees_with_the_books() {
+    for seed in 300..310 {
+        let plan = Plan { ops: 1_500, threads: 3, raise_mmap_threshold: false, disturb_break: false };
+        let mut replay = Replay::new(&Policy::GLIBC_2_36, &Tunables::NONE);
+        for op in generate(seed, plan) {
+            replay.step(&op);
+        }
+        let info = replay.simulation.mallinfo2();
+        let books = replay.simulation.validate().expect("the books balance");
+        assert_eq!(info.arena, books.total_bytes());
+        assert_eq!(info.fordblks, books.binned_bytes + books.fast_bytes + books.top_bytes);
+        assert_eq!(info.uordblks, books.live_bytes + books.cached_bytes + books.metadata_bytes);
+        assert_eq!(info.fsmblks, books.fast_bytes);
+    }
+}
+
+#[test]
+fn the_steps_of_an_arena_and_what_it_serves_are_numbered_without_a_gap() {
+    let mut rng = generate::Rng::new(5);
+    let mut process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+    let threads = [0, process.spawn(), process.spawn()];
+    let mut next = BTreeMap::<ArenaId, u16>::new();
+    let mut steps = Vec::new();
+    let mut blocks = Vec::new();
+    for _ in 0..30_000 {
+        let thread = threads[rng.below(3) as usize];
+        let mut sink = |arena: ArenaId, seq: u16, _: HeapEvent| steps.push((arena, seq));
+        let served = if blocks.len() > 200 && rng.percent(60) {
+            let at = rng.below(blocks.len() as u64) as usize;
+            process.free(thread, &mut sink, blocks.swap_remove(at)).expect("the block is live");
+            None
+        } else {
+            let size = rng.below(3_000);
+            let served = process.malloc(thread, &mut sink, size).expect("there is memory");
+            blocks.push(served.addr);
+            Some(served)
+        };
+        let numbered = steps.drain(..).filter(|&(arena, _)| arena != ArenaId::NONE);
+        for (arena, seq) in numbered.collect::<Vec<_>>() {
+            let expected = next.entry(arena).or_default();
+            // The cache's bookkeeping is served before the first request, and takes a number of its own.
+            assert!(seq == *expected || seq == expected.wrapping_add(1), "{arena:?}: {seq} after {expected}");
+            *expected = seq.wrapping_add(1);
+        }
+        if let Some(block) = served.filter(|block| block.served == Served::Arena) {
+            let expected = next.entry(block.arena).or_default();
+            assert_eq!(block.arena_seq, *expected, "{:?}", block.arena);
+            *expected = expected.wrapping_add(1);
+        }
+    }
 }

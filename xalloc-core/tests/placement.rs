@@ -2,7 +2,8 @@
 //!
 //! Every trace runs twice, on the real libc by `tests/programs/xreplay.c` and on the simulated heap, and after each
 //! operation the block's place, its usable size, the break and the sub-heap's size must be equal. A difference is
-//! shrunk to the smallest trace that shows it. `XALLOC_PLACEMENT_TRACES=1000` makes a long campaign of every test.
+//! shrunk to the smallest trace that shows it. `XALLOC_PLACEMENT_TRACES=1000` makes a long campaign of every test;
+//! `XALLOC_PLACEMENT_PRELOAD=libxalloc_preload.so` has every trace run once more under that library, on the live heap.
 
 #[path = "placement/generate.rs"]
 mod generate;
@@ -37,6 +38,11 @@ fn compare(name: &str, policy: &Policy, list: &str, ops: Vec<Op>) {
     tunables.apply_glibc_tunables(list.as_bytes());
     let ours = |ops: &[Op]| simulate(policy, &tunables, ops);
     let real = |ops: &[Op]| oracle::run(ops, list).expect("the caller asked whether it can run");
+    if let Some(library) = oracle::preload() {
+        let live = oracle::run_under(&library, &ops, list).expect("it ran without the library");
+        let at = first_difference(&real(&ops), &live);
+        assert_eq!(at, None, "{name} {list}: the operation at which {library} differs");
+    }
     let differs = |ops: &[Op]| first_difference(&real(ops), &ours(ops));
     if differs(&ops).is_none() {
         return;

@@ -90,6 +90,8 @@ pub(crate) unsafe fn read() {
     // SAFETY: by the second bullet of the module this thread alone uses it.
     let config = unsafe { &mut *CONFIG.0.get() };
     if host::auxiliary(libc::AT_SECURE) != 0 {
+        // The environment is not to be trusted: change nothing about the program, not even its allocator.
+        config.options.allocator = allocator::SYSTEM;
         return;
     }
     let mut tunables_list = Text::<PATH>::new();

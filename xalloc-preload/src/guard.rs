@@ -76,7 +76,13 @@ pub(crate) fn enter() -> Access {
     Access::Inside(inside)
 }
 
-impl Inside<'_> {
+impl<'t> Inside<'t> {
+    /// The part of the thread's state that handlers see too.
+    #[inline(always)]
+    pub(crate) fn thread(&self) -> &'t Thread {
+        self.thread
+    }
+
     /// The thread's state.
     #[inline(always)]
     pub(crate) fn own(&mut self) -> &mut Own {

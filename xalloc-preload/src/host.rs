@@ -110,7 +110,8 @@ impl File {
         let flags = flags | libc::O_CLOEXEC;
         // SAFETY: second bullet of the module.
         let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags, 0o600) };
-        (fd >= 0).then_some(File(fd as c_int))
+        // Not `then_some`: a File of -1 would be closed on the spot, and errno with it.
+        (fd >= 0).then(|| File(fd as c_int))
     }
 
     /// Sets the file's size.

@@ -82,11 +82,19 @@ impl Finder {
     /// # Safety
     /// - The module of `pc` stays loaded for `'a` (second bullet of the module).
     pub(crate) unsafe fn image_at<'a>(self, pc: u64, announced: &Announced, generation: u32) -> Option<Image<'a>> {
-        let start = match self.0 {
-            Some(find) => start_by_loader(find, pc)?,
-            None => announced.start_of(pc, generation).or_else(|| start_by_kernel(pc))?,
+        let loaders = match self.0 {
+            // Found nowhere by the loader: no module.
+            Some(find) => Some(start_by_loader(find, pc)?),
+            None => None,
         };
-        // SAFETY: `start` is where a mapped module starts, and it stays by the contract.
+        // SAFETY: a range that the loader knows starts at a mapped page, and stays by the contract.
+        let whole = loaders.and_then(|start| unsafe { Image::at(start) });
+        if let Some(image) = whole {
+            return image.extent().contains(&pc).then_some(image);
+        }
+        // Of a module whose segments have holes between them the loader names the segment, not the start.
+        let start = announced.start_of(pc, generation).or_else(|| start_by_kernel(pc))?;
+        // SAFETY: `start` is where a mapped file starts, and it stays by the contract.
         let image = unsafe { Image::at(start) }?;
         image.extent().contains(&pc).then_some(image)
     }

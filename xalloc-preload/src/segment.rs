@@ -19,6 +19,7 @@
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
+use core::ops::Range;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicPtr, Ordering};
 
@@ -199,6 +200,13 @@ impl Segment {
         }
     }
 
+    /// The bytes of slots of a ring. They must be the calling thread's own as a consumer.
+    fn slot_bytes(&self, ring: usize, range: Range<usize>) -> &[u8] {
+        let start = layout::slots_of(ring).start + range.start * size_of::<Record>();
+        // SAFETY: first bullet of the module; the producer, who is the caller too, writes no slot of its consumer.
+        unsafe { self.slice(start, range.len() * size_of::<Record>()) }
+    }
+
     /// Appends what a ring holds to the file. False: the disk is full, or the file cannot be opened.
     fn spill(&self, ring: usize, thread: u32) -> bool {
         let Some(header) = self.rings().get(ring) else { return false };
@@ -218,17 +226,11 @@ impl Segment {
         }
         let mut written = file.write_at(&create::spill_header(thread, records as u32), at);
         let mut place = at + size_of::<session::SpillHeader>() as u64;
-        let mut first = 0;
-        while written && first < records {
-            let mut batch = [0; 64 * size_of::<Record>()];
-            let count = (records - first).min(64);
-            for (number, bytes) in batch.chunks_exact_mut(size_of::<Record>()).take(count).enumerate() {
-                create::put_record(&consumer.peek(first + number), bytes);
-            }
-            let batch = batch.get(..count * size_of::<Record>()).unwrap_or_default();
-            written = file.write_at(batch, place);
-            place += batch.len() as u64;
-            first += count;
+        let (first, second) = consumer.ranges(records);
+        for range in [first, second] {
+            let bytes = self.slot_bytes(ring, range);
+            written = written && file.write_at(bytes, place);
+            place += bytes.len() as u64;
         }
         // Nobody sleeps for this space: the producer is the caller.
         let _sleeper = consumer.release(records);

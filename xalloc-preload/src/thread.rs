@@ -45,6 +45,8 @@ pub(crate) struct Thread {
     pub(crate) inside: AtomicBool,
     /// Whether the key holds this state; before that, the thread is being set up.
     is_set_up: AtomicBool,
+    /// Whether the hook is in the program's own allocator: what that asks of itself is not the program's doing.
+    serving: AtomicBool,
     /// The kernel's number of the thread, once its last destructor has run; before that 0.
     over: AtomicU32,
     /// Rounds of destructors that have passed.
@@ -77,6 +79,7 @@ impl Thread {
         Thread {
             inside: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             over: AtomicU32::new(0),
             rounds: AtomicU32::new(0),
             deferred: AtomicUsize::new(0),
@@ -95,6 +98,24 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn has_leftovers(&self) -> bool {
         self.deferred.load(Ordering::Relaxed) != 0 || !self.spare.is_empty()
+    }
+
+    /// Runs `work`, which calls the backend; nested calls meanwhile are not noted if the backend is the program's own
+    /// allocator, which may call `malloc` by its public name.
+    #[inline(always)]
+    pub(crate) fn served<R>(&self, work: impl FnOnce() -> R) -> R {
+        if backend::is_core() {
+            return work();
+        }
+        self.serving.store(true, Ordering::Relaxed);
+        let result = work();
+        self.serving.store(false, Ordering::Relaxed);
+        result
+    }
+
+    /// Whether a nested call is the backend's own.
+    pub(crate) fn is_serving(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
     }
 
     /// Whether the thread's last destructor has run: what it holds is to be given back after each call.

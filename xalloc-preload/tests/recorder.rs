@@ -2,6 +2,7 @@
 #![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods, reason = "no hook runs here")]
 #![allow(clippy::panic, clippy::wildcard_enum_match_arm, reason = "a test looks for some events")]
 
+use std::collections::HashSet;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::FileExt;
@@ -10,8 +11,13 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::{Recording, Scratch, library};
-use xalloc_core::session::{CONTROL_MAGIC, Control, allocator, control_state, overflow};
-use xalloc_core::wire::{self, Event, LossReason};
+use xalloc_core::primitive::Ordering;
+use xalloc_core::ring::Consumer;
+use xalloc_core::session::{
+    CONTROL_MAGIC, Control, Header, RingHeader, allocator, control_state, layout, overflow, segment_state,
+};
+use xalloc_core::sys::futex::{self, Scope};
+use xalloc_core::wire::{self, Event, LossReason, Record};
 
 #[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 mod support;
@@ -75,6 +81,94 @@ fn segments(session: &Path) -> Vec<Recording> {
     let entries = fs::read_dir(session).expect("the directory is there").map(|entry| entry.expect("an entry").path());
     let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/segment.");
     entries.filter(is_segment).map(|path| Recording::read(&path)).collect()
+}
+
+/// A mapped segment with the reading ends of its first rings.
+struct Drained {
+    base: *mut u8,
+    consumers: Vec<(&'static RingHeader, Consumer<'static>)>,
+    records: Vec<Record>,
+}
+
+impl Drained {
+    #[allow(unsafe_code)]
+    fn map(path: &Path) -> Drained {
+        let file = OpenOptions::new().read(true).write(true).open(path).expect("the segment is there");
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
+        // SAFETY: a new mapping of a file of that size.
+        let base = unsafe {
+            libc::mmap(std::ptr::null_mut(), layout::SEGMENT_BYTES, rights, libc::MAP_SHARED, file.as_raw_fd(), 0)
+        };
+        assert_ne!(base, libc::MAP_FAILED);
+        let base = base.cast::<u8>();
+        let consumers = (0..4).map(|ring| {
+            let at = layout::RING_HEADERS.start + ring * size_of::<RingHeader>();
+            // SAFETY: the ring's header lies there, in a mapping that stays.
+            let header: &'static RingHeader = unsafe { &*base.wrapping_add(at).cast() };
+            let range = layout::slots_of(ring);
+            // SAFETY: the ring's slots lie there.
+            let slots = unsafe { std::slice::from_raw_parts(base.wrapping_add(range.start).cast(), range.len() / 32) };
+            // SAFETY: this is the only consumer of the session.
+            (header, unsafe { Consumer::new(&header.indices, slots) })
+        });
+        Drained { base, consumers: consumers.collect(), records: Vec::new() }
+    }
+
+    #[allow(unsafe_code)]
+    fn is_live(&self) -> bool {
+        // SAFETY: the header lies at the start.
+        let header: &Header = unsafe { &*self.base.cast() };
+        header.state.load(Ordering::Acquire) != segment_state::EMPTY
+    }
+
+    fn drain(&mut self) {
+        for (header, consumer) in &mut self.consumers {
+            let available = consumer.available();
+            self.records.extend((0..available).map(|ahead| consumer.peek(ahead)));
+            if consumer.release(available) {
+                futex::wake(header.indices.space(), 1, Scope::Shared);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_recorder_that_drains_gets_every_event_of_a_ring_that_filled_many_times() {
+    let scratch = Scratch::new("draining");
+    let session = scratch.path("session");
+    let program = scratch.program("busy");
+    let _recorder = Recorder::new(&session, overflow::WAIT);
+    let mut child = start(&session, &program);
+    let segment = session.join(format!("segment.{}.0", child.id()));
+    let mut drained = None;
+    while child.try_wait().expect("it can be asked").is_none() {
+        match &mut drained {
+            None if segment.metadata().is_ok_and(|file| file.len() == layout::SEGMENT_BYTES as u64) => {
+                drained = Some(Drained::map(&segment));
+            }
+            Some(segment) if segment.is_live() => segment.drain(),
+            _ => {}
+        }
+        std::thread::sleep(Duration::from_millis(3));
+    }
+    let mut drained = drained.expect("the segment was there in time");
+    drained.drain();
+    let mut live = HashSet::new();
+    let (mut allocated, mut lost) = (0, 0);
+    for record in &drained.records {
+        match record.decode().expect("a record").event {
+            Event::Alloc { addr, .. } => {
+                allocated += 1;
+                assert!(live.insert(addr), "{addr:?} is handed out while it is live");
+            }
+            Event::Free { addr, .. } => assert!(live.remove(&addr), "{addr:?} is freed while it is not live"),
+            Event::Lost { .. } => lost += 1,
+            _ => {}
+        }
+    }
+    assert!(allocated >= 300_000, "{allocated}");
+    assert_eq!(lost, 0);
+    assert!(drained.records.len() > 10 * (layout::slots_of(0).len() / 32));
 }
 
 #[test]

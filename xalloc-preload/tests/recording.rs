@@ -149,6 +149,42 @@ fn mappings_that_the_program_makes_are_recorded_with_the_file_behind_them() {
 }
 
 #[test]
+fn an_allocator_of_the_programs_own_is_kept_where_the_user_leaves_the_choice() {
+    for (choice, kept) in [("auto", "1\n"), ("system", "1\n"), ("core", "0\n")] {
+        let scratch = Scratch::new(&format!("own-{choice}"));
+        let program = scratch.program_with_library("own_malloc");
+        let output = record(&scratch, choice, &mut Command::new(program));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), kept, "{choice}");
+        let [recording] = scratch.recordings().try_into().expect("one process");
+        // What the allocator asks of itself is not the program's: no address is handed out twice.
+        replay(&recording, &HashSet::new());
+        assert_eq!(recording.count(|event| matches!(event, Event::Alloc { size_bytes: 10, .. })), 1);
+    }
+}
+
+#[test]
+fn a_call_before_the_library_is_relocated_is_served() {
+    for allocator in ALLOCATORS {
+        let scratch = Scratch::new(&format!("early-{allocator}"));
+        let program = scratch.program_with_library("early");
+        let output = record(&scratch, allocator, &mut Command::new(program));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "1\n", "{allocator}: {:?}", output.status);
+        assert_eq!(output.status.code(), Some(7));
+        assert_eq!(scratch.recordings().len(), 1);
+    }
+}
+
+#[test]
+fn where_children_are_not_followed_they_find_a_clean_environment() {
+    let scratch = Scratch::new("not-followed");
+    let script = "echo $(env | grep -e ^XALLOC -e ^LD_PRELOAD); exit 3";
+    let output = record(&scratch, "core", Command::new("sh").args(["-c", script]).env("XALLOC_FOLLOW", "0"));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "\n");
+    assert_eq!(output.status.code(), Some(3));
+    assert_eq!(scratch.recordings().len(), 1);
+}
+
+#[test]
 fn nothing_is_made_where_nothing_was_asked_for() {
     let scratch = Scratch::new("nothing");
     let program = scratch.program("allocator");

@@ -1,3 +1,7 @@
 //! The `xalloc-report` command.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    xalloc_report::cli::main()
+}

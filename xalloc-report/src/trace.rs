@@ -24,6 +24,7 @@ mod heap_steps;
 mod matcher;
 mod mirror;
 mod ops;
+mod play;
 mod rare;
 mod reader;
 mod records;
@@ -34,9 +35,9 @@ mod varint;
 mod writer;
 
 pub use container::{MAJOR, MINOR};
-pub use decode::Start;
 pub use encode::LiveSet;
 pub use error::TraceError;
+pub use play::Start;
 pub use reader::{Limits, Trace, read_untrusted};
 pub use writer::{Writer, Written};
 

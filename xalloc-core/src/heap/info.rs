@@ -1,4 +1,4 @@
-//! `malloc_trim`, `mallopt`, `mallinfo` and their relatives.
+//! `malloc_trim`, `mallopt`, `mallinfo2` and `malloc_stats`.
 
 use core::fmt;
 
@@ -46,14 +46,12 @@ struct Counts {
     fast_bytes: u64,
     top_bytes: u64,
     system_bytes: u64,
-    max_system_bytes: u64,
 }
 
 impl Counts {
     fn of<O: Os>(words: Words<'_, O>, arena: &ArenaState) -> Counts {
         let mut counts = Counts {
             system_bytes: arena.system_bytes,
-            max_system_bytes: arena.max_system_bytes,
             top_bytes: if arena.top == 0 { 0 } else { words.size(arena.top) },
             ..Counts::default()
         };
@@ -131,33 +129,6 @@ impl<O: Os> Heap<O> {
         info
     }
 
-    /// The XML of C `malloc_info(0, …)`, with the totals of each arena and of the process. The histogram of sizes that
-    /// glibc adds is left out.
-    ///
-    /// # Errors
-    /// What `out` returns.
-    pub fn info_xml(&self, cache: &mut ThreadCache, out: &mut dyn fmt::Write) -> fmt::Result {
-        let mut total = Counts::default();
-        let mut written = out.write_str("<malloc version=\"1\">\n");
-        self.each_arena(cache, |number, counts| {
-            total.fast_chunks += counts.fast_chunks;
-            total.fast_bytes += counts.fast_bytes;
-            total.bin_chunks += counts.bin_chunks;
-            total.bin_bytes += counts.bin_bytes;
-            total.top_bytes += counts.top_bytes;
-            total.system_bytes += counts.system_bytes;
-            total.max_system_bytes += counts.max_system_bytes;
-            written = written.and_then(|()| {
-                writeln!(out, "<heap nr=\"{number}\">\n<sizes>\n</sizes>")?;
-                write_totals(out, counts)?;
-                out.write_str("</heap>\n")
-            });
-        });
-        written?;
-        write_totals_with_maps(out, &total, self.mapped_chunks.get(), self.mapped_bytes.get())?;
-        out.write_str("</malloc>\n")
-    }
-
     /// The text of C `malloc_stats`.
     ///
     /// # Errors
@@ -202,17 +173,4 @@ impl<O: Os> Heap<O> {
             }
         }
     }
-}
-
-fn write_totals(out: &mut dyn fmt::Write, counts: &Counts) -> fmt::Result {
-    let (rest_chunks, rest_bytes) = (counts.bin_chunks + 1, counts.bin_bytes + counts.top_bytes);
-    writeln!(out, "<total type=\"fast\" count=\"{}\" size=\"{}\"/>", counts.fast_chunks, counts.fast_bytes)?;
-    writeln!(out, "<total type=\"rest\" count=\"{rest_chunks}\" size=\"{rest_bytes}\"/>")?;
-    writeln!(out, "<system type=\"current\" size=\"{}\"/>", counts.system_bytes)?;
-    writeln!(out, "<system type=\"max\" size=\"{}\"/>", counts.max_system_bytes)
-}
-
-fn write_totals_with_maps(out: &mut dyn fmt::Write, counts: &Counts, chunks: u64, bytes: u64) -> fmt::Result {
-    write_totals(out, counts)?;
-    writeln!(out, "<total type=\"mmap\" count=\"{chunks}\" size=\"{bytes}\"/>")
 }

@@ -56,7 +56,7 @@ fn mmap(addr: u64, len: u64, prot: libc::c_int, flags: libc::c_int) -> Option<u6
 
 // SAFETY: by the bullets of the module.
 unsafe impl Os for Live {
-    fn break_by(&self, delta: i64) -> Option<u64> {
+    unsafe fn break_by(&self, delta: i64) -> Option<u64> {
         // SAFETY: the heap shrinks the break only to give back what it owns.
         let old = unsafe { __sbrk(delta as libc::intptr_t) };
         let old = old.expose_provenance();
@@ -71,27 +71,27 @@ unsafe impl Os for Live {
         mmap(hint, len, libc::PROT_NONE, libc::MAP_NORESERVE)
     }
 
-    fn unmap(&self, addr: u64, len: u64) -> bool {
+    unsafe fn unmap(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
         unsafe { libc::syscall(libc::SYS_munmap, addr, len) == 0 }
     }
 
-    fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
+    unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
         // SAFETY: by the third bullet of the module.
         address(unsafe { libc::syscall(libc::SYS_mremap, addr, old_len, new_len, libc::MREMAP_MAYMOVE) })
     }
 
-    fn commit(&self, addr: u64, len: u64) -> bool {
+    unsafe fn commit(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
         unsafe { libc::syscall(libc::SYS_mprotect, addr, len, libc::PROT_READ | libc::PROT_WRITE) == 0 }
     }
 
-    fn discard(&self, addr: u64, len: u64) -> bool {
+    unsafe fn discard(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
         unsafe { libc::syscall(libc::SYS_madvise, addr, len, libc::MADV_DONTNEED) == 0 }
     }
 
-    fn decommit(&self, addr: u64, len: u64) -> bool {
+    unsafe fn decommit(&self, addr: u64, len: u64) -> bool {
         mmap(addr, len, libc::PROT_NONE, libc::MAP_FIXED | libc::MAP_NORESERVE).is_some()
     }
 

@@ -24,7 +24,10 @@ use core::ptr::NonNull;
 /// - [`Os::arena_home`] returns storage as described there.
 pub unsafe trait Os: Memory {
     /// Moves the break by `delta` bytes and returns where it was: the semantics of `sbrk`. `None`: it cannot be moved.
-    fn break_by(&self, delta: i64) -> Option<u64>;
+    ///
+    /// # Safety
+    /// - Moving down, the range that the break leaves is the heap's, and nothing in it is used any more.
+    unsafe fn break_by(&self, delta: i64) -> Option<u64>;
 
     /// Maps `len` private, anonymous, readable and writable bytes.
     fn map(&self, len: u64) -> Option<u64>;
@@ -33,19 +36,34 @@ pub unsafe trait Os: Memory {
     fn reserve(&self, hint: u64, len: u64) -> Option<u64>;
 
     /// Gives a mapped or reserved range back. `false`: the system refused.
-    fn unmap(&self, addr: u64, len: u64) -> bool;
+    ///
+    /// # Safety
+    /// - The range is the heap's, and nothing in it is used any more.
+    unsafe fn unmap(&self, addr: u64, len: u64) -> bool;
 
     /// Resizes a mapping, which may move (`MREMAP_MAYMOVE`).
-    fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64>;
+    ///
+    /// # Safety
+    /// - The range is the heap's, and nobody else refers to it: it may move.
+    unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64>;
 
     /// Makes a reserved range readable and writable.
-    fn commit(&self, addr: u64, len: u64) -> bool;
+    ///
+    /// # Safety
+    /// - The range is the heap's.
+    unsafe fn commit(&self, addr: u64, len: u64) -> bool;
 
     /// Tells the system that the contents of a range are not needed (`MADV_DONTNEED`); it reads as zero afterwards.
-    fn discard(&self, addr: u64, len: u64) -> bool;
+    ///
+    /// # Safety
+    /// - The range is the heap's, and nothing in it is used any more.
+    unsafe fn discard(&self, addr: u64, len: u64) -> bool;
 
     /// Replaces a committed range by a reserved one at the same place (`MAP_FIXED`).
-    fn decommit(&self, addr: u64, len: u64) -> bool;
+    ///
+    /// # Safety
+    /// - The range is the heap's, and nothing in it is used any more.
+    unsafe fn decommit(&self, addr: u64, len: u64) -> bool;
 
     /// Whether a shrinking sub-heap must decommit rather than discard: strict overcommit accounting
     /// (`vm.overcommit_memory` 2) or a process of raised privilege (placement policy, section 9).

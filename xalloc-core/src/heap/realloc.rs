@@ -129,7 +129,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return Ok(Reallocated::InPlace(self.mapped(chunk)));
         }
         self.tell_unbound(HeapEvent::ChunkRemapFrom { addr: Addr(start), len_bytes: total });
-        let moved = heap.os.remap(start, total, new_total);
+        let moved = heap.pages().remap(start, total, new_total);
         let (to, len_bytes) = moved.map_or((start, total), |to| (to, new_total));
         self.tell_unbound(HeapEvent::ChunkRemapTo { addr: Addr(to), len_bytes });
         if moved.is_some() {

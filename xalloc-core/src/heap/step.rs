@@ -6,7 +6,7 @@ use super::policy::Policy;
 use super::sink::Sink;
 use super::tcache::ThreadCache;
 use super::words::Words;
-use super::{Allocation, Heap, chunk};
+use super::{Allocation, Heap, Served, chunk};
 use crate::units::{Addr, ArenaId};
 use crate::wire::{BinKind, HeapEvent};
 
@@ -34,7 +34,6 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     #[inline(always)]
     pub(super) fn tell(&mut self, arena: &mut ArenaState, event: HeapEvent) {
         let seq = arena.tick();
-        self.cache.seq = seq;
         self.sink.event(arena.id(), seq, event);
     }
 
@@ -58,13 +57,12 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         if head & chunk::IS_MMAPPED != 0 {
             return self.mapped(chunk);
         }
-        let seq = arena.tick();
-        self.cache.seq = seq;
         Allocation {
             addr: Addr(chunk + chunk::HEADER),
             usable_bytes: (head & !chunk::FLAGS) - chunk::OVERHEAD,
             arena: arena.id(),
-            arena_seq: seq,
+            served: Served::Arena,
+            arena_seq: arena.tick(),
         }
     }
 
@@ -74,6 +72,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             addr: Addr(chunk + chunk::HEADER),
             usable_bytes: self.heap.usable_of_mapped(self.words().size(chunk)),
             arena: ArenaId::NONE,
+            served: Served::Mapping,
             arena_seq: 0,
         }
     }
@@ -86,7 +85,8 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             addr: Addr(chunk + chunk::HEADER),
             usable_bytes: size - chunk::OVERHEAD,
             arena,
-            arena_seq: self.cache.seq,
+            served: Served::Cache,
+            arena_seq: 0,
         }
     }
 }

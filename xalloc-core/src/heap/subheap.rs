@@ -39,8 +39,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         };
         let size = round_up(size, self.heap.os.page_bytes());
         let addr = self.reserve_aligned()?;
-        if !self.heap.os.commit(addr, size) {
-            self.heap.os.unmap(addr, HEAP_MAX);
+        if !self.heap.pages().commit(addr, size) {
+            self.heap.pages().unmap(addr, HEAP_MAX);
             return None;
         }
         let words = self.words();
@@ -60,7 +60,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 if addr.is_multiple_of(HEAP_MAX) {
                     return Some(addr);
                 }
-                heap.os.unmap(addr, HEAP_MAX);
+                heap.pages().unmap(addr, HEAP_MAX);
             }
         }
         if let Some(range) = heap.os.reserve(0, 2 * HEAP_MAX) {
@@ -69,14 +69,14 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if below == 0 {
                 heap.next_heap_hint.set(addr + HEAP_MAX);
             } else {
-                heap.os.unmap(range, below);
+                heap.pages().unmap(range, below);
             }
-            heap.os.unmap(addr + HEAP_MAX, HEAP_MAX - below);
+            heap.pages().unmap(addr + HEAP_MAX, HEAP_MAX - below);
             return Some(addr);
         }
         let addr = heap.os.reserve(0, HEAP_MAX)?;
         if !addr.is_multiple_of(HEAP_MAX) {
-            heap.os.unmap(addr, HEAP_MAX);
+            heap.pages().unmap(addr, HEAP_MAX);
             return None;
         }
         Some(addr)
@@ -137,7 +137,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let size = words.heap_size(heap).checked_add(needed).filter(|&size| size <= HEAP_MAX)?;
         let committed = words.heap_committed(heap);
         if size > committed {
-            if !self.heap.os.commit(heap + committed, size - committed) {
+            if !self.heap.pages().commit(heap + committed, size - committed) {
                 return None;
             }
             words.set_heap_committed(heap, size);
@@ -201,7 +201,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if heap + HEAP_MAX == self.heap.next_heap_hint.get() {
             self.heap.next_heap_hint.set(0);
         }
-        self.heap.os.unmap(heap, HEAP_MAX);
+        self.heap.pages().unmap(heap, HEAP_MAX);
     }
 
     /// Gives the last `extra` bytes of a sub-heap back.
@@ -209,12 +209,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let size = words.heap_size(heap) - extra;
         if self.heap.os.shrinks_by_decommit() {
-            if !self.heap.os.decommit(heap + size, extra) {
+            if !self.heap.pages().decommit(heap + size, extra) {
                 return false;
             }
             words.set_heap_committed(heap, size);
         } else {
-            self.heap.os.discard(heap + size, extra);
+            self.heap.pages().discard(heap + size, extra);
         }
         words.set_heap_size(heap, size);
         true

@@ -74,7 +74,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         self.heap.mapped_bytes.sub(total);
         // Before the range can be mapped again by another thread, so that the order of events is that of the ranges.
         self.tell_unbound(HeapEvent::ChunkUnmap { addr: Addr(start), len_bytes: total });
-        self.heap.os.unmap(start, total);
+        self.heap.pages().unmap(start, total);
     }
 
     /// Grows the main arena by the break, or by a mapping where the break is blocked. `false`: no memory.
@@ -88,7 +88,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let wanted = if arena.contiguous { wanted.wrapping_sub(old_size) } else { wanted };
         let wanted = round_up(wanted, page);
         let moved = match i64::try_from(wanted) {
-            Ok(delta) if delta > 0 => self.heap.os.break_by(delta),
+            Ok(delta) if delta > 0 => self.heap.pages().break_by(delta),
             _ => None,
         };
         let Some(start) = moved else { return self.map_instead_of_break(arena, size, wanted, old_size) };
@@ -127,16 +127,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             correction += old_size;
             let unaligned_end = start + wanted + correction;
             correction += round_up(unaligned_end, page) - unaligned_end;
-            match self.heap.os.break_by(correction as i64) {
+            match self.heap.pages().break_by(correction as i64) {
                 Some(end) => end,
                 None => {
                     correction = 0;
-                    self.heap.os.break_by(0).unwrap_or(start + wanted)
+                    self.heap.pages().break_by(0).unwrap_or(start + wanted)
                 }
             }
         } else {
             correction = 0;
-            self.heap.os.break_by(0).unwrap_or(start + wanted)
+            self.heap.pages().break_by(0).unwrap_or(start + wanted)
         };
         let new_size = end.wrapping_sub(aligned) + correction;
         arena.grew(correction);
@@ -198,12 +198,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let top_size = self.words().size(arena.top);
         let extra = trimmable(top_size, pad, self.heap.os.page_bytes());
         let end = arena.top + top_size;
-        if extra == 0 || self.heap.os.break_by(0) != Some(end) {
+        if extra == 0 || self.heap.pages().break_by(0) != Some(end) {
             return false;
         }
         // The result says little: what counts is where the break is afterwards.
-        self.heap.os.break_by(-(extra as i64));
-        let Some(now) = self.heap.os.break_by(0) else { return false };
+        self.heap.pages().break_by(-(extra as i64));
+        let Some(now) = self.heap.pages().break_by(0) else { return false };
         let released = end.wrapping_sub(now);
         if released == 0 {
             return false;
@@ -231,7 +231,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 let first_page = round_up(chunk + 48, page);
                 if first_page < end && end - first_page >= page {
                     let len_bytes = round_down(end - first_page, page);
-                    self.heap.os.discard(first_page, len_bytes);
+                    self.heap.pages().discard(first_page, len_bytes);
                     self.tell(arena, HeapEvent::Release { addr: Addr(first_page), len_bytes });
                     released = true;
                 }

@@ -42,8 +42,6 @@ pub struct ThreadCache {
     fill: u16,
     /// Bins in use, from the smallest.
     bins: u16,
-    /// Latest sequence number that this thread saw in an arena.
-    pub(super) seq: u16,
     pub(super) stage: Stage,
     tid: u32,
     counts: [u16; BINS],
@@ -67,7 +65,6 @@ impl ThreadCache {
         ThreadCache {
             fill: 0,
             bins: 0,
-            seq: 0,
             stage: Stage::Unborn,
             tid: 0,
             counts: [0; BINS],

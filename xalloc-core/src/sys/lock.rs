@@ -6,7 +6,7 @@
 //!
 //! # Invariant
 //! The word is 0 (free), `tid` (held, nobody sleeps) or `tid | WAITERS` (held, someone may sleep). Only the owner
-//! makes it 0; a sleeper that wins takes it with [`WAITERS`] set, because it cannot know whether it was the last.
+//! makes it 0; a sleeper that wins takes it with `WAITERS` set, because it cannot know whether it was the last.
 //!
 //! # Why not a bare three-state lock
 //! The three states of the textbook futex fit into the tid word (a kernel tid is at most 2^22); an owner field beside

@@ -44,8 +44,18 @@ pub(crate) fn available() -> Result<(), String> {
     PROGRAM.get_or_init(compile).as_ref().map(|_| ()).map_err(Clone::clone)
 }
 
+/// A library that is preloaded into a second run of every trace (`XALLOC_PLACEMENT_PRELOAD`): a live heap.
+pub(crate) fn preload() -> Option<String> {
+    std::env::var("XALLOC_PLACEMENT_PRELOAD").ok().filter(|path| !path.is_empty())
+}
+
 /// Runs a trace with `tunables` as `GLIBC_TUNABLES`; `Err` says why that is impossible here.
 pub(crate) fn run(ops: &[Op], tunables: &str) -> Result<Vec<Outcome>, String> {
+    run_under("", ops, tunables)
+}
+
+/// As [`run`], with a library preloaded.
+pub(crate) fn run_under(preload: &str, ops: &[Op], tunables: &str) -> Result<Vec<Outcome>, String> {
     static SERIAL: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     if ops.is_empty() {
         return Ok(Vec::new());
@@ -57,7 +67,7 @@ pub(crate) fn run(ops: &[Op], tunables: &str) -> Result<Vec<Outcome>, String> {
     std::fs::write(&trace, encode(ops)).map_err(|error| format!("no trace: {error}"))?;
     let status = Command::new(program)
         .args([&trace, &result])
-        .env_remove("LD_PRELOAD")
+        .env("LD_PRELOAD", preload)
         .env("GLIBC_TUNABLES", tunables)
         .status()
         .map_err(|error| format!("xreplay does not start: {error}"))?;

@@ -62,10 +62,19 @@ pub(super) fn evaluate(word: FrameWord, image: Option<&Image<'_>>) -> Rule {
         FrameMeaning::Interrupted(ip) => (ip, ip),
         FrameMeaning::Cut | FrameMeaning::Generation(_) => return Rule::STOP,
     };
-    match image.map(|image| rule_in(image, ip, lookup)) {
-        Some(Ok(rule)) => rule,
-        Some(Err(gimli::Error::NoUnwindInfoForAddress)) | None => without_information(ip),
-        Some(Err(_)) => Rule::STOP,
+    let missing = Err(gimli::Error::NoUnwindInfoForAddress);
+    let found = match image.map_or(missing, |image| rule_in(image, ip, lookup)) {
+        // A return to the first byte of a function, and from nowhere: such a frame was built by hand, as makecontext
+        // does at a coroutine's root. No function called it.
+        Err(gimli::Error::NoUnwindInfoForAddress) if lookup != ip => {
+            image.map_or(missing, |image| rule_in(image, ip, ip)).map(|_| Rule::END)
+        }
+        found => found,
+    };
+    match found {
+        Ok(rule) => rule,
+        Err(gimli::Error::NoUnwindInfoForAddress) => without_information(ip),
+        Err(_) => Rule::STOP,
     }
 }
 

@@ -45,9 +45,10 @@ fn allocate_recorded(
     entry: Entry,
 ) -> Result<Block, AllocError> {
     inside.flush_spare();
+    let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
     let mut steps = Steps::new(segment, stream, capture, entry);
-    let result = backend::allocate(request, cache, &mut steps);
+    let result = thread.served(|| backend::allocate(request, cache, &mut steps));
     let stack = steps.stack();
     stream.event(segment, segment.now(), stack, event_of(request, &result));
     result
@@ -90,7 +91,9 @@ fn allocate_nested(thread: &Thread, request: &Request) -> Result<Block, AllocErr
 
 /// Notes an event of a nested call, without a stack: the capture state is the interrupted hook's.
 pub(super) fn note(thread: &Thread, event: impl FnOnce(Stamp) -> Event) {
-    if let Some(segment) = segment::current() {
+    if let Some(segment) = segment::current()
+        && !thread.is_serving()
+    {
         let stamp = segment.now();
         thread.spare.note(Stamped { stamp, stack: StackId::NONE, event: event(stamp) }.encode());
     }

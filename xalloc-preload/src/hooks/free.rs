@@ -54,10 +54,12 @@ unsafe fn free_recorded(inside: &mut Inside<'_>, segment: &'static Segment, addr
         return;
     }
     inside.flush_spare();
+    let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
     stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
+    let mut steps = Steps::new(segment, stream, capture, entry);
     // SAFETY: by the contract.
-    unsafe { backend::free(cache, &mut Steps::new(segment, stream, capture, entry), addr) };
+    thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
 }
 
 /// # Safety

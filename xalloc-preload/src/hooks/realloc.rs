@@ -72,11 +72,13 @@ unsafe fn reallocate_recorded(
     entry: Entry,
 ) -> Outcome {
     inside.flush_spare();
+    let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
     stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
     let mut steps = Steps::new(segment, stream, capture, entry);
     // SAFETY: by the contract.
-    let outcome = unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
+    let reallocate = || unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
+    let outcome = thread.served(reallocate);
     if let Outcome::Freed = outcome {
         return outcome;
     }
@@ -146,10 +148,8 @@ pub(crate) unsafe extern "C" fn on_reallocarray(
     sp: usize,
     fp: usize,
 ) -> *mut c_void {
-    let Some(bytes) = count.checked_mul(size) else {
-        host::set_errno(libc::ENOMEM);
-        return null_mut();
-    };
+    // A product that overflows becomes more than there can be: it fails, and is told, like any such request.
+    let bytes = count.saturating_mul(size);
     // SAFETY: by the bullet of the module.
     unsafe { reallocate(block, Call::Reallocarray, bytes, Entry { ip, sp, fp }) }
 }

@@ -11,7 +11,7 @@ use xalloc_core::intern;
 use xalloc_core::session::{self, Header, PATH_BYTES, SEGMENT_MAGIC, SPILL_MAGIC, SpillHeader, layout, segment_state};
 use xalloc_core::sys::clock;
 use xalloc_core::units::Stamp;
-use xalloc_core::wire::{self, Record};
+use xalloc_core::wire;
 
 use super::{Segment, Session, install};
 use crate::config::{Config, Output, PATH};
@@ -204,20 +204,6 @@ pub(super) fn spill_header(thread: u32, records: u32) -> [u8; size_of::<SpillHea
     bytes
 }
 
-/// The bytes of a record, as they lie in a ring.
-pub(super) fn put_record(record: &Record, bytes: &mut [u8]) {
-    let Record { stamp, a, b, stack, kind, sub, extra } = *record;
-    let Some(bytes) = bytes.first_chunk_mut::<{ size_of::<Record>() }>() else { return };
-    bytes[..8].copy_from_slice(&stamp.to_ne_bytes());
-    bytes[8..16].copy_from_slice(&a.to_ne_bytes());
-    bytes[16..24].copy_from_slice(&b.to_ne_bytes());
-    bytes[24..28].copy_from_slice(&stack.to_ne_bytes());
-    bytes[28] = kind;
-    bytes[29] = sub;
-    bytes[30..].copy_from_slice(&extra.to_ne_bytes());
-}
-
-const _: () = assert!(core::mem::offset_of!(Record, extra) == 30 && core::mem::offset_of!(Record, stack) == 24);
 const _: () = assert!(core::mem::offset_of!(SpillHeader, records) == 12);
 
 /// A number for a fork where no recorder numbers them.

@@ -97,6 +97,12 @@ stub!(calloc, "rdx", "rcx", "r8", hook_calloc);
 stub!(realloc, "rdx", "rcx", "r8", hook_realloc);
 stub!(free, "rsi", "rdx", "rcx", hook_free);
 
+stub!(xcap_probe, "rdi", "rsi", "rdx", hook_probe);
+
+extern "C" fn hook_probe(ip: usize, sp: usize, fp: usize) {
+    probe(Entry { ip, sp, fp });
+}
+
 extern "C" fn hook_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     probe(Entry { ip, sp, fp });
     // SAFETY: first bullet.
@@ -163,14 +169,15 @@ struct Verdicts {
     compared: AtomicU64,
     equal: AtomicU64,
     oracle_shorter: AtomicU64,
+    oracle_longer: AtomicU64,
     cut: AtomicU64,
     differ: AtomicU64,
 }
 
 impl Verdicts {
     const fn new() -> Verdicts {
-        let [compared, equal, oracle_shorter, cut, differ] = [const { AtomicU64::new(0) }; 5];
-        Verdicts { compared, equal, oracle_shorter, cut, differ }
+        let [compared, equal, oracle_shorter, oracle_longer, cut, differ] = [const { AtomicU64::new(0) }; 6];
+        Verdicts { compared, equal, oracle_shorter, oracle_longer, cut, differ }
     }
 }
 
@@ -299,17 +306,18 @@ fn compare(state: &State, slab: &mut Slab, entry: Entry) {
     if id == StackId::UNKNOWN {
         return;
     }
+    let mut agrees = false;
     if let Some((backtrace, _)) = state.libgcc {
         slab.count = 0;
         // SAFETY: first bullet; the callback gets the slab.
         unsafe { backtrace(note_frame, (&raw mut *slab).cast()) };
-        judge(state, slab, entry, id, &LIBGCC, "libgcc");
+        agrees = judge(state, slab, entry, id, &LIBGCC, "libgcc", false);
     }
     if let Some(backtrace) = state.libunwind {
         // SAFETY: first bullet; the buffer has that many words.
         let count = unsafe { backtrace(slab.frames.as_mut_ptr(), slab.frames.len() as c_int) };
         slab.count = count.max(0) as usize;
-        judge(state, slab, entry, id, &LIBUNWIND, "libunwind");
+        judge(state, slab, entry, id, &LIBUNWIND, "libunwind", agrees);
     }
 }
 
@@ -325,35 +333,45 @@ extern "C" fn note_frame(context: *mut c_void, slab: *mut c_void) -> c_int {
     0
 }
 
-fn judge(state: &State, slab: &Slab, entry: Entry, id: StackId, verdicts: &Verdicts, name: &str) {
+/// Counts how the oracle's frames, in the slab, compare with the stack `id`; whether they are equal.
+///
+/// `may_go_on`: the oracle may follow what lies beyond the root of a coroutine's stack, where libgcc ends as we do;
+/// libunwind takes `rbp` for a frame pointer there.
+fn judge(
+    state: &State,
+    slab: &Slab,
+    entry: Entry,
+    id: StackId,
+    verdicts: &Verdicts,
+    name: &str,
+    may_go_on: bool,
+) -> bool {
     let mut oracle = &slab.frames[..slab.count];
     while let [rest @ .., 0] = oracle {
         oracle = rest;
     }
-    let Some(start) = oracle.iter().position(|&ip| ip == entry.ip as u64) else { return };
+    let Some(start) = oracle.iter().position(|&ip| ip == entry.ip as u64) else { return false };
     let oracle = &oracle[start..];
     verdicts.compared.fetch_add(1, Ordering::Relaxed);
     let mut expected = oracle.iter();
-    for frame in chain(state.trie, id) {
-        let verdict = match (frame, expected.next()) {
-            (0, Some(_)) => &verdicts.cut,
-            (0, None) => &verdicts.equal,
-            (_, None) => &verdicts.oracle_shorter,
-            (frame, Some(&ip)) if frame == ip => continue,
-            (_, Some(_)) => &verdicts.differ,
-        };
-        if core::ptr::eq(verdict, &verdicts.differ) {
-            show(state, oracle, id, name);
-        }
-        verdict.fetch_add(1, Ordering::Relaxed);
-        return;
-    }
-    if expected.next().is_none() {
-        verdicts.equal.fetch_add(1, Ordering::Relaxed);
-    } else {
-        verdicts.differ.fetch_add(1, Ordering::Relaxed);
+    let unequal = chain(state.trie, id).find_map(|frame| match (frame, expected.next()) {
+        (0, Some(_)) => Some(&verdicts.cut),
+        (0, None) => Some(&verdicts.equal),
+        (_, None) => Some(&verdicts.oracle_shorter),
+        (frame, Some(&ip)) if frame == ip => None,
+        (_, Some(_)) => Some(&verdicts.differ),
+    });
+    let verdict = match unequal {
+        Some(verdict) => verdict,
+        None if expected.next().is_none() => &verdicts.equal,
+        None if may_go_on => &verdicts.oracle_longer,
+        None => &verdicts.differ,
+    };
+    verdict.fetch_add(1, Ordering::Relaxed);
+    if core::ptr::eq(verdict, &verdicts.differ) {
         show(state, oracle, id, name);
     }
+    core::ptr::eq(verdict, &verdicts.equal)
 }
 
 struct Text {
@@ -516,10 +534,11 @@ extern "C" fn finish() {
             let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
             _ = write!(
                 text,
-                "; {name} {} compared {} equal {} ended earlier {} ours cut {} differ",
+                "; {name} {} compared {} equal {} ended earlier {} went on {} ours cut {} differ",
                 of(&verdicts.compared),
                 of(&verdicts.equal),
                 of(&verdicts.oracle_shorter),
+                of(&verdicts.oracle_longer),
                 of(&verdicts.cut),
                 of(&verdicts.differ)
             );

@@ -60,6 +60,24 @@ impl Scratch {
         program
     }
 
+    /// Compiles `tests/programs/<name>.c` twice: as a library, and as a program that is linked with it.
+    pub(crate) fn program_with_library(&self, name: &str) -> PathBuf {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/programs").join(name).with_extension("c");
+        let (library, program) = (self.path(&format!("lib{name}.so")), self.path(name));
+        let compile = |arguments: &[&std::ffi::OsStr]| {
+            let built = Command::new("cc")
+                .args(["-O1", "-g", "-w", "-fno-builtin", "-fPIC", "-Wl,-z,now"])
+                .args(arguments)
+                .status()
+                .expect("a C compiler is installed");
+            assert!(built.success(), "{} compiles", source.display());
+        };
+        let run_path = format!("-Wl,-rpath,{}", self.0.display());
+        compile(&["-DLIBRARY".as_ref(), "-shared".as_ref(), "-o".as_ref(), library.as_ref(), source.as_ref()]);
+        compile(&["-o".as_ref(), program.as_ref(), source.as_ref(), library.as_ref(), run_path.as_ref()]);
+        program
+    }
+
     /// All recordings in the directory whose names begin with `trace`, by name.
     pub(crate) fn recordings(&self) -> Vec<Recording> {
         let mut paths: Vec<_> = fs::read_dir(&self.0)

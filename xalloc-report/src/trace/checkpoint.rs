@@ -27,13 +27,14 @@ use super::{Block, StackIndex, ThreadIndex};
 /// Slots of one part.
 const PART_SLOTS: usize = 64 << 10;
 /// Fewest events between two checkpoints.
-const INTERVAL_EVENTS: u64 = 16 * BLOCK_EVENTS as u64;
+pub(super) const INTERVAL_EVENTS: u64 = 16 * BLOCK_EVENTS as u64;
 /// Events for each slot between two checkpoints; a slot takes 4 to 10 bytes.
-const EVENTS_A_SLOT: u64 = 64;
+const EVENTS_A_SLOT: u64 = 128;
 
-/// Whether a checkpoint is worth its bytes after `events` events since the last one.
-pub(super) fn is_due(events: u64, slots: usize) -> bool {
-    events >= INTERVAL_EVENTS.max(slots as u64 * EVENTS_A_SLOT)
+/// Whether a checkpoint is worth its bytes after `events` events since the last one, of which there are to be
+/// `interval_events` at least.
+pub(super) fn is_due(events: u64, slots: usize, interval_events: u64) -> bool {
+    events >= interval_events.max(slots as u64 * EVENTS_A_SLOT)
 }
 
 const FREE: u8 = 0;
@@ -158,7 +159,7 @@ impl Part {
 /// Makes a checkpoint of what `encoder` has between two blocks; each part goes to `emit`, in order.
 ///
 /// The encoder forgets what a reader that starts here cannot know.
-pub(super) fn write<E: std::convert::From<io::Error>>(
+pub(super) fn write<E: From<io::Error>>(
     process: u32,
     encoder: &mut Encoder,
     packer: &mut Packer,

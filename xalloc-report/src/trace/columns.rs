@@ -121,16 +121,23 @@ impl Column {
         self.at >= self.bytes.len()
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
         let &byte = self.bytes.get(self.at).ok_or(Malformed::Bytes("a column ends before its events do"))?;
         self.at += 1;
         Ok(byte)
     }
 
-    #[inline]
+    /// The next integer; nearly all have one byte, which is read where this is called.
+    #[inline(always)]
     pub(super) fn varint(&mut self) -> Result<u64, Malformed> {
-        varint::varint_at(&self.bytes, &mut self.at)
+        match self.bytes.get(self.at) {
+            Some(&byte) if byte < 0x80 => {
+                self.at += 1;
+                Ok(u64::from(byte))
+            }
+            Some(_) | None => varint::varint_at(&self.bytes, &mut self.at),
+        }
     }
 
     #[inline]

@@ -1,8 +1,8 @@
 //! Columns back into events: the inverse of [`super::encode`].
 //!
 //! Reading is cut in two so that two cores share it. [`Expander`] unpacks a block and works out slots and addresses
-//! with its mirror; what comes out are plain [`Step`]s in batches that fit a second-level cache. [`Player`] keeps the
-//! blocks by slot, and calls the replay. Neither looks up an address anywhere.
+//! with its mirror; what comes out are plain [`Step`]s in batches that fit a second-level cache. [`super::play`] keeps
+//! the blocks by slot, and calls the replay. Neither looks up an address anywhere.
 //!
 //! # Invariant
 //! The expander believes nothing: a slot is live before it is freed, an index is in its table, a column is as long as
@@ -18,18 +18,19 @@ use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
+use super::rare;
 use super::varint::{Cursor, unfold, unzigzag};
-use super::{Block, Entry, Event, Replay, StackIndex, ThreadIndex, rare};
 
 /// Events of a batch: with their allocations about 160 KiB.
 const BATCH_EVENTS: usize = 4 << 10;
 
-const SHORT: Malformed = Malformed::Bytes("a column ends before its events do");
+/// A column ends too early.
+pub(super) const SHORT: Malformed = Malformed::Bytes("a column ends before its events do");
 const NOT_LIVE: Malformed = Malformed::Bytes("an event frees a slot that holds no block");
 
 /// What an event does to the slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Act {
+pub(super) enum Act {
     Alloc,
     Free,
     ReallocBegin,
@@ -40,34 +41,34 @@ enum Act {
 
 /// One event, with its slot.
 #[derive(Clone, Copy)]
-struct Step {
-    at_us: u64,
-    thread: u32,
-    stack: u32,
-    slot: u32,
-    act: Act,
+pub(super) struct Step {
+    pub(super) at_us: u64,
+    pub(super) thread: u32,
+    pub(super) stack: u32,
+    pub(super) slot: u32,
+    pub(super) act: Act,
 }
 
 /// What a step of [`Act::Alloc`] has besides.
 #[derive(Clone, Copy)]
-struct Obtained {
-    addr: u64,
-    size_bytes: u64,
-    nth_of_thread: u32,
-    slack_bytes: u16,
-    arena: ArenaId,
-    call: Call,
+pub(super) struct Obtained {
+    pub(super) addr: u64,
+    pub(super) size_bytes: u64,
+    pub(super) nth_of_thread: u32,
+    pub(super) slack_bytes: u16,
+    pub(super) arena: ArenaId,
+    pub(super) call: Call,
 }
 
 /// Some consecutive events, expanded.
 #[derive(Default)]
 pub(super) struct Batch {
-    first_seq: u64,
-    steps: Vec<Step>,
-    obtained: Vec<Obtained>,
-    heap: Vec<(ArenaId, u16, HeapEvent)>,
+    pub(super) first_seq: u64,
+    pub(super) steps: Vec<Step>,
+    pub(super) obtained: Vec<Obtained>,
+    pub(super) heap: Vec<(ArenaId, u16, HeapEvent)>,
     /// The rare events, as they lie in their column.
-    rare: Vec<u8>,
+    pub(super) rare: Vec<u8>,
 }
 
 impl Batch {
@@ -153,8 +154,17 @@ impl Expander {
     pub(super) fn expand(&mut self, batch: &mut Batch) -> Result<bool, Malformed> {
         batch.clear(self.next_seq);
         let events = self.left.min(BATCH_EVENTS);
-        for _ in 0..events {
-            self.expand_one(batch)?;
+        let mut left = events as u64;
+        while left > 0 {
+            if self.run_left == 0 {
+                self.next_run()?;
+            }
+            let run = self.run_left.min(left);
+            for _ in 0..run {
+                self.expand_one(batch)?;
+            }
+            self.run_left -= run;
+            left -= run;
         }
         self.left -= events;
         self.next_seq += events as u64;
@@ -166,12 +176,8 @@ impl Expander {
         let op = self.column(Field::Op).byte()?;
         let passed_us = self.column(Field::Time).varint()?;
         self.at_us = self.at_us.checked_add(passed_us).ok_or(Malformed::Bytes("time runs past its end"))?;
-        if self.run_left == 0 {
-            self.next_run()?;
-        }
-        self.run_left -= 1;
         let (act, slot) = match op {
-            ALLOC_SAME..=ALLOC_IN_PLACE => return self.expand_alloc(op, batch),
+            ALLOC_SAME..FREE_RECENT => return self.expand_alloc(op, batch),
             FREE_RECENT..FREE_NUMBER => {
                 let slot = self.mirror.recent((op - FREE_RECENT) as usize);
                 (Act::Free, self.vacate(slot)?)
@@ -235,16 +241,22 @@ impl Expander {
             if is_realloc(call) {
                 self.mirror.release_held();
             }
-            let (slot, had) = self.mirror.take(class)?;
             let near = self.mirror.thread().near;
-            let addr = match op {
-                ALLOC_SAME => had,
-                ALLOC_SPLIT => near.split,
-                ALLOC_AFTER_MISS => near.missed_end,
-                ALLOC_AFTER_LAST => near.end,
-                _ => near.missed_end.wrapping_add(unfold(self.stated_addr())),
-            };
-            (slot, addr)
+            match op {
+                ALLOC_SAME => {
+                    let slot = self.mirror.take(class)?;
+                    (slot, self.mirror.addr(slot))
+                }
+                ALLOC_SPLIT => (self.mirror.take(class)?, near.split),
+                ALLOC_AFTER_MISS => (self.mirror.take(class)?, near.missed_end),
+                ALLOC_AFTER_LAST => (self.mirror.take(class)?, near.end),
+                ALLOC_STATED => (self.mirror.take(class)?, near.missed_end.wrapping_add(unfold(self.stated_addr()))),
+                _ => {
+                    let slot = self.mirror.take_deep(class, op - ALLOC_DEEP);
+                    let slot = slot.ok_or(Malformed::Bytes("an allocation's slot is deeper than its free list"))?;
+                    (slot, self.mirror.addr(slot))
+                }
+            }
         };
         let nth_of_thread = self.mirror.occupy(slot, addr, class);
         let thread = self.mirror.thread();
@@ -307,19 +319,11 @@ impl Expander {
 
     #[inline]
     fn vacate(&mut self, slot: u32) -> Result<u32, Malformed> {
-        if !self.mirror.is_live(slot) {
-            return Err(NOT_LIVE);
-        }
-        self.mirror.vacate(slot);
-        Ok(slot)
+        if self.mirror.vacate(slot) { Ok(slot) } else { Err(NOT_LIVE) }
     }
 
     fn hold(&mut self, slot: u32) -> Result<u32, Malformed> {
-        if !self.mirror.is_live(slot) {
-            return Err(NOT_LIVE);
-        }
-        self.mirror.hold(slot);
-        Ok(slot)
+        if self.mirror.hold(slot) { Ok(slot) } else { Err(NOT_LIVE) }
     }
 
     fn heap_step(&mut self) -> Result<(ArenaId, u16, HeapEvent), Malformed> {
@@ -354,106 +358,4 @@ impl Expander {
 fn gather(planes: &[Column], at: usize) -> u64 {
     let byte = |plane: &Column| u64::from(plane.bytes().get(at).copied().unwrap_or(0));
     planes.iter().rev().fold(0, |value, plane| value << 8 | byte(plane))
-}
-
-/// Where a replay starts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// With the event of that number.
-    Seq(u64),
-    /// With the first event that is not before that time, in nanoseconds since the recording's start.
-    Time(u64),
-}
-
-/// Keeps the blocks by slot and tells a replay what happens.
-pub(super) struct Player {
-    /// The block in each slot: current if the slot is live or held, stale if it is free.
-    blocks: Vec<Block>,
-    /// Which slots are live, while the start has not been reached and events are played without being told.
-    live: Option<Vec<bool>>,
-    start: Start,
-}
-
-impl Player {
-    /// A player that begins with these blocks, of which those are live.
-    pub(super) fn new(blocks: Vec<Block>, live: Vec<bool>, start: Start) -> Player {
-        Player { blocks, live: Some(live), start }
-    }
-
-    /// Makes room for that many slots, within reason: it is only what the file says.
-    pub(super) fn expect(&mut self, slots: u32) {
-        const BELIEVED: usize = 1 << 20;
-        self.blocks.reserve((slots as usize).min(BELIEVED).saturating_sub(self.blocks.len()));
-    }
-
-    /// Tells what is live at the start, unless that was done.
-    pub(super) fn begin(&mut self, replay: &mut impl Replay) {
-        let Some(live) = self.live.take() else { return };
-        for (slot, block) in self.blocks.iter().enumerate() {
-            if live.get(slot) == Some(&true) {
-                replay.inherited(slot as u32, block);
-            }
-        }
-    }
-
-    /// Whether what comes at `first_us` and `seq` is to be told.
-    pub(super) fn reached(&self, seq: u64, at_us: u64) -> bool {
-        match self.start {
-            Start::Seq(start) => seq >= start,
-            Start::Time(start_ns) => at_us.saturating_mul(1000) >= start_ns,
-        }
-    }
-
-    /// Plays a batch.
-    pub(super) fn play(&mut self, batch: &Batch, replay: &mut impl Replay) -> Result<(), Malformed> {
-        let mut obtained = batch.obtained.iter();
-        let mut heap = batch.heap.iter();
-        let mut rare = Cursor::new(&batch.rare);
-        for (seq, step) in (batch.first_seq..).zip(&batch.steps) {
-            if self.live.is_some() && self.reached(seq, step.at_us) {
-                self.begin(replay);
-            }
-            let &Step { at_us, thread, stack, slot, act } = step;
-            let at_ns = at_us.saturating_mul(1000);
-            let (thread, stack) = (ThreadIndex(thread), StackIndex(stack));
-            let event = match act {
-                Act::Alloc => {
-                    let &Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, call } =
-                        obtained.next().ok_or(SHORT)?;
-                    let block =
-                        Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
-                    match self.blocks.get_mut(slot as usize) {
-                        Some(entry) => *entry = block,
-                        None => self.blocks.push(block),
-                    }
-                    Event::Alloc { slot, block: &self.blocks[slot as usize] }
-                }
-                Act::Free => Event::Free { slot, block: &self.blocks[slot as usize] },
-                Act::ReallocBegin => Event::ReallocBegin { slot, block: &self.blocks[slot as usize] },
-                Act::ReallocUndo => Event::ReallocUndo { slot, block: &self.blocks[slot as usize] },
-                Act::Heap => {
-                    let &(arena, seq, step) = heap.next().ok_or(SHORT)?;
-                    Event::Heap { arena, seq, step }
-                }
-                Act::Rare => rare::decode(&mut rare)?,
-            };
-            match &mut self.live {
-                None => replay.entry(Entry { seq, at_ns, thread, stack, event }),
-                Some(live) => note_life(live, act, slot),
-            }
-        }
-        Ok(())
-    }
-}
-
-fn note_life(live: &mut Vec<bool>, act: Act, slot: u32) {
-    let alive = match act {
-        Act::Alloc | Act::ReallocUndo => true,
-        Act::Free | Act::ReallocBegin => false,
-        Act::Heap | Act::Rare => return,
-    };
-    if live.len() <= slot as usize {
-        live.resize(slot as usize + 1, false);
-    }
-    live[slot as usize] = alive;
 }

@@ -14,6 +14,7 @@ use rustc_hash::FxHashMap;
 use super::columns::{Column, Unpacker};
 use super::container::BlockHeader;
 use super::error::Malformed;
+use super::mirror::ThreadState;
 use super::records;
 use super::varint::{Cursor, put, put_bytes, unzigzag, zigzag};
 use super::{Contents, Frame, FrameIndex, Function, ModuleIndex, StackIndex, StackNode};
@@ -298,6 +299,8 @@ impl Loader {
                 place(&mut self.contents.processes, index, process)?;
             }
             THREAD => {
+                // What a replay keeps of a thread, so that a file of a million threads is refused here.
+                self.spend(size_of::<ThreadState>() as u64)?;
                 let index = from.varint()?;
                 let thread = records::thread(from, self.contents.processes.len())?;
                 place(&mut self.contents.threads, index, thread)?;

@@ -106,6 +106,12 @@ impl Encoder {
         self.events as usize
     }
 
+    /// The ops of the open block.
+    #[cfg(test)]
+    pub(super) fn ops(&self) -> &[u8] {
+        &self.fields[Field::Op as usize]
+    }
+
     /// Number of the next event.
     pub(super) fn seq(&self) -> u64 {
         self.first_seq + u64::from(self.events)
@@ -187,9 +193,8 @@ impl Encoder {
                 if is_realloc(call) {
                     self.mirror.release_held();
                 }
-                let (slot, had) = self.mirror.take(class)?;
                 let near = self.mirror.thread().near;
-                let op = if had == addr {
+                let op = if self.mirror.predicted(class) == addr {
                     ALLOC_SAME
                 } else if near.split == addr {
                     ALLOC_SPLIT
@@ -197,9 +202,16 @@ impl Encoder {
                     ALLOC_AFTER_MISS
                 } else if near.end == addr {
                     ALLOC_AFTER_LAST
+                } else if let Some(depth) = self.mirror.depth_of(class, addr) {
+                    ALLOC_DEEP + depth
                 } else {
                     self.addrs.push(fold(addr.wrapping_sub(near.missed_end)));
                     ALLOC_STATED
+                };
+                let deep = op.checked_sub(ALLOC_DEEP).and_then(|depth| self.mirror.take_deep(class, depth));
+                let slot = match deep {
+                    Some(slot) => slot,
+                    None => self.mirror.take(class)?,
                 };
                 (op, slot)
             }
@@ -273,7 +285,8 @@ impl Encoder {
             }
         };
         self.no_alloc(who, op);
-        self.mirror.vacate(slot);
+        let was_live = self.mirror.vacate(slot);
+        debug_assert!(was_live, "the matcher's table holds live slots only");
     }
 
     /// A realloc of the block in `slot` begins.
@@ -287,7 +300,8 @@ impl Encoder {
             }
         };
         self.no_alloc(who, op);
-        self.mirror.hold(slot);
+        let was_live = self.mirror.hold(slot);
+        debug_assert!(was_live, "the matcher's table holds live slots only");
     }
 
     /// The slot that the thread's realloc holds.

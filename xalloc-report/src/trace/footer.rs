@@ -5,7 +5,7 @@
 use std::io;
 
 use super::columns::{Column, Packer, Unpacker};
-use super::container::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind};
+use super::container::{BLOCK_HEADER_BYTES, BlockHeader, BlockKind, FILE_HEADER_BYTES};
 use super::error::Malformed;
 use super::varint::{Cursor, put};
 
@@ -55,6 +55,7 @@ pub(super) fn read(header: &BlockHeader, payload: &[u8], unpacker: &mut Unpacker
     let mut allowance_bytes = header.raw_bytes as usize;
     unpacker.unpack(&mut Cursor::new(payload), &mut allowance_bytes, column.refill())?;
     let mut index = Vec::new();
+    let mut expected_bytes = FILE_HEADER_BYTES;
     while !column.at_end() {
         let mut entry = Entry { offset_bytes: 0, header: BlockHeader::of(BlockKind::Events) };
         let of = &mut entry.header;
@@ -65,6 +66,11 @@ pub(super) fn read(header: &BlockHeader, payload: &[u8], unpacker: &mut Unpacker
         entry.offset_bytes = column.varint()?;
         (of.first_item, of.first_us) = (column.varint()?, column.varint()?);
         of.last_us = of.first_us.saturating_add(column.varint()?);
+        // Otherwise a small file could have its one block read a million times.
+        if entry.offset_bytes != expected_bytes {
+            return Err(Malformed::Bytes("the footer does not list the blocks one after the other"));
+        }
+        expected_bytes = expected_bytes.saturating_add(entry.header.len_bytes());
         index.push(entry);
     }
     Ok(index)

@@ -14,6 +14,8 @@
 //! mirror that was restored from a checkpoint answers every question the writer relies on as the writer's own does:
 //! what could differ (entries for blocks that are gone) the writer forgets when it writes a checkpoint.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
 use super::error::Malformed;
@@ -72,7 +74,7 @@ pub(super) struct ThreadState {
     pub(super) allocs: u32,
     /// The slot of its realloc that is under way, and the number of the allocation there.
     pub(super) held: Option<(u32, u64)>,
-    recent: Box<[u32; RECENT]>,
+    recent: [u32; RECENT],
     /// What it did in this block of events.
     pub(super) near: Near,
 }
@@ -99,7 +101,7 @@ impl Near {
     #[inline]
     pub(super) fn ended(&mut self, op: u8, end: u64) {
         self.end = end;
-        if op != ops::ALLOC_SAME && op != ops::ALLOC_IN_PLACE {
+        if (ops::ALLOC_SPLIT..=ops::ALLOC_STATED).contains(&op) {
             self.missed_end = end;
         }
     }
@@ -109,7 +111,7 @@ impl Near {
 #[derive(Clone)]
 pub(super) struct Mirror {
     slots: Vec<Slot>,
-    free: Vec<Vec<u32>>,
+    free: Vec<VecDeque<u32>>,
     /// Allocations ever made.
     allocs: u64,
     /// Slot by allocation number, modulo [`NUMBERED`].
@@ -125,7 +127,7 @@ impl Mirror {
     pub(super) fn new(limit: u32) -> Mirror {
         Mirror {
             slots: Vec::new(),
-            free: vec![Vec::new(); CLASSES],
+            free: vec![VecDeque::new(); CLASSES],
             allocs: 0,
             numbered: Vec::new(),
             threads: Vec::new(),
@@ -162,7 +164,7 @@ impl Mirror {
         let next = self.threads.len() as u32;
         let place = *self.by_index.entry(index).or_insert(next);
         if place == next {
-            let recent = Box::new([NONE; RECENT]);
+            let recent = [NONE; RECENT];
             self.threads.push(ThreadState { index, allocs: 0, held: None, recent, near: Near::default() });
         }
         self.current = place as usize;
@@ -175,17 +177,46 @@ impl Mirror {
         }
     }
 
-    /// The slot that the next block of `class` gets, and the address that it had.
+    /// The address that the next slot of `class` had, 0 if there is none.
     #[inline]
-    pub(super) fn take(&mut self, class: u8) -> Result<(u32, u64), Malformed> {
-        if let Some(slot) = self.free[class as usize].pop() {
-            return Ok((slot, self.slots[slot as usize].word & ADDR_MASK));
+    pub(super) fn predicted(&self, class: u8) -> u64 {
+        self.free[class as usize].back().map_or(0, |&slot| self.addr(slot))
+    }
+
+    /// The slot that the next block of `class` gets.
+    #[inline]
+    pub(super) fn take(&mut self, class: u8) -> Result<u32, Malformed> {
+        if let Some(slot) = self.free[class as usize].pop_back() {
+            return Ok(slot);
         }
         if self.slots.len() >= self.limit as usize {
             return Err(Malformed::Slots(self.limit));
         }
         self.slots.push(Slot { word: 0, number: GONE });
-        Ok((self.slots.len() as u32 - 1, 0))
+        Ok(self.slots.len() as u32 - 1)
+    }
+
+    /// How deep in the list of `class` the slot lies that had `addr`: among those behind the one that is next, or
+    /// among the oldest. glibc hands chunks out in another order than last in, first out where it refills a thread's
+    /// cache from a bin: up to seven chunks in reverse.
+    pub(super) fn depth_of(&self, class: u8, addr: u64) -> Option<u8> {
+        let list = &self.free[class as usize];
+        let had = |&slot: &u32| self.addr(slot) == addr;
+        let newest = list.iter().rev().take(ops::ALLOC_NEWER_COUNT as usize + 1).skip(1).position(had);
+        let depth = |at: usize| at as u8;
+        newest.map(depth).or_else(|| {
+            let oldest = list.iter().take(ops::ALLOC_OLDER_COUNT as usize).position(had);
+            oldest.map(|at| ops::ALLOC_NEWER_COUNT + depth(at))
+        })
+    }
+
+    /// The inverse of [`Self::depth_of`]; takes the slot.
+    pub(super) fn take_deep(&mut self, class: u8, depth: u8) -> Option<u32> {
+        let list = &mut self.free[class as usize];
+        match depth.checked_sub(ops::ALLOC_NEWER_COUNT) {
+            Some(from_oldest) => list.remove(from_oldest as usize),
+            None => list.remove(list.len().checked_sub(2 + depth as usize)?),
+        }
     }
 
     /// The current thread's new block is in `slot`; returns its number among the thread's allocations.
@@ -207,28 +238,32 @@ impl Mirror {
         nth
     }
 
-    /// The block of `slot` is freed by the current thread.
+    /// The block of `slot` is freed by the current thread; false, and nothing happens, if no live block is there.
     #[inline]
-    pub(super) fn vacate(&mut self, slot: u32) {
-        let class = self.leave(slot);
-        self.free[class as usize].push(slot);
+    pub(super) fn vacate(&mut self, slot: u32) -> bool {
+        let Some(class) = self.leave(slot) else { return false };
+        self.free[class as usize].push_back(slot);
+        true
     }
 
     /// The block of `slot` is freed by the first half of a realloc of the current thread.
     ///
-    /// A hold that the thread already had is given up: its second half was lost.
-    pub(super) fn hold(&mut self, slot: u32) {
+    /// A hold that the thread already had is given up: its second half was lost. False if no live block is there.
+    pub(super) fn hold(&mut self, slot: u32) -> bool {
         self.release_held();
-        let number = self.slots[slot as usize].number;
-        self.leave(slot);
-        self.threads[self.current].held = Some((slot, number));
+        if self.leave(slot).is_none() {
+            return false;
+        }
+        let thread = &mut self.threads[self.current];
+        thread.held = Some((slot, thread.near.freed_number));
+        true
     }
 
     /// The slot that the current thread holds goes to its free list.
     pub(super) fn release_held(&mut self) {
         if let Some((slot, _)) = self.threads[self.current].held.take() {
             let class = (self.slots[slot as usize].word >> ADDR_BITS) as u8;
-            self.free[class as usize].push(slot);
+            self.free[class as usize].push_back(slot);
         }
     }
 
@@ -240,14 +275,17 @@ impl Mirror {
     }
 
     #[inline]
-    fn leave(&mut self, slot: u32) -> u8 {
-        let Slot { word, number } = &mut self.slots[slot as usize];
+    fn leave(&mut self, slot: u32) -> Option<u8> {
+        let Slot { word, number } = self.slots.get_mut(slot as usize)?;
+        if *number == GONE {
+            return None;
+        }
         let class = (*word >> ADDR_BITS) as u8;
         let near = &mut self.threads[self.current].near;
         near.freed_number = std::mem::replace(number, GONE);
         near.freed_slot = slot;
         near.free_chunk = ((*word & ADDR_MASK).wrapping_sub(16), u64::from(class) * 16);
-        class
+        Some(class)
     }
 
     /// The address of the block that is, or was, in `slot`.
@@ -355,7 +393,7 @@ impl Mirror {
         entry.word = addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56;
         match place {
             Place::Free => {
-                self.free[class as usize].push(slot);
+                self.free[class as usize].push_back(slot);
                 return Ok(());
             }
             Place::Live { number, thread } => {

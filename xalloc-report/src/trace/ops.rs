@@ -11,20 +11,26 @@
 
 /// Allocation at the address that its slot had.
 pub(super) const ALLOC_SAME: u8 = 0;
-/// Allocation where the thread's last allocation that was not [`ALLOC_SAME`] ended.
-pub(super) const ALLOC_AFTER_MISS: u8 = 1;
-/// Allocation where the thread's last allocation ended.
-pub(super) const ALLOC_AFTER_LAST: u8 = 2;
-/// Allocation in the chunk that the thread split last.
-pub(super) const ALLOC_SPLIT: u8 = 3;
-/// Allocation at an address that is stated, relative to where [`ALLOC_AFTER_MISS`] would be.
-pub(super) const ALLOC_STATED: u8 = 4;
 /// Allocation in place: the realloc under way keeps its slot and its address.
-pub(super) const ALLOC_IN_PLACE: u8 = 5;
+pub(super) const ALLOC_IN_PLACE: u8 = 1;
+/// Allocation in the chunk that the thread split last.
+pub(super) const ALLOC_SPLIT: u8 = 2;
+/// Allocation where the thread's last allocation ended that none of the ops before these four describes.
+pub(super) const ALLOC_AFTER_MISS: u8 = 3;
+/// Allocation where the thread's last allocation ended.
+pub(super) const ALLOC_AFTER_LAST: u8 = 4;
+/// Allocation at an address that is stated, relative to where [`ALLOC_AFTER_MISS`] would be.
+pub(super) const ALLOC_STATED: u8 = 5;
+/// Allocation at the address of a slot that lies deeper in the free list: 1, 2, … below the newest.
+pub(super) const ALLOC_DEEP: u8 = 6;
+/// How many of those count from the newest.
+pub(super) const ALLOC_NEWER_COUNT: u8 = 16;
+/// How many of those, behind the former, count from the oldest.
+pub(super) const ALLOC_OLDER_COUNT: u8 = 8;
 /// Free of the block that the thread allocated 0, 1, … allocations ago.
-pub(super) const FREE_RECENT: u8 = 6;
+pub(super) const FREE_RECENT: u8 = ALLOC_DEEP + ALLOC_NEWER_COUNT + ALLOC_OLDER_COUNT;
 /// How many of those there are.
-pub(super) const FREE_RECENT_COUNT: u8 = 176;
+pub(super) const FREE_RECENT_COUNT: u8 = 144;
 /// Free of the block whose allocation's number is that of the thread's last freed one, minus [`NUMBER_REACH`], and so
 /// on upwards.
 pub(super) const FREE_NUMBER: u8 = FREE_RECENT + FREE_RECENT_COUNT;
@@ -104,6 +110,6 @@ mod tests {
     #[test]
     fn the_op_space_has_room_left_for_later_versions() {
         const { assert!(RARE < 255) };
-        assert_eq!((FREE_SLOT, RARE), (231, 251));
+        assert_eq!((FREE_SLOT, RARE), (223, 243));
     }
 }

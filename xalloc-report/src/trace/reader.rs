@@ -15,10 +15,11 @@ use std::sync::mpsc;
 use super::checkpoint::Restoring;
 use super::columns::Unpacker;
 use super::container::{BlockKind, FILE_HEADER_BYTES, FLAG_FIRST_PART, Source, Trust};
-use super::decode::{Batch, Expander, Known, Player, Start};
+use super::decode::{Batch, Expander, Known};
 use super::dictionary::Loader;
 use super::error::{Malformed, TraceError};
 use super::footer::{self, Entry};
+use super::play::{Player, Start};
 use super::{Contents, ProcessIndex, Replay};
 
 /// What a reader may use of the machine.
@@ -196,22 +197,56 @@ impl Trace {
         replay: &mut impl Replay,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), TraceError> {
-        let (mut expander, mut player, blocks) = self.prepare(process, start)?;
-        if blocks.len() > 1 {
-            self.replay_on_two_threads(expander, &mut player, &blocks, replay, progress)?;
+        let (expander, mut player, blocks) = self.prepare(process, start)?;
+        // A thread costs more than it saves on a block or two.
+        if blocks.len() > 2 {
+            self.play_with_expander_aside(expander, &mut player, &blocks, replay, progress)?;
         } else {
-            let mut batch = Batch::default();
-            for entry in &blocks {
-                let mut payload = Vec::new();
-                self.begin_block(&mut expander, entry, &mut payload)?;
-                let at = |fault: Malformed| fault.at(entry.offset_bytes);
-                while expander.expand(&mut batch).map_err(at)? {
-                    player.play(&batch, replay).map_err(at)?;
-                }
-                progress(entry.header.len_bytes());
-            }
+            self.play_in_turns(expander, &mut player, &blocks, replay, progress)?;
         }
         player.begin(replay);
+        Ok(())
+    }
+
+    #[cfg(test)]
+    pub(super) fn replay_on_one_thread(
+        &self,
+        process: ProcessIndex,
+        replay: &mut impl Replay,
+    ) -> Result<(), TraceError> {
+        let (expander, mut player, blocks) = self.prepare(process, Start::Seq(0))?;
+        self.play_in_turns(expander, &mut player, &blocks, replay, &mut |_| {})?;
+        player.begin(replay);
+        Ok(())
+    }
+
+    /// Numbers of the events before which the process has checkpoints.
+    #[cfg(test)]
+    pub(super) fn checkpoints(&self, process: ProcessIndex) -> Vec<u64> {
+        let parts = self.blocks_of(process, BlockKind::Checkpoint);
+        parts.filter(|entry| entry.header.flags & FLAG_FIRST_PART != 0).map(|entry| entry.header.first_item).collect()
+    }
+
+    fn play_in_turns(
+        &self,
+        mut expander: Expander,
+        player: &mut Player,
+        blocks: &[&Entry],
+        replay: &mut impl Replay,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TraceError> {
+        let mut batch = Batch::default();
+        let mut payload = Vec::new();
+        let mut done_bytes = 0;
+        for entry in blocks {
+            self.begin_block(&mut expander, entry, &mut payload)?;
+            let at = |fault: Malformed| fault.at(entry.offset_bytes);
+            while expander.expand(&mut batch).map_err(at)? {
+                player.play(&batch, replay).map_err(at)?;
+            }
+            done_bytes += entry.header.len_bytes();
+            progress(done_bytes);
+        }
         Ok(())
     }
 
@@ -266,7 +301,7 @@ impl Trace {
         expander.begin_block(&header, payload).map_err(|fault| fault.at(entry.offset_bytes))
     }
 
-    fn replay_on_two_threads(
+    fn play_with_expander_aside(
         &self,
         mut expander: Expander,
         player: &mut Player,

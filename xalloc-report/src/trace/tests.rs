@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use std::path::PathBuf;
+
 use super::*;
 
 mod disk;
@@ -19,6 +21,7 @@ fn write(events: &[Incoming]) -> Vec<u8> {
     let contents = contents(1, 3, STACKS);
     let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
     writer.sync_contents(&contents);
+    writer.set_checkpoint_interval(65_536);
     writer.begin_process(ProcessIndex(0), None).unwrap();
     for event in events {
         writer.push(ProcessIndex(0), event).unwrap();
@@ -90,5 +93,195 @@ proptest! {
         headed.extend_from_slice(&bytes);
         read_untrusted(&headed);
         prop_assert!(Trace::from_bytes(headed).unwrap().contents().recording.salvage.is_some());
+    }
+}
+
+/// A run that allocates, frees and reallocates enough for several blocks and checkpoints.
+fn long_run(len: usize) -> Vec<Incoming> {
+    let mut state = 7u32;
+    let mut random = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as u16
+    };
+    let steps: Vec<_> = (0..len).map(|_| ((random() % 91) as u8, (random() % 3) as u8, random(), random())).collect();
+    events(&steps)
+}
+
+#[test]
+fn starting_anywhere_tells_what_a_full_replay_would_have_told_from_there() {
+    let events = long_run(230_000);
+    let trace = Trace::from_bytes(write(&events)).unwrap();
+    let full = replay(&trace, 0);
+    let checkpoints = trace.checkpoints(ProcessIndex(0));
+    assert!(!checkpoints.is_empty());
+    let last = full.told.len() as u64;
+    for seq in
+        [1, 70_000, checkpoints[0] - 1, checkpoints[0], checkpoints[0] + 1, checkpoints[0] + 30_000, last, last + 1]
+    {
+        let mut keep = Keep::default();
+        trace.replay_from(ProcessIndex(0), Start::Seq(seq), &mut keep).unwrap();
+        let from = seq.min(last) as usize;
+        assert_eq!(keep.told.len(), full.told.len() - from, "from {seq}");
+        assert!(keep.told == full.told[from..], "from {seq}");
+        assert_eq!(keep.slots, full.slots, "from {seq}");
+    }
+    let at_ns = full.told[150_000].1;
+    let mut keep = Keep::default();
+    trace.replay_from(ProcessIndex(0), Start::Time(at_ns), &mut keep).unwrap();
+    let from = full.told.partition_point(|told| told.1 < at_ns);
+    assert!(keep.told == full.told[from..]);
+}
+
+#[test]
+fn reading_on_two_threads_tells_what_reading_on_one_does() {
+    let trace = Trace::from_bytes(write(&long_run(200_000))).unwrap();
+    let mut serial = Keep::default();
+    trace.replay_on_one_thread(ProcessIndex(0), &mut serial).unwrap();
+    let parallel = replay(&trace, 0);
+    assert!(trace.events(ProcessIndex(0)) > 2 * 65_536);
+    assert!(serial.told == parallel.told);
+}
+
+#[test]
+fn progress_ends_at_the_bytes_that_were_announced() {
+    let trace = Trace::from_bytes(write(&long_run(150_000))).unwrap();
+    let mut done = Vec::new();
+    let process = ProcessIndex(0);
+    trace.replay_with_progress(process, Start::Seq(0), &mut Keep::default(), &mut |bytes| done.push(bytes)).unwrap();
+    assert!(done.is_sorted());
+    assert_eq!(done.last(), Some(&trace.event_bytes(process)));
+}
+
+#[test]
+fn contents_read_back_with_their_symbols() {
+    let disk = Disk::of(usize::MAX);
+    let mut contents = contents(2, 3, 20_000);
+    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    writer.sync_contents(&contents);
+    contents.recording.end = Some(End::Exited(3));
+    contents.recording.symbolized = true;
+    contents.threads[1].ended_at_ns = Some(77);
+    for (at, frame) in contents.frames.iter_mut().enumerate() {
+        let outer = Function { name: format!("f{}", at % 700), file: None, line: None, inlined: false };
+        let file = Some(PathBuf::from(format!("src/{}.c", at % 9)));
+        let inner = Function { name: "λ::inner".into(), file, line: Some(at as u32 % 50), inlined: true };
+        frame.functions = if at % 4 == 0 { vec![] } else { vec![inner, outer] };
+    }
+    writer.finish(contents.clone()).unwrap();
+    let trace = Trace::from_bytes(disk.bytes()).unwrap();
+    assert_eq!(format!("{:?}", trace.contents()), format!("{contents:?}"));
+}
+
+#[test]
+fn a_trace_cut_at_any_byte_reads_up_to_its_last_whole_block() {
+    let events = long_run(400);
+    let disk = Disk::of(usize::MAX);
+    let contents = contents(1, 3, STACKS);
+    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    writer.sync_contents(&contents);
+    writer.begin_process(ProcessIndex(0), None).unwrap();
+    for (at, event) in events.iter().enumerate() {
+        writer.push(ProcessIndex(0), event).unwrap();
+        if at % 100 == 99 {
+            writer.flush().unwrap();
+        }
+    }
+    writer.finish(contents).unwrap();
+    let bytes = disk.bytes();
+    let full = replay(&Trace::from_bytes(bytes.clone()).unwrap(), 0).told;
+    let mut most = 0;
+    for len in 0..bytes.len() {
+        let trace = match Trace::from_bytes(bytes[..len].to_vec()) {
+            Ok(trace) => trace,
+            Err(error) => {
+                assert!(len < container::FILE_HEADER_BYTES as usize, "{len}: {error}");
+                continue;
+            }
+        };
+        let salvage = trace.contents().recording.salvage.as_deref();
+        assert!(salvage.is_some_and(|text| text.contains(&format!("of {len} bytes"))), "{len}: {salvage:?}");
+        if !trace.contents().processes.is_empty() {
+            let told = replay(&trace, 0).told;
+            assert!(told.len() >= most && told == full[..told.len()], "{len}");
+            most = told.len();
+        }
+    }
+    assert_eq!(most, full.len());
+}
+
+#[test]
+fn flipped_bits_are_errors_and_nothing_worse() {
+    let bytes = write(&long_run(300));
+    for at in 0..bytes.len() {
+        let mut flipped = bytes.clone();
+        flipped[at] ^= 1 << (at % 8);
+        read_untrusted(&flipped);
+    }
+}
+
+#[test]
+fn a_full_disk_is_an_error_with_the_bytes_that_stay_readable() {
+    let events = long_run(150_000);
+    let whole_bytes = write(&events).len();
+    let disk = Disk::of(whole_bytes / 2);
+    let contents = contents(1, 3, STACKS);
+    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    writer.sync_contents(&contents);
+    writer.begin_process(ProcessIndex(0), None).unwrap();
+    let failed = events.iter().find_map(|event| writer.push(ProcessIndex(0), event).err()).unwrap();
+    let TraceError::Write { written_bytes, source } = &failed else { panic!("{failed}") };
+    assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
+    assert!(matches!(writer.finish(contents), Err(TraceError::Stopped { .. })));
+    let trace = Trace::from_bytes(disk.bytes()).unwrap();
+    let told = replay(&trace, 0).told;
+    assert!(told.len() >= 65_536);
+    let salvage = trace.contents().recording.salvage.clone().unwrap();
+    assert!(salvage.contains(&format!("first {written_bytes} of")), "{salvage}");
+}
+
+#[test]
+fn an_event_whose_stack_was_not_synchronised_is_refused() {
+    let mut writer = Writer::new(Box::new(Disk::of(usize::MAX))).unwrap();
+    writer.sync_contents(&contents(1, 3, 3));
+    writer.begin_process(ProcessIndex(0), None).unwrap();
+    let late = events(&[(0, 0, 1, 30)]);
+    let refused = writer.push(ProcessIndex(0), &late[0]);
+    assert!(refused.is_ok());
+    let refused = writer.push(ProcessIndex(0), &Incoming { stack: StackIndex(30), ..late[0].clone() });
+    assert!(matches!(refused, Err(TraceError::NotInContents { table: "stack", index: 30, known: 3 })));
+    let refused = writer.push(ProcessIndex(1), &late[0]);
+    assert!(matches!(refused, Err(TraceError::ProcessNotOpen { process: 1 })));
+}
+
+#[test]
+fn random_programs_reach_every_kind_of_op() {
+    let mut events = long_run(60_000);
+    for event in &mut events {
+        event.at_ns = 0;
+    }
+    let mut matcher = matcher::Matcher::new();
+    let mut encoder = encode::Encoder::new(None);
+    for event in &events {
+        matcher.push(event, &mut encoder).unwrap();
+    }
+    let used: std::collections::BTreeSet<u8> = encoder.ops().iter().copied().collect();
+    let ranges = [
+        ops::ALLOC_SAME..=ops::ALLOC_SAME,
+        ops::ALLOC_IN_PLACE..=ops::ALLOC_IN_PLACE,
+        ops::ALLOC_SPLIT..=ops::ALLOC_SPLIT,
+        ops::ALLOC_AFTER_MISS..=ops::ALLOC_AFTER_MISS,
+        ops::ALLOC_AFTER_LAST..=ops::ALLOC_AFTER_LAST,
+        ops::ALLOC_STATED..=ops::ALLOC_STATED,
+        ops::ALLOC_DEEP..=ops::ALLOC_DEEP + ops::ALLOC_NEWER_COUNT - 1,
+        ops::ALLOC_DEEP + ops::ALLOC_NEWER_COUNT..=ops::FREE_RECENT - 1,
+        ops::FREE_RECENT..=ops::FREE_NUMBER - 1,
+        ops::FREE_NUMBER..=ops::FREE_SLOT - 1,
+        ops::FREE_SLOT..=ops::FREE_SLOT,
+        ops::REALLOC_RECENT..=ops::REALLOC_SLOT - 1,
+        ops::REALLOC_SLOT..=ops::REALLOC_SLOT,
+        ops::REALLOC_UNDO..=ops::REALLOC_UNDO,
+    ];
+    for range in ranges {
+        assert!(used.range(range.clone()).next().is_some(), "no op of {range:?}");
     }
 }

@@ -114,7 +114,6 @@ impl<'a> Cursor<'a> {
 }
 
 /// The integer at `at`, which is moved behind it.
-#[inline]
 pub(super) fn varint_at(bytes: &[u8], at: &mut usize) -> Result<u64, Malformed> {
     let &first = bytes.get(*at).ok_or(CUT)?;
     *at += 1;

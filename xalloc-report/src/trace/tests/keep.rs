@@ -23,7 +23,7 @@ pub(super) fn name(event: &Event<'_>) -> String {
 pub(super) struct Keep {
     pub(super) inherited: Vec<Block>,
     pub(super) told: Vec<Told>,
-    slots: BTreeMap<u32, Block>,
+    pub(super) slots: BTreeMap<u32, Block>,
 }
 
 impl Replay for Keep {

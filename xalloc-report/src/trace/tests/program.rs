@@ -82,10 +82,28 @@ pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
         }
     };
     let mut out = Vec::new();
+    // Where each thread's last block ended, and the one before that: what an allocator's top gives next.
+    let mut ends = [[0u64; 2]; 3];
+    let mut split = 0;
+    let mut beside = Vec::new();
     for (at, &(what, thread, pick, size)) in (0u64..).zip(steps) {
-        let addr = place(pick);
+        let [last_end, end_before] = ends[usize::from(thread)];
+        let addr = match pick % 8 {
+            0 if what < 36 && last_end != 0 => Addr(last_end),
+            1 if what < 36 && end_before != 0 => Addr(end_before),
+            2 if what < 36 && split != 0 => Addr(split + 16),
+            3..6 if (36..64).contains(&what) && !beside.is_empty() => {
+                beside.swap_remove(usize::from(size) % beside.len())
+            }
+            _ => place(pick),
+        };
+        if what < 36 && pick % 8 < 3 {
+            beside.push(addr);
+        }
         let arena = ArenaId(if size.is_multiple_of(11) { u16::MAX } else { u16::from(thread) });
-        let size_bytes = u64::from(size) << (size % 7);
+        // Mostly a few small sizes, so that freed slots of a class are used again.
+        let size_bytes =
+            if size.is_multiple_of(6) { u64::from(size) << (size % 7) } else { 24 + u64::from(size % 3) * 16 };
         let alloc = |call| Wire::Alloc { addr, size_bytes, slack_bytes: size % 40, arena, arena_seq: pick, call };
         let event = match what {
             0..36 => alloc(if what < 30 { Call::Malloc } else { Call::Calloc }),
@@ -108,6 +126,13 @@ pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
             96 => Wire::Exit { status: i32::from(pick) - 30_000 },
             _ => Wire::AllocFailed { size_bytes: u64::MAX, call: Call::Calloc },
         };
+        if let Wire::Alloc { addr, size_bytes, slack_bytes, .. } = event {
+            let end = (addr.0 + size_bytes + u64::from(slack_bytes) + 23) & !15;
+            ends[usize::from(thread)] = [end, last_end];
+        }
+        if let Wire::Heap { step: HeapEvent::Split { addr, .. }, .. } = event {
+            split = addr.0;
+        }
         // Some events arrive late: their stamps and times are older than what came before.
         let late = if pick.is_multiple_of(13) { 40 } else { 0 };
         let text = if matches!(event, Wire::ProgramMap { .. } | Wire::Marker { .. }) { "λ: x" } else { "" };

@@ -1,0 +1,29 @@
+/* Allocates and frees until it is killed, and counts in a file what it has done.
+ *
+ * Argument: a file of 16 bytes, mapped shared: its process id, then the number of allocations that have returned. The
+ * count is raised after each allocation, so the truth is: allocations = count, or one more. Should nobody kill it, it
+ * ends after a minute.
+ */
+#include <fcntl.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "keep.h"
+
+enum { WINDOW = 64 };
+
+int main(int argc, char **argv) {
+    void *window[WINDOW] = {0};
+    int file = argc > 1 ? open(argv[1], O_RDWR) : -1;
+    volatile uint64_t *words = mmap(NULL, 16, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (words == MAP_FAILED) return 1;
+    alarm(60);
+    words[0] = (uint64_t)getpid();
+    for (uint64_t count = 0;; count++) {
+        free(window[count % WINDOW]);
+        window[count % WINDOW] = keep(malloc(16 + count % 1000));
+        words[1] = count + 1;
+    }
+}

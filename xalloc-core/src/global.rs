@@ -1,0 +1,304 @@
+//! The heap as a Rust program's global allocator, without a preloaded library.
+//!
+//! ```
+//! use xalloc_core::global::Xalloc;
+//!
+//! #[global_allocator]
+//! static HEAP: Xalloc = Xalloc::new();
+//!
+//! let squares: Vec<u64> = (0..1000).map(|n| n * n).collect();
+//! assert!(HEAP.heap().arena_count() >= 1);
+//! # drop(squares);
+//! ```
+//!
+//! Each thread's cache is found by a pthread key and lives in pages of its own. At the end of a thread the key's
+//! destructor gives cache and arena back; it asks for another round until the last, so that what other destructors
+//! free still finds its cache.
+//!
+//! # Why a key and not `thread_local!`
+//! A thread-local with a destructor registers it by an allocation, which would enter the allocator again before it has
+//! a cache; and Rust's own are gone before those of C libraries run.
+//!
+//! # Why locks from the first call on
+//! Nobody tells a global allocator about the first `pthread_create`, so it takes its arenas' locks always. An uncontended
+//! one costs a few nanoseconds, and only where the cache does not serve.
+//!
+//! # Safety
+//! - A value of the key is null or a `Local` that this module made, that only its thread uses, and that lives in pages
+//!   that are never unmapped.
+//! - `Local::owner` points to the [`Xalloc`] that made it, which is a `static` (see [`Xalloc::new`]).
+//! - Blocks come from the heap with the size and alignment that their layout asks for.
+#![allow(unsafe_code)]
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ffi::c_void;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use crate::heap::{Heap, HeapFault, Live, NoSink, Os, Policy, Reallocated, ThreadCache, Tunables};
+use crate::units::Addr;
+
+/// Alignment that every block has.
+const USUAL_ALIGN: usize = 16;
+/// Rounds of key destructors that POSIX promises (`PTHREAD_DESTRUCTOR_ITERATIONS`); the last one gives the cache back.
+const DESTRUCTOR_ROUNDS: u32 = 4;
+/// Bytes that thread states are taken from at once.
+const SLAB_BYTES: u64 = 64 << 10;
+
+/// What a thread has of its own.
+struct Local {
+    cache: ThreadCache,
+    owner: *const Xalloc,
+    /// Rounds of key destructors that have seen this thread.
+    rounds: u32,
+    /// Next state that waits for a thread.
+    next: *mut Local,
+}
+
+/// The heap as a global allocator.
+#[derive(Debug)]
+pub struct Xalloc {
+    heap: Heap<Live>,
+    /// The pthread key plus one; 0 before there is one.
+    key: AtomicU64,
+    /// States of threads that ended, a stack under `pool_lock`.
+    pool: AtomicPtr<Local>,
+    pool_lock: crate::sys::lock::Lock,
+}
+
+impl Xalloc {
+    /// An allocator for a `static`, and for nothing else: threads keep its address until they end.
+    #[must_use]
+    pub const fn new() -> Xalloc {
+        Xalloc {
+            heap: Heap::new(Live::new()),
+            key: AtomicU64::new(0),
+            pool: AtomicPtr::new(null_mut()),
+            pool_lock: crate::sys::lock::Lock::new(),
+        }
+    }
+
+    /// The heap itself, to walk or to validate.
+    #[must_use]
+    pub const fn heap(&self) -> &Heap<Live> {
+        &self.heap
+    }
+
+    /// Runs `work` with the calling thread's cache.
+    #[inline]
+    fn with_cache<R>(&self, work: impl FnOnce(&mut ThreadCache) -> R) -> R {
+        let key = self.key.load(Ordering::Relaxed);
+        let mut local: *mut Local = null_mut();
+        if key != 0 {
+            // SAFETY: the key was created by `make_key` and is never deleted.
+            local = unsafe { libc::pthread_getspecific((key - 1) as libc::pthread_key_t) }.cast();
+        }
+        if local.is_null() {
+            local = self.make_local();
+        }
+        // SAFETY: by the first bullet of the module it is this thread's alone, and no call below comes back here.
+        let local = unsafe { local.as_mut() };
+        match local {
+            Some(local) => work(&mut local.cache),
+            // No memory for a state: the thread goes without a cache, for this call.
+            None => work(&mut ThreadCache::new()),
+        }
+    }
+
+    /// The key, created by the first call. The very first caller also learns the libc's rules.
+    fn make_key(&self) -> Option<libc::pthread_key_t> {
+        self.pool_lock.acquire(self.heap.system().thread_id());
+        let mut key = self.key.load(Ordering::Relaxed);
+        if key == 0 {
+            self.heap.configure(&libc_policy(), &Tunables::NONE);
+            self.heap.note_multithreaded();
+            let mut fresh: libc::pthread_key_t = 0;
+            // SAFETY: `fresh` is writable, and the destructor fits the values that are set.
+            if unsafe { libc::pthread_key_create(&raw mut fresh, Some(end_of_thread)) } == 0 {
+                key = u64::from(fresh) + 1;
+                self.key.store(key, Ordering::Relaxed);
+            }
+            FORKING.store(core::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
+            // SAFETY: the handler fits the child's side of a fork. Without it a child has no more than other threads'
+            // locks to lose, so a failure is not fatal.
+            unsafe { libc::pthread_atfork(None, None, Some(after_fork_in_child)) };
+        }
+        self.pool_lock.release();
+        key.checked_sub(1).map(|key| key as libc::pthread_key_t)
+    }
+
+    /// Makes the calling thread's state, or null if there is no memory.
+    #[cold]
+    #[inline(never)]
+    fn make_local(&self) -> *mut Local {
+        let Some(key) = self.make_key() else { return null_mut() };
+        let local = self.take_local();
+        if !local.is_null() {
+            let fresh = Local { cache: ThreadCache::new(), owner: self, rounds: 0, next: null_mut() };
+            // SAFETY: `take_local` returned storage for a state that nobody else has.
+            unsafe { local.write(fresh) };
+            // SAFETY: the key exists, and the value is what its destructor expects.
+            unsafe { libc::pthread_setspecific(key, local.cast()) };
+        }
+        local
+    }
+
+    /// Takes storage for a state from the pool, which is filled from the system.
+    fn take_local(&self) -> *mut Local {
+        self.pool_lock.acquire(self.heap.system().thread_id());
+        if self.pool.load(Ordering::Relaxed).is_null()
+            && let Some(slab) = self.heap.system().map(SLAB_BYTES)
+        {
+            let slab: *mut Local = core::ptr::with_exposed_provenance_mut(slab as usize);
+            for index in 0..SLAB_BYTES as usize / size_of::<Local>() {
+                // SAFETY: the index is within the slab.
+                let local = unsafe { slab.add(index) };
+                self.put_local(local);
+            }
+        }
+        let local = self.pool.load(Ordering::Relaxed);
+        if !local.is_null() {
+            // SAFETY: what is in the pool is a state that no thread uses; the pool is locked.
+            let next = unsafe { (*local).next };
+            self.pool.store(next, Ordering::Relaxed);
+        }
+        self.pool_lock.release();
+        local
+    }
+
+    /// Puts storage for a state into the pool, which is locked.
+    fn put_local(&self, local: *mut Local) {
+        // SAFETY: the storage is a slab's and no thread's; the pool is locked.
+        unsafe { (*local).next = self.pool.load(Ordering::Relaxed) };
+        self.pool.store(local, Ordering::Relaxed);
+    }
+}
+
+impl Default for Xalloc {
+    fn default() -> Xalloc {
+        Xalloc::new()
+    }
+}
+
+/// The rules of the running libc, or the default ones if it is unknown.
+fn libc_policy() -> Policy {
+    // SAFETY: the function returns a constant C string.
+    let version = unsafe { libc::gnu_get_libc_version() };
+    // SAFETY: as above; it lives as long as the process.
+    let version = unsafe { core::ffi::CStr::from_ptr(version) };
+    version.to_str().ok().and_then(Policy::for_libc).unwrap_or_default()
+}
+
+/// The process's global allocator, for the fork handler, which has no argument.
+static FORKING: AtomicPtr<Xalloc> = AtomicPtr::new(null_mut());
+
+/// In a forked child: locks of threads that were left behind are given up.
+unsafe extern "C" fn after_fork_in_child() {
+    // SAFETY: by the second bullet of the module the allocator is a static; the pointer is null or to it.
+    if let Some(allocator) = unsafe { FORKING.load(Ordering::Relaxed).as_ref() } {
+        allocator.pool_lock.abandon();
+        allocator.with_cache(|cache| allocator.heap.fork_child(cache));
+    }
+}
+
+/// The key's destructor.
+extern "C" fn end_of_thread(value: *mut c_void) {
+    let local: *mut Local = value.cast();
+    // SAFETY: by the first bullet of the module it is the ending thread's state.
+    let Some(state) = (unsafe { local.as_mut() }) else { return };
+    // SAFETY: by the second bullet of the module.
+    let Some(owner) = (unsafe { state.owner.as_ref() }) else { return };
+    state.rounds += 1;
+    if state.rounds < DESTRUCTOR_ROUNDS {
+        let key = owner.key.load(Ordering::Relaxed) - 1;
+        // SAFETY: the key exists; a value set inside a destructor asks for another round.
+        unsafe { libc::pthread_setspecific(key as libc::pthread_key_t, value) };
+        return;
+    }
+    owner.heap.thread_exit(&mut state.cache, &mut NoSink);
+    owner.pool_lock.acquire(owner.heap.system().thread_id());
+    owner.put_local(local);
+    owner.pool_lock.release();
+}
+
+/// Ends the process as glibc does when the program damaged the heap.
+#[cold]
+fn die(fault: HeapFault) -> ! {
+    for text in [fault.message(), "\n"] {
+        // SAFETY: the text is readable for its length.
+        unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
+    }
+    // SAFETY: abort has no precondition.
+    unsafe { libc::abort() }
+}
+
+// SAFETY: by the third bullet of the module; no function here panics or unwinds.
+unsafe impl GlobalAlloc for Xalloc {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let (bytes, align) = (layout.size() as u64, layout.align());
+        self.with_cache(|cache| {
+            if align <= USUAL_ALIGN {
+                self.heap.malloc(cache, &mut NoSink, bytes)
+            } else {
+                self.heap.memalign(cache, &mut NoSink, align as u64, bytes).ok()
+            }
+        })
+        .map_or(null_mut(), |block| block.as_ptr())
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        let addr = Addr(block.expose_provenance() as u64);
+        // SAFETY: by the contract of `GlobalAlloc` the block came from `alloc` and is used no more.
+        let done = self.with_cache(|cache| unsafe { self.heap.free(cache, &mut NoSink, addr) });
+        if let Err(fault) = done {
+            die(fault);
+        }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if layout.align() <= USUAL_ALIGN {
+            return self
+                .with_cache(|cache| self.heap.calloc(cache, &mut NoSink, 1, layout.size() as u64))
+                .map_or(null_mut(), |block| block.as_ptr());
+        }
+        // SAFETY: the contract is this function's.
+        let block = unsafe { self.alloc(layout) };
+        if !block.is_null() {
+            // SAFETY: the block has at least that many bytes.
+            unsafe { block.write_bytes(0, layout.size()) };
+        }
+        block
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if layout.align() > USUAL_ALIGN {
+            return self.move_aligned(block, layout, new_size);
+        }
+        let addr = Addr(block.expose_provenance() as u64);
+        // SAFETY: by the contract of `GlobalAlloc` the block came from `alloc` and is not used meanwhile.
+        let done = self.with_cache(|cache| unsafe { self.heap.realloc(cache, &mut NoSink, addr, new_size as u64) });
+        match done {
+            Ok(Reallocated::InPlace(block) | Reallocated::Moved(block)) => block.as_ptr(),
+            Ok(Reallocated::Freed | Reallocated::Failed) => null_mut(),
+            Err(fault) => die(fault),
+        }
+    }
+}
+
+impl Xalloc {
+    /// A `realloc` of a block of large alignment, which C's would not keep.
+    fn move_aligned(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else { return null_mut() };
+        // SAFETY: the layout has the size that the caller of `realloc` vouched for, which is not 0.
+        let to = unsafe { self.alloc(new_layout) };
+        if !to.is_null() {
+            // SAFETY: both blocks have at least the smaller size, and the new one overlaps none.
+            unsafe { core::ptr::copy_nonoverlapping(block, to, layout.size().min(new_size)) };
+            // SAFETY: the block came from `alloc` with this layout and is used no more.
+            unsafe { self.dealloc(block, layout) };
+        }
+        to
+    }
+}

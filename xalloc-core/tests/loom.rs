@@ -1,0 +1,364 @@
+//! Models of the ring and of the stack trie: loom runs each under every interleaving and every reordering that the
+//! memory model allows, up to a bound on preemptions.
+//!
+//! Run with `RUSTFLAGS="--cfg xalloc_loom" CARGO_TARGET_DIR=target/loom cargo test -p xalloc-core --test loom --release`
+//! (a target directory of its own: otherwise each switch of the cfg builds everything again).
+//!
+//! # Safety
+//! Each model makes one producer and one consumer per ring, over slots whose number is a power of two, which is all
+//! that their constructors ask for.
+#![cfg(xalloc_loom)]
+#![allow(unsafe_code)]
+
+use loom::sync::{Arc, Condvar, Mutex};
+use loom::thread;
+use xalloc_core::intern::{Counters, FrameWord, Node, Trie};
+use xalloc_core::primitive::{AtomicU32, AtomicU64, Ordering};
+use xalloc_core::ring::{Consumer, Full, Indices, Producer, Slot};
+use xalloc_core::units::StackId;
+use xalloc_core::wire::Record;
+
+/// Preemptions that a model explores. Known bugs of rings and tables show with two; a third is the margin.
+const PREEMPTIONS: usize = 3;
+
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(PREEMPTIONS);
+    builder.check(body);
+}
+
+struct Ring {
+    indices: Indices,
+    slots: Vec<Slot>,
+    kernel: Kernel,
+}
+
+impl Ring {
+    fn new(capacity: usize) -> Arc<Ring> {
+        assert!(capacity.is_power_of_two());
+        let slots = (0..capacity).map(|_| Slot::empty()).collect();
+        Arc::new(Ring { indices: Indices::new(), slots, kernel: Kernel::default() })
+    }
+
+    fn producer(&self) -> Producer<'_> {
+        // SAFETY: every model calls this once (module); the slots' number was checked in `new`.
+        unsafe { Producer::new(&self.indices, &self.slots) }
+    }
+
+    fn consumer(&self) -> Consumer<'_> {
+        // SAFETY: every model calls this once (module); the slots' number was checked in `new`.
+        unsafe { Consumer::new(&self.indices, &self.slots) }
+    }
+
+    /// What a hook does with a full ring: announce, sleep, try again.
+    fn push_waiting(&self, producer: &mut Producer<'_>, records: &[Record]) {
+        while producer.push(records) == Err(Full) {
+            if let Some(seen) = producer.prepare_wait(records.len()) {
+                self.kernel.wait(self.indices.space(), seen);
+            }
+        }
+    }
+
+    /// What the recorder does: take what is there, give the slots back, wake whom it must.
+    fn take(&self, consumer: &mut Consumer<'_>, into: &mut Vec<Record>) {
+        let available = consumer.available();
+        if available == 0 {
+            thread::yield_now();
+            return;
+        }
+        into.extend((0..available).map(|ahead| consumer.peek(ahead)));
+        if consumer.release(available) {
+            self.kernel.wake();
+        }
+    }
+}
+
+/// A futex: the word is compared and the sleeper enqueued under one lock, as the kernel does it. A wake-up that is
+/// lost leaves a sleeper that nobody wakes, which loom reports as a deadlock.
+#[derive(Default)]
+struct Kernel {
+    queue: Mutex<()>,
+    sleepers: Condvar,
+}
+
+impl Kernel {
+    fn wait(&self, word: &AtomicU32, expected: u32) {
+        let queue = self.queue.lock().unwrap();
+        if word.load(Ordering::Relaxed) == expected {
+            drop(self.sleepers.wait(queue).unwrap());
+        }
+    }
+
+    fn wake(&self) {
+        let _queue = self.queue.lock().unwrap();
+        self.sleepers.notify_all();
+    }
+}
+
+/// A record whose fields all tell its number, so that a torn one shows.
+fn record(number: u64) -> Record {
+    Record { stamp: number, a: number, b: number, stack: number as u32, kind: 1, sub: 0, extra: number as u16 }
+}
+
+fn records(numbers: std::ops::Range<u64>) -> Vec<Record> {
+    numbers.map(record).collect()
+}
+
+#[test]
+fn records_arrive_whole_and_in_order_while_the_ring_wraps() {
+    model(|| {
+        let ring = Ring::new(2);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut producer = ring.producer();
+                for number in 0..3 {
+                    ring.push_waiting(&mut producer, &[record(number)]);
+                }
+            })
+        };
+        let mut consumer = ring.consumer();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            ring.take(&mut consumer, &mut seen);
+        }
+        writer.join().unwrap();
+        assert_eq!(seen, records(0..3));
+        assert!(ring.indices.is_drained());
+    });
+}
+
+#[test]
+fn records_of_one_push_become_visible_together() {
+    model(|| {
+        let ring = Ring::new(4);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut producer = ring.producer();
+                producer.push(&records(0..2)).unwrap();
+                producer.push(&records(2..4)).unwrap();
+            })
+        };
+        let mut consumer = ring.consumer();
+        let mut seen = Vec::new();
+        while seen.len() < 4 {
+            ring.take(&mut consumer, &mut seen);
+            assert!(seen.len().is_multiple_of(2), "half of a push was seen: {seen:?}");
+        }
+        writer.join().unwrap();
+        assert_eq!(seen, records(0..4));
+    });
+}
+
+#[test]
+fn a_thread_that_waits_for_space_is_always_woken() {
+    model(|| {
+        let ring = Ring::new(1);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut producer = ring.producer();
+                for number in 0..3 {
+                    ring.push_waiting(&mut producer, &[record(number)]);
+                }
+            })
+        };
+        let mut consumer = ring.consumer();
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            ring.take(&mut consumer, &mut seen);
+        }
+        writer.join().unwrap();
+        assert_eq!(seen, records(0..3));
+    });
+}
+
+#[test]
+fn what_a_thread_pushed_last_is_seen_by_whoever_sees_that_it_ended() {
+    const CLOSING: u32 = 2;
+    model(|| {
+        let ring = Ring::new(2);
+        let state = Arc::new(AtomicU32::new(1));
+        let writer = {
+            let (ring, state) = (Arc::clone(&ring), Arc::clone(&state));
+            thread::spawn(move || {
+                ring.producer().push(&[record(7)]).unwrap();
+                // ORDERING: pairs with the Acquire load of the recorder below.
+                state.store(CLOSING, Ordering::Release);
+            })
+        };
+        let mut consumer = ring.consumer();
+        let mut seen = Vec::new();
+        // ORDERING: pairs with the Release store of the ending thread.
+        let ended = state.load(Ordering::Acquire) == CLOSING;
+        if consumer.available() > 0 {
+            ring.take(&mut consumer, &mut seen);
+        }
+        if ended {
+            assert!(ring.indices.is_drained());
+            assert_eq!(seen, [record(7)]);
+        }
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn a_ring_that_half_filled_tells_its_producer_at_least_once() {
+    use xalloc_core::ring::Level;
+    model(|| {
+        let ring = Ring::new(2);
+        let writer = {
+            let ring = Arc::clone(&ring);
+            thread::spawn(move || {
+                let mut producer = ring.producer();
+                [producer.push(&[record(0)]).unwrap(), producer.push(&[record(1)]).unwrap()]
+            })
+        };
+        let mut consumer = ring.consumer();
+        let early = consumer.available();
+        let _ = consumer.release(early);
+        let levels = writer.join().unwrap();
+        if early == 0 {
+            assert!(levels.contains(&Level::PassedHalf), "the recorder sleeps over a full ring");
+        }
+    });
+}
+
+struct Memory {
+    counters: Counters,
+    nodes: Vec<Node>,
+    levels: Vec<Vec<AtomicU32>>,
+}
+
+impl Memory {
+    fn new(nodes: usize, levels: &[usize]) -> Arc<Memory> {
+        let level = |&entries: &usize| (0..entries).map(|_| AtomicU32::new(0)).collect();
+        Arc::new(Memory {
+            counters: Counters::new(),
+            nodes: (0..nodes).map(|_| Node::empty()).collect(),
+            levels: levels.iter().map(level).collect(),
+        })
+    }
+
+    fn with<R>(&self, body: impl FnOnce(Trie<'_>) -> R) -> R {
+        let levels: Vec<&[AtomicU32]> = self.levels.iter().map(Vec::as_slice).collect();
+        body(Trie::new(&self.counters, &self.nodes, &levels))
+    }
+
+    /// Inserts one stack, innermost frame last, and checks that each of its nodes is whole at once.
+    fn insert(&self, frames: &[u64]) -> StackId {
+        self.with(|trie| {
+            let mut id = StackId::NONE;
+            for &address in frames {
+                let frame = FrameWord::return_address(address);
+                let parent = id;
+                id = trie.insert(parent, frame);
+                assert_eq!(trie.get(id), Some((parent, frame)), "node {id:?} is not whole");
+            }
+            id
+        })
+    }
+}
+
+/// The frames of a stack, innermost first, as the recorder reads them.
+fn frames(trie: Trie<'_>, mut id: StackId) -> Vec<FrameWord> {
+    let mut frames = Vec::new();
+    while id != StackId::NONE {
+        let (parent, frame) = trie.get(id).expect("an id that travelled names a node that is whole");
+        frames.push(frame);
+        id = parent;
+    }
+    frames
+}
+
+#[test]
+fn two_threads_that_insert_the_same_stack_both_name_a_whole_one() {
+    model(|| {
+        let memory = Memory::new(8, &[4, 16]);
+        let other = {
+            let memory = Arc::clone(&memory);
+            thread::spawn(move || memory.insert(&[0x1000, 0x2000]))
+        };
+        let mine = memory.insert(&[0x1000, 0x2000]);
+        let theirs = other.join().unwrap();
+        memory.with(|trie| {
+            assert_eq!(frames(trie, mine), frames(trie, theirs));
+            assert_eq!(trie.lost(), 0);
+        });
+        // Once both are done there is one answer for good.
+        assert_eq!(memory.insert(&[0x1000, 0x2000]), memory.insert(&[0x1000, 0x2000]));
+    });
+}
+
+#[test]
+fn two_threads_that_insert_different_stacks_get_different_ids() {
+    model(|| {
+        let memory = Memory::new(8, &[4, 16]);
+        let other = {
+            let memory = Arc::clone(&memory);
+            thread::spawn(move || memory.insert(&[0x1000, 0x2000]))
+        };
+        let mine = memory.insert(&[0x1000, 0x3000]);
+        let theirs = other.join().unwrap();
+        assert_ne!(mine, theirs);
+        memory.with(|trie| {
+            let [leaf, root] = frames(trie, mine)[..] else { panic!("two frames went in") };
+            assert_eq!((leaf, root), (FrameWord::return_address(0x3000), FrameWord::return_address(0x1000)));
+            let [leaf, root] = frames(trie, theirs)[..] else { panic!("two frames went in") };
+            assert_eq!((leaf, root), (FrameWord::return_address(0x2000), FrameWord::return_address(0x1000)));
+        });
+    });
+}
+
+#[test]
+fn a_stack_that_a_record_names_is_whole_when_the_record_is_read() {
+    model(|| {
+        let memory = Memory::new(4, &[4, 8]);
+        let ring = Ring::new(1);
+        let writer = {
+            let (memory, ring) = (Arc::clone(&memory), Arc::clone(&ring));
+            thread::spawn(move || {
+                let stack = memory.insert(&[0x1000, 0x2000]);
+                ring.producer().push(&[Record { stack: stack.0, ..record(1) }]).unwrap();
+            })
+        };
+        let mut consumer = ring.consumer();
+        let mut seen = Vec::new();
+        while seen.is_empty() {
+            ring.take(&mut consumer, &mut seen);
+        }
+        memory.with(|trie| {
+            assert!(seen[0].stack < trie.end().0);
+            let expected = [0x2000, 0x1000].map(FrameWord::return_address);
+            assert_eq!(frames(trie, StackId(seen[0].stack)), expected);
+        });
+        writer.join().unwrap();
+    });
+}
+
+#[test]
+fn when_nodes_run_out_one_thread_gets_the_last_and_the_other_is_counted() {
+    model(|| {
+        let memory = Memory::new(3, &[4, 8]);
+        let last_of = |memory: &Memory, address| {
+            memory.with(|trie| trie.insert(StackId::NONE, FrameWord::return_address(address)))
+        };
+        let other = {
+            let memory = Arc::clone(&memory);
+            thread::spawn(move || last_of(&memory, 0x1000))
+        };
+        let mine = last_of(&memory, 0x2000);
+        let theirs = other.join().unwrap();
+        let unknown = [mine, theirs].iter().filter(|&&id| id == StackId::UNKNOWN).count();
+        assert_eq!(unknown, 1, "{mine:?} {theirs:?}");
+        assert_eq!(memory.with(|trie| trie.lost()), 1);
+    });
+}
+
+/// The models trust that loom sees these words; a core atomic in their place would make every model pass.
+#[test]
+fn the_shared_words_are_looms() {
+    assert!(std::any::type_name::<AtomicU64>().starts_with("loom::"));
+    assert!(std::any::type_name::<AtomicU32>().starts_with("loom::"));
+}

@@ -1,0 +1,68 @@
+//! The questions that a recording answers: each a pure function from the model to plain structs.
+//!
+//! Text, JSON and pictures are all made from these structs, so they cannot disagree. The structs are also the JSON
+//! contract: their names and units are those that a script sees, bytes are integers, addresses are strings such as
+//! `"0x5555555792a0"`, lists have a stable order, and what is not known is `null` or said in a field of its own.
+//!
+//! # Words
+//! *Alive at exit* is a fact: the block was not freed before its process's last event. *Leaked* is a verdict, which
+//! asks whether anything still points to the block; nothing here gives it.
+
+mod allocator_frames;
+mod events;
+mod flame;
+mod frames;
+mod histogram;
+mod leaks;
+mod names;
+mod process;
+mod summary;
+mod timeline;
+mod top;
+
+pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
+pub use flame::{Flame, FlameStack, Metric};
+pub use frames::{CallStack, FrameView, StackState};
+pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Quantity, SizeBucket, SizeHistogram};
+pub use leaks::{LeakSite, Leaks};
+pub use names::Named;
+pub use process::{EndView, ThreadName};
+pub use summary::{AllocatorView, LossView, ProcessSummary, Summary, ThreadSummary};
+pub use timeline::{Moment, TimelineView};
+pub use top::{Order, Top, TopSite};
+
+/// Describes a recording as a whole.
+#[must_use]
+pub fn summary(contents: &crate::trace::Contents, model: &crate::model::Model) -> Summary {
+    Summary::of(contents, model)
+}
+
+/// Lists what was alive at exit, by call stack, largest first.
+#[must_use]
+pub fn leaks(contents: &crate::trace::Contents, model: &crate::model::Model) -> Leaks {
+    Leaks::of(contents, model)
+}
+
+/// Ranks the call stacks.
+#[must_use]
+pub fn top(contents: &crate::trace::Contents, model: &crate::model::Model, by: Order) -> Top {
+    Top::of(contents, model, by)
+}
+
+/// Shows how sizes or lifetimes are spread.
+#[must_use]
+pub fn histogram(model: &crate::model::Model, of: Quantity) -> Histogram {
+    Histogram::of(model, of)
+}
+
+/// Shows live bytes, heap bytes and allocation rate over time, in at most `buckets` steps.
+#[must_use]
+pub fn timeline(model: &crate::model::Model, buckets: usize) -> TimelineView {
+    TimelineView::of(model, buckets)
+}
+
+/// Weighs every call stack by a metric, for a flame graph.
+#[must_use]
+pub fn flame(contents: &crate::trace::Contents, model: &crate::model::Model, metric: Metric) -> Flame {
+    Flame::of(contents, model, metric)
+}

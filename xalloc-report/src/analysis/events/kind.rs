@@ -1,0 +1,163 @@
+//! The kinds by which events are selected.
+
+use xalloc_core::wire::{Call, HeapEvent};
+
+use crate::analysis::names::Named;
+use crate::trace::Event;
+
+/// A kind of event, as a user thinks of it: one may take in several events of the format, and an event may be of two.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum EventKind {
+    /// A block was obtained, or could not be.
+    Alloc,
+    /// A block was given back.
+    Free,
+    /// A realloc: its beginning, its new block, its undoing.
+    Realloc,
+    /// The break moved up.
+    Brk,
+    /// The break moved down.
+    Trim,
+    /// Free pages inside the heap went back to the system.
+    Release,
+    /// Memory was mapped, by the heap or by the program.
+    Mmap,
+    /// Memory was unmapped.
+    Munmap,
+    /// A mapping was moved or resized.
+    Mremap,
+    /// The program advised the system about a range.
+    Madvise,
+    /// A free chunk was cut.
+    Split,
+    /// Free chunks were merged.
+    Coalesce,
+    /// A free chunk was put into a bin.
+    Bin,
+    /// A thread's cache gave its chunks back.
+    Tcache,
+    /// The fast bins were emptied.
+    Consolidate,
+    /// An arena or one of its heaps began, changed or ended.
+    Arena,
+    /// The mmap threshold moved.
+    Threshold,
+    /// A thread began or ended.
+    Thread,
+    /// fork, exec and exit.
+    Process,
+    /// A mark of the program's.
+    Marker,
+    /// Events are missing here.
+    Lost,
+    /// Modules were unloaded.
+    Dlclose,
+}
+
+impl Named for EventKind {
+    const ALL: &'static [EventKind] = &[
+        EventKind::Alloc,
+        EventKind::Free,
+        EventKind::Realloc,
+        EventKind::Brk,
+        EventKind::Trim,
+        EventKind::Release,
+        EventKind::Mmap,
+        EventKind::Munmap,
+        EventKind::Mremap,
+        EventKind::Madvise,
+        EventKind::Split,
+        EventKind::Coalesce,
+        EventKind::Bin,
+        EventKind::Tcache,
+        EventKind::Consolidate,
+        EventKind::Arena,
+        EventKind::Threshold,
+        EventKind::Thread,
+        EventKind::Process,
+        EventKind::Marker,
+        EventKind::Lost,
+        EventKind::Dlclose,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            EventKind::Alloc => "alloc",
+            EventKind::Free => "free",
+            EventKind::Realloc => "realloc",
+            EventKind::Brk => "brk",
+            EventKind::Trim => "trim",
+            EventKind::Release => "release",
+            EventKind::Mmap => "mmap",
+            EventKind::Munmap => "munmap",
+            EventKind::Mremap => "mremap",
+            EventKind::Madvise => "madvise",
+            EventKind::Split => "split",
+            EventKind::Coalesce => "coalesce",
+            EventKind::Bin => "bin",
+            EventKind::Tcache => "tcache",
+            EventKind::Consolidate => "consolidate",
+            EventKind::Arena => "arena",
+            EventKind::Threshold => "threshold",
+            EventKind::Thread => "thread",
+            EventKind::Process => "process",
+            EventKind::Marker => "marker",
+            EventKind::Lost => "lost",
+            EventKind::Dlclose => "dlclose",
+        }
+    }
+}
+
+impl EventKind {
+    /// Whether the event is of this kind.
+    pub(super) fn includes(self, event: &Event<'_>) -> bool {
+        let (first, second) = kinds(event);
+        self == first || Some(self) == second
+    }
+}
+
+fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
+    match event {
+        Event::Alloc { block, .. } => (EventKind::Alloc, is_realloc(block.call).then_some(EventKind::Realloc)),
+        Event::AllocFailed { call, .. } => (EventKind::Alloc, is_realloc(*call).then_some(EventKind::Realloc)),
+        Event::Free { .. } | Event::FreeUnknown { .. } => (EventKind::Free, None),
+        Event::ReallocBegin { .. } | Event::ReallocUndo { .. } => (EventKind::Realloc, None),
+        Event::Heap { step, .. } => heap(step),
+        Event::ProgramMap { .. } => (EventKind::Mmap, None),
+        Event::ProgramUnmap { .. } => (EventKind::Munmap, None),
+        Event::ProgramRemap { .. } => (EventKind::Mremap, None),
+        Event::ProgramAdvise { .. } => (EventKind::Madvise, None),
+        Event::ProgramBrk { .. } => (EventKind::Brk, None),
+        Event::ThreadStart | Event::ThreadExit => (EventKind::Thread, None),
+        Event::Fork | Event::Exec { .. } | Event::ExecFailed | Event::Exit { .. } => (EventKind::Process, None),
+        Event::Marker { .. } => (EventKind::Marker, None),
+        Event::Lost { .. } => (EventKind::Lost, None),
+        Event::ModulesClosed => (EventKind::Dlclose, None),
+    }
+}
+
+fn heap(step: &HeapEvent) -> (EventKind, Option<EventKind>) {
+    match step {
+        HeapEvent::Brk { .. } => (EventKind::Brk, None),
+        HeapEvent::Trim { .. } => (EventKind::Trim, None),
+        HeapEvent::Release { .. } => (EventKind::Release, None),
+        HeapEvent::ChunkMap { .. } => (EventKind::Mmap, None),
+        HeapEvent::ChunkUnmap { .. } => (EventKind::Munmap, None),
+        HeapEvent::ChunkRemapFrom { .. } | HeapEvent::ChunkRemapTo { .. } => (EventKind::Mremap, None),
+        HeapEvent::Split { .. } => (EventKind::Split, None),
+        HeapEvent::Coalesce { .. } => (EventKind::Coalesce, None),
+        HeapEvent::Bin { .. } => (EventKind::Bin, None),
+        HeapEvent::TcacheFlush { .. } => (EventKind::Tcache, None),
+        HeapEvent::Consolidate { .. } => (EventKind::Consolidate, None),
+        HeapEvent::HeapBirth { .. } => (EventKind::Arena, Some(EventKind::Mmap)),
+        HeapEvent::HeapDeath { .. } => (EventKind::Arena, Some(EventKind::Munmap)),
+        HeapEvent::ArenaBirth { .. } | HeapEvent::ArenaIdle | HeapEvent::ArenaAttach | HeapEvent::HeapResize { .. } => {
+            (EventKind::Arena, None)
+        }
+        HeapEvent::Threshold { .. } => (EventKind::Threshold, None),
+    }
+}
+
+fn is_realloc(call: Call) -> bool {
+    matches!(call, Call::Realloc | Call::Reallocarray)
+}

@@ -1,0 +1,160 @@
+//! Call stacks weighed by a metric: what a flame graph draws.
+
+use std::collections::BTreeMap;
+
+use super::frames::{CallStack, FrameView, StackState};
+use super::names::Named;
+use crate::model::{Model, Site};
+use crate::trace::Contents;
+
+/// What the width of a flame is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Metric {
+    /// Requested bytes of all allocations.
+    Allocated,
+    /// Number of allocations.
+    Count,
+    /// Live bytes when the process's live bytes were largest.
+    Peak,
+    /// Bytes alive at exit.
+    Leaked,
+    /// Number of temporary allocations.
+    Temporary,
+}
+
+impl Named for Metric {
+    const ALL: &'static [Metric] = &[Metric::Allocated, Metric::Count, Metric::Peak, Metric::Leaked, Metric::Temporary];
+
+    fn name(self) -> &'static str {
+        match self {
+            Metric::Allocated => "allocated",
+            Metric::Count => "count",
+            Metric::Peak => "peak",
+            Metric::Leaked => "leaked",
+            Metric::Temporary => "temporary",
+        }
+    }
+}
+
+impl Metric {
+    fn weight(self, site: &Site) -> u64 {
+        match self {
+            Metric::Allocated => site.allocated_bytes,
+            Metric::Count => site.allocations,
+            Metric::Peak => site.at_peak.bytes,
+            Metric::Leaked => site.alive.bytes,
+            Metric::Temporary => site.temporary,
+        }
+    }
+
+    /// Whether weights are bytes; otherwise they are allocations.
+    #[must_use]
+    pub fn is_bytes(self) -> bool {
+        match self {
+            Metric::Allocated | Metric::Peak | Metric::Leaked => true,
+            Metric::Count | Metric::Temporary => false,
+        }
+    }
+
+    /// What the metric is, for a title.
+    #[must_use]
+    pub fn title(self) -> &'static str {
+        match self {
+            Metric::Allocated => "Allocated bytes",
+            Metric::Count => "Allocations",
+            Metric::Peak => "Live bytes at the peak",
+            Metric::Leaked => "Bytes alive at exit",
+            Metric::Temporary => "Temporary allocations",
+        }
+    }
+}
+
+/// A stack with its weight.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct FlameStack {
+    /// Labels, outermost first; the last one says file and line.
+    pub labels: Vec<String>,
+    /// Bytes or allocations.
+    pub weight: u64,
+}
+
+/// The stacks of a flame graph.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Flame {
+    /// What the weights are.
+    pub metric: Metric,
+    /// Their sum.
+    pub total: u64,
+    /// Stacks with a weight above 0; each only once, in order of labels.
+    pub stacks: Vec<FlameStack>,
+}
+
+impl Flame {
+    pub(super) fn of(contents: &Contents, model: &Model, metric: Metric) -> Flame {
+        // Stacks that differ only in return addresses look the same and are one flame.
+        let mut stacks = BTreeMap::new();
+        for site in model.sum.sites.iter().filter(|site| metric.weight(site) > 0) {
+            let weight: &mut u64 = stacks.entry(labels(&CallStack::of(contents, site.stack, site.call))).or_default();
+            *weight = weight.saturating_add(metric.weight(site));
+        }
+        let stacks: Vec<_> = stacks.into_iter().map(|(labels, weight)| FlameStack { labels, weight }).collect();
+        let total = stacks.iter().fold(0u64, |sum, stack| sum.saturating_add(stack.weight));
+        Flame { metric, total, stacks }
+    }
+}
+
+fn labels(stack: &CallStack) -> Vec<String> {
+    let mut labels = Vec::with_capacity(stack.frames.len() + 1);
+    match stack.stack {
+        StackState::Whole => {}
+        StackState::Cut => labels.push("[deeper than recorded]".to_owned()),
+        StackState::Lost => labels.push("[stack lost: the stack table was full]".to_owned()),
+        StackState::None => labels.push("[no stack]".to_owned()),
+    }
+    if let Some((leaf, callers)) = stack.frames.split_first() {
+        labels.extend(callers.iter().rev().map(FrameView::name));
+        labels.push(leaf.place().map_or_else(|| leaf.name(), |place| format!("{} {place}", leaf.name())));
+    }
+    if labels.is_empty() {
+        labels.push("[inside the allocator]".to_owned());
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Settings;
+    use crate::model::sample::server;
+    use crate::trace::ProcessIndex;
+
+    fn flame(metric: Metric) -> Flame {
+        let sample = server();
+        let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
+        Flame::of(&sample.contents, &model, metric)
+    }
+
+    #[test]
+    fn stacks_begin_at_the_root_and_end_with_file_and_line() {
+        let flame = flame(Metric::Leaked);
+        let cache = ["_start", "main", "cache_insert cache.cc:120"];
+        let found = flame.stacks.iter().find(|stack| stack.labels == cache).expect("cache_insert leaks");
+        assert_eq!(found.weight, 10_000);
+        assert_eq!(flame.total, 10_000 + 8_192);
+    }
+
+    #[test]
+    fn every_metric_adds_up_to_its_total() {
+        for &metric in Metric::ALL {
+            let flame = flame(metric);
+            assert_eq!(flame.total, flame.stacks.iter().map(|stack| stack.weight).sum::<u64>(), "{}", metric.name());
+        }
+    }
+
+    #[test]
+    fn no_label_names_the_allocator_or_the_hook() {
+        let flame = flame(Metric::Count);
+        let labels = flame.stacks.iter().flat_map(|stack| &stack.labels);
+        assert!(labels.into_iter().all(|label| !label.contains("malloc") && !label.contains("operator new")));
+    }
+}

@@ -1,0 +1,199 @@
+//! Call stacks as reports show them: without the allocator's frames, inlined functions spelled out.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use xalloc_core::wire::Call;
+
+use super::{allocator_frames, names};
+use crate::trace::{Contents, Frame, Function, StackIndex};
+
+/// One function of a call stack.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, JsonSchema)]
+pub struct FrameView {
+    /// Demangled name; `null` if the module has no symbol there.
+    pub function: Option<String>,
+    /// Source file.
+    pub file: Option<String>,
+    /// Line in it, from 1.
+    pub line: Option<u32>,
+    /// Path of the module; `null` for code without a file.
+    pub module: Option<String>,
+    /// Return address as an address of the module (what `addr2line -e MODULE` takes), or the raw address without one.
+    pub address: String,
+    /// Whether the function was inlined into the next one of the list.
+    pub inlined: bool,
+}
+
+/// How much of a call stack is known.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum StackState {
+    /// All of it.
+    Whole,
+    /// Its outermost frames are missing: it was deeper than the recording goes.
+    Cut,
+    /// Nothing: the process's stack table was full.
+    Lost,
+    /// Nothing: none was captured.
+    None,
+}
+
+/// Where an allocation comes from.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct CallStack {
+    /// The call by which the program asked: `malloc`, `operator new`, …
+    pub call: String,
+    /// How much of the stack is known.
+    pub stack: StackState,
+    /// Functions, innermost first, without the allocator's own.
+    pub frames: Vec<FrameView>,
+}
+
+impl CallStack {
+    /// Resolves a stack.
+    #[must_use]
+    pub fn of(contents: &Contents, stack: StackIndex, call: Call) -> CallStack {
+        let mut resolved =
+            CallStack { call: names::call(call).to_owned(), stack: StackState::Whole, frames: Vec::new() };
+        if stack == StackIndex::NONE {
+            resolved.stack = StackState::None;
+            return resolved;
+        }
+        let mut at = stack;
+        let mut innermost = true;
+        while at != StackIndex::NONE {
+            let Some(node) = contents.stacks.get(at.0 as usize) else {
+                resolved.stack = StackState::Lost;
+                break;
+            };
+            match node.frame.and_then(|frame| contents.frames.get(frame.0 as usize)) {
+                Some(frame) => resolved.push(contents, frame, &mut innermost),
+                None if at == StackIndex::UNKNOWN => resolved.stack = StackState::Lost,
+                None => resolved.stack = StackState::Cut,
+            }
+            // A parent's index is smaller than its child's; a damaged trace could otherwise go round for ever.
+            at = if node.parent < at { node.parent } else { StackIndex::NONE };
+        }
+        resolved
+    }
+
+    /// Appends the functions of a code location; `innermost` says that only allocator frames came before.
+    fn push(&mut self, contents: &Contents, frame: &Frame, innermost: &mut bool) {
+        let module = frame.module.and_then(|module| contents.modules.get(module.0 as usize));
+        if module.is_some_and(|module| allocator_frames::is_hook_module(&module.path)) {
+            return;
+        }
+        let module = module.map(|module| module.path.to_string_lossy().into_owned());
+        let address = names::address(frame.address);
+        if frame.functions.is_empty() {
+            *innermost = false;
+            self.frames.push(FrameView { function: None, file: None, line: None, module, address, inlined: false });
+            return;
+        }
+        for function in &frame.functions {
+            if *innermost && allocator_frames::is_allocator(&function.name) {
+                if let Some(operator) = allocator_frames::operator_new(&function.name) {
+                    self.call = operator.to_owned();
+                }
+                continue;
+            }
+            *innermost = false;
+            self.frames.push(FrameView::of(function, module.clone(), address.clone()));
+        }
+    }
+}
+
+impl FrameView {
+    fn of(function: &Function, module: Option<String>, address: String) -> FrameView {
+        FrameView {
+            function: Some(function.name.clone()),
+            file: function.file.as_ref().map(|file| file.to_string_lossy().into_owned()),
+            line: function.line,
+            module,
+            address,
+            inlined: function.inlined,
+        }
+    }
+
+    /// The function, or module and address where no name is known.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match (&self.function, self.module_name()) {
+            (Some(function), _) => function.clone(),
+            (None, Some(module)) => format!("{module}+{}", self.address),
+            (None, None) => self.address.clone(),
+        }
+    }
+
+    /// File name and line, `parse.cc:88`; `None` without line information.
+    #[must_use]
+    pub fn place(&self) -> Option<String> {
+        let file = last_part(self.file.as_deref()?);
+        Some(self.line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}")))
+    }
+
+    /// File name of the module.
+    #[must_use]
+    pub fn module_name(&self) -> Option<&str> {
+        self.module.as_deref().map(last_part)
+    }
+}
+
+fn last_part(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample::{Sample, server};
+    use crate::trace::{Event, StackNode};
+
+    fn stack_of(sample: &Sample, size_bytes: u64) -> CallStack {
+        let found = sample.streams[0].entries.iter().find_map(|entry| {
+            let Event::Alloc { block, .. } = entry.event else { return None };
+            (block.size_bytes == size_bytes).then_some((block.stack, block.call))
+        });
+        let (stack, call) = found.expect("the sample has a block of this size");
+        CallStack::of(&sample.contents, stack, call)
+    }
+
+    #[test]
+    fn hook_and_operator_are_hidden_and_the_operator_names_the_call() {
+        let stack = stack_of(&server(), 24);
+        assert_eq!(stack.call, "operator new");
+        let names: Vec<_> = stack.frames.iter().map(FrameView::name).collect();
+        assert_eq!(names, ["copy_value(std::string_view)", "parse_header(Request&)", "main", "_start"]);
+        assert!(stack.frames[0].inlined && !stack.frames[1].inlined);
+        assert_eq!(stack.frames[1].place().as_deref(), Some("parse.cc:88"));
+    }
+
+    #[test]
+    fn code_without_a_symbol_is_named_by_module_and_address() {
+        let stack = stack_of(&server(), 4_096);
+        assert_eq!(stack.frames[0].name(), "plugin.so+0x77");
+        assert_eq!(stack.frames[0].function, None);
+    }
+
+    #[test]
+    fn a_lost_stack_says_so_and_a_cut_one_keeps_its_inner_frames() {
+        let mut sample = server();
+        let lost = CallStack::of(&sample.contents, StackIndex::UNKNOWN, Call::Malloc);
+        assert_eq!((lost.stack, lost.frames.len()), (StackState::Lost, 0));
+        let cut = StackIndex(sample.contents.stacks.len() as u32);
+        let frame = sample.contents.stacks[2].frame;
+        sample.contents.stacks.push(StackNode { parent: StackIndex::NONE, frame: None });
+        sample.contents.stacks.push(StackNode { parent: cut, frame });
+        let stack = CallStack::of(&sample.contents, StackIndex(cut.0 + 1), Call::Malloc);
+        assert_eq!((stack.stack, stack.frames.len()), (StackState::Cut, 1));
+    }
+
+    #[test]
+    fn a_stack_whose_parents_go_round_ends_all_the_same() {
+        let mut sample = server();
+        let frame = sample.contents.stacks[2].frame;
+        sample.contents.stacks[2] = StackNode { parent: StackIndex(3), frame };
+        let stack = CallStack::of(&sample.contents, StackIndex(3), Call::Malloc);
+        assert!(stack.frames.len() <= 4);
+    }
+}

@@ -1,0 +1,89 @@
+//! The words by which reports name the closed sets of the format.
+
+use xalloc_core::wire::{Advice, BinKind, Call, GrowthRule, LossReason, Protection};
+
+/// A closed set whose members have names: on the command line, in JSON and in text the same.
+pub trait Named: Copy + 'static {
+    /// Every member, in the order in which help lists them.
+    const ALL: &'static [Self];
+
+    /// Its name: lower case, words joined by `-`.
+    fn name(self) -> &'static str;
+
+    /// The member with this name.
+    #[must_use]
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|member| member.name() == name)
+    }
+}
+
+pub(super) const fn call(call: Call) -> &'static str {
+    match call {
+        Call::Malloc => "malloc",
+        Call::Calloc => "calloc",
+        Call::Realloc => "realloc",
+        Call::Reallocarray => "reallocarray",
+        Call::Memalign => "memalign",
+        Call::AlignedAlloc => "aligned_alloc",
+        Call::PosixMemalign => "posix_memalign",
+        Call::Valloc => "valloc",
+        Call::Pvalloc => "pvalloc",
+        Call::Free => "free",
+        Call::FreeSized => "free_sized",
+        Call::FreeAlignedSized => "free_aligned_sized",
+        Call::GlobalAlloc => "GlobalAlloc",
+    }
+}
+
+pub(super) const fn bin(bin: BinKind) -> &'static str {
+    match bin {
+        BinKind::Fast => "fast",
+        BinKind::Unsorted => "unsorted",
+        BinKind::Small => "small",
+        BinKind::Large => "large",
+    }
+}
+
+pub(super) const fn rule(rule: GrowthRule) -> &'static str {
+    match rule {
+        GrowthRule::Shrink => "shrink",
+        GrowthRule::First => "first",
+        GrowthRule::NoFit => "no-fit",
+        GrowthRule::BreakBlocked => "break-blocked",
+        GrowthRule::HeapFull => "heap-full",
+    }
+}
+
+pub(super) const fn advice(advice: Advice) -> &'static str {
+    match advice {
+        Advice::Other => "other",
+        Advice::DontNeed => "dontneed",
+        Advice::Free => "free",
+        Advice::HugePage => "hugepage",
+        Advice::NoHugePage => "nohugepage",
+        Advice::Lock => "lock",
+        Advice::Unlock => "unlock",
+        Advice::WillNeed => "willneed",
+    }
+}
+
+pub(super) const fn loss(reason: LossReason) -> &'static str {
+    match reason {
+        LossReason::RingFull => "ring-full",
+        LossReason::NoRing => "no-ring",
+        LossReason::RecorderGone => "recorder-gone",
+        LossReason::Nested => "nested",
+        LossReason::Text => "text",
+    }
+}
+
+/// Access rights as `ls` and `/proc/PID/maps` write them.
+pub(super) fn protection(protection: Protection) -> String {
+    let letter = |granted, letter| if granted { letter } else { '-' };
+    [letter(protection.read, 'r'), letter(protection.write, 'w'), letter(protection.execute, 'x')].iter().collect()
+}
+
+/// An address as JSON and text show it.
+pub(super) fn address(addr: u64) -> String {
+    format!("{addr:#x}")
+}

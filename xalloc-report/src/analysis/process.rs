@@ -1,0 +1,78 @@
+//! Processes and threads as reports name them.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+
+use crate::trace::{Contents, End, ProcessIndex, ThreadIndex};
+
+/// How a process ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(tag = "how", rename_all = "snake_case")]
+pub enum EndView {
+    /// It returned or called exit.
+    Exited {
+        /// Its exit status.
+        status: i32,
+    },
+    /// A signal ended it.
+    Signalled {
+        /// The signal's number.
+        signal: i32,
+    },
+    /// exec replaced it by another program.
+    Replaced,
+    /// It still ran when the recording ended.
+    Running,
+    /// It is gone, and how is not known: it was not a child of the recorder.
+    Vanished,
+}
+
+impl From<End> for EndView {
+    fn from(end: End) -> EndView {
+        match end {
+            End::Exited(status) => EndView::Exited { status },
+            End::Signalled(signal) => EndView::Signalled { signal },
+            End::Replaced => EndView::Replaced,
+            End::Running => EndView::Running,
+            End::Vanished => EndView::Vanished,
+        }
+    }
+}
+
+/// A thread by its numbers and its name.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct ThreadName {
+    /// Process id.
+    pub pid: u32,
+    /// Kernel thread id.
+    pub tid: u32,
+    /// Number in its process, from 1 in order of first events.
+    pub number: u32,
+    /// Name at its first event.
+    pub name: String,
+}
+
+impl ThreadName {
+    pub(super) fn of(contents: &Contents, index: ThreadIndex) -> ThreadName {
+        let Some(thread) = contents.threads.get(index.0 as usize) else {
+            return ThreadName { pid: 0, tid: 0, number: 0, name: "not in the trace".to_owned() };
+        };
+        ThreadName {
+            pid: pid(contents, thread.process),
+            tid: thread.tid,
+            number: number(contents, index),
+            name: thread.name.clone(),
+        }
+    }
+}
+
+/// Number of a thread in its process, from 1.
+fn number(contents: &Contents, index: ThreadIndex) -> u32 {
+    let Some(thread) = contents.threads.get(index.0 as usize) else { return 0 };
+    let before = &contents.threads[..index.0 as usize];
+    before.iter().filter(|other| other.process == thread.process).count() as u32 + 1
+}
+
+pub(super) fn pid(contents: &Contents, process: ProcessIndex) -> u32 {
+    contents.processes.get(process.0 as usize).map_or(0, |process| process.pid)
+}

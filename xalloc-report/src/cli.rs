@@ -1,0 +1,98 @@
+//! The command line: arguments to calls, results to the terminal. The only room that prints.
+//!
+//! Results go to standard output, everything else to standard error. A reader that closes the pipe early (`| head`) is
+//! no error. How the command ends is told by [`Exit`] alone.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+mod args;
+mod budgets;
+mod chart;
+mod console;
+mod events;
+mod exit;
+mod failure;
+mod flamegraph;
+mod generate;
+mod import;
+mod progress;
+mod ranking;
+mod record;
+mod report;
+#[cfg(test)]
+mod tests;
+mod values;
+
+pub use console::{Console, Existing};
+pub use exit::Exit;
+pub use failure::Failure;
+pub use import::Import;
+pub use record::Record;
+pub use report::Report;
+
+/// Records a native program's allocations and reports flame graphs, histograms, leaks and fragmentation.
+#[derive(Parser, Debug)]
+#[command(name = "xalloc-report", version, about, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = exit::HELP)]
+pub struct Cli {
+    /// When to use colours; `auto` follows the terminal, NO_COLOR and CLICOLOR_FORCE
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", value_parser = args::colour())]
+    color: anstream::ColorChoice,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Record(Record),
+    #[command(flatten)]
+    Report(Report),
+    Import(Import),
+    Generate(generate::Generate),
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too, and have an exit code of their own. If the terminal is gone there
+            // is nobody to tell.
+            let _ = error.print();
+            return if error.use_stderr() { Exit::Usage } else { Exit::Success }.into();
+        }
+    };
+    cli.color.write_global();
+    let mut out = io::BufWriter::with_capacity(1 << 16, anstream::stdout());
+    let mut notes = anstream::stderr();
+    let mut console = Console {
+        out: &mut out,
+        notes: &mut notes,
+        interactive: io::stdout().is_terminal(),
+        columns: terminal_size::terminal_size().map_or(80, |(width, _)| width.0.into()),
+    };
+    let done = run(&cli.command, &mut console);
+    let done = done.and_then(|exit| Ok(out.flush().map(|()| exit)?));
+    match done {
+        Ok(exit) => exit,
+        Err(failure) if failure.is_broken_pipe() => Exit::Success,
+        Err(failure) => {
+            // As above: without standard error there is nobody to tell.
+            let _ = write!(anstream::stderr(), "{failure}");
+            failure.exit()
+        }
+    }
+    .into()
+}
+
+fn run(command: &Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    match command {
+        Command::Record(record) => record.run(console),
+        Command::Import(import) => import.run(console),
+        Command::Report(report) => report.run(&report.open()?, console),
+        Command::Generate(generate) => generate.run(&mut Cli::command(), console),
+    }
+}

@@ -1,0 +1,130 @@
+//! Arguments that several commands share.
+
+use std::path::PathBuf;
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, ValueEnum};
+
+use super::{Existing, Failure};
+use crate::model::{Model, Recorded, Settings};
+use crate::render::text::Extent;
+use crate::trace::{Contents, ProcessIndex};
+
+/// `auto`, `always` or `never`.
+pub(super) fn colour() -> impl TypedValueParser<Value = anstream::ColorChoice> {
+    PossibleValuesParser::new(["auto", "always", "never"]).map(|when| match when.as_str() {
+        "always" => anstream::ColorChoice::Always,
+        "never" => anstream::ColorChoice::Never,
+        _ => anstream::ColorChoice::Auto,
+    })
+}
+
+/// Which trace, and what of it.
+#[derive(Args, Clone, Debug)]
+pub(super) struct TraceArgs {
+    /// Trace that `record` wrote
+    #[arg(value_name = "TRACE")]
+    pub(super) path: PathBuf,
+    /// Only this process: its pid, or its number in the summary's table; otherwise all are added up
+    #[arg(long, value_name = "PID|N")]
+    pub(super) process: Option<u32>,
+}
+
+/// How allocations are counted.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct CountArgs {
+    /// An allocation is temporary if its thread frees it before its next N allocations
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(super) temporary_threshold: u32,
+}
+
+/// For people or for scripts.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Format {
+    /// Text for people
+    Human,
+    /// JSON by the published schema (`generate schema`)
+    Json,
+}
+
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct FormatArgs {
+    /// Output format
+    #[arg(long, value_enum, default_value_t = Format::Human)]
+    pub(super) format: Format,
+}
+
+/// Whether a picture may replace a file.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct ForceArgs {
+    /// Replace the file if it exists
+    #[arg(short, long)]
+    force: bool,
+}
+
+impl From<ForceArgs> for Existing {
+    fn from(args: ForceArgs) -> Existing {
+        if args.force { Existing::Replace } else { Existing::Keep }
+    }
+}
+
+/// How much of a list of call stacks is shown as text; JSON always has all.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct ExtentArgs {
+    /// Most call stacks to show
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    limit: usize,
+    /// Most functions of each call stack to show
+    #[arg(long, value_name = "N", default_value_t = 8)]
+    frames: usize,
+}
+
+impl From<ExtentArgs> for Extent {
+    fn from(args: ExtentArgs) -> Extent {
+        Extent { sites: args.limit, frames: args.frames }
+    }
+}
+
+impl TraceArgs {
+    /// The processes that are asked for.
+    pub(super) fn processes(&self, contents: &Contents) -> Result<Vec<ProcessIndex>, Failure> {
+        let all = || (0..contents.processes.len() as u32).map(ProcessIndex);
+        let Some(wanted) = self.process else { return Ok(all().collect()) };
+        // A program that execs keeps its pid: then one pid is several processes of the trace.
+        let with_pid: Vec<_> = all()
+            .zip(&contents.processes)
+            .filter(|(_, process)| process.pid == wanted)
+            .map(|(index, _)| index)
+            .collect();
+        if !with_pid.is_empty() {
+            return Ok(with_pid);
+        }
+        let numbered: Vec<_> = all().filter(|index| index.0 == wanted).collect();
+        if numbered.is_empty() {
+            let known: Vec<_> = contents.processes.iter().take(20).map(|process| process.pid.to_string()).collect();
+            let error = anyhow::anyhow!("the trace has no process with pid or number {wanted}");
+            return Err(Failure::new(error).hint(format!("pids in the trace: {}", known.join(", "))));
+        }
+        Ok(numbered)
+    }
+
+    /// Replays them.
+    pub(super) fn model<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Model, Failure> {
+        let settings = Settings { temporary_threshold: count.temporary_threshold };
+        let processes = self.processes(trace.contents())?;
+        Model::of(trace, processes, settings).map_err(|error| self.unreadable(error))
+    }
+
+    /// The trace turned out to be unreadable.
+    pub(super) fn unreadable(&self, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+        let path = crate::render::escape::printable(&self.path.to_string_lossy()).into_owned();
+        Failure::new(error).while_doing(format!("cannot read {path}"))
+    }
+}
+
+impl CountArgs {
+    /// As counted when nobody chose: for commands in which the choice makes no difference.
+    pub(super) fn usual() -> CountArgs {
+        CountArgs { temporary_threshold: Settings::default().temporary_threshold }
+    }
+}

@@ -1,0 +1,92 @@
+//! How a command ends: every exit code of xalloc, in one place.
+
+use std::process::ExitCode;
+
+/// The codes as `--help` and the man pages list them; a test holds them against [`Exit`].
+pub(super) const HELP: &str = "\
+Exit status:
+  0    success; `check`: every budget is kept
+  1    `check`: a budget is exceeded
+  2    usage error, unreadable input or unwritable output
+  3    `check`: indeterminate (events dropped, trace cut, nothing recorded)
+  4    `check`: the recorded program itself failed
+`record` ends as the program does: with its exit status, or 128 + the number of the signal that ended it; else
+  23   `record --check`: the program succeeded and a check failed
+  125  xalloc itself failed
+  126  the program cannot be executed
+  127  the program was not found";
+
+/// How a command ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Everything was done; `check`: every budget is kept.
+    Success,
+    /// `check`: a budget is exceeded.
+    BudgetExceeded,
+    /// Usage error, unreadable input or unwritable output.
+    Usage,
+    /// `check`: the recording does not allow a verdict.
+    Indeterminate,
+    /// `check`: the recorded program itself failed.
+    ProgramFailed,
+    /// `record`: the program's own exit status, or 128 and the number of its signal.
+    Program(u8),
+    /// `record --check`: the program succeeded, and a check failed.
+    RecordCheckFailed,
+    /// `record`: xalloc itself failed.
+    RecordFailed,
+    /// `record`: the program was found and cannot be executed.
+    CannotExecute,
+    /// `record`: the program was not found.
+    NotFound,
+}
+
+impl Exit {
+    /// The number that the parent process sees.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Exit::Success => 0,
+            Exit::BudgetExceeded => 1,
+            Exit::Usage => 2,
+            Exit::Indeterminate => 3,
+            Exit::ProgramFailed => 4,
+            Exit::Program(status) => status,
+            Exit::RecordCheckFailed => 23,
+            Exit::RecordFailed => 125,
+            Exit::CannotExecute => 126,
+            Exit::NotFound => 127,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> ExitCode {
+        ExitCode::from(exit.code())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_is_in_the_help_and_no_two_are_alike() {
+        let all = [
+            Exit::Success,
+            Exit::BudgetExceeded,
+            Exit::Usage,
+            Exit::Indeterminate,
+            Exit::ProgramFailed,
+            Exit::RecordCheckFailed,
+            Exit::RecordFailed,
+            Exit::CannotExecute,
+            Exit::NotFound,
+        ];
+        let codes: std::collections::BTreeSet<_> = all.iter().map(|exit| exit.code()).collect();
+        assert_eq!(codes.len(), all.len());
+        for code in codes {
+            assert!(HELP.lines().any(|line| line.starts_with(&format!("  {code} "))), "{code}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The commands on a trace.
+
+use clap::{Args, Subcommand};
+
+use super::args::{CountArgs, Format, FormatArgs, TraceArgs};
+use super::budgets::Check;
+use super::chart::{Histogram, Timeline};
+use super::events::Events;
+use super::flamegraph::Flamegraph;
+use super::ranking::{Leaks, Top};
+use super::{Console, Exit, Failure};
+use crate::analysis;
+use crate::model::Recorded;
+use crate::render::{json, text};
+use crate::trace::{Trace, TraceError};
+
+/// The commands on a trace.
+#[derive(Subcommand, Debug)]
+pub enum Report {
+    /// The recording in about ten lines, and what to look at next
+    Summary(Summary),
+    /// What was alive at exit, by call stack
+    Leaks(Leaks),
+    /// The call stacks that allocate most
+    Top(Top),
+    /// How sizes and lifetimes are spread
+    Histogram(Histogram),
+    /// Live bytes, heap bytes and allocation rate over time
+    Timeline(Timeline),
+    /// A flame graph as SVG
+    Flamegraph(Flamegraph),
+    /// The events themselves, one a line
+    Events(Events),
+    /// Judge the recording by budgets; for continuous integration
+    Check(Check),
+}
+
+impl Report {
+    fn trace(&self) -> &TraceArgs {
+        match self {
+            Report::Summary(command) => &command.trace,
+            Report::Leaks(command) => &command.trace,
+            Report::Top(command) => &command.trace,
+            Report::Histogram(command) => &command.trace,
+            Report::Timeline(command) => &command.trace,
+            Report::Flamegraph(command) => &command.trace,
+            Report::Events(command) => &command.trace,
+            Report::Check(command) => &command.trace,
+        }
+    }
+
+    /// Opens the trace that the command is about.
+    ///
+    /// # Errors
+    /// When it is not there, or no trace.
+    pub fn open(&self) -> Result<Trace, Failure> {
+        let args = self.trace();
+        Trace::open(&args.path).map_err(|error| {
+            let hint = match &error {
+                TraceError::Open { .. } => Some("record one: xalloc-report record -o app.xtrace ./app"),
+                TraceError::Create { .. }
+                | TraceError::Read { .. }
+                | TraceError::NotATrace { .. }
+                | TraceError::NewerVersion { .. }
+                | TraceError::Damaged { .. }
+                | TraceError::TooManyLive { .. }
+                | TraceError::NoSuchProcess { .. }
+                | TraceError::Write { .. }
+                | TraceError::Stopped { .. }
+                | TraceError::NotInContents { .. }
+                | TraceError::ProcessNotOpen { .. } => None,
+            };
+            let failure = args.unreadable(error);
+            if let Some(hint) = hint { failure.hint(hint) } else { failure }
+        })
+    }
+
+    /// Does the work on an opened trace.
+    ///
+    /// # Errors
+    /// When the trace turns out to be unreadable, or the output cannot be written.
+    pub fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        match self {
+            Report::Summary(command) => command.run(trace, console),
+            Report::Leaks(command) => command.run(trace, console),
+            Report::Top(command) => command.run(trace, console),
+            Report::Histogram(command) => command.run(trace, console),
+            Report::Timeline(command) => command.run(trace, console),
+            Report::Flamegraph(command) => command.run(trace, console),
+            Report::Events(command) => command.run(trace, console),
+            Report::Check(command) => command.run(trace, console),
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub struct Summary {
+    #[command(flatten)]
+    trace: TraceArgs,
+    #[command(flatten)]
+    count: CountArgs,
+    #[command(flatten)]
+    format: FormatArgs,
+}
+
+impl Summary {
+    fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let summary = analysis::summary(trace.contents(), &self.trace.model(trace, self.count)?);
+        match self.format.format {
+            Format::Human => {
+                let text = text::summary(&summary, &self.trace.path.to_string_lossy());
+                console.out.write_all(text.as_bytes())?;
+            }
+            Format::Json => json::write(&summary, &mut console.out)?,
+        }
+        Ok(Exit::Success)
+    }
+}

@@ -1,0 +1,74 @@
+//! Values on the command line: names from closed sets, sizes, lists of kinds.
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+
+use crate::analysis::{EventKind, Named};
+
+/// One name of a closed set; help and completions list all of them.
+pub(super) fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T> {
+    let names = PossibleValuesParser::new(T::ALL.iter().map(|member| member.name()));
+    // Nothing but the names above gets here.
+    names.map(|name| T::from_name(&name).expect("the parser accepts only names of members"))
+}
+
+/// Kinds of events, separated by commas.
+pub(super) fn kinds(text: &str) -> Result<EventKinds, String> {
+    EventKind::list(text).map(EventKinds).map_err(|word| {
+        let names: Vec<_> = EventKind::ALL.iter().map(|kind| kind.name()).collect();
+        format!("`{word}` is no kind of event; there are {}", names.join(", "))
+    })
+}
+
+/// Several kinds, as one value: a list that clap does not take apart.
+#[derive(Clone, Debug)]
+pub(super) struct EventKinds(pub(super) Vec<EventKind>);
+
+/// A size in bytes: `4096`, `64KiB`, `1.5 MiB`, `2GB`.
+pub(super) fn bytes(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
+    let (number, unit) = (&text[..digits], text[digits..].trim_start());
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        _ => {
+            return Err(format!(
+                "`{unit}` is no unit; use B, KiB, MiB, GiB, TiB, or kB, MB, GB, TB for powers of 1000"
+            ));
+        }
+    };
+    let too_large = || format!("`{text}` is more than 64 bits count");
+    if let Ok(whole) = number.parse::<u64>() {
+        return whole.checked_mul(factor).ok_or_else(too_large);
+    }
+    let value: f64 =
+        number.parse().map_err(|_| format!("`{text}` is no size; write for example 4096, 64KiB or 1.5MiB"))?;
+    let scaled = value * factor as f64;
+    if scaled < u64::MAX as f64 { Ok(scaled.round() as u64) } else { Err(too_large()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_carry_their_unit() {
+        let sizes = ["4096", "0", "64KiB", "1.5 MiB", "2GB", "16777215TiB"].map(bytes);
+        let expected = [4096, 0, 65_536, 1_572_864, 2_000_000_000, 16_777_215 << 40];
+        assert_eq!(sizes, expected.map(Ok));
+    }
+
+    #[test]
+    fn a_unit_that_could_mean_two_things_is_refused() {
+        for bad in ["10M", "1k", "MiB", "-1", "1e9", "16777216TiB", "1.2.3", "99999999999999999999"] {
+            assert!(bytes(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! The replayed recording: what its events add up to.
+//!
+//! A [`Model`] is made in one pass over the events of each process. Its memory grows with the live blocks, the
+//! distinct stacks and the threads, never with the number of events; of a process that was replayed only its row and
+//! its share of the sums stay.
+//!
+//! # What is counted, and how
+//! - A `realloc` is a free of the old block and an allocation of the new one, whether the block moved or not, as
+//!   heaptrack counts. While it runs the old block is not live. A `realloc` that fails leaves no trace in the counts.
+//! - An allocation is *temporary* if its own thread frees it before that thread's next N allocations
+//!   ([`Settings::temporary_threshold`]).
+//! - Blocks that a forked child has from its parent are the parent's. The child neither allocated nor leaks them; what
+//!   it does with them is counted apart, in [`Inherited`].
+//! - The *peak* is the first instant at which the live bytes of one process are largest. For several processes the
+//!   peaks are added: processes are replayed one after another, so how much they held together at one instant is not
+//!   known, and the sum is what they would need at worst.
+//!
+//! # Why processes are not merged by time
+//! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
+//! simultaneous peak, which no one machine is sized by: the children of a build seldom peak together.
+
+use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
+
+mod aggregates;
+mod distribution;
+mod live;
+mod replayer;
+#[cfg(test)]
+pub(crate) mod sample;
+mod segments;
+mod sites;
+#[cfg(test)]
+mod tests;
+mod threads;
+mod timeline;
+
+pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
+pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
+pub use replayer::Replayer;
+pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
+pub use threads::ThreadTotals;
+pub use timeline::{BUCKETS_MAX, Bucket, Timeline};
+
+/// What can be replayed: a trace, or in tests a recording made by hand.
+pub trait Recorded {
+    /// Why a replay stopped.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Everything but the events.
+    fn contents(&self) -> &Contents;
+
+    /// Hands the events of one process to `to`, in order.
+    ///
+    /// # Errors
+    /// When the events cannot be read; what was handed over before stays valid.
+    fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), Self::Error>;
+}
+
+/// What the reader of a report may choose about counting.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// An allocation is temporary if freed by its thread before its next so many allocations; 0 counts none.
+    pub temporary_threshold: u32,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings { temporary_threshold: 1 }
+    }
+}
+
+/// A replayed recording.
+#[derive(Debug)]
+pub struct Model {
+    /// How it was counted.
+    pub settings: Settings,
+    /// The selected processes added up.
+    pub sum: Aggregates,
+    /// The selected processes, in the order of the trace.
+    pub processes: Vec<ProcessRow>,
+}
+
+impl Model {
+    /// Replays `processes` one after another.
+    ///
+    /// # Errors
+    /// The first error of [`Recorded::replay`].
+    pub fn of<R: Recorded>(
+        recorded: &R,
+        processes: impl IntoIterator<Item = ProcessIndex>,
+        settings: Settings,
+    ) -> Result<Model, R::Error> {
+        let mut model = Model { settings, sum: Aggregates::default(), processes: Vec::new() };
+        for process in processes {
+            let mut replayer = Replayer::of(recorded.contents(), process, settings);
+            recorded.replay(process, &mut replayer)?;
+            let aggregates = replayer.finish();
+            model.processes.push(ProcessRow::of(process, &aggregates));
+            model.sum.absorb(aggregates);
+        }
+        Ok(model)
+    }
+}
+
+impl Recorded for Trace {
+    type Error = TraceError;
+
+    fn contents(&self) -> &Contents {
+        self.contents()
+    }
+
+    fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
+        self.replay(process, to)
+    }
+}

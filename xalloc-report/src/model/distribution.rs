@@ -1,0 +1,212 @@
+//! How a quantity is spread: exact classes, and percentiles by hdrhistogram.
+//!
+//! The classes depend on the quantity: sizes double from class to class, as an allocator's do; times go in steps of
+//! 1, 2 and 5, which is how people say them.
+
+use std::marker::PhantomData;
+
+use hdrhistogram::Histogram;
+
+/// Percentiles are exact to 0.1 %.
+const SIGNIFICANT_DIGITS: u8 = 3;
+/// Larger values are counted in their class, and as this in percentiles: hdrhistogram's arithmetic ends there.
+const PERCENTILE_MAX: u64 = 1 << 62;
+
+/// A division of the integers into classes.
+pub trait Scale {
+    /// The first value of every class but the first, ascending; the first class begins at 0.
+    const EDGES: &'static [u64];
+
+    /// Number of the class of `value`: how many edges are at or below it.
+    #[must_use]
+    fn class_of(value: u64) -> usize {
+        Self::EDGES.partition_point(|edge| *edge <= value)
+    }
+}
+
+/// Sizes in bytes: 0, and each power of two.
+#[derive(Clone, Copy, Debug)]
+pub struct Doubling;
+
+impl Scale for Doubling {
+    const EDGES: &'static [u64] = &{
+        let mut edges = [0; 64];
+        let mut power = 0;
+        while power < 64 {
+            edges[power] = 1 << power;
+            power += 1;
+        }
+        edges
+    };
+
+    fn class_of(value: u64) -> usize {
+        (u64::BITS - value.leading_zeros()) as usize
+    }
+}
+
+/// Times in nanoseconds: below 1 µs (the resolution of a trace), then 1, 2, 5 times each power of ten up to 10,000 s.
+#[derive(Clone, Copy, Debug)]
+pub struct OneTwoFive;
+
+impl Scale for OneTwoFive {
+    const EDGES: &'static [u64] = &{
+        let mut edges = [0; 31];
+        let (mut edge, mut power) = (0, 1_000);
+        while edge < 30 {
+            edges[edge] = power;
+            edges[edge + 1] = 2 * power;
+            edges[edge + 2] = 5 * power;
+            edge += 3;
+            power *= 10;
+        }
+        edges[30] = power;
+        edges
+    };
+}
+
+/// The values of one class.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Class {
+    /// How many values.
+    pub count: u64,
+    /// Their sum, saturating.
+    pub sum: u64,
+}
+
+/// The distribution of sizes (bytes) or times (nanoseconds).
+#[derive(Clone, Debug)]
+pub struct Distribution<S: Scale> {
+    classes: Vec<Class>,
+    histogram: Histogram<u64>,
+    max: Option<u64>,
+    scale: PhantomData<S>,
+}
+
+impl<S: Scale> Default for Distribution<S> {
+    fn default() -> Distribution<S> {
+        // 3 digits are within hdrhistogram's 0 to 5, its only condition.
+        let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("3 significant digits are allowed");
+        Distribution { classes: vec![Class::default(); S::EDGES.len() + 1], histogram, max: None, scale: PhantomData }
+    }
+}
+
+impl<S: Scale> Distribution<S> {
+    pub(super) fn record(&mut self, value: u64) {
+        let class = &mut self.classes[S::class_of(value)];
+        class.count += 1;
+        class.sum = class.sum.saturating_add(value);
+        self.max = self.max.max(Some(value));
+        // It resizes itself; where memory for that is refused, percentiles lack the value and classes stay exact.
+        let _ = self.histogram.record(value.min(PERCENTILE_MAX));
+    }
+
+    pub(super) fn absorb(&mut self, other: &Distribution<S>) {
+        for (into, from) in self.classes.iter_mut().zip(&other.classes) {
+            into.count += from.count;
+            into.sum = into.sum.saturating_add(from.sum);
+        }
+        self.max = self.max.max(other.max);
+        // As in `record`.
+        let _ = self.histogram.add(&other.histogram);
+    }
+
+    /// The classes from the first to the last that holds values, as (from, to, class); `to` is the first value above
+    /// the class, and the largest integer for the last class of the scale.
+    pub fn classes(&self) -> impl Iterator<Item = (u64, u64, Class)> + '_ {
+        let first = self.classes.iter().position(|class| class.count > 0).unwrap_or(self.classes.len());
+        let last = self.classes.iter().rposition(|class| class.count > 0).map_or(first, |last| last + 1);
+        (first..last).map(|number| {
+            let from = number.checked_sub(1).map_or(0, |edge| S::EDGES[edge]);
+            let to = S::EDGES.get(number).copied().unwrap_or(u64::MAX);
+            (from, to, self.classes[number])
+        })
+    }
+
+    /// How many values there are.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.classes.iter().map(|class| class.count).sum()
+    }
+
+    /// Sum of all values, saturating.
+    #[must_use]
+    pub fn sum(&self) -> u64 {
+        self.classes.iter().fold(0, |sum, class| sum.saturating_add(class.sum))
+    }
+
+    /// The value at or below which `percent` of all values lie, to 0.1 %; `None` without values.
+    #[must_use]
+    pub fn percentile(&self, percent: f64) -> Option<u64> {
+        // hdrhistogram answers with the upper end of a span of like values, which may lie above the largest of them.
+        self.max.map(|max| self.histogram.value_at_percentile(percent).min(max))
+    }
+
+    /// Largest value; `None` without values.
+    #[must_use]
+    pub fn max(&self) -> Option<u64> {
+        self.max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_power_of_two_begins_a_class_and_zero_has_its_own() {
+        let mut sizes = Distribution::<Doubling>::default();
+        for size in [0, 1, 2, 3, 4, 15, 16] {
+            sizes.record(size);
+        }
+        let classes: Vec<_> = sizes.classes().map(|(from, to, class)| (from, to, class.count)).collect();
+        assert_eq!(classes, [(0, 1, 1), (1, 2, 1), (2, 4, 2), (4, 8, 1), (8, 16, 1), (16, 32, 1)]);
+        assert_eq!((sizes.count(), sizes.sum()), (7, 41));
+    }
+
+    #[test]
+    fn times_go_in_steps_of_one_two_and_five() {
+        let mut times = Distribution::<OneTwoFive>::default();
+        for time_ns in [999, 1_000, 4_999, 10_000] {
+            times.record(time_ns);
+        }
+        let classes: Vec<_> = times.classes().map(|(from, to, class)| (from, to, class.count)).collect();
+        assert_eq!(
+            classes,
+            [(0, 1_000, 1), (1_000, 2_000, 1), (2_000, 5_000, 1), (5_000, 10_000, 0), (10_000, 20_000, 1)]
+        );
+    }
+
+    #[test]
+    fn every_value_has_a_class_that_it_lies_in() {
+        fn holds<S: Scale>(value: u64) {
+            let mut one = Distribution::<S>::default();
+            one.record(value);
+            let classes: Vec<_> = one.classes().collect();
+            let [(from, to, _)] = classes[..] else { panic!("{classes:?}") };
+            assert!(from <= value && (value < to || to == u64::MAX), "{value} in {from}..{to}");
+        }
+        for bit in 0..64 {
+            for value in [1u64 << bit, (1 << bit) - 1, (1 << bit) + 1, u64::MAX - (1 << bit)] {
+                holds::<Doubling>(value);
+                holds::<OneTwoFive>(value);
+            }
+        }
+    }
+
+    #[test]
+    fn percentiles_of_a_sum_are_those_of_all_values() {
+        let (mut low, mut high) = (Distribution::<Doubling>::default(), Distribution::<Doubling>::default());
+        (1..=50).for_each(|value| low.record(value));
+        (51..=99).for_each(|value| high.record(value));
+        high.record(3 << 30);
+        low.absorb(&high);
+        assert_eq!(low.percentile(50.0), Some(50));
+        assert_eq!(low.percentile(99.0), Some(99));
+        assert_eq!((low.percentile(100.0), low.max()), (Some(3 << 30), Some(3 << 30)));
+    }
+
+    #[test]
+    fn no_values_have_no_percentile() {
+        assert_eq!(Distribution::<Doubling>::default().percentile(50.0), None);
+    }
+}

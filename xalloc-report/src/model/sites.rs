@@ -1,0 +1,279 @@
+//! The allocation sites: one for each distinct stack, with the share each has of the peak.
+//!
+//! # The peak by stack, in one pass
+//! A copy of all sites at each growth of the maximum would cost their number at each allocation. Instead a global
+//! *epoch* advances whenever the live bytes reach a new maximum. A site whose epoch is behind has not been touched
+//! since that maximum, so its live bytes are those at the maximum: they are folded into `at_peak` just before it is
+//! next changed, and once more at the end. Invariant: for a site with `epoch == sites.epoch`, `at_peak` is its share
+//! of the maximum; for any other, its present live bytes are.
+
+use crate::trace::{StackIndex, ThreadIndex};
+use xalloc_core::wire::Call;
+
+/// Lifetimes of one site have a class below 1 µs and one for each power of ten; the last takes 10^10 µs and more.
+const LIFETIME_CLASSES: usize = 12;
+
+/// How long the freed blocks of one site lived.
+///
+/// The classes are few and lie in the site itself: a free touches its site and nothing beyond.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct LifetimeClasses {
+    counts: [u64; LIFETIME_CLASSES],
+    /// Sum of all lifetimes, nanoseconds.
+    pub total_ns: u64,
+}
+
+impl LifetimeClasses {
+    fn record(&mut self, lifetime_ns: u64) {
+        let class = (lifetime_ns / 1000).checked_ilog10().map_or(0, |power| power as usize + 1);
+        self.counts[class.min(LIFETIME_CLASSES - 1)] += 1;
+        self.total_ns = self.total_ns.saturating_add(lifetime_ns);
+    }
+
+    fn absorb(&mut self, other: &LifetimeClasses) {
+        for (into, from) in self.counts.iter_mut().zip(&other.counts) {
+            *into += from;
+        }
+        self.total_ns = self.total_ns.saturating_add(other.total_ns);
+    }
+
+    /// The classes that hold blocks, ascending: shortest lifetime, first lifetime above (both nanoseconds), blocks.
+    pub fn classes(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        let edge = |class: usize| 1_000 * 10u64.pow(class as u32);
+        let from = move |class: usize| class.checked_sub(1).map_or(0, edge);
+        let to = move |class: usize| if class == LIFETIME_CLASSES - 1 { u64::MAX } else { edge(class) };
+        let held = self.counts.iter().enumerate().filter(|(_, count)| **count > 0);
+        held.map(move |(class, &count)| (from(class), to(class), count))
+    }
+}
+
+/// What a site held when the live bytes of its process were largest.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct AtPeak {
+    /// Requested bytes.
+    pub bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+}
+
+/// What a site holds when the recording ends.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Alive {
+    /// Requested bytes.
+    pub bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Age of the oldest block at its process's last event, nanoseconds.
+    pub oldest_ns: u64,
+    /// Age of the youngest, nanoseconds.
+    pub youngest_ns: u64,
+    /// The threads that allocated them, ascending.
+    pub threads: Vec<ThreadIndex>,
+}
+
+impl Alive {
+    fn include(&mut self, age_ns: u64, size_bytes: u64, thread: ThreadIndex) {
+        self.oldest_ns = self.oldest_ns.max(age_ns);
+        self.youngest_ns = if self.blocks == 0 { age_ns } else { self.youngest_ns.min(age_ns) };
+        self.bytes = self.bytes.saturating_add(size_bytes);
+        self.blocks += 1;
+        if let Err(place) = self.threads.binary_search(&thread) {
+            self.threads.insert(place, thread);
+        }
+    }
+
+    fn absorb(&mut self, other: Alive) {
+        if other.blocks == 0 {
+            return;
+        }
+        self.oldest_ns = self.oldest_ns.max(other.oldest_ns);
+        self.youngest_ns = if self.blocks == 0 { other.youngest_ns } else { self.youngest_ns.min(other.youngest_ns) };
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.blocks += other.blocks;
+        self.threads.extend(other.threads);
+        self.threads.sort_unstable();
+        self.threads.dedup();
+    }
+}
+
+/// Everything that one call stack allocated.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// The stack.
+    pub stack: StackIndex,
+    /// The call of its first allocation.
+    pub call: Call,
+    /// Allocations, reallocs included.
+    pub allocations: u64,
+    /// Requested bytes of all of them.
+    pub allocated_bytes: u64,
+    /// Of the allocations, those that were a realloc of a block.
+    pub reallocations: u64,
+    /// Frees of its blocks, whoever freed them.
+    pub frees: u64,
+    /// Of the frees, those that make an allocation temporary.
+    pub temporary: u64,
+    /// Requested bytes of the temporary allocations.
+    pub temporary_bytes: u64,
+    /// How long its freed blocks lived.
+    pub lifetimes: LifetimeClasses,
+    /// Its share of the peak; of the sum of peaks when processes were added up.
+    pub at_peak: AtPeak,
+    /// What is left at the end.
+    pub alive: Alive,
+    live: AtPeak,
+    epoch: u64,
+}
+
+impl Site {
+    fn of(stack: StackIndex, call: Call, epoch: u64) -> Site {
+        Site {
+            stack,
+            call,
+            allocations: 0,
+            allocated_bytes: 0,
+            reallocations: 0,
+            frees: 0,
+            temporary: 0,
+            temporary_bytes: 0,
+            lifetimes: LifetimeClasses::default(),
+            at_peak: AtPeak::default(),
+            alive: Alive::default(),
+            live: AtPeak::default(),
+            epoch,
+        }
+    }
+
+    pub(super) fn absorb(&mut self, other: Site) {
+        self.allocations += other.allocations;
+        self.allocated_bytes = self.allocated_bytes.saturating_add(other.allocated_bytes);
+        self.reallocations += other.reallocations;
+        self.frees += other.frees;
+        self.temporary += other.temporary;
+        self.temporary_bytes = self.temporary_bytes.saturating_add(other.temporary_bytes);
+        self.lifetimes.absorb(&other.lifetimes);
+        self.at_peak.bytes = self.at_peak.bytes.saturating_add(other.at_peak.bytes);
+        self.at_peak.blocks += other.at_peak.blocks;
+        self.alive.absorb(other.alive);
+    }
+
+    pub(super) fn freed(&mut self, size_bytes: u64, lifetime_ns: u64, temporary: bool) {
+        self.frees += 1;
+        self.lifetimes.record(lifetime_ns);
+        if temporary {
+            self.temporary += 1;
+            self.temporary_bytes = self.temporary_bytes.saturating_add(size_bytes);
+        }
+    }
+
+    pub(super) fn outlived(&mut self, age_ns: u64, size_bytes: u64, thread: ThreadIndex) {
+        self.alive.include(age_ns, size_bytes, thread);
+    }
+}
+
+/// The sites of one process while it is replayed.
+#[derive(Debug)]
+pub(super) struct Sites {
+    /// Site number by stack, one more than the index; 0: none yet.
+    by_stack: Vec<u32>,
+    sites: Vec<Site>,
+    epoch: u64,
+    live: AtPeak,
+    peak: AtPeak,
+    peak_at_ns: Option<u64>,
+}
+
+impl Sites {
+    /// For a trace with `stacks` stack nodes.
+    pub(super) fn new(stacks: usize) -> Sites {
+        Sites {
+            // Nodes 0 and 1 exist in every trace.
+            by_stack: vec![0; stacks.max(2)],
+            sites: Vec::new(),
+            epoch: 0,
+            live: AtPeak::default(),
+            peak: AtPeak::default(),
+            peak_at_ns: None,
+        }
+    }
+
+    /// Number of the site of `stack`, made at its first use. A stack that the trace does not define is unknown.
+    pub(super) fn number(&mut self, stack: StackIndex, call: Call) -> u32 {
+        let stack = if (stack.0 as usize) < self.by_stack.len() { stack } else { StackIndex::UNKNOWN };
+        let entry = &mut self.by_stack[stack.0 as usize];
+        if *entry == 0 {
+            self.sites.push(Site::of(stack, call, self.epoch));
+            *entry = self.sites.len() as u32;
+        }
+        *entry - 1
+    }
+
+    /// The site with a number that [`Sites::number`] gave.
+    pub(super) fn at(&mut self, number: u32) -> &mut Site {
+        &mut self.sites[number as usize]
+    }
+
+    /// A block of the site begins to live.
+    pub(super) fn live_up(&mut self, number: u32, size_bytes: u64, at_ns: u64) {
+        let site = Self::folded(&mut self.sites[number as usize], self.epoch);
+        // Saturating: a hostile trace can claim more live bytes than 64 bits count.
+        site.live.bytes = site.live.bytes.saturating_add(size_bytes);
+        site.live.blocks += 1;
+        self.live.bytes = self.live.bytes.saturating_add(size_bytes);
+        self.live.blocks += 1;
+        if self.live.bytes > self.peak.bytes {
+            self.peak = self.live;
+            self.peak_at_ns = Some(at_ns);
+            self.epoch += 1;
+        }
+    }
+
+    /// A block of the site ceases to live.
+    pub(super) fn live_down(&mut self, number: u32, size_bytes: u64) {
+        let site = Self::folded(&mut self.sites[number as usize], self.epoch);
+        site.live.bytes = site.live.bytes.saturating_sub(size_bytes);
+        site.live.blocks -= 1;
+        self.live.bytes = self.live.bytes.saturating_sub(size_bytes);
+        self.live.blocks -= 1;
+    }
+
+    fn folded(site: &mut Site, epoch: u64) -> &mut Site {
+        if site.epoch != epoch {
+            site.at_peak = site.live;
+            site.epoch = epoch;
+        }
+        site
+    }
+
+    pub(super) fn live(&self) -> AtPeak {
+        self.live
+    }
+
+    pub(super) fn peak(&self) -> (AtPeak, Option<u64>) {
+        (self.peak, self.peak_at_ns)
+    }
+
+    /// The sites in order of their first allocation, every share of the peak settled.
+    pub(super) fn finish(mut self) -> Vec<Site> {
+        for site in &mut self.sites {
+            Self::folded(site, self.epoch);
+        }
+        self.sites
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lifetimes_fall_into_powers_of_ten_and_none_is_too_long() {
+        let mut lifetimes = LifetimeClasses::default();
+        for lifetime_ns in [0, 999, 1_000, 9_999, 10_000, u64::MAX] {
+            lifetimes.record(lifetime_ns);
+        }
+        let last = 1_000 * 10u64.pow(10);
+        let classes: Vec<_> = lifetimes.classes().collect();
+        assert_eq!(classes, [(0, 1_000, 2), (1_000, 10_000, 2), (10_000, 100_000, 1), (last, u64::MAX, 1)]);
+    }
+}

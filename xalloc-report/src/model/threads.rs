@@ -1,0 +1,77 @@
+//! What each thread did.
+
+use crate::trace::ThreadIndex;
+
+/// The counts of one thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThreadTotals {
+    /// Which thread.
+    pub thread: ThreadIndex,
+    /// Allocations, reallocs included.
+    pub allocations: u64,
+    /// Requested bytes of all of them.
+    pub allocated_bytes: u64,
+    /// Frees by this thread, whoever allocated.
+    pub frees: u64,
+    /// Of its frees, those of blocks that another thread allocated.
+    pub foreign_frees: u64,
+    /// Its temporary allocations.
+    pub temporary: u64,
+    /// Requested bytes that it allocated and that are alive at the end.
+    pub alive_bytes: u64,
+    /// The blocks of them.
+    pub alive_blocks: u64,
+    /// Number of its next allocation, by the count that blocks carry; wraps.
+    pub(super) next_nth: u32,
+}
+
+impl ThreadTotals {
+    fn of(thread: ThreadIndex) -> ThreadTotals {
+        ThreadTotals {
+            thread,
+            allocations: 0,
+            allocated_bytes: 0,
+            frees: 0,
+            foreign_frees: 0,
+            temporary: 0,
+            alive_bytes: 0,
+            alive_blocks: 0,
+            next_nth: 0,
+        }
+    }
+
+    /// How many allocations the thread has made since its allocation number `nth`.
+    pub(super) fn allocations_since(&self, nth: u32) -> u32 {
+        self.next_nth.wrapping_sub(nth).wrapping_sub(1)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.allocations == 0 && self.frees == 0
+    }
+}
+
+/// The threads of a trace while one process is replayed.
+#[derive(Debug)]
+pub(super) struct Threads {
+    by_index: Vec<ThreadTotals>,
+    /// Takes what a damaged trace says about threads that it does not define.
+    nowhere: ThreadTotals,
+}
+
+impl Threads {
+    pub(super) fn new(threads: usize) -> Threads {
+        Threads {
+            by_index: (0..threads as u32).map(|index| ThreadTotals::of(ThreadIndex(index))).collect(),
+            nowhere: ThreadTotals::of(ThreadIndex(u32::MAX)),
+        }
+    }
+
+    pub(super) fn at(&mut self, thread: ThreadIndex) -> &mut ThreadTotals {
+        self.by_index.get_mut(thread.0 as usize).unwrap_or(&mut self.nowhere)
+    }
+
+    /// The threads that allocated or freed, ascending.
+    pub(super) fn finish(self) -> Vec<ThreadTotals> {
+        self.by_index.into_iter().filter(|thread| !thread.is_idle()).collect()
+    }
+}

@@ -1,0 +1,130 @@
+//! Flame graphs as stand-alone SVG, drawn by inferno: searchable, zoomable, no network.
+
+use std::io;
+
+use inferno::flamegraph::color::{BasicPalette, Palette};
+use inferno::flamegraph::{Direction, Options, TextTruncateDirection};
+
+use super::chart;
+use super::escape::{folded, printable};
+use super::number::{bytes, count, counted};
+use crate::analysis::{Flame, FlameStack};
+
+/// Which end of a stack the graph grows from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Growth {
+    /// From `main` up: what each function and its callees account for.
+    FromRoot,
+    /// From the allocating functions down: who calls them.
+    FromLeaf,
+}
+
+/// The stacks as lines `root;…;leaf weight`.
+#[must_use]
+pub fn folded_lines(flame: &Flame, growth: Growth) -> Vec<String> {
+    let mut lines: Vec<_> = flame.stacks.iter().map(|stack| line(stack, growth)).collect();
+    lines.sort_unstable();
+    lines
+}
+
+fn line(stack: &FlameStack, growth: Growth) -> String {
+    let mut labels: Vec<_> = stack.labels.iter().map(|label| folded(label)).collect();
+    match growth {
+        Growth::FromRoot => {}
+        Growth::FromLeaf => labels.reverse(),
+    }
+    format!("{} {}", labels.join(";"), stack.weight)
+}
+
+/// Draws the flame graph of a recording of `command`.
+///
+/// # Errors
+/// Those of `out`.
+pub fn flamegraph(flame: &Flame, growth: Growth, command: &str, out: &mut impl io::Write) -> io::Result<()> {
+    let total = if flame.metric.is_bytes() {
+        format!("{} ({} bytes)", bytes(flame.total), count(flame.total))
+    } else {
+        counted(flame.total, "allocation")
+    };
+    let title = format!("{}: {total}", flame.metric.title());
+    if flame.total == 0 {
+        return out.write_all(chart::message(&title, &printable(command)).as_bytes());
+    }
+    let mut options = Options::default();
+    options.title = title;
+    options.subtitle = Some(printable(command).into_owned()).filter(|command| !command.is_empty());
+    options.count_name = if flame.metric.is_bytes() { "bytes" } else { "allocations" }.to_owned();
+    options.name_type = "Function:".to_owned();
+    options.colors = Palette::Basic(BasicPalette::Mem);
+    // Functions are known by how their names begin.
+    options.text_truncate_direction = TextTruncateDirection::Right;
+    // The same trace gives the same picture.
+    options.deterministic = true;
+    options.direction = match growth {
+        Growth::FromRoot => Direction::Straight,
+        Growth::FromLeaf => Direction::Inverted,
+    };
+    let lines = folded_lines(flame, growth);
+    inferno::flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::{self, Metric};
+    use crate::model::sample::server;
+    use crate::model::{Model, Settings};
+    use crate::trace::ProcessIndex;
+
+    fn drawn(metric: Metric, growth: Growth) -> String {
+        let sample = server();
+        let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
+        let flame = analysis::flame(&sample.contents, &model, metric);
+        let mut svg = Vec::new();
+        flamegraph(&flame, growth, "./server", &mut svg).expect("writing to memory does not fail");
+        String::from_utf8(svg).expect("an SVG is text")
+    }
+
+    #[test]
+    fn the_picture_names_functions_files_totals_and_the_unit() {
+        let svg = drawn(Metric::Leaked, Growth::FromRoot);
+        for text in [
+            "Bytes alive at exit: 17.8 KiB (18,192 bytes)",
+            "cache_insert cache.cc:120",
+            "10,000 bytes",
+            "plugin.so+0x77",
+        ] {
+            assert!(svg.contains(text), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_hostile_name_stays_a_name() {
+        let svg = drawn(Metric::Count, Growth::FromRoot);
+        assert!(svg.contains("&lt;b&gt;&amp;&quot;evil&quot;&lt;/b&gt;:\\u{1b}[31m\u{a0}12"));
+        assert!(!svg.contains('\u{1b}') && !svg.contains("<b>"));
+        assert!(svg.contains("Allocations: 54 allocations"));
+    }
+
+    #[test]
+    fn inverted_stacks_begin_with_the_function_that_allocates() {
+        let sample = server();
+        let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
+        let flame = analysis::flame(&sample.contents, &model, Metric::Leaked);
+        let lines = folded_lines(&flame, Growth::FromLeaf);
+        assert_eq!(lines, ["cache_insert cache.cc:120;main;_start 10000", "plugin.so+0x77;main;_start 8192"]);
+    }
+
+    #[test]
+    fn the_same_trace_gives_the_same_picture() {
+        assert_eq!(drawn(Metric::Peak, Growth::FromLeaf), drawn(Metric::Peak, Growth::FromLeaf));
+    }
+
+    #[test]
+    fn nothing_to_show_is_a_picture_that_says_so() {
+        let flame = Flame { metric: Metric::Leaked, total: 0, stacks: Vec::new() };
+        let mut svg = Vec::new();
+        flamegraph(&flame, Growth::FromRoot, "./clean", &mut svg).expect("writing to memory does not fail");
+        assert!(String::from_utf8_lossy(&svg).contains("Bytes alive at exit: 0 B (0 bytes)"));
+    }
+}

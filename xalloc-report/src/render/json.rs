@@ -1,0 +1,135 @@
+//! The JSON contract: every report in the same envelope, described by one schema.
+//!
+//! The schema is generated from the structs and checked in; a test fails when they differ, so that a change of the
+//! contract is seen in review. Fields may be added within a major version; a removed or changed field raises it.
+
+use std::io;
+
+use schemars::{JsonSchema, Schema, generate::SchemaSettings};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::analysis::{EventView, Histogram, Leaks, Summary, TimelineView, Top};
+use crate::check::Verdict;
+
+/// Version of the contract, major.minor.
+pub const SCHEMA_VERSION: &str = "1.0";
+
+/// A struct that is the result of a command.
+pub trait Report: Serialize + JsonSchema {
+    /// The value of the envelope's `schema`.
+    const SCHEMA: &'static str;
+}
+
+impl Report for Summary {
+    const SCHEMA: &'static str = "xalloc-report/summary";
+}
+impl Report for Leaks {
+    const SCHEMA: &'static str = "xalloc-report/leaks";
+}
+impl Report for Top {
+    const SCHEMA: &'static str = "xalloc-report/top";
+}
+impl Report for Histogram {
+    const SCHEMA: &'static str = "xalloc-report/histogram";
+}
+impl Report for TimelineView {
+    const SCHEMA: &'static str = "xalloc-report/timeline";
+}
+impl Report for Verdict {
+    const SCHEMA: &'static str = "xalloc-report/check";
+}
+impl Report for Events {
+    const SCHEMA: &'static str = "xalloc-report/events";
+}
+
+/// The result of `events`; written as a stream by [`EventStream`], never held.
+#[derive(Clone, Debug, Serialize, JsonSchema)]
+pub struct Events {
+    /// The events that were asked for, process by process, in order.
+    pub events: Vec<EventView>,
+}
+
+#[derive(Serialize)]
+struct Envelope<'a, R> {
+    schema: &'static str,
+    schema_version: &'static str,
+    result: &'a R,
+}
+
+/// Writes a report with its envelope, indented, with a line break at the end.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write<R: Report>(report: &R, out: &mut impl io::Write) -> io::Result<()> {
+    let envelope = Envelope { schema: R::SCHEMA, schema_version: SCHEMA_VERSION, result: report };
+    serde_json::to_writer_pretty(&mut *out, &envelope)?;
+    out.write_all(b"\n")
+}
+
+/// Writes events one by one, one a line, within the same envelope.
+#[derive(Debug)]
+pub struct EventStream<W> {
+    out: W,
+    first: bool,
+}
+
+impl<W: io::Write> EventStream<W> {
+    /// Writes the envelope's beginning.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn begin(mut out: W) -> io::Result<EventStream<W>> {
+        let schema = Events::SCHEMA;
+        write!(out, r#"{{"schema":"{schema}","schema_version":"{SCHEMA_VERSION}","result":{{"events":["#)?;
+        Ok(EventStream { out, first: true })
+    }
+
+    /// Writes one event.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn event(&mut self, event: &EventView) -> io::Result<()> {
+        self.out.write_all(if self.first { b"\n" } else { b",\n" })?;
+        self.first = false;
+        Ok(serde_json::to_writer(&mut self.out, event)?)
+    }
+
+    /// Writes the envelope's end.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn end(mut self) -> io::Result<()> {
+        self.out.write_all(b"\n]}}\n")?;
+        self.out.flush()
+    }
+}
+
+/// The JSON Schema of all reports.
+#[must_use]
+pub fn schema() -> Value {
+    let mut generator = SchemaSettings::draft2020_12().for_serialize().into_generator();
+    let reports = [
+        (Summary::SCHEMA, generator.subschema_for::<Summary>()),
+        (Leaks::SCHEMA, generator.subschema_for::<Leaks>()),
+        (Top::SCHEMA, generator.subschema_for::<Top>()),
+        (Histogram::SCHEMA, generator.subschema_for::<Histogram>()),
+        (TimelineView::SCHEMA, generator.subschema_for::<TimelineView>()),
+        (Verdict::SCHEMA, generator.subschema_for::<Verdict>()),
+        (Events::SCHEMA, generator.subschema_for::<Events>()),
+    ];
+    json!({
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Output of xalloc-report --format json",
+        "type": "object",
+        "required": ["schema", "schema_version", "result"],
+        "properties": {
+            "schema": { "description": "Which report this is.", "type": "string" },
+            "schema_version": { "description": "Version of this contract, major.minor.", "const": SCHEMA_VERSION },
+        },
+        "oneOf": reports.map(|(name, result): (_, Schema)| json!({
+            "properties": { "schema": { "const": name }, "result": result },
+        })),
+        "$defs": generator.take_definitions(true),
+    })
+}

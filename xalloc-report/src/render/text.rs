@@ -1,0 +1,27 @@
+//! Text for a terminal: aligned, with units, needing no manual.
+
+mod check;
+mod events;
+mod frames;
+mod histogram;
+mod leaks;
+mod summary;
+mod timeline;
+mod top;
+
+pub use check::check;
+pub use events::{event, process_heading};
+pub use histogram::histogram;
+pub use leaks::leaks;
+pub use summary::summary;
+pub use timeline::timeline;
+pub use top::top;
+
+/// How much of a list of call stacks is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    /// Call stacks.
+    pub sites: usize,
+    /// Functions of each.
+    pub frames: usize,
+}

@@ -1,0 +1,221 @@
+//! The summary: about ten lines, and what to type next.
+
+use std::fmt::Write;
+
+use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary};
+use crate::render::escape::{printable, shell};
+use crate::render::number::{bytes, count, counted, percent, span};
+use crate::render::style::{ASIDE, COMMAND, DOUBT, FIGURE, HEADING, PLAIN};
+use crate::render::table::{Table, left, right};
+
+/// Processes of the table; JSON has all.
+const PROCESSES_SHOWN: usize = 20;
+
+/// Renders the summary of the trace at `path`.
+#[must_use]
+pub fn summary(summary: &Summary, path: &str) -> String {
+    let mut out = String::new();
+    heading(&mut out, summary);
+    figures(summary).write(&mut out, 2);
+    doubts(&mut out, summary);
+    if summary.by_process.len() > 1 {
+        processes(&mut out, &summary.by_process);
+    }
+    next(&mut out, summary, path);
+    out
+}
+
+/// How a process ended, in words.
+pub(super) fn end(end: Option<EndView>) -> String {
+    match end {
+        None => "end unknown (the trace was cut)".to_owned(),
+        Some(EndView::Exited { status }) => format!("exit status {status}"),
+        Some(EndView::Signalled { signal }) => format!("ended by signal {signal}"),
+        Some(EndView::Replaced) => "replaced by exec".to_owned(),
+        Some(EndView::Running) => "still running".to_owned(),
+        Some(EndView::Vanished) => "end unknown (not a child)".to_owned(),
+    }
+}
+
+fn heading(out: &mut String, summary: &Summary) {
+    let words: Vec<_> = summary.command.iter().map(|word| shell(word)).collect();
+    let command = if words.is_empty() { "(command unknown)".to_owned() } else { words.join(" ") };
+    let allocator = match summary.allocator {
+        AllocatorView::Core => "xalloc core allocator",
+        AllocatorView::System => "the program's own allocator",
+        AllocatorView::Mixed => "xalloc core and other allocators",
+    };
+    let libc =
+        if summary.libc.is_empty() { "libc unknown".to_owned() } else { format!("glibc {}", printable(&summary.libc)) };
+    // Writing to a String does not fail, here and below.
+    let _ = writeln!(out, "{HEADING}{command}{HEADING:#}");
+    let _ = writeln!(out, "{ASIDE}{}, {}, {allocator}, {libc}{ASIDE:#}\n", end(summary.end), span(summary.duration_ns));
+}
+
+fn figures(summary: &Summary) -> Table {
+    let mut table = Table::default();
+    let mut row = |name: &str, figure: String, detail: String| {
+        table.row([left(name, PLAIN), right(figure, FIGURE), left(detail, PLAIN)]);
+    };
+    let per_s = match summary.duration_ns {
+        0 => "rate unknown".to_owned(),
+        ns => format!("{} /s", count((summary.allocations as f64 * 1e9 / ns as f64).round() as u64)),
+    };
+    let failed = match summary.failed_allocations {
+        0 => String::new(),
+        failed => format!(", {} failed", count(failed)),
+    };
+    row(
+        "allocated",
+        bytes(summary.allocated_bytes),
+        format!(
+            "in {} ({per_s}), {}{failed}",
+            counted(summary.allocations, "allocation"),
+            counted(summary.frees, "free")
+        ),
+    );
+    let peak = match summary.peak_at_ns {
+        Some(at_ns) => format!("live at {}", span(at_ns)),
+        None if summary.peak_live_bytes == 0 => "nothing was ever live".to_owned(),
+        None => "live, the sum of each process's own peak".to_owned(),
+    };
+    row("peak", bytes(summary.peak_live_bytes), peak);
+    row(
+        "alive at exit",
+        bytes(summary.live_at_exit_bytes),
+        format!("in {}", counted(summary.live_at_exit_blocks, "block")),
+    );
+    let window = match summary.temporary_threshold {
+        1 => "its next allocation".to_owned(),
+        n => format!("its next {} allocations", count(n.into())),
+    };
+    row(
+        "temporary",
+        count(summary.temporary_allocations),
+        format!(
+            "{} of allocations, {}; freed by their thread before {window}",
+            percent(summary.temporary_allocations, summary.allocations),
+            bytes(summary.temporary_bytes)
+        ),
+    );
+    row(
+        "reallocs",
+        count(summary.reallocs_in_place + summary.reallocs_moved),
+        format!("{} in place, {} moved", count(summary.reallocs_in_place), count(summary.reallocs_moved)),
+    );
+    let dropped = if summary.dropped_events == 0 {
+        "none dropped".to_owned()
+    } else {
+        format!("{} DROPPED", count(summary.dropped_events))
+    };
+    row(
+        "events",
+        count(summary.events),
+        format!(
+            "{dropped}; {}, {}, {}",
+            counted(summary.processes, "process"),
+            counted(summary.threads, "thread"),
+            counted(summary.stacks, "call stack")
+        ),
+    );
+    table
+}
+
+/// What is missing or had to be repaired; nothing where nothing is.
+fn doubts(out: &mut String, summary: &Summary) {
+    let mut doubts = Vec::new();
+    if let Some(salvage) = &summary.salvage {
+        doubts.push(format!("the trace is not whole: {}", printable(salvage)));
+    }
+    for loss in &summary.losses {
+        doubts.push(format!("pid {}: {} missing ({})", loss.pid, counted(loss.events, "event"), loss.reason));
+    }
+    if !summary.symbolized {
+        doubts.push("functions unknown: recorded without symbols".to_owned());
+    } else if summary.unknown_frames > 0 {
+        let mut modules: Vec<_> = summary
+            .modules_without_symbols
+            .iter()
+            .take(3)
+            .map(|path| printable(path.rsplit('/').next().unwrap_or(path)).into_owned())
+            .collect();
+        let more = summary.modules_without_symbols.len().saturating_sub(3);
+        if more > 0 {
+            modules.push(format!("{more} more"));
+        }
+        doubts.push(format!(
+            "{} without a function, no symbols in {}",
+            counted(summary.unknown_frames, "code location"),
+            modules.join(", ")
+        ));
+    }
+    if summary.unknown_stacks > 0 {
+        doubts.push(format!(
+            "{} with unknown call stack: the stack table was full",
+            counted(summary.unknown_stacks, "allocation")
+        ));
+    }
+    if summary.unknown_frees > 0 {
+        doubts.push(format!(
+            "{} of memory from before the recording, or foreign",
+            counted(summary.unknown_frees, "free")
+        ));
+    }
+    if summary.implied_frees > 0 {
+        doubts.push(format!("{} not seen: the address was allocated again", counted(summary.implied_frees, "free")));
+    }
+    if summary.late_events > 0 {
+        doubts.push(format!("{} arrived too late to be put in order", counted(summary.late_events, "event")));
+    }
+    if summary.processes < summary.processes_in_trace {
+        doubts.push(format!(
+            "{} of {} shown",
+            count(summary.processes),
+            counted(summary.processes_in_trace, "process")
+        ));
+    }
+    for doubt in doubts {
+        let _ = writeln!(out, "  {DOUBT}note{DOUBT:#}  {doubt}");
+    }
+}
+
+fn processes(out: &mut String, processes: &[ProcessSummary]) {
+    let mut table = Table::default();
+    let titles = ["#", "pid", "parent", "allocations", "allocated", "peak", "alive at exit", "inherited"];
+    table.row(titles.map(|title| right(title, ASIDE)).into_iter().chain([left("program, end", ASIDE)]));
+    for process in processes.iter().take(PROCESSES_SHOWN) {
+        let exe = process.exe.rsplit('/').next().unwrap_or(&process.exe);
+        table.row([
+            right(process.number.to_string(), PLAIN),
+            right(process.pid.to_string(), PLAIN),
+            right(process.parent_pid.map_or_else(|| "-".to_owned(), |pid| pid.to_string()), PLAIN),
+            right(count(process.allocations), PLAIN),
+            right(bytes(process.allocated_bytes), PLAIN),
+            right(bytes(process.peak_live_bytes), PLAIN),
+            right(bytes(process.live_at_exit_bytes), PLAIN),
+            right(bytes(process.inherited_bytes), PLAIN),
+            left(format!("{}, {}", printable(exe), end(Some(process.end))), PLAIN),
+        ]);
+    }
+    out.push('\n');
+    table.write(out, 2);
+    let more = processes.len().saturating_sub(PROCESSES_SHOWN);
+    if more > 0 {
+        let _ = writeln!(out, "  {ASIDE}… {} more; --format json lists all{ASIDE:#}", counted(more as u64, "process"));
+    }
+}
+
+/// The commands that this recording suggests.
+fn next(out: &mut String, summary: &Summary, path: &str) {
+    let path = shell(path);
+    let mut commands = vec![format!("flamegraph {path} --metric peak -o peak.svg")];
+    if summary.live_at_exit_blocks > 0 {
+        commands.push(format!("leaks {path}"));
+    }
+    let temporary = summary.temporary_allocations * 2 > summary.allocations;
+    commands.push(format!("top {path} --by {}", if temporary { "temporary" } else { "bytes" }));
+    out.push_str("\nnext\n");
+    for command in commands {
+        let _ = writeln!(out, "  {COMMAND}xalloc-report {command}{COMMAND:#}");
+    }
+}
