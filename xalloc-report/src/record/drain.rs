@@ -289,8 +289,13 @@ impl<S: Sink> Drain<S> {
         let Live { stream, path, .. } = live;
         self.sink.end(stream.index)?;
         conclude(stream, end, &mut self.dictionary, &mut self.observations);
-        // A file that cannot be removed goes with the session's directory.
-        let _ = fs::remove_file(path);
+        // A file that cannot be removed goes with the session's directory. Once it is removed, the process may use the
+        // name again: the program that replaces this one makes its segment under the first number that is free.
+        if fs::remove_file(&path).is_ok()
+            && let Some(name) = path.file_name()
+        {
+            self.known.remove(name);
+        }
         Ok(())
     }
 

@@ -233,10 +233,15 @@ fn a_program_that_was_replaced_by_exec_ends_when_the_next_says_hello_under_its_i
     drain.pass(2, COMMAND).unwrap();
     assert_eq!(drain.sink.ended, [ProcessIndex(0)]);
     assert!(!directory.path().join("segment.1.0").exists());
-    drain.pass(2, ENDED).unwrap();
+    // The first name is free again, and the next program takes it.
+    let mut third = born(NOBODY);
+    third.started = Stamp(third.started.0 + 2);
+    let _third = FakeProcess::create(&directory.path().join("segment.1.0"), third);
+    drain.pass(3, COMMAND).unwrap();
+    drain.pass(3, ENDED).unwrap();
     let (contents, _, _) = finish(drain, ENDED);
-    assert_eq!(contents.processes[0].end, End::Replaced);
-    assert_eq!(contents.processes[1].end, End::Exited(0));
+    let ends: Vec<End> = contents.processes.iter().map(|process| process.end).collect();
+    assert_eq!(ends, [End::Replaced, End::Replaced, End::Exited(0)]);
 }
 
 #[test]
