@@ -2,7 +2,7 @@
 //!
 //! A walk begins with the registers of the program at its call of the hook and goes from frame to frame by
 //! [rules](rule) that are made from the compiler's unwind information once for each return address and kept in a
-//! [table](table) that all threads share. It ends where it meets the thread's [previous stack](previous), if that is
+//! [table] that all threads share. It ends where it meets the thread's [previous stack](previous), if that is
 //! proved to be unchanged from there to the root: of the twenty or forty frames of a stack three or four are new. A
 //! frame that is kept keeps its node of the stack trie too, so only the new ones are looked up.
 //!
