@@ -289,8 +289,13 @@ impl<S: Sink> Drain<S> {
         let Live { stream, path, .. } = live;
         self.sink.end(stream.index)?;
         conclude(stream, end, &mut self.dictionary, &mut self.observations);
-        // A file that cannot be removed goes with the session's directory.
-        let _ = fs::remove_file(path);
+        // A file that cannot be removed goes with the session's directory. The name of one that is gone will be used
+        // again, by the next program under this process id.
+        if fs::remove_file(&path).is_ok()
+            && let Some(name) = path.file_name()
+        {
+            self.known.remove(name);
+        }
         Ok(())
     }
 
