@@ -135,7 +135,7 @@ impl Flat {
 
 /// What a step is expected to be, and what its numbers are without that.
 ///
-/// The writer subtracts, the reader adds; both then tell [`Expected::after`] what the step was.
+/// The writer subtracts, the reader adds; both then tell [`leaves`] what the step was.
 #[derive(Clone, Copy)]
 pub(super) struct Expected {
     addr: u64,
