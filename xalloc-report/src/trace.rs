@@ -217,6 +217,9 @@ pub struct Frame {
     pub address: u64,
     /// The functions there, innermost inlined first; empty if not symbolised or unknown.
     pub functions: Vec<Function>,
+    /// Demangled name of the function that the call there names, where stacks show another one in its place: it ended
+    /// with a jump to that one and left no frame.
+    pub jumped: Option<String>,
 }
 
 /// A function at a code location.

@@ -22,6 +22,9 @@ pub struct FrameView {
     pub address: String,
     /// Whether the function was inlined into the next one of the list.
     pub inlined: bool,
+    /// Whether the function went on to the one before it in the list by a jump and left no frame: it is known from the
+    /// call, which is where module and address are.
+    pub jumped: bool,
 }
 
 /// How much of a call stack is known.
@@ -85,21 +88,39 @@ impl CallStack {
         }
         let module = module.map(|module| module.path.to_string_lossy().into_owned());
         let address = names::address(frame.address);
+        if let Some(name) = &frame.jumped {
+            let function = Function { name: name.clone(), file: None, line: None, inlined: false };
+            let view = FrameView::of(&function, module.clone(), address.clone());
+            self.push_function(FrameView { jumped: true, ..view }, innermost);
+        }
         if frame.functions.is_empty() {
             *innermost = false;
-            self.frames.push(FrameView { function: None, file: None, line: None, module, address, inlined: false });
+            self.frames.push(FrameView {
+                function: None,
+                file: None,
+                line: None,
+                module,
+                address,
+                inlined: false,
+                jumped: false,
+            });
             return;
         }
         for function in &frame.functions {
-            if *innermost && allocator_frames::is_allocator(&function.name) {
-                if let Some(operator) = allocator_frames::operator_new(&function.name) {
-                    self.call = operator.to_owned();
-                }
-                continue;
-            }
-            *innermost = false;
-            self.frames.push(FrameView::of(function, module.clone(), address.clone()));
+            self.push_function(FrameView::of(function, module.clone(), address.clone()), innermost);
         }
+    }
+
+    fn push_function(&mut self, frame: FrameView, innermost: &mut bool) {
+        let name = frame.function.as_deref().unwrap_or_default();
+        if *innermost && allocator_frames::is_allocator(name) {
+            if let Some(operator) = allocator_frames::operator_new(name) {
+                self.call = operator.to_owned();
+            }
+            return;
+        }
+        *innermost = false;
+        self.frames.push(frame);
     }
 }
 
@@ -112,6 +133,7 @@ impl FrameView {
             module,
             address,
             inlined: function.inlined,
+            jumped: false,
         }
     }
 
@@ -166,6 +188,31 @@ mod tests {
         assert_eq!(names, ["copy_value(std::string_view)", "parse_header(Request&)", "main", "_start"]);
         assert!(stack.frames[0].inlined && !stack.frames[1].inlined);
         assert_eq!(stack.frames[1].place().as_deref(), Some("parse.cc:88"));
+    }
+
+    #[test]
+    fn an_operator_that_jumped_names_the_call_and_is_shown_behind_the_programs_own() {
+        let mut sample = server();
+        let new = ("operator new(unsigned long)", "", 0);
+        let main = sample.frame("app", 0x10, &[("main", "", 0)]);
+        let libs = sample.frame("libstdc++.so.6", 0x20, &[new]);
+        let own = sample.frame("app", 0x30, &[("pool::take", "", 0), new]);
+        sample.contents.frames[main.0 as usize].jumped = Some("operator new[](unsigned long)".into());
+        let told = |sample: &mut Sample, innermost| {
+            let stack = sample.stack(&[main, innermost]);
+            let stack = CallStack::of(&sample.contents, stack, Call::Malloc);
+            let frames: Vec<_> = stack.frames.iter().map(|frame| (frame.name(), frame.jumped)).collect();
+            (stack.call, frames)
+        };
+        let frame = |name: &str, jumped| (name.to_owned(), jumped);
+        assert_eq!(told(&mut sample, libs), ("operator new[]".to_owned(), vec![frame("main", false)]));
+        let shown = vec![
+            frame("pool::take", false),
+            frame("operator new(unsigned long)", false),
+            frame("operator new[](unsigned long)", true),
+            frame("main", false),
+        ];
+        assert_eq!(told(&mut sample, own), ("malloc".to_owned(), shown));
     }
 
     #[test]

@@ -89,7 +89,7 @@ impl Sample {
                 inlined: nth + 1 < functions.len(),
             })
             .collect();
-        self.contents.frames.push(Frame { module: Some(ModuleIndex(module as u32)), address, functions });
+        self.contents.frames.push(Frame { module: Some(ModuleIndex(module as u32)), address, functions, jumped: None });
         FrameIndex(self.contents.frames.len() as u32 - 1)
     }
 

@@ -3,13 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::symbols::{self, Missing, Places, Symbolizer, Wanted};
-use crate::trace::{Contents, Function};
+use crate::symbols::{self, Missing, Places, Symbolizer, Wanted, demangle};
+use crate::trace::{Contents, Frame, FrameIndex, Function};
 
 /// What could not be named, by file.
 pub type Unnamed = Vec<(PathBuf, Vec<Missing>)>;
 
-/// Fills in the functions of all frames that lie in a module.
+/// Fills in the functions of all frames that lie in a module, and the operators that left none.
 pub(crate) fn symbolize(contents: &mut Contents, places: Places) -> Unnamed {
     let modules = contents.modules.iter().map(|module| symbols::Module {
         path: module.path.clone(),
@@ -33,16 +33,46 @@ pub(crate) fn symbolize(contents: &mut Contents, places: Places) -> Unnamed {
         .collect();
     let answers = Symbolizer::new(modules, places).resolve(&wanted);
     let mut unnamed = Unnamed::new();
+    let mut callees = vec![None; contents.frames.len()];
     for ((module, frames), answer) in frames_of.into_iter().zip(answers) {
-        for (at, functions) in frames.into_iter().zip(answer.frames) {
+        for ((at, functions), callee) in frames.into_iter().zip(answer.frames).zip(answer.callees) {
             contents.frames[at].functions = functions.into_iter().map(function).collect();
+            callees[at] = callee;
         }
         if !answer.missing.is_empty() {
             unnamed.push((contents.modules[module].path.clone(), answer.missing));
         }
     }
+    name_jumped(contents, &callees);
     contents.recording.symbolized = true;
     unnamed
+}
+
+/// Names the operators that went on to another one by a jump, by the calls that led to them.
+///
+/// `callees` are the linker's names of what each frame calls. Only calls of operators are believed to be jumped from: a
+/// function has many names (versions, aliases, resolvers), and that the stack shows another one seldom means a jump.
+fn name_jumped(contents: &mut Contents, callees: &[Option<String>]) {
+    let Contents { stacks, frames, .. } = contents;
+    for node in stacks.iter() {
+        let caller = stacks.get(node.parent.0 as usize).and_then(|parent| parent.frame);
+        let (Some(callee), Some(FrameIndex(caller))) = (node.frame, caller) else { continue };
+        let shown = frames.get(callee.0 as usize).and_then(outermost).filter(|name| is_operator_new(name));
+        let (Some(shown), Some(Some(called))) = (shown, callees.get(caller as usize)) else { continue };
+        let called = demangle(called);
+        if is_operator_new(&called) && called != shown {
+            frames[caller as usize].jumped = Some(called);
+        }
+    }
+}
+
+fn outermost(frame: &Frame) -> Option<&str> {
+    frame.functions.last().map(|function| function.name.as_str())
+}
+
+/// Whether this is one of C++'s operators that allocate. Without parameters a name does not tell which.
+fn is_operator_new(name: &str) -> bool {
+    name.starts_with("operator new(") || name.starts_with("operator new[](")
 }
 
 fn function(frame: symbols::Frame) -> Function {
@@ -54,7 +84,7 @@ fn function(frame: symbols::Frame) -> Function {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Frame, Module, ModuleIndex};
+    use crate::trace::{Module, ModuleIndex, StackIndex, StackNode};
 
     #[test]
     fn a_return_address_in_our_own_binary_is_named_after_the_function_that_called() {
@@ -73,10 +103,38 @@ mod tests {
         let base = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
         let base = u64::from_str_radix(base.split('-').next().unwrap(), 16).unwrap();
         let module = Module { path, build_id: Vec::new() };
-        let frame = Frame { module: Some(ModuleIndex(0)), address: runtime - base, functions: Vec::new() };
+        let frame =
+            Frame { module: Some(ModuleIndex(0)), address: runtime - base, functions: Vec::new(), jumped: None };
         let mut contents = Contents { modules: vec![module], frames: vec![frame], ..Contents::default() };
         symbolize(&mut contents, Places::of_this_machine());
         assert!(!contents.frames[0].functions.is_empty());
         assert!(contents.recording.symbolized);
+    }
+
+    #[test]
+    fn an_operator_that_a_call_names_and_the_stack_does_not_show_has_jumped() {
+        let new = "operator new(unsigned long)";
+        // What the stack shows; what the frame below it calls; what is concluded.
+        for (shown, called, jumped) in [
+            (new, Some("_Znam"), Some("operator new[](unsigned long)")),
+            (new, Some("_ZnwmRKSt9nothrow_t"), Some("operator new(unsigned long, std::nothrow_t const&)")),
+            (new, Some("_Znwm"), None),
+            (new, Some("_Z6createm"), None),
+            (new, None, None),
+            ("operator new", Some("_Znwm"), None),
+            ("malloc", Some("_Znam"), None),
+        ] {
+            let function = Function { name: shown.to_owned(), file: None, line: None, inlined: false };
+            let frame = |functions| Frame { module: None, address: 0, functions, jumped: None };
+            let node = |parent, frame| StackNode { parent: StackIndex(parent), frame };
+            let mut contents = Contents {
+                frames: vec![frame(vec![function]), frame(Vec::new())],
+                stacks: vec![node(0, None), node(0, None), node(0, Some(FrameIndex(1))), node(2, Some(FrameIndex(0)))],
+                ..Contents::default()
+            };
+            name_jumped(&mut contents, &[None, called.map(str::to_owned)]);
+            assert_eq!(contents.frames[1].jumped.as_deref(), jumped, "{called:?} shown as {shown}");
+            assert_eq!(contents.frames[0].jumped, None);
+        }
     }
 }

@@ -13,12 +13,13 @@
 //!
 //! # Layers
 //! `resolve` (one module) uses `locate` (files), `dwarf` and `split` (lines and inlined functions), `table`, `plt` and
-//! `minidebug` (names), `demangle`. All parse through `image`. No file of this room knows the trace's format.
+//! `minidebug` (names), `call` (what a call names), `demangle`. All parse through `image`. No file of this room knows the trace's format.
 //!
 //! # Why our own locator
 //! No library finds all debug information by itself; each knows the build-id directory or the debug link, few both, and
 //! none says which package would supply what it did not find.
 
+mod call;
 mod demangle;
 mod dwarf;
 mod error;

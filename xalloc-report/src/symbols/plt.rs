@@ -21,12 +21,14 @@ const JUMP_THROUGH_SLOT: [u8; 2] = [0xff, 0x25];
 /// Length of that instruction; its displacement counts from its end.
 const JUMP_BYTES: usize = 6;
 
-/// The named stubs of `elf`.
-pub(super) fn stubs<'a>(elf: &ElfFile64<'a>) -> Vec<Symbol<'a>> {
+/// Names of functions by the slot of the global offset table that the loader writes their address to.
+pub(super) type Slots<'a> = HashMap<u64, &'a [u8]>;
+
+/// The named stubs of `elf`, whose slots are `slots`.
+pub(super) fn stubs<'a>(elf: &ElfFile64<'a>, slots: &Slots<'a>) -> Vec<Symbol<'a>> {
     if elf.architecture() != Architecture::X86_64 {
         return Vec::new();
     }
-    let slots = names_by_slot(elf);
     let mut stubs = Vec::new();
     for section in STUB_SECTIONS.iter().filter_map(|name| elf.section_by_name(name)) {
         // An unreadable section has no stubs to name.
@@ -49,8 +51,9 @@ fn slot_of(stub: &[u8], start: u64) -> Option<u64> {
     Some(next_instruction.wrapping_add_signed(i64::from(i32::from_le_bytes(displacement))))
 }
 
-fn names_by_slot<'a>(elf: &ElfFile64<'a>) -> HashMap<u64, &'a [u8]> {
-    let mut names = HashMap::new();
+/// The slots of `elf` that relocations name.
+pub(super) fn slots<'a>(elf: &ElfFile64<'a>) -> Slots<'a> {
+    let mut names = Slots::new();
     let (Some(relocations), Some(symbols)) = (elf.dynamic_relocations(), elf.dynamic_symbol_table()) else {
         return names;
     };

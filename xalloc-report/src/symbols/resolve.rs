@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use object::read::elf::ElfFile64;
 
+use super::call::Calls;
 use super::dwarf::{self, SectionSet, Sections};
 use super::image::Image;
 use super::locate::{Found, Opened, Places, locate, supplementary};
@@ -15,6 +16,8 @@ use super::{Detail, Error, Frame, Missing, Module, minidebug, plt};
 pub(super) struct Answer {
     /// For each address: its functions, innermost first; empty when nothing is known.
     pub(super) frames: Vec<Vec<Frame>>,
+    /// For each address: the function that the instruction which ends there calls.
+    pub(super) callees: Vec<Option<String>>,
     pub(super) detail: Detail,
     pub(super) missing: Vec<Missing>,
 }
@@ -32,10 +35,11 @@ pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> An
         Vec::new()
     });
     let mini = ElfFile64::parse(&mini[..]).ok();
-    let stubs = binary.as_ref().map(|file| plt::stubs(&file.image.elf)).unwrap_or_default();
+    let slots = binary.as_ref().map(|file| plt::slots(&file.image.elf)).unwrap_or_default();
+    let stubs = binary.as_ref().map(|file| plt::stubs(&file.image.elf, &slots)).unwrap_or_default();
     let table = Table::collect(files.iter().map(|file| &file.image.elf).chain(&mini), stubs);
 
-    let mut answer = Answer { frames: vec![Vec::new(); addresses.len()], detail: Detail::Nothing, missing };
+    let mut answer = Answer { missing, ..Answer::nothing(addresses.len()) };
     if let Some(file) = files.iter().find(|file| file.image.has_dwarf()) {
         let owners = files.iter().map(|file| file.path.to_owned()).collect();
         match (DwarfSource { file, owners, places }).frames(addresses, &mut answer.missing) {
@@ -52,6 +56,11 @@ pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> An
     for (frames, address) in answer.frames.iter_mut().zip(addresses) {
         name_from_table(frames, *address, &table);
     }
+    // A debug file has no code.
+    if let Some(file) = &binary {
+        let calls = Calls { elf: &file.image.elf, slots: &slots, table: &table };
+        answer.callees = addresses.iter().map(|address| calls.callee(*address)).collect();
+    }
     let has_all_names = mini.is_some() || files.iter().any(|file| file.image.has_symtab());
     if answer.detail == Detail::Nothing {
         answer.grade_names(module, binary.is_some(), has_all_names, looked_for);
@@ -60,6 +69,16 @@ pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> An
 }
 
 impl Answer {
+    /// The answer about so many addresses of which nothing is known.
+    pub(super) fn nothing(addresses: usize) -> Answer {
+        Answer {
+            frames: vec![Vec::new(); addresses],
+            callees: vec![None; addresses],
+            detail: Detail::Nothing,
+            missing: Vec::new(),
+        }
+    }
+
     /// Notes how good the names are without DWARF, and what would make them better.
     fn grade_names(&mut self, module: &Module, has_binary: bool, has_all_names: bool, looked_for: Vec<PathBuf>) {
         let path = module.path.clone();

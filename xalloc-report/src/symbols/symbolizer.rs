@@ -32,6 +32,9 @@ pub struct Resolved {
     /// For each address, in the order asked: its functions, innermost inlined one first, the last one not inlined.
     /// Empty when nothing is known; such a frame is shown as module and offset.
     pub frames: Vec<Vec<Frame>>,
+    /// For each address, in the order asked: the linker's name of the function that the instruction whose last byte is
+    /// there calls. `None` if it is no call, or one that does not state its target.
+    pub callees: Vec<Option<String>>,
     /// How much the module's files tell.
     pub detail: Detail,
     /// What they do not tell, and why; to be printed once a module.
@@ -111,12 +114,11 @@ impl Job<'_> {
     fn run(&self, places: &Places) -> Answer {
         let resolved = catch_unwind(AssertUnwindSafe(|| resolve(self.module, places, &self.addresses)));
         resolved.unwrap_or_else(|_| Answer {
-            frames: vec![Vec::new(); self.addresses.len()],
-            detail: Detail::Nothing,
             missing: vec![Missing::Malformed {
                 path: self.module.path.clone(),
                 reason: "its reader failed; please report this with the file".to_owned(),
             }],
+            ..Answer::nothing(self.addresses.len())
         })
     }
 }
@@ -126,16 +128,17 @@ fn pick(question: &Wanted, jobs: &[Job<'_>], answers: &BTreeMap<ModuleIndex, Ans
     let Some((job, answer)) = job.and_then(|job| Some((job, answers.get(&job.index)?))) else {
         return Resolved {
             frames: vec![Vec::new(); question.addresses.len()],
+            callees: vec![None; question.addresses.len()],
             detail: Detail::Nothing,
             missing: Vec::new(),
         };
     };
-    let frames_at = |address: &u64| {
-        let position = job.addresses.binary_search(address).ok()?;
-        answer.frames.get(position).cloned()
-    };
+    let position = |address: &u64| job.addresses.binary_search(address).ok();
+    let frames_at = |address| answer.frames.get(position(address)?).cloned();
+    let callee_at = |address| answer.callees.get(position(address)?).cloned().flatten();
     Resolved {
         frames: question.addresses.iter().map(|address| frames_at(address).unwrap_or_default()).collect(),
+        callees: question.addresses.iter().map(callee_at).collect(),
         detail: answer.detail,
         missing: answer.missing.clone(),
     }

@@ -7,6 +7,7 @@ use gimli::{DwarfPackage, DwarfPackageSections, EndianSlice};
 use object::read::elf::ElfFile64;
 use object::{Object, ObjectSection};
 
+use super::call::Calls;
 use super::dwarf::{self, SectionSet};
 use super::image::Image;
 use super::table::Table;
@@ -30,7 +31,9 @@ pub fn parse_untrusted(bytes: &[u8]) -> Result<usize, Error> {
     let links = image.debug_link().is_some() as usize + image.alt_link().is_some() as usize + image.build_id().len();
     let mini = minidebug::unpack(&image.section(".gnu_debugdata")?).unwrap_or_default();
     let mini = ElfFile64::parse(&mini[..]).ok();
-    let table = Table::collect([Some(&image.elf), mini.as_ref()].into_iter().flatten(), plt::stubs(&image.elf));
+    let slots = plt::slots(&image.elf);
+    let stubs = plt::stubs(&image.elf, &slots);
+    let table = Table::collect([Some(&image.elf), mini.as_ref()].into_iter().flatten(), stubs);
 
     let section_starts = image.elf.sections().map(|section| section.address()).take(PROBES);
     let mut probes: Vec<u64> = table.starts().take(PROBES).chain(section_starts).collect();
@@ -38,8 +41,11 @@ pub fn parse_untrusted(bytes: &[u8]) -> Result<usize, Error> {
     let symbols = probes.iter().filter_map(|probe| table.find(*probe));
     let named = symbols.filter(|symbol| dwarf::named(&symbol.linker_name()).function.is_some()).count();
 
+    let calls = Calls { elf: &image.elf, slots: &slots, table: &table };
+    let called = probes.iter().filter(|probe| calls.callee(**probe).is_some()).count();
+
     let endian = dwarf::endian(&image);
-    let mut found = links + named;
+    let mut found = links + named + called;
     for set in [SectionSet::Main, SectionSet::Split] {
         let sections = dwarf::sections(&image, set)?;
         // The file stands for its own supplementary file, so that references between the two are followed.

@@ -28,6 +28,7 @@ const STACKS: u8 = 6;
 const STRING: u8 = 7;
 const FUNCTION: u8 = 8;
 const SYMBOLS: u8 = 9;
+const JUMPED: u8 = 10;
 
 #[derive(Clone, Copy)]
 #[repr(usize)]
@@ -209,6 +210,12 @@ impl Collector {
             self.fields[Field::Symbols as usize].extend_from_slice(&column);
             self.range(SYMBOLS, first, end - first);
         });
+        for (index, frame) in contents.frames.iter().enumerate() {
+            if let Some(name) = &frame.jumped {
+                let name = string(self, name.as_bytes());
+                self.indexed(JUMPED, index, |out| put(out, name));
+            }
+        }
     }
 
     /// What waits to be written, cut into blocks.
@@ -317,6 +324,7 @@ impl Loader {
                 self.functions.push(function);
             }
             SYMBOLS => self.symbols(from.varint()?, from.varint()?)?,
+            JUMPED => self.jumped(from.varint()?, from.varint()?)?,
             // A later minor version's.
             _ => {}
         }
@@ -334,7 +342,7 @@ impl Loader {
             };
             let address = before.wrapping_add(unzigzag(self.columns[Field::FrameAddr as usize].varint()?));
             before = address;
-            place(&mut self.contents.frames, index, Frame { module, address, functions: Vec::new() })?;
+            place(&mut self.contents.frames, index, Frame { module, address, functions: Vec::new(), jumped: None })?;
         }
         Ok(())
     }
@@ -364,10 +372,10 @@ impl Loader {
         const ABSENT: Malformed = Malformed::Bytes("a function's name is not in the trace");
         let (name, file, line) = (from.varint()?, records::optional(from)?, records::optional(from)?);
         let inlined = from.byte()? != 0;
-        let string = |at: u64| usize::try_from(at).ok().and_then(|at| self.strings.get(at)).ok_or(ABSENT);
-        let name = String::from_utf8(string(name)?.clone()).map_err(|_| Malformed::Bytes("a name is not UTF-8"))?;
+        let string = |at: u64| self.string(at).ok_or(ABSENT);
+        let name = text(string(name)?)?;
         let file = match file {
-            Some(file) => Some(std::ffi::OsString::from_vec(string(file)?.clone()).into()),
+            Some(file) => Some(std::ffi::OsString::from_vec(string(file)?.to_vec()).into()),
             None => None,
         };
         let line = match line {
@@ -377,6 +385,24 @@ impl Loader {
         let function = Function { name, file, line, inlined };
         self.spend(size_of_function(&function))?;
         Ok(function)
+    }
+
+    fn string(&self, at: u64) -> Option<&[u8]> {
+        usize::try_from(at).ok().and_then(|at| self.strings.get(at)).map(Vec::as_slice)
+    }
+
+    fn jumped(&mut self, index: u64, name: u64) -> Result<(), Malformed> {
+        const ABSENT: Malformed = Malformed::Bytes("the name of a function that jumped is not in the trace");
+        let name = text(self.string(name).ok_or(ABSENT)?)?;
+        self.spend(name.len() as u64)?;
+        self.frame(index)?.jumped = Some(name);
+        Ok(())
+    }
+
+    /// A frame that is there already, to be completed.
+    fn frame(&mut self, index: u64) -> Result<&mut Frame, Malformed> {
+        let frame = usize::try_from(index).ok().and_then(|index| self.contents.frames.get_mut(index));
+        frame.ok_or(Malformed::Bytes("symbols are of a frame that is not in the trace"))
     }
 
     fn symbols(&mut self, first: u64, len: u64) -> Result<(), Malformed> {
@@ -390,11 +416,14 @@ impl Loader {
                 self.spend(size_of_function(&function))?;
                 functions.push(function);
             }
-            let frame = usize::try_from(index).ok().and_then(|index| self.contents.frames.get_mut(index));
-            frame.ok_or(Malformed::Bytes("symbols are of a frame that is not in the trace"))?.functions = functions;
+            self.frame(index)?.functions = functions;
         }
         Ok(())
     }
+}
+
+fn text(bytes: &[u8]) -> Result<String, Malformed> {
+    String::from_utf8(bytes.to_vec()).map_err(|_| Malformed::Bytes("a name is not UTF-8"))
 }
 
 fn size_of_function(function: &Function) -> u64 {

@@ -166,6 +166,7 @@ fn contents_read_back_with_their_symbols() {
         let file = Some(PathBuf::from(format!("src/{}.c", at % 9)));
         let inner = Function { name: "λ::inner".into(), file, line: Some(at as u32 % 50), inlined: true };
         frame.functions = if at % 4 == 0 { vec![] } else { vec![inner, outer] };
+        frame.jumped = (at % 7_000 == 0).then(|| format!("jumped {}", at % 2));
     }
     writer.finish(contents.clone()).unwrap();
     let trace = Trace::from_bytes(disk.bytes()).unwrap();

@@ -70,7 +70,7 @@ impl Dictionary {
     fn frame(&mut self, key: FrameKey, module: Option<ModuleIndex>, address: u64) -> FrameIndex {
         let frames = &mut self.contents.frames;
         *self.frames.entry(key).or_insert_with(|| {
-            frames.push(Frame { module, address, functions: Vec::new() });
+            frames.push(Frame { module, address, functions: Vec::new(), jumped: None });
             FrameIndex(index(frames.len() - 1))
         })
     }

@@ -8,6 +8,9 @@ use crate::render::table::{Table, left};
 
 /// Where a frame is: file and line, else the module and why there is no more.
 pub(super) fn place(frame: &FrameView) -> String {
+    if frame.jumped {
+        return "left by a jump".to_owned();
+    }
     match (frame.place(), &frame.function, frame.module_name()) {
         (Some(place), _, _) => printable(&place).into_owned(),
         (None, Some(_), Some(module)) => format!("in {}", printable(module)),

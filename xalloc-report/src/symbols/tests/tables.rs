@@ -1,6 +1,6 @@
 //! Binaries without DWARF.
 
-use object::{Object, ObjectSection};
+use object::{Object, ObjectSection, ObjectSymbol};
 
 use super::kit::{Lab, range_of};
 use crate::symbols::{Detail, Frame, Missing};
@@ -49,6 +49,22 @@ fn a_stub_of_the_linkage_table_is_named_after_the_function_it_leads_to() {
             assert!(stubs.frames.iter().all(is_stub), "{flags}: {stubs:?}");
         }
         assert!(names.contains(&"malloc@plt") && names.contains(&"free@plt"), "{flags}: {names:?}");
+    }
+}
+
+#[test]
+fn a_call_names_the_operator_that_the_source_names_through_stubs_and_slots() {
+    let lab = Lab::new();
+    lab.write("array.cc", "char *array(unsigned long n) { return new char[n] + 1; }\nint main() { array(1); }\n");
+    for flags in ["-O1", "-O1 -g", "-O1 -fno-plt", "-O1 -fcf-protection=full -Wl,-z,ibtplt", "-O1 -s"] {
+        lab.run(&format!("c++ {flags} -Wl,--build-id,--export-dynamic -o app array.cc"));
+        let app = lab.path("app");
+        let bytes = std::fs::read(&app).unwrap();
+        let elf = object::read::elf::ElfFile64::<object::Endianness>::parse(&bytes[..]).unwrap();
+        let array = elf.dynamic_symbols().find(|symbol| symbol.name() == Ok("_Z5arraym")).unwrap();
+        let resolved = lab.resolve(&app, array.address()..array.address() + array.size());
+        let callees: Vec<_> = resolved.callees.iter().flatten().collect();
+        assert_eq!(callees, ["_Znam"], "{flags}");
     }
 }
 

@@ -45,7 +45,12 @@ pub(super) fn contents(processes: u32, threads: u32, stacks: u32) -> Contents {
     contents.modules.push(Module { path: PathBuf::from("/usr/bin/app"), build_id: vec![1, 2, 3] });
     for index in 0..stacks {
         let module = (index % 3 != 2).then_some(ModuleIndex(0));
-        contents.frames.push(Frame { module, address: 0x1000 + u64::from(index) * 7, functions: Vec::new() });
+        contents.frames.push(Frame {
+            module,
+            address: 0x1000 + u64::from(index) * 7,
+            functions: Vec::new(),
+            jumped: None,
+        });
         let parent = StackIndex(if index < 3 { 0 } else { index / 2 });
         contents.stacks.push(StackNode { parent, frame: (index > 1).then_some(FrameIndex(index)) });
     }
