@@ -170,7 +170,6 @@ impl<S: Sink> Drain<S> {
         if is_due {
             self.tied = Instant::now();
             self.is_tied |= self.timeline.tie(Reading::now());
-            self.forks.forget_old();
         }
         if is_due || hellos != self.hellos {
             self.hellos = hellos;

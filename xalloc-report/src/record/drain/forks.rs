@@ -1,20 +1,22 @@
 //! What each fork left for its child, until the child says hello.
 //!
 //! A forked child has its parent's blocks and modules as they were at the fork. The parent's stream does not wait for
-//! the child: what it would inherit is kept under the fork's number. A fork that failed, or whose child never says
-//! hello, would keep it for ever, so only the latest few are kept, and none for long.
+//! the child: what it would inherit is kept under the fork's number. A fork that failed, or whose child ends without a
+//! word, would keep it for ever, so only the latest few are kept.
+//!
+//! # Why they do not grow old
+//! A child says hello with its first call, and that may be hours after the fork: a server forks its workers, and each
+//! waits for its first connection.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::{Duration, Instant};
 
 use super::identity::{Birth, Identity};
 use super::modules::ModuleTables;
 use crate::trace::ProcessIndex;
 
-/// Forks that wait for their child. A child says hello within milliseconds; so many forks in that time are a fork bomb.
+/// Forks that wait for their child: as many as a server has idle workers. One that allocates or executes something says
+/// hello within milliseconds.
 const MOST: usize = 64;
-/// A child that has not said hello in this time never will.
-const LONGEST: Duration = Duration::from_secs(10);
 
 /// One fork.
 #[derive(Debug)]
@@ -48,7 +50,6 @@ type ForkNumber = (u32, u32);
 #[derive(Debug)]
 struct Waiting<F> {
     number: ForkNumber,
-    since: Instant,
     fork: Fork<F>,
 }
 
@@ -86,7 +87,7 @@ impl<F> Forks<F> {
             self.waiting.pop_front();
         }
         let number = self.number(parent_pid, serial);
-        self.waiting.push_back(Waiting { number, since: Instant::now(), fork });
+        self.waiting.push_back(Waiting { number, fork });
     }
 
     pub(crate) fn take(&mut self, parent_pid: u32, serial: u32) -> Option<Fork<F>> {
@@ -95,18 +96,28 @@ impl<F> Forks<F> {
         self.waiting.remove(at).map(|waiting| waiting.fork)
     }
 
-    /// Gives up the forks whose child will not come.
-    pub(crate) fn forget_old(&mut self) {
-        while self.waiting.front().is_some_and(|waiting| waiting.since.elapsed() > LONGEST) {
-            self.waiting.pop_front();
-        }
-    }
-
     fn number(&self, parent_pid: u32, serial: u32) -> ForkNumber {
         match self.wanted {
             // A parent's id may be one of another namespace than the child sees.
             Wanted::None | Wanted::Latest => (0, serial),
             Wanted::Of(_) => (parent_pid, serial),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fork_waits_for_its_child_until_so_many_others_came_after_it() {
+        let mut forks = Forks::of_session(true);
+        for serial in 0..=MOST as u32 {
+            let fork = Fork { parent: ProcessIndex(0), live_set: serial, modules: ModuleTables::new() };
+            forks.keep(1, serial, fork);
+        }
+        assert!(forks.take(1, 0).is_none(), "the oldest of one more than are kept");
+        assert_eq!(forks.take(1, 1).map(|fork| fork.live_set), Some(1));
+        assert!(forks.take(1, 1).is_none(), "a fork has one child");
     }
 }
