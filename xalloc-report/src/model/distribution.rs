@@ -137,8 +137,9 @@ impl<S: Scale> Distribution<S> {
     /// The value at or below which `percent` of all values lie, to 0.1 %; `None` without values.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<u64> {
-        // hdrhistogram answers with the upper end of a span of like values, which may lie above the largest of them.
-        self.max.map(|max| self.histogram.value_at_percentile(percent).min(max))
+        // hdrhistogram answers with the upper end of a span of like values. Its lower end is the better answer: sizes
+        // are round more often than not, and a span begins with a round number.
+        self.max.map(|max| self.histogram.lowest_equivalent(self.histogram.value_at_percentile(percent)).min(max))
     }
 
     /// Largest value; `None` without values.
