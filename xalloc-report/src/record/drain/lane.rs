@@ -28,7 +28,17 @@ impl Lane {
         self.records.get(self.next).map(|record| Stamp(record.stamp))
     }
 
+    /// The records that were not popped yet.
     #[inline]
+    pub(crate) fn ahead(&self) -> &[Record] {
+        self.records.get(self.next..).unwrap_or_default()
+    }
+
+    /// Pops the next `records` records.
+    pub(crate) fn advance(&mut self, records: usize) {
+        self.next += records;
+    }
+
     pub(crate) fn pop(&mut self) -> Option<Record> {
         let record = self.records.get(self.next).copied()?;
         self.next += 1;

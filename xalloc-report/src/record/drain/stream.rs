@@ -10,6 +10,11 @@
 //! Threads are scheduled in turns, so records of one lane come in runs. The merge keeps the lanes in a heap by their
 //! next stamp, and works on the first lane until it passes the second's stamp: a heap step a run, not a record.
 //!
+//! # Batches
+//! Nearly all records say something of a block or of the heap. Those are translated where they lie, a few hundred at a
+//! time, and handed on together; whatever else comes (a thread, a module, a fork) is seen to one by one, after all that
+//! was before it has gone.
+//!
 //! # What is trusted
 //! Nothing: a number that decodes to no event, a text without its announcement, a range of no module are counted as
 //! damage; a stamp in the future is clamped to the pass.
@@ -19,8 +24,8 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 use xalloc_core::session::{layout, ring_state};
-use xalloc_core::units::Stamp;
-use xalloc_core::wire::{Event, LossReason, Record};
+use xalloc_core::units::{StackId, Stamp};
+use xalloc_core::wire::{Event, Kind, LossReason, Record};
 
 use super::Sink;
 use super::dictionary::Dictionary;
@@ -32,7 +37,31 @@ use super::stacks::LocalStacks;
 use crate::os::segment::{HeaderCounter, HeaderWord, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
-use crate::trace::{Incoming, Loss, Module, ProcessIndex, StackIndex, Thread, ThreadIndex};
+use crate::trace::{Incoming, Loss, Module, ProcessIndex, Thread, ThreadIndex};
+
+/// Events handed on together: with their records a quarter of what a second-level cache holds.
+const BATCH: usize = 1024;
+
+/// Why no more common records were taken from a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// There are none up to the limit.
+    Limit,
+    /// The batch is full.
+    Full,
+    /// The next one is special.
+    Special,
+}
+
+/// Whether a record needs nothing but its numbers put into the trace's terms.
+#[inline]
+fn is_common(record: &Record) -> bool {
+    const ALLOC: u8 = Kind::Alloc as u8;
+    const FIRST_STEP: u8 = Kind::HeapBrk as u8;
+    const LAST_STEP: u8 = Kind::HeapThreshold as u8;
+    const REALLOC_UNDO: u8 = Kind::ReallocUndo as u8;
+    matches!(record.kind, ALLOC..=REALLOC_UNDO | FIRST_STEP..=LAST_STEP) && record.is_known()
+}
 
 /// What all streams of a recording share.
 #[derive(Debug)]
@@ -76,19 +105,11 @@ pub(crate) struct Stream {
     last_ns: u64,
     /// Nothing that is merged now can have happened later than this.
     ceiling_ns: u64,
-    incoming: Incoming,
+    batch: Vec<Incoming>,
 }
 
 impl Stream {
     pub(crate) fn new(index: ProcessIndex, identity: Identity, segment: Segment, modules: ModuleTables) -> Stream {
-        let incoming = Incoming {
-            at_ns: 0,
-            stamp: Stamp(0),
-            thread: ThreadIndex(0),
-            stack: StackIndex::NONE,
-            event: Event::ThreadExit,
-            text: Box::default(),
-        };
         Stream {
             index,
             identity,
@@ -107,7 +128,7 @@ impl Stream {
             last_stamp: Stamp(0),
             last_ns: 0,
             ceiling_ns: u64::MAX,
-            incoming,
+            batch: Vec::with_capacity(BATCH),
         }
     }
 
@@ -167,7 +188,7 @@ impl Stream {
             }
             self.order.extend(self.lanes[at].stamp().map(|stamp| Reverse((stamp, at))));
         }
-        Ok(())
+        self.flush(shared)
     }
 
     /// Merges records of lane `at` while they are stamped at or before `limit`.
@@ -177,17 +198,83 @@ impl Stream {
         limit: Stamp,
         shared: &mut Shared<'_, S, S::LiveSet>,
     ) -> Result<(), S::Error> {
-        while let Some(stamp) = self.lanes[at].stamp()
-            && stamp <= limit
-            && let Some(record) = self.lanes[at].pop()
-        {
-            self.record(at, &record, shared)?;
+        loop {
+            let stop = self.take_common(at, limit, shared);
+            match stop {
+                Stop::Limit => return Ok(()),
+                Stop::Full => self.flush(shared)?,
+                Stop::Special => {
+                    self.flush(shared)?;
+                    if let Some(record) = self.lanes[at].pop() {
+                        self.special(at, &record, shared)?;
+                    }
+                }
+            }
         }
-        Ok(())
     }
 
+    /// Hands on what was translated.
+    fn flush<S: Sink>(&mut self, shared: &mut Shared<'_, S, S::LiveSet>) -> Result<(), S::Error> {
+        if shared.dictionary.take_gained() {
+            shared.sink.gain(&shared.dictionary.contents);
+        }
+        let pushed = if self.batch.is_empty() { Ok(()) } else { shared.sink.push_all(self.index, &self.batch) };
+        self.batch.clear();
+        pushed
+    }
+
+    /// Translates common records of lane `at` that are stamped at or before `limit`, and says what comes then.
+    fn take_common<S: Sink>(&mut self, at: usize, limit: Stamp, shared: &mut Shared<'_, S, S::LiveSet>) -> Stop {
+        let room = BATCH.saturating_sub(self.batch.len());
+        let thread = match (self.lanes[at].thread, self.lanes[at].stamp()) {
+            (Some(thread), _) => thread,
+            (None, Some(first)) => self.name_thread(at, self.time_of(first, shared.timeline), shared.dictionary),
+            (None, None) => return Stop::Limit,
+        };
+        let mut taken = 0;
+        let mut stop = Stop::Limit;
+        let (clock, ceiling_ns) = (self.identity.clock, self.ceiling_ns);
+        let (mut last_stamp, mut last_ns, mut late) = (self.last_stamp, self.last_ns, 0);
+        // The lane is put back below; its place does not move meanwhile.
+        let lane = std::mem::take(&mut self.lanes[at]);
+        for record in lane.ahead() {
+            let stamp = Stamp(record.stamp);
+            if stamp > limit {
+                break;
+            }
+            if taken == room {
+                stop = Stop::Full;
+                break;
+            }
+            if !is_common(record) {
+                stop = Stop::Special;
+                break;
+            }
+            taken += 1;
+            late += u64::from(stamp < last_stamp);
+            last_stamp = last_stamp.max(stamp);
+            let at_ns = shared.timeline.at_ns(clock, stamp).min(ceiling_ns).max(last_ns);
+            last_ns = at_ns;
+            let stack = self.stacks.resolve(StackId(record.stack), &self.segment, &self.modules, shared.dictionary);
+            self.batch.push(Incoming { record: *record, at_ns, thread, stack });
+        }
+        (self.last_stamp, self.last_ns) = (last_stamp, last_ns);
+        self.late_events += late;
+        self.events += taken as u64;
+        self.lanes[at] = lane;
+        self.lanes[at].advance(taken);
+        stop
+    }
+
+    /// When something stamped like that happened: not before what was merged already, not after this pass.
     #[inline]
-    fn record<S: Sink>(
+    fn time_of(&self, stamp: Stamp, timeline: &Timeline) -> u64 {
+        timeline.at_ns(self.identity.clock, stamp).min(self.ceiling_ns).max(self.last_ns)
+    }
+
+    /// Sees to a record that is not common, and was taken from lane `at` just now.
+    #[inline(never)]
+    fn special<S: Sink>(
         &mut self,
         at: usize,
         record: &Record,
@@ -203,19 +290,18 @@ impl Stream {
         } else {
             self.late_events += 1;
         }
-        let at_ns = shared.timeline.at_ns(self.identity.clock, stamped.stamp).min(self.ceiling_ns).max(self.last_ns);
+        let at_ns = self.time_of(stamped.stamp, shared.timeline);
         self.last_ns = at_ns;
-        self.incoming.at_ns = at_ns;
-        self.incoming.stamp = stamped.stamp;
-        self.incoming.thread = match self.lanes[at].thread {
+        let thread = match self.lanes[at].thread {
             Some(thread) => thread,
             None => self.name_thread(at, at_ns, shared.dictionary),
         };
-        self.incoming.stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
-        self.incoming.event = stamped.event;
+        let stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
+        let incoming = Incoming { record: *record, at_ns, thread, stack };
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }
+        let one = std::slice::from_ref(&incoming);
         match stamped.event {
             Event::Alloc { .. }
             | Event::AllocFailed { .. }
@@ -227,21 +313,21 @@ impl Stream {
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }
             | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. } => shared.sink.push(self.index, &self.incoming)?,
+            | Event::ProgramBrk { .. } => shared.sink.push_all(self.index, one)?,
             Event::ProgramMap { text_bytes, .. } | Event::Marker { text_bytes } => {
-                self.push_with_text(at, text_bytes, shared)?;
+                self.push_with_text(at, &incoming, text_bytes, shared)?;
             }
             Event::ThreadStart { tid, text_bytes } => {
-                let name = self.push_with_text(at, text_bytes, shared)?;
-                let thread = &mut shared.dictionary.contents.threads[self.incoming.thread.0 as usize];
-                (thread.tid, thread.name) = (tid, name.into());
+                let name = self.push_with_text(at, &incoming, text_bytes, shared)?;
+                let thread = &mut shared.dictionary.contents.threads[thread.0 as usize];
+                (thread.tid, thread.name) = (tid, name);
             }
             Event::ThreadExit => {
-                shared.dictionary.contents.threads[self.incoming.thread.0 as usize].ended_at_ns = Some(at_ns);
-                shared.sink.push(self.index, &self.incoming)?;
+                shared.dictionary.contents.threads[thread.0 as usize].ended_at_ns = Some(at_ns);
+                shared.sink.push_all(self.index, one)?;
             }
             Event::Fork { fork_serial } => {
-                shared.sink.push(self.index, &self.incoming)?;
+                shared.sink.push_all(self.index, one)?;
                 if shared.forks.wants(self.identity.pid, fork_serial) {
                     let live_set = shared.sink.live_set(self.index)?;
                     let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
@@ -250,15 +336,15 @@ impl Stream {
             }
             Event::Exec { text_bytes } => {
                 self.last_word = LastWord::Exec;
-                self.push_with_text(at, text_bytes, shared)?;
+                self.push_with_text(at, &incoming, text_bytes, shared)?;
             }
             Event::ExecFailed => {
                 self.last_word = LastWord::None;
-                shared.sink.push(self.index, &self.incoming)?;
+                shared.sink.push_all(self.index, one)?;
             }
             Event::Exit { status } => {
                 self.last_word = LastWord::Exit(status);
-                shared.sink.push(self.index, &self.incoming)?;
+                shared.sink.push_all(self.index, one)?;
             }
             Event::Module { bias, serial, text_bytes } => {
                 match self.lanes[at].pop_text(usize::from(text_bytes)).as_deref().and_then(module) {
@@ -275,11 +361,11 @@ impl Stream {
             }
             Event::ModulesClosed { generation } => {
                 self.modules.begin_generation(generation);
-                shared.sink.push(self.index, &self.incoming)?;
+                shared.sink.push_all(self.index, one)?;
             }
             Event::Lost { count, reason } => {
                 self.lost[reason as usize] = self.lost[reason as usize].saturating_add(count);
-                shared.sink.push(self.index, &self.incoming)?;
+                shared.sink.push_all(self.index, one)?;
             }
             // Texts are taken with the record that announces them: this one has none.
             Event::Text { .. } => self.damaged += 1,
@@ -307,19 +393,22 @@ impl Stream {
     }
 
     /// Pushes the event with the text behind it, and returns the text.
-    #[cold]
     fn push_with_text<S: Sink>(
         &mut self,
         at: usize,
+        incoming: &Incoming,
         bytes: u16,
         shared: &mut Shared<'_, S, S::LiveSet>,
-    ) -> Result<Box<str>, S::Error> {
-        match self.lanes[at].pop_text(usize::from(bytes)) {
-            Some(text) => self.incoming.text = String::from_utf8_lossy(&text).into(),
-            None => self.damaged += 1,
-        }
-        shared.sink.push(self.index, &self.incoming)?;
-        Ok(std::mem::take(&mut self.incoming.text))
+    ) -> Result<String, S::Error> {
+        let text = match self.lanes[at].pop_text(usize::from(bytes)) {
+            Some(text) => String::from_utf8_lossy(&text).into_owned(),
+            None => {
+                self.damaged += 1;
+                String::new()
+            }
+        };
+        shared.sink.push_with_text(self.index, incoming, &text)?;
+        Ok(text)
     }
 
     /// Names the files of frames that had none yet.
