@@ -9,8 +9,8 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use criterion::{BatchSize, Criterion, Throughput};
-use xalloc_core::units::{Addr, ArenaId, Stamp};
-use xalloc_core::wire::{Call, Event as Wire};
+use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
+use xalloc_core::wire::{Call, Event as Wire, Stamped};
 use xalloc_report::trace::{
     Allocator, Block, Contents, End, Entry, Event, Incoming, Process, ProcessIndex, Repairs, Replay, StackIndex,
     StackNode, Thread, ThreadIndex, Trace, Writer, Written,
@@ -49,12 +49,10 @@ impl Program {
     fn push(&mut self, stack: u32, event: Wire) {
         let at = self.events.len() as u64;
         self.events.push(Incoming {
+            record: Stamped { stamp: Stamp(at), stack: StackId::NONE, event }.encode(),
             at_ns: at * 97,
-            stamp: Stamp(at),
             thread: ThreadIndex(self.thread),
             stack: StackIndex(stack),
-            event,
-            text: "".into(),
         });
     }
 
@@ -173,9 +171,7 @@ fn encode(events: &[Incoming], contents: Contents, memory: Memory) -> Written {
         let mut writer = Writer::new(Box::new(memory))?;
         writer.sync_contents(&contents);
         writer.begin_process(ProcessIndex(0), None)?;
-        for event in events {
-            writer.push(ProcessIndex(0), event)?;
-        }
+        writer.push_all(ProcessIndex(0), events)?;
         writer.finish(contents)
     };
     encoded().expect("memory takes what is written")

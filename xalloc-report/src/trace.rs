@@ -9,8 +9,8 @@
 
 use std::path::PathBuf;
 
-use xalloc_core::units::{ArenaId, Stamp};
-use xalloc_core::wire::{Advice, Call, HeapEvent, LossReason, Protection};
+use xalloc_core::units::ArenaId;
+use xalloc_core::wire::{Advice, Call, HeapEvent, LossReason, Protection, Record};
 
 mod checkpoint;
 mod columns;
@@ -341,19 +341,25 @@ pub trait Replay {
     fn entry(&mut self, entry: Entry<'_>);
 }
 
-/// One event on its way to the writer: a ring's record with its thread named, stacks and text resolved.
-#[derive(Clone, Debug)]
+/// One event on its way to the writer: a ring's record with its time told, its thread named, its stack resolved.
+///
+/// The record stays as it came: nearly all of them are told apart by a byte and need two words read.
+#[derive(Clone, Copy, Debug)]
 pub struct Incoming {
+    /// What it was, and its stamp. The stack in it is the process's own name for it, and is not looked at.
+    pub record: Record,
     /// Nanoseconds since the recording's start.
     pub at_ns: u64,
-    /// The raw stamp, for diagnosis of order.
-    pub stamp: Stamp,
     /// Who did it.
     pub thread: ThreadIndex,
     /// The stack, as a node of [`Contents::stacks`].
     pub stack: StackIndex,
-    /// What it was; text events do not appear here.
-    pub event: xalloc_core::wire::Event,
-    /// The text that followed the event (empty without).
-    pub text: Box<str>,
+}
+
+impl Incoming {
+    /// The event, where the record is one that this version knows.
+    #[must_use]
+    pub fn event(&self) -> Option<xalloc_core::wire::Event> {
+        self.record.decode().map(|stamped| stamped.event)
+    }
 }

@@ -183,7 +183,84 @@ impl HeapEvent {
     }
 }
 
+/// Parts of a record, for who knows its kind and wants no more: a recorder reads millions a second.
 impl Record {
+    /// The address in the first operand.
+    #[must_use]
+    #[inline]
+    pub const fn addr(&self) -> Addr {
+        Addr(low(self.a))
+    }
+
+    /// The arena in the first operand.
+    #[must_use]
+    #[inline]
+    pub const fn arena(&self) -> ArenaId {
+        ArenaId(high(self.a))
+    }
+
+    /// The size in the second operand and the small field beside it: slack of an allocation, index of a bin.
+    #[must_use]
+    #[inline]
+    pub const fn size_and_small(&self) -> (u64, u16) {
+        (low(self.b), high(self.b))
+    }
+
+    /// The two chunk sizes in the second operand, bytes.
+    #[must_use]
+    #[inline]
+    pub const fn chunk_sizes(&self) -> (u64, u64) {
+        sizes(self.b)
+    }
+
+    /// Whether [`Record::decode`] gives an event.
+    #[must_use]
+    #[inline]
+    pub const fn is_known(&self) -> bool {
+        let Some(kind) = Kind::from_number(self.kind) else { return false };
+        match kind {
+            Kind::Alloc | Kind::AllocFailed | Kind::Free => Call::from_number(self.sub).is_some(),
+            Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(self.sub).is_some(),
+            Kind::HeapBin => BinKind::from_number(self.sub).is_some(),
+            Kind::ProgramAdvise => Advice::from_number(self.sub).is_some(),
+            Kind::Lost => LossReason::from_number(self.sub).is_some(),
+            Kind::ReallocBegin
+            | Kind::ReallocUndo
+            | Kind::HeapTrim
+            | Kind::HeapRelease
+            | Kind::HeapChunkMap
+            | Kind::HeapChunkUnmap
+            | Kind::HeapChunkRemapFrom
+            | Kind::HeapChunkRemapTo
+            | Kind::HeapSplit
+            | Kind::HeapCoalesce
+            | Kind::HeapTcacheFlush
+            | Kind::HeapConsolidate
+            | Kind::HeapArenaBirth
+            | Kind::HeapArenaIdle
+            | Kind::HeapArenaAttach
+            | Kind::HeapBirth
+            | Kind::HeapDeath
+            | Kind::HeapThreshold
+            | Kind::ProgramMap
+            | Kind::ProgramUnmap
+            | Kind::ProgramRemapFrom
+            | Kind::ProgramRemapTo
+            | Kind::ProgramBrk
+            | Kind::ThreadStart
+            | Kind::ThreadExit
+            | Kind::Fork
+            | Kind::Exec
+            | Kind::ExecFailed
+            | Kind::Exit
+            | Kind::Module
+            | Kind::ModuleRange
+            | Kind::ModulesClosed
+            | Kind::Marker
+            | Kind::Text => true,
+        }
+    }
+
     /// The typed reading of this record, or `None` where a number is none that this version knows.
     #[must_use]
     #[inline]
@@ -338,6 +415,7 @@ mod tests {
             stamp: u64, a: u64, b: u64, stack: u32, kind: u8, sub: u8, extra: u16,
         ) {
             let record = Record { stamp, a, b, stack, kind, sub, extra };
+            prop_assert_eq!(record.is_known(), record.decode().is_some());
             if let Some(event) = record.decode() {
                 let again = event.encode();
                 prop_assert_eq!(again.decode(), Some(event));

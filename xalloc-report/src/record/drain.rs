@@ -65,8 +65,10 @@ pub(crate) trait Sink {
     fn begin(&mut self, process: ProcessIndex, inherited: Option<Self::LiveSet>) -> Result<(), Self::Error>;
     /// What a fork of `process` inherits if it happens now.
     fn live_set(&self, process: ProcessIndex) -> Result<Self::LiveSet, Self::Error>;
-    /// The next event of a process.
-    fn push(&mut self, process: ProcessIndex, event: &Incoming) -> Result<(), Self::Error>;
+    /// The next events of a process.
+    fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), Self::Error>;
+    /// The next event of a process, with its text.
+    fn push_with_text(&mut self, process: ProcessIndex, event: &Incoming, text: &str) -> Result<(), Self::Error>;
     /// A process is over: nothing more comes from it.
     fn end(&mut self, process: ProcessIndex) -> Result<(), Self::Error>;
 }

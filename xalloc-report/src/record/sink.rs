@@ -19,9 +19,12 @@ impl Sink for Writer {
         Writer::live_set(self, process)
     }
 
-    #[inline]
-    fn push(&mut self, process: ProcessIndex, event: &Incoming) -> Result<(), TraceError> {
-        Writer::push(self, process, event)
+    fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), TraceError> {
+        Writer::push_all(self, process, events)
+    }
+
+    fn push_with_text(&mut self, process: ProcessIndex, event: &Incoming, text: &str) -> Result<(), TraceError> {
+        Writer::push_with_text(self, process, event, text)
     }
 
     fn end(&mut self, process: ProcessIndex) -> Result<(), TraceError> {

@@ -15,7 +15,7 @@ use super::columns::{Column, Unpacker};
 use super::container::BlockHeader;
 use super::encode::{end_of, is_realloc, slack_expected};
 use super::error::Malformed;
-use super::heap_steps::{self, Expected, Flat, History, StepKind};
+use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
 use super::rare;
@@ -250,6 +250,13 @@ impl Expander {
                 ALLOC_SPLIT => (self.mirror.take(class)?, near.split),
                 ALLOC_AFTER_MISS => (self.mirror.take(class)?, near.missed_end),
                 ALLOC_AFTER_LAST => (self.mirror.take(class)?, near.end),
+                ALLOC_SLOT => {
+                    let slot = self.stated_slot();
+                    if !self.mirror.take_named(class, slot) {
+                        return Err(Malformed::Bytes("an allocation's slot is not in its free list"));
+                    }
+                    (slot, self.mirror.addr(slot))
+                }
                 ALLOC_STATED => (self.mirror.take(class)?, near.missed_end.wrapping_add(unfold(self.stated_addr()))),
                 _ => {
                     let slot = self.mirror.take_deep(class, op - ALLOC_DEEP);
@@ -327,26 +334,29 @@ impl Expander {
     }
 
     fn heap_step(&mut self) -> Result<(ArenaId, u16, HeapEvent), Malformed> {
-        let place = usize::try_from(self.column(Field::HeapKind).varint()?).unwrap_or(usize::MAX);
+        let word = self.column(Field::HeapKind).varint()?;
+        let place = usize::try_from(word >> 1).unwrap_or(usize::MAX);
         if place == self.history.len() {
             let field = self.column(Field::HeapKinds);
             let arena = u16::try_from(field.varint()?).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"))?;
             let (kind, sub) = (field.byte()?, field.byte()?);
             self.history.push(StepKind { arena: ArenaId(arena), kind, sub });
         }
-        let skipped = self.column(Field::HeapSeq).varint()? as u16;
-        let addr = unfold(self.column(Field::HeapAddr).varint()?);
-        let first = unfold(self.column(Field::HeapFirst).varint()?);
-        let second = unfold(self.column(Field::HeapSecond).varint()?);
-        let (StepKind { arena, kind, sub }, before) =
+        let (mut skipped, mut addr, mut first, mut second) = (0, 0, 0, 0);
+        if word & 1 != 0 {
+            skipped = self.column(Field::HeapSeq).varint()? as u16;
+            addr = unfold(self.column(Field::HeapAddr).varint()?);
+            first = unfold(self.column(Field::HeapFirst).varint()?);
+            second = unfold(self.column(Field::HeapSecond).varint()?);
+        }
+        let (Remembered { kind, last, .. }, expected_seq) =
             self.history.at(place).ok_or(Malformed::Bytes("a heap step's kind is not in its table"))?;
-        let (arena, kind, sub) = (*arena, *kind, *sub);
+        let StepKind { arena, kind, sub } = *kind;
         let near = &mut self.mirror.thread().near;
-        let expected = Expected::of(kind, *before, near.free_chunk);
-        let flat = expected.add(Flat { kind, sub, addr, first, second }, *before);
-        *before = flat;
+        let expected = Expected::of(kind, *last, near.free_chunk);
+        let flat = expected.add(Flat { kind, sub, addr, first, second }, *last);
+        *last = flat;
         heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
-        let expected_seq = self.history.seq_expected(arena);
         let seq = expected_seq.wrapping_add(skipped);
         *expected_seq = seq.wrapping_add(1);
         Ok((arena, seq, flat.step()?))

@@ -4,19 +4,19 @@
 //! mirror will understand, and keeps the mirror. [`super::decode`] is its inverse, op by op.
 //!
 //! # Invariant
-//! After every call the mirror is what a reader has after the event. Whatever is chosen depends on the mirror and on
-//! nothing else.
+//! After every call the mirror is what a reader has after the event. Whatever op is chosen, its operands and the mirror
+//! alone say which slot and which address are meant.
 
 use std::io;
 
 use rustc_hash::FxHashMap;
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::{Call, HeapEvent};
+use xalloc_core::wire::Call;
 
 use super::columns::Packer;
 use super::container::{BlockHeader, BlockKind};
 use super::error::Malformed;
-use super::heap_steps::{self, Expected, Flat, History, StepKind};
+use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
 use super::varint::{fold, put, zigzag};
@@ -66,7 +66,8 @@ pub(super) struct Encoder {
     fields: [Vec<u8>; FIELDS],
     addrs: Vec<u64>,
     slots: Vec<u64>,
-    other_stacks: Vec<u32>,
+    /// All bits of the stacks of [`Field::OtherStack`].
+    any_other_stack: u32,
     origins: FxHashMap<(u16, u16, u8), u32>,
     origin_before: ((u16, u16, u8), u32),
     history: History,
@@ -80,16 +81,15 @@ pub(super) struct Encoder {
 impl Encoder {
     /// An encoder of a process that begins with the blocks of `inherited`.
     pub(super) fn new(inherited: Option<LiveSet>) -> Encoder {
-        // Slots are numbered by u32 with one value to spare; the writer has no other limit.
         let LiveSet { mirror, blocks } =
-            inherited.unwrap_or_else(|| LiveSet { mirror: Mirror::new(u32::MAX - 1), blocks: Vec::new() });
+            inherited.unwrap_or_else(|| LiveSet { mirror: Mirror::new(mirror::MOST_SLOTS), blocks: Vec::new() });
         Encoder {
             mirror,
             blocks,
             fields: std::array::from_fn(|_| Vec::new()),
             addrs: Vec::new(),
             slots: Vec::new(),
-            other_stacks: Vec::new(),
+            any_other_stack: 0,
             origins: FxHashMap::default(),
             origin_before: ((0, 0, u8::MAX), 0),
             history: History::default(),
@@ -178,8 +178,9 @@ impl Encoder {
         }
     }
 
-    /// A block is allocated; returns its slot.
-    pub(super) fn alloc(&mut self, who: Who, request: Request) -> Result<u32, Malformed> {
+    /// A block is allocated; returns its slot. The last block at its address had the slot `had`, as far as is known.
+    #[inline]
+    pub(super) fn alloc(&mut self, who: Who, request: Request, had: Option<u32>) -> Result<u32, Malformed> {
         let Request { addr, size_bytes, slack_bytes, arena, call } = request;
         self.enter(who);
         let class = mirror::class_of(size_bytes);
@@ -193,27 +194,11 @@ impl Encoder {
                 if is_realloc(call) {
                     self.mirror.release_held();
                 }
-                let near = self.mirror.thread().near;
-                let op = if self.mirror.predicted(class) == addr {
-                    ALLOC_SAME
-                } else if near.split == addr {
-                    ALLOC_SPLIT
-                } else if near.missed_end == addr {
-                    ALLOC_AFTER_MISS
-                } else if near.end == addr {
-                    ALLOC_AFTER_LAST
-                } else if let Some(depth) = self.mirror.depth_of(class, addr) {
-                    ALLOC_DEEP + depth
+                if self.mirror.predicted(class) == addr {
+                    (ALLOC_SAME, self.mirror.take(class)?)
                 } else {
-                    self.addrs.push(fold(addr.wrapping_sub(near.missed_end)));
-                    ALLOC_STATED
-                };
-                let deep = op.checked_sub(ALLOC_DEEP).and_then(|depth| self.mirror.take_deep(class, depth));
-                let slot = match deep {
-                    Some(slot) => slot,
-                    None => self.mirror.take(class)?,
-                };
-                (op, slot)
+                    self.place(class, addr, had)?
+                }
             }
         };
         self.begin(who, op);
@@ -240,26 +225,60 @@ impl Encoder {
         Ok(slot)
     }
 
+    /// The op and the slot of an allocation that is not at the address of the next slot.
+    fn place(&mut self, class: u8, addr: u64, had: Option<u32>) -> Result<(u8, u32), Malformed> {
+        if let Some(slot) = had.filter(|&slot| self.mirror.waits(slot, class, addr)) {
+            let op = match self.mirror.depth_of(class, slot) {
+                Some(depth) => ALLOC_DEEP + depth,
+                None => {
+                    self.state_slot(slot);
+                    ALLOC_SLOT
+                }
+            };
+            self.mirror.take_named(class, slot);
+            return Ok((op, slot));
+        }
+        let near = &self.mirror.thread().near;
+        let op = if near.split == addr {
+            ALLOC_SPLIT
+        } else if near.missed_end == addr {
+            ALLOC_AFTER_MISS
+        } else if near.end == addr {
+            ALLOC_AFTER_LAST
+        } else {
+            let difference = addr.wrapping_sub(near.missed_end);
+            self.addrs.push(fold(difference));
+            ALLOC_STATED
+        };
+        Ok((op, self.mirror.take(class)?))
+    }
+
     #[inline]
     fn origin(&mut self, triple: (u16, u16, u8)) {
         if self.origin_before.0 != triple || self.origins.is_empty() {
-            let next = self.origins.len() as u32;
-            let place = *self.origins.entry(triple).or_insert(next);
-            if place == next {
-                let field = self.field(Field::Origins);
-                put(field, u64::from(triple.0));
-                put(field, u64::from(triple.1));
-                field.push(triple.2);
-            }
-            self.origin_before = (triple, place);
+            self.search_origin(triple);
         }
         let place = self.origin_before.1;
         put(self.field(Field::Origin), u64::from(place));
     }
 
+    fn search_origin(&mut self, triple: (u16, u16, u8)) {
+        let next = self.origins.len() as u32;
+        let place = *self.origins.entry(triple).or_insert(next);
+        if place == next {
+            let field = self.field(Field::Origins);
+            put(field, u64::from(triple.0));
+            put(field, u64::from(triple.1));
+            field.push(triple.2);
+        }
+        self.origin_before = (triple, place);
+    }
+
+    #[inline]
     fn no_alloc(&mut self, who: Who, op: u8) {
         self.begin(who, op);
-        self.other_stacks.push(who.stack.0);
+        self.any_other_stack |= who.stack.0;
+        put(self.field(Field::OtherStack), u64::from(who.stack.0));
     }
 
     fn state_slot(&mut self, slot: u32) {
@@ -268,6 +287,7 @@ impl Encoder {
     }
 
     /// The block in `slot` is freed.
+    #[inline]
     pub(super) fn free(&mut self, who: Who, slot: u32) {
         self.enter(who);
         let op = match self.mirror.recency(slot) {
@@ -319,30 +339,31 @@ impl Encoder {
     }
 
     /// A step of a heap.
-    pub(super) fn heap(&mut self, who: Who, arena: ArenaId, seq: u16, step: HeapEvent) {
+    #[inline]
+    pub(super) fn heap(&mut self, who: Who, arena: ArenaId, seq: u16, flat: Flat) {
         self.enter(who);
         self.no_alloc(who, HEAP);
-        let flat = Flat::of(step);
-        let kind = StepKind { arena, kind: flat.kind, sub: flat.sub };
-        let (place, is_first) = self.history.place(kind);
-        put(&mut self.fields[Field::HeapKind as usize], place as u64);
+        let (place, is_first) = self.history.place(StepKind { arena, kind: flat.kind, sub: flat.sub });
         if is_first {
-            let field = &mut self.fields[Field::HeapKinds as usize];
+            let field = self.field(Field::HeapKinds);
             put(field, u64::from(arena.0));
             field.extend_from_slice(&[flat.kind, flat.sub]);
         }
-        let expected_seq = self.history.seq_expected(arena);
+        let Some((Remembered { last, .. }, expected_seq)) = self.history.at(place) else { return };
         let skipped = seq.wrapping_sub(*expected_seq);
         *expected_seq = seq.wrapping_add(1);
-        put(&mut self.fields[Field::HeapSeq as usize], u64::from(skipped));
-        let Some((_, before)) = self.history.at(place) else { return };
         let near = &mut self.mirror.thread().near;
-        let less = Expected::of(flat.kind, *before, near.free_chunk).subtract(flat, *before);
-        *before = flat;
+        let less = Expected::of(flat.kind, *last, near.free_chunk).subtract(flat, *last);
+        *last = flat;
         heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
-        put(&mut self.fields[Field::HeapAddr as usize], fold(less.addr));
-        put(&mut self.fields[Field::HeapFirst as usize], fold(less.first));
-        put(&mut self.fields[Field::HeapSecond as usize], fold(less.second));
+        let is_expected = u64::from(skipped) | less.addr | less.first | less.second == 0;
+        put(self.field(Field::HeapKind), (place as u64) << 1 | u64::from(!is_expected));
+        if !is_expected {
+            put(self.field(Field::HeapSeq), u64::from(skipped));
+            put(self.field(Field::HeapAddr), fold(less.addr));
+            put(self.field(Field::HeapFirst), fold(less.first));
+            put(self.field(Field::HeapSecond), fold(less.second));
+        }
     }
 
     /// Any other event.
@@ -358,10 +379,8 @@ impl Encoder {
             return Ok(None);
         }
         self.close_run();
-        if self.other_stacks.iter().any(|&stack| stack != StackIndex::NONE.0) {
-            for &stack in &self.other_stacks {
-                put(&mut self.fields[Field::OtherStack as usize], u64::from(stack));
-            }
+        if std::mem::take(&mut self.any_other_stack) == StackIndex::NONE.0 {
+            self.field(Field::OtherStack).clear();
         }
         spread(&self.addrs, &mut self.fields[Field::Addr as usize..][..ADDR_PLANES]);
         spread(&self.slots, &mut self.fields[Field::Slot as usize..][..SLOT_PLANES]);
@@ -387,7 +406,6 @@ impl Encoder {
         self.run = (0, 0);
         self.addrs.clear();
         self.slots.clear();
-        self.other_stacks.clear();
         self.origins.clear();
         self.history.clear();
         Ok(Some(header.frame(&payload)))

@@ -5,11 +5,12 @@
 //! Each operand is stored as its difference from that expectation, so most columns are runs of zeros.
 //!
 //! A step is flattened to an arena, a kind, a small operand (rule, bin, flags) and three numbers. The first three
-//! recur, and are named by one byte: their place in a table that the block carries.
+//! recur, and are named by one byte: their place in a table that the block carries. Half of the byte's values say that
+//! all else is as expected, sequence number included; such a step takes one byte in one column.
 
 use rustc_hash::FxHashMap;
 use xalloc_core::units::{Addr, ArenaId};
-use xalloc_core::wire::{BinKind, GrowthRule, HeapEvent, Kind, Merged};
+use xalloc_core::wire::{BinKind, GrowthRule, HeapEvent, Kind, Merged, Record};
 
 use super::error::Malformed;
 
@@ -48,6 +49,22 @@ const THRESHOLD: u8 = Kind::HeapThreshold as u8;
 impl Flat {
     fn new(kind: u8, addr: Addr, first: u64) -> Flat {
         Flat { kind, sub: 0, addr: addr.0, first, second: 0 }
+    }
+
+    /// The numbers of a record of the commonest steps: splits, merges, moves into a bin. `None` for any other.
+    #[inline]
+    pub(super) fn of_record(record: &Record) -> Option<Flat> {
+        let flat = Flat { sub: record.sub, ..Flat::new(record.kind, record.addr(), 0) };
+        let (first, second) = record.chunk_sizes();
+        match record.kind {
+            SPLIT => Some(Flat { sub: record.sub & 1, first, second, ..flat }),
+            COALESCE => Some(Flat { sub: record.sub & 7, first, second, ..flat }),
+            BIN if BinKind::from_number(record.sub).is_some() => {
+                let (size_bytes, index) = record.size_and_small();
+                Some(Flat { first: size_bytes, second: u64::from(index & 0xff), ..flat })
+            }
+            _ => None,
+        }
     }
 
     /// The numbers of `step`.
@@ -161,7 +178,7 @@ impl Expected {
         Flat {
             addr: flat.addr.wrapping_sub(self.addr),
             first: flat.first.wrapping_sub(self.first),
-            second: flat.second.wrapping_sub(second_expected(flat.kind, flat.first, before)),
+            second: flat.second.wrapping_sub(second_expected(flat.kind, flat.sub, flat.first, before)),
             ..flat
         }
     }
@@ -173,18 +190,23 @@ impl Expected {
         Flat {
             addr: less.addr.wrapping_add(self.addr),
             first,
-            second: less.second.wrapping_add(second_expected(less.kind, first, before)),
+            second: less.second.wrapping_add(second_expected(less.kind, less.sub, first, before)),
             ..less
         }
     }
 }
 
+/// Bins of one size are numbered by it: fast ones from 0 for 32 bytes, small ones from 2 (malloc.c, `fastbin_index` and
+/// `smallbin_index_unsafe`).
 #[inline]
-fn second_expected(kind: u8, first: u64, before: Flat) -> u64 {
+fn second_expected(kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
+    const FAST: u8 = BinKind::Fast as u8;
+    const SMALL: u8 = BinKind::Small as u8;
     match kind {
         SPLIT => before.second.wrapping_sub(first),
         COALESCE => first,
-        BIN => first / 16 % 256,
+        BIN if sub == FAST => (first / 16).wrapping_sub(2) % 256,
+        BIN if sub == SMALL => first / 16 % 256,
         _ => before.second,
     }
 }
@@ -210,19 +232,44 @@ pub(super) struct StepKind {
     pub(super) sub: u8,
 }
 
+/// What is remembered of a kind of step within a block.
+#[derive(Clone, Copy)]
+pub(super) struct Remembered {
+    pub(super) kind: StepKind,
+    /// The last step of the kind.
+    pub(super) last: Flat,
+    arena: u32,
+}
+
 /// The steps of a block so far: by kind what the last one was, by arena its sequence number.
-#[derive(Default)]
 pub(super) struct History {
-    kinds: Vec<(StepKind, Flat)>,
+    kinds: Vec<Remembered>,
     places: FxHashMap<StepKind, u32>,
-    seq_by_arena: FxHashMap<u16, u16>,
+    /// Where in `kinds` the last step with each number of a kind was: mostly the next one is there too.
+    recent: [u32; 256],
+    /// The sequence number that the next step of each arena is expected to have.
+    seqs: Vec<u16>,
+    arenas: FxHashMap<u16, u32>,
+}
+
+impl Default for History {
+    fn default() -> History {
+        History {
+            kinds: Vec::new(),
+            places: FxHashMap::default(),
+            recent: [0; 256],
+            seqs: Vec::new(),
+            arenas: FxHashMap::default(),
+        }
+    }
 }
 
 impl History {
     pub(super) fn clear(&mut self) {
         self.kinds.clear();
         self.places.clear();
-        self.seq_by_arena.clear();
+        self.seqs.clear();
+        self.arenas.clear();
     }
 
     pub(super) fn len(&self) -> usize {
@@ -230,28 +277,42 @@ impl History {
     }
 
     /// The place of `kind`, and whether it is there for the first time.
+    #[inline]
     pub(super) fn place(&mut self, kind: StepKind) -> (usize, bool) {
+        let recent = self.recent[usize::from(kind.kind)] as usize;
+        if self.kinds.get(recent).is_some_and(|there| there.kind == kind) {
+            return (recent, false);
+        }
+        self.search(kind)
+    }
+
+    fn search(&mut self, kind: StepKind) -> (usize, bool) {
         let next = self.kinds.len() as u32;
         let place = *self.places.entry(kind).or_insert(next);
         if place == next {
             self.push(kind);
         }
+        self.recent[usize::from(kind.kind)] = place;
         (place as usize, place == next)
     }
 
     /// Appends a kind, in the order in which the writer met them.
     pub(super) fn push(&mut self, kind: StepKind) {
-        self.kinds.push((kind, Flat { kind: kind.kind, sub: kind.sub, addr: 0, first: 0, second: 0 }));
+        let next = self.seqs.len() as u32;
+        let arena = *self.arenas.entry(kind.arena.0).or_insert(next);
+        if arena == next {
+            self.seqs.push(0);
+        }
+        let last = Flat { kind: kind.kind, sub: kind.sub, addr: 0, first: 0, second: 0 };
+        self.kinds.push(Remembered { kind, last, arena });
     }
 
+    /// What is remembered of the kind at `place`, and the sequence number that its arena's next step is expected to
+    /// have; both are to be replaced by what comes.
     #[inline]
-    pub(super) fn at(&mut self, place: usize) -> Option<&mut (StepKind, Flat)> {
-        self.kinds.get_mut(place)
-    }
-
-    /// The sequence number that the next step of `arena` is expected to have, to be replaced by what it has.
-    #[inline]
-    pub(super) fn seq_expected(&mut self, arena: ArenaId) -> &mut u16 {
-        self.seq_by_arena.entry(arena.0).or_default()
+    pub(super) fn at(&mut self, place: usize) -> Option<(&mut Remembered, &mut u16)> {
+        let remembered = self.kinds.get_mut(place)?;
+        let seq = self.seqs.get_mut(remembered.arena as usize)?;
+        Some((remembered, seq))
     }
 }

@@ -23,12 +23,18 @@ use xalloc_core::wire;
 
 use super::encode::{Encoder, LiveSet, Request, Who, is_realloc};
 use super::error::Malformed;
+use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
-use super::table::Table;
+use super::table::{Entry, Table};
 use super::{Event, Incoming, Repairs, StackIndex};
 
 /// Most frees that wait; with more, the oldest assumption (they are foreign) is made for all.
 const MAX_PARKED: usize = 4096;
+const ALLOC: u8 = wire::Kind::Alloc as u8;
+const FREE: u8 = wire::Kind::Free as u8;
+const SPLIT: u8 = wire::Kind::HeapSplit as u8;
+const COALESCE: u8 = wire::Kind::HeapCoalesce as u8;
+const BIN: u8 = wire::Kind::HeapBin as u8;
 /// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
 const ADDR_MASK: u64 = (1 << 48) - 1;
 
@@ -82,15 +88,41 @@ impl Matcher {
         self.repairs
     }
 
-    /// Takes the next event and tells `encoder` what it means.
-    pub(super) fn push(&mut self, incoming: &Incoming, encoder: &mut Encoder) -> Result<(), Malformed> {
-        let who = Who { at_us: incoming.at_ns / 1000, thread: incoming.thread, stack: incoming.stack };
-        match incoming.event {
-            wire::Event::Alloc { addr, size_bytes, slack_bytes, arena, call, .. } => {
-                let request = Request { addr: addr.0 & ADDR_MASK, size_bytes, slack_bytes, arena, call };
-                self.alloc(who, incoming.stamp, request, encoder)?;
+    /// Takes the next event, and the text that followed it, and tells `encoder` what it means.
+    ///
+    /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
+    #[inline]
+    pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder) -> Result<(), Malformed> {
+        let Incoming { record, at_ns, thread, stack } = incoming;
+        let who = Who { at_us: at_ns / 1000, thread: *thread, stack: *stack };
+        match record.kind {
+            ALLOC => {
+                let (size_bytes, slack_bytes) = record.size_and_small();
+                let Some(call) = wire::Call::from_number(record.sub) else { return Ok(()) };
+                let request = Request { addr: record.addr().0, size_bytes, slack_bytes, arena: record.arena(), call };
+                self.alloc(who, Stamp(record.stamp), request, encoder)
             }
-            wire::Event::Free { addr, .. } => self.free(who, incoming.stamp, addr.0 & ADDR_MASK, encoder),
+            FREE => {
+                self.free(who, Stamp(record.stamp), record.addr().0, encoder);
+                Ok(())
+            }
+            SPLIT | COALESCE | BIN => {
+                if let Some(flat) = Flat::of_record(record) {
+                    encoder.heap(who, record.arena(), record.extra, flat);
+                }
+                Ok(())
+            }
+            _ => {
+                self.other(who, incoming, text, encoder);
+                Ok(())
+            }
+        }
+    }
+
+    #[inline(never)]
+    fn other(&mut self, who: Who, incoming: &Incoming, text: &str, encoder: &mut Encoder) {
+        let Some(event) = incoming.event() else { return };
+        match event {
             wire::Event::ReallocBegin { addr } => {
                 let addr = addr.0 & ADDR_MASK;
                 match self.table.remove(addr) {
@@ -101,12 +133,12 @@ impl Matcher {
                 }
             }
             wire::Event::ReallocUndo { .. } => self.undo(who, encoder),
-            wire::Event::Heap { arena, seq, step } => encoder.heap(who, arena, seq, step),
+            wire::Event::Heap { arena, seq, step } => encoder.heap(who, arena, seq, Flat::of(step)),
             wire::Event::AllocFailed { size_bytes, call } => {
                 encoder.other(who, &Event::AllocFailed { size_bytes, call });
             }
             wire::Event::ProgramMap { addr, len_bytes, protection, shared, .. } => {
-                let path = &*incoming.text;
+                let path = text;
                 encoder.other(who, &Event::ProgramMap { addr: addr.0, len_bytes, protection, shared, path });
             }
             wire::Event::ProgramUnmap { addr, len_bytes } => {
@@ -130,16 +162,17 @@ impl Matcher {
             wire::Event::ThreadStart { .. } => encoder.other(who, &Event::ThreadStart),
             wire::Event::ThreadExit => encoder.other(who, &Event::ThreadExit),
             wire::Event::Fork { .. } => encoder.other(who, &Event::Fork),
-            wire::Event::Exec { .. } => encoder.other(who, &Event::Exec { path: &incoming.text }),
+            wire::Event::Exec { .. } => encoder.other(who, &Event::Exec { path: text }),
             wire::Event::ExecFailed => encoder.other(who, &Event::ExecFailed),
             wire::Event::Exit { status } => encoder.other(who, &Event::Exit { status }),
             wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::ModulesClosed),
-            wire::Event::Marker { .. } => encoder.other(who, &Event::Marker { text: &incoming.text }),
+            wire::Event::Marker { .. } => encoder.other(who, &Event::Marker { text }),
             wire::Event::Lost { count, reason } => encoder.other(who, &Event::Lost { events: count, reason }),
+            // Told above.
+            wire::Event::Alloc { .. } | wire::Event::Free { .. } => {}
             // Modules are in the contents, text is with the event that it belongs to.
             wire::Event::Module { .. } | wire::Event::ModuleRange { .. } | wire::Event::Text { .. } => {}
         }
-        Ok(())
     }
 
     fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder) -> Result<(), Malformed> {
@@ -160,7 +193,8 @@ impl Matcher {
                 self.tell_unknown(parked.who, addr, encoder);
             }
         }
-        if let Some(slot) = self.table.get(addr) {
+        let before = self.table.get(addr);
+        if let Some(Entry::Live(slot)) = before {
             self.table.remove(addr);
             encoder.free(Who { stack: StackIndex::NONE, ..who }, slot);
             self.repairs.implied_frees += 1;
@@ -169,7 +203,11 @@ impl Matcher {
             }
             self.implied.insert(addr, stamp);
         }
-        let slot = encoder.alloc(who, request)?;
+        let had = match before {
+            Some(Entry::Live(slot) | Entry::Gone(slot)) => Some(slot),
+            None => None,
+        };
+        let slot = encoder.alloc(who, request, had)?;
         match late {
             Some(freed_by) => encoder.free(freed_by, slot),
             None => self.table.insert(addr, slot),

@@ -7,14 +7,14 @@
 //! # Slots
 //! A block has a slot from its allocation to its free. Freed slots wait in a list by size class, last in first out, as
 //! the chunks do in an allocator's caches: the slot that an allocation gets was mostly freed with the very address
-//! that the allocator hands out again, so the address costs nothing.
+//! that the allocator hands out again, so the address costs nothing. Where the allocator takes another chunk of the
+//! class, the slot that had it is taken out of the list by name: if another were, every prediction after it would be
+//! off by one. The lists are linked through the slots, so that this costs the same anywhere.
 //!
 //! # Invariant
-//! Every slot is live, or held by one thread between the two halves of a realloc, or in exactly one free list. A
-//! mirror that was restored from a checkpoint answers every question the writer relies on as the writer's own does:
+//! Every slot is live, or held by one thread between the two halves of a realloc, or in exactly one free list: that of
+//! its class. A mirror that was restored from a checkpoint answers every question the writer relies on as the writer's own does:
 //! what could differ (entries for blocks that are gone) the writer forgets when it writes a checkpoint.
-
-use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
 
@@ -30,7 +30,15 @@ pub(super) const NONE: u32 = u32::MAX;
 
 const ADDR_BITS: u32 = 48;
 const ADDR_MASK: u64 = (1 << ADDR_BITS) - 1;
-const GONE: u64 = u64::MAX;
+
+/// The end of a free list; slots have 31 bits, and this is none.
+const END: u32 = u32::MAX >> 1;
+/// Most slots: below [`END`].
+pub(super) const MOST_SLOTS: u32 = END;
+/// In [`Slot::state`] of a slot without a live block.
+const NOT_LIVE: u64 = 1 << 63;
+/// [`Slot::state`] of a slot that a realloc holds: it has no neighbours, and no slot's links read like that.
+const HELD: u64 = u64::MAX;
 
 /// Classes of sizes whose freed slots are used for one another.
 const CLASSES: usize = u8::MAX as usize + 1;
@@ -61,8 +69,42 @@ struct Slot {
     /// Address (48 bits), class (8), place among the recent allocations of its thread (8). After the free the address
     /// stays as the prediction for the slot's next block.
     word: u64,
-    /// Number of the allocation in the process, or [`GONE`].
-    number: u64,
+    /// Of a live block, the number of its allocation in the process. Of a free slot, [`NOT_LIVE`] and its neighbours
+    /// in the list: the one freed next after it in bits 32 to 62, the one before it in bits 0 to 31. Or [`HELD`].
+    state: u64,
+}
+
+impl Slot {
+    const UNUSED: Slot = Slot { word: 0, state: HELD };
+
+    fn free(newer: u32, older: u32) -> u64 {
+        NOT_LIVE | u64::from(newer) << 32 | u64::from(older)
+    }
+
+    fn newer(self) -> u32 {
+        (self.state >> 32) as u32 & END
+    }
+
+    fn older(self) -> u32 {
+        self.state as u32
+    }
+
+    fn is_live(self) -> bool {
+        self.state & NOT_LIVE == 0
+    }
+
+    fn class(self) -> u8 {
+        (self.word >> ADDR_BITS) as u8
+    }
+}
+
+const MANY: Malformed = Malformed::Bytes("a checkpoint counts more allocations than a process can make");
+
+/// The ends of a free list.
+#[derive(Clone, Copy)]
+struct List {
+    newest: u32,
+    oldest: u32,
 }
 
 /// What is remembered of a thread.
@@ -111,7 +153,7 @@ impl Near {
 #[derive(Clone)]
 pub(super) struct Mirror {
     slots: Vec<Slot>,
-    free: Vec<VecDeque<u32>>,
+    free: [List; CLASSES],
     /// Allocations ever made.
     allocs: u64,
     /// Slot by allocation number, modulo [`NUMBERED`].
@@ -127,13 +169,13 @@ impl Mirror {
     pub(super) fn new(limit: u32) -> Mirror {
         Mirror {
             slots: Vec::new(),
-            free: vec![VecDeque::new(); CLASSES],
+            free: [List { newest: END, oldest: END }; CLASSES],
             allocs: 0,
             numbered: Vec::new(),
             threads: Vec::new(),
             by_index: FxHashMap::default(),
             current: 0,
-            limit,
+            limit: limit.min(MOST_SLOTS),
         }
     }
 
@@ -157,10 +199,15 @@ impl Mirror {
     }
 
     /// Goes to the thread with that index.
+    #[inline]
     pub(super) fn switch_to(&mut self, index: u32) {
-        if self.threads.get(self.current).is_some_and(|thread| thread.index == index) {
-            return;
+        if self.threads.get(self.current).is_none_or(|thread| thread.index != index) {
+            self.switch(index);
         }
+    }
+
+    #[inline(never)]
+    fn switch(&mut self, index: u32) {
         let next = self.threads.len() as u32;
         let place = *self.by_index.entry(index).or_insert(next);
         if place == next {
@@ -180,42 +227,91 @@ impl Mirror {
     /// The address that the next slot of `class` had, 0 if there is none.
     #[inline]
     pub(super) fn predicted(&self, class: u8) -> u64 {
-        self.free[class as usize].back().map_or(0, |&slot| self.addr(slot))
+        self.slots.get(self.free[class as usize].newest as usize).map_or(0, |slot| slot.word & ADDR_MASK)
     }
 
     /// The slot that the next block of `class` gets.
     #[inline]
     pub(super) fn take(&mut self, class: u8) -> Result<u32, Malformed> {
-        if let Some(slot) = self.free[class as usize].pop_back() {
-            return Ok(slot);
+        let newest = self.free[class as usize].newest;
+        if newest != END {
+            self.unlink(newest);
+            return Ok(newest);
         }
         if self.slots.len() >= self.limit as usize {
             return Err(Malformed::Slots(self.limit));
         }
-        self.slots.push(Slot { word: 0, number: GONE });
+        self.slots.push(Slot::UNUSED);
         Ok(self.slots.len() as u32 - 1)
     }
 
-    /// How deep in the list of `class` the slot lies that had `addr`: among those behind the one that is next, or
-    /// among the oldest. glibc hands chunks out in another order than last in, first out where it refills a thread's
-    /// cache from a bin: up to seven chunks in reverse.
-    pub(super) fn depth_of(&self, class: u8, addr: u64) -> Option<u8> {
-        let list = &self.free[class as usize];
-        let had = |&slot: &u32| self.addr(slot) == addr;
-        let newest = list.iter().rev().take(ops::ALLOC_NEWER_COUNT as usize + 1).skip(1).position(had);
-        let depth = |at: usize| at as u8;
-        newest.map(depth).or_else(|| {
-            let oldest = list.iter().take(ops::ALLOC_OLDER_COUNT as usize).position(had);
-            oldest.map(|at| ops::ALLOC_NEWER_COUNT + depth(at))
+    /// Whether `slot` is in the free list of `class` and had `addr`.
+    #[inline]
+    pub(super) fn waits(&self, slot: u32, class: u8, addr: u64) -> bool {
+        let word = addr & ADDR_MASK | u64::from(class) << ADDR_BITS;
+        self.slots.get(slot as usize).is_some_and(|found| {
+            !found.is_live() && found.state != HELD && found.word & ((1 << (ADDR_BITS + 8)) - 1) == word
         })
+    }
+
+    /// How deep in its list the free `slot` lies behind the one that is next, if not too deep.
+    pub(super) fn depth_of(&self, class: u8, slot: u32) -> Option<u8> {
+        let mut at = self.free[class as usize].newest;
+        for depth in 0..ops::ALLOC_DEEP_COUNT {
+            at = self.slots.get(at as usize)?.older();
+            if at == slot {
+                return Some(depth);
+            }
+        }
+        None
     }
 
     /// The inverse of [`Self::depth_of`]; takes the slot.
     pub(super) fn take_deep(&mut self, class: u8, depth: u8) -> Option<u32> {
+        let mut slot = self.free[class as usize].newest;
+        for _ in 0..=depth {
+            slot = self.slots.get(slot as usize)?.older();
+        }
+        self.take_named(class, slot).then_some(slot)
+    }
+
+    /// Takes `slot` out of the free list of `class`; false if it is not there.
+    #[inline]
+    pub(super) fn take_named(&mut self, class: u8, slot: u32) -> bool {
+        let found = self.slots.get(slot as usize);
+        let is_there = found.is_some_and(|found| !found.is_live() && found.state != HELD && found.class() == class);
+        if is_there {
+            self.unlink(slot);
+        }
+        is_there
+    }
+
+    /// Puts a slot into the list of its class.
+    #[inline]
+    fn link(&mut self, slot: u32) {
+        let class = self.slots[slot as usize].class();
         let list = &mut self.free[class as usize];
-        match depth.checked_sub(ops::ALLOC_NEWER_COUNT) {
-            Some(from_oldest) => list.remove(from_oldest as usize),
-            None => list.remove(list.len().checked_sub(2 + depth as usize)?),
+        let older = std::mem::replace(&mut list.newest, slot);
+        match self.slots.get_mut(older as usize) {
+            Some(before) => before.state = Slot::free(slot, before.older()),
+            None => list.oldest = slot,
+        }
+        self.slots[slot as usize].state = Slot::free(END, older);
+    }
+
+    /// Takes a free slot out of its list; nobody has it then.
+    #[inline]
+    fn unlink(&mut self, slot: u32) {
+        let found = &mut self.slots[slot as usize];
+        let (newer, older, class) = (found.newer(), found.older(), found.class());
+        found.state = HELD;
+        match self.slots.get_mut(newer as usize) {
+            Some(neighbour) => neighbour.state = Slot::free(neighbour.newer(), older),
+            None => self.free[class as usize].newest = older,
+        }
+        match self.slots.get_mut(older as usize) {
+            Some(neighbour) => neighbour.state = Slot::free(newer, neighbour.older()),
+            None => self.free[class as usize].oldest = newer,
         }
     }
 
@@ -229,7 +325,7 @@ impl Mirror {
         let number = self.allocs;
         self.allocs += 1;
         self.slots[slot as usize] =
-            Slot { word: addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56, number };
+            Slot { word: addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56, state: number };
         let place = (number % NUMBERED) as usize;
         match self.numbered.get_mut(place) {
             Some(entry) => *entry = slot,
@@ -241,9 +337,11 @@ impl Mirror {
     /// The block of `slot` is freed by the current thread; false, and nothing happens, if no live block is there.
     #[inline]
     pub(super) fn vacate(&mut self, slot: u32) -> bool {
-        let Some(class) = self.leave(slot) else { return false };
-        self.free[class as usize].push_back(slot);
-        true
+        let is_live = self.leave(slot);
+        if is_live {
+            self.link(slot);
+        }
+        is_live
     }
 
     /// The block of `slot` is freed by the first half of a realloc of the current thread.
@@ -251,7 +349,7 @@ impl Mirror {
     /// A hold that the thread already had is given up: its second half was lost. False if no live block is there.
     pub(super) fn hold(&mut self, slot: u32) -> bool {
         self.release_held();
-        if self.leave(slot).is_none() {
+        if !self.leave(slot) {
             return false;
         }
         let thread = &mut self.threads[self.current];
@@ -262,30 +360,26 @@ impl Mirror {
     /// The slot that the current thread holds goes to its free list.
     pub(super) fn release_held(&mut self) {
         if let Some((slot, _)) = self.threads[self.current].held.take() {
-            let class = (self.slots[slot as usize].word >> ADDR_BITS) as u8;
-            self.free[class as usize].push_back(slot);
+            self.link(slot);
         }
     }
 
     /// The block that the current thread holds is live again.
     pub(super) fn revive_held(&mut self) -> Option<u32> {
         let (slot, number) = self.threads[self.current].held.take()?;
-        self.slots[slot as usize].number = number;
+        self.slots[slot as usize].state = number;
         Some(slot)
     }
 
+    /// The block of `slot` is no longer live; false if none was.
     #[inline]
-    fn leave(&mut self, slot: u32) -> Option<u8> {
-        let Slot { word, number } = self.slots.get_mut(slot as usize)?;
-        if *number == GONE {
-            return None;
-        }
-        let class = (*word >> ADDR_BITS) as u8;
+    fn leave(&mut self, slot: u32) -> bool {
+        let Some(found) = self.slots.get_mut(slot as usize).filter(|found| found.is_live()) else { return false };
         let near = &mut self.threads[self.current].near;
-        near.freed_number = std::mem::replace(number, GONE);
+        near.freed_number = std::mem::replace(&mut found.state, HELD);
         near.freed_slot = slot;
-        near.free_chunk = ((*word & ADDR_MASK).wrapping_sub(16), u64::from(class) * 16);
-        Some(class)
+        near.free_chunk = ((found.word & ADDR_MASK).wrapping_sub(16), u64::from(found.class()) * 16);
+        true
     }
 
     /// The address of the block that is, or was, in `slot`.
@@ -297,13 +391,13 @@ impl Mirror {
     /// Number of the allocation of the live block in `slot`.
     #[inline]
     pub(super) fn number(&self, slot: u32) -> u64 {
-        self.slots[slot as usize].number
+        self.slots[slot as usize].state
     }
 
     /// Whether a live block is in `slot`; false for a slot that does not exist.
     #[inline]
     pub(super) fn is_live(&self, slot: u32) -> bool {
-        self.slots.get(slot as usize).is_some_and(|found| found.number != GONE)
+        self.slots.get(slot as usize).is_some_and(|found| found.is_live())
     }
 
     /// How many allocations ago the current thread made the block in `slot`, if it did within the last 256.
@@ -324,7 +418,7 @@ impl Mirror {
     /// Whether the block in `slot` can be named by its allocation's number.
     #[inline]
     pub(super) fn is_numbered(&self, slot: u32) -> bool {
-        self.allocs.wrapping_sub(self.slots[slot as usize].number) <= NUMBERED
+        self.allocs.wrapping_sub(self.slots[slot as usize].state) <= NUMBERED
     }
 
     /// The slot of the allocation with that number.
@@ -344,10 +438,14 @@ impl Mirror {
         child
     }
 
-    /// The free lists, one after the other, each with its class and in its order.
+    /// The free lists, one after the other and each from its oldest slot on, with their classes.
     pub(super) fn free_slots(&self) -> impl Iterator<Item = (u32, u8)> {
+        let is_slot = |slot: u32| (slot != END).then_some(slot);
         let class = |at: usize| at as u8;
-        self.free.iter().enumerate().flat_map(move |(at, list)| list.iter().map(move |&slot| (slot, class(at))))
+        self.free.iter().enumerate().flat_map(move |(at, list)| {
+            let next = move |&slot: &u32| is_slot(self.slots[slot as usize].newer());
+            std::iter::successors(is_slot(list.oldest), next).map(move |slot| (slot, class(at)))
+        })
     }
 
     /// Forgets which blocks threads made recently; [`Self::remember_recent`] tells those that are still there.
@@ -378,7 +476,10 @@ impl Mirror {
         if slots > self.limit {
             return Err(Malformed::Slots(self.limit));
         }
-        self.slots.resize(slots as usize, Slot { word: 0, number: GONE });
+        if allocs >= NOT_LIVE / 2 {
+            return Err(MANY);
+        }
+        self.slots.resize(slots as usize, Slot::UNUSED);
         self.allocs = allocs;
         self.numbered.resize(allocs.min(NUMBERED) as usize, NONE);
         Ok(())
@@ -388,16 +489,21 @@ impl Mirror {
     pub(super) fn restore_slot(&mut self, slot: u32, restored: Restored) -> Result<(), Malformed> {
         const TWICE: Malformed = Malformed::Bytes("a checkpoint names a slot that it does not have, or names it twice");
         let Restored { addr, class, nth, place } = restored;
-        let entry = self.slots.get_mut(slot as usize).filter(|entry| entry.word == 0 && entry.number == GONE);
+        let entry = self.slots.get_mut(slot as usize).filter(|entry| **entry == Slot::UNUSED);
         let entry = entry.ok_or(TWICE)?;
+        if let Place::Live { number, .. } | Place::Held { number, .. } = place
+            && number >= NOT_LIVE
+        {
+            return Err(MANY);
+        }
         entry.word = addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56;
         match place {
             Place::Free => {
-                self.free[class as usize].push_back(slot);
+                self.link(slot);
                 return Ok(());
             }
             Place::Live { number, thread } => {
-                entry.number = number;
+                entry.state = number;
                 self.restore_number(number, slot);
                 self.remember_recent(slot, thread, nth);
             }

@@ -21,16 +21,17 @@ pub(super) const ALLOC_AFTER_MISS: u8 = 3;
 pub(super) const ALLOC_AFTER_LAST: u8 = 4;
 /// Allocation at an address that is stated, relative to where [`ALLOC_AFTER_MISS`] would be.
 pub(super) const ALLOC_STATED: u8 = 5;
+/// Allocation at the address of a slot that is stated, relative to that of the thread's last freed one.
+pub(super) const ALLOC_SLOT: u8 = 6;
 /// Allocation at the address of a slot that lies deeper in the free list: 1, 2, … below the newest.
-pub(super) const ALLOC_DEEP: u8 = 6;
-/// How many of those count from the newest.
-pub(super) const ALLOC_NEWER_COUNT: u8 = 16;
-/// How many of those, behind the former, count from the oldest.
-pub(super) const ALLOC_OLDER_COUNT: u8 = 8;
+pub(super) const ALLOC_DEEP: u8 = 7;
+/// How many of those there are: glibc refills a thread's cache with up to seven chunks of a bin, which come out in
+/// reverse.
+pub(super) const ALLOC_DEEP_COUNT: u8 = 8;
 /// Free of the block that the thread allocated 0, 1, … allocations ago.
-pub(super) const FREE_RECENT: u8 = ALLOC_DEEP + ALLOC_NEWER_COUNT + ALLOC_OLDER_COUNT;
+pub(super) const FREE_RECENT: u8 = ALLOC_DEEP + ALLOC_DEEP_COUNT;
 /// How many of those there are.
-pub(super) const FREE_RECENT_COUNT: u8 = 144;
+pub(super) const FREE_RECENT_COUNT: u8 = 160;
 /// Free of the block whose allocation's number is that of the thread's last freed one, minus [`NUMBER_REACH`], and so
 /// on upwards.
 pub(super) const FREE_NUMBER: u8 = FREE_RECENT + FREE_RECENT_COUNT;
@@ -71,17 +72,18 @@ pub(super) enum Field {
     Origins,
     /// Stack of each event that is no allocation; empty if none has one.
     OtherStack,
-    /// Place in [`Field::HeapKinds`] of each heap step.
+    /// Place in [`Field::HeapKinds`] of each heap step, doubled, plus one if the step has values in the columns below;
+    /// without them each of its numbers is as expected.
     HeapKind,
     /// The distinct triples of arena, kind and small operand of heap steps.
     HeapKinds,
-    /// Sequence number of each heap step in its arena, less the expected one.
+    /// Sequence number of a heap step in its arena, less the expected one.
     HeapSeq,
-    /// Address of each heap step, less the expected one.
+    /// Address of a heap step, less the expected one.
     HeapAddr,
-    /// First size of each heap step, less the expected one.
+    /// First size of a heap step, less the expected one.
     HeapFirst,
-    /// Second size of each heap step, less the expected one.
+    /// Second size of a heap step, less the expected one.
     HeapSecond,
     /// Everything else, one after the other.
     Rare,
@@ -110,6 +112,6 @@ mod tests {
     #[test]
     fn the_op_space_has_room_left_for_later_versions() {
         const { assert!(RARE < 255) };
-        assert_eq!((FREE_SLOT, RARE), (223, 243));
+        assert_eq!((FREE_SLOT, RARE), (224, 244));
     }
 }

@@ -6,27 +6,55 @@
 //! 100. The price is memory: a quarter of the range that the program's live blocks are spread over, which is why a
 //! leaf is released as soon as nothing lives in it.
 //!
+//! # What is gone
+//! An entry outlives its block: it says which slot the last block at the address had. An allocator hands out the same
+//! chunks over and over, and that slot is how the encoder names them.
+//!
 //! # Invariant
-//! A leaf's `live` is the number of its entries that are not empty; a leaf without any is not in the map.
+//! A leaf's `live` is the number of its entries for blocks that live. A leaf without any is `idle` and waits in the
+//! queue of those, where it is the next but [`IDLE_LEAVES`] to be released; one that has become idle and busy again
+//! may still stand there.
 //!
 //! # Addresses that are no multiple of 16
 //! glibc's rules never give one. An allocator that spaces its smallest class by 8 does; those go to an ordinary map,
 //! which costs them a hash look-up and everyone else one test. A finer grain (`addr >> 3`) would double every leaf.
 
+use std::collections::VecDeque;
+
 use rustc_hash::FxHashMap;
 
 const LEAF_SHIFT: u32 = 20;
 const ENTRIES: usize = 1 << (LEAF_SHIFT - 4);
-/// Empty leaves kept for the next range, so that a program that sways around a boundary does not map and unmap.
-const SPARE_LEAVES: usize = 4;
+/// Leaves without live blocks that are kept, so that a program that sways around a boundary does not map and unmap.
+const IDLE_LEAVES: usize = 4;
 /// Leaves found without the map: a direct-mapped cache by the low bits of the leaf's number.
 const NEAR_LEAVES: usize = 64;
 const NO_LEAF: (u64, u32) = (u64::MAX, 0);
 
+/// What an address was used for last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Entry {
+    /// The block in this slot lives there.
+    Live(u32),
+    /// The last block there had this slot, and is gone.
+    Gone(u32),
+}
+
+/// An entry in four bytes: the slot plus one, and this bit if its block is gone; 0 is none. Slots have 31 bits.
+const GONE: u32 = 1 << 31;
+
+#[inline]
+fn read(word: u32) -> Option<Entry> {
+    let slot = (word & !GONE).checked_sub(1)?;
+    Some(if word & GONE == 0 { Entry::Live(slot) } else { Entry::Gone(slot) })
+}
+
 struct Leaf {
-    /// Slot plus one; 0 is empty.
     entries: Box<[u32]>,
+    number: u64,
     live: u32,
+    /// Whether it stands in the queue of leaves that had no live block.
+    is_queued: bool,
 }
 
 /// The live addresses of one process.
@@ -34,8 +62,8 @@ pub(super) struct Table {
     leaves: Vec<Leaf>,
     by_number: FxHashMap<u64, u32>,
     near: [(u64, u32); NEAR_LEAVES],
-    /// Places in `leaves` that are in no map; their entries are all empty.
-    spare: Vec<u32>,
+    /// Places in `leaves` of those that became idle, the oldest first.
+    idle: VecDeque<u32>,
     /// Places in `leaves` whose memory was released.
     vacant: Vec<u32>,
     unaligned: FxHashMap<u64, u32>,
@@ -47,23 +75,23 @@ impl Table {
             leaves: Vec::new(),
             by_number: FxHashMap::default(),
             near: [NO_LEAF; NEAR_LEAVES],
-            spare: Vec::new(),
+            idle: VecDeque::new(),
             vacant: Vec::new(),
             unaligned: FxHashMap::default(),
         }
     }
 
-    /// The slot at `addr`.
+    /// What is or was at `addr`.
     #[inline]
-    pub(super) fn get(&mut self, addr: u64) -> Option<u32> {
+    pub(super) fn get(&mut self, addr: u64) -> Option<Entry> {
         if addr & 15 != 0 {
-            return self.unaligned.get(&addr).copied();
+            return self.unaligned.get(&addr).map(|&slot| Entry::Live(slot));
         }
         let leaf = self.find(addr >> LEAF_SHIFT)?;
-        self.leaves[leaf as usize].entries[entry_of(addr)].checked_sub(1)
+        read(self.leaves[leaf as usize].entries[entry_of(addr)])
     }
 
-    /// Says that `slot` is at `addr`, where nothing is.
+    /// Says that `slot` is at `addr`, where nothing lives.
     #[inline]
     pub(super) fn insert(&mut self, addr: u64, slot: u32) {
         if addr & 15 != 0 {
@@ -77,24 +105,25 @@ impl Table {
         };
         let leaf = &mut self.leaves[place as usize];
         let entry = &mut leaf.entries[entry_of(addr)];
-        debug_assert_eq!(*entry, 0, "the caller frees what is at the address first");
+        debug_assert!(*entry == 0 || *entry & GONE != 0, "the caller frees what is at the address first");
         *entry = slot + 1;
         leaf.live += 1;
     }
 
-    /// Takes the slot at `addr` out.
+    /// The block at `addr` is gone; returns its slot, if there was one.
     #[inline]
     pub(super) fn remove(&mut self, addr: u64) -> Option<u32> {
         if addr & 15 != 0 {
             return self.unaligned.remove(&addr);
         }
-        let number = addr >> LEAF_SHIFT;
-        let place = self.find(number)?;
+        let place = self.find(addr >> LEAF_SHIFT)?;
         let leaf = &mut self.leaves[place as usize];
-        let slot = std::mem::take(&mut leaf.entries[entry_of(addr)]).checked_sub(1)?;
+        let entry = &mut leaf.entries[entry_of(addr)];
+        let Some(Entry::Live(slot)) = read(*entry) else { return None };
+        *entry |= GONE;
         leaf.live -= 1;
-        if leaf.live == 0 {
-            self.release(number, place);
+        if leaf.live == 0 && !leaf.is_queued {
+            self.queue(place);
         }
         Some(slot)
     }
@@ -112,29 +141,34 @@ impl Table {
 
     #[cold]
     fn make(&mut self, number: u64) -> u32 {
-        let fresh = || Leaf { entries: vec![0; ENTRIES].into_boxed_slice(), live: 0 };
-        let place = if let Some(place) = self.spare.pop() {
-            place
-        } else if let Some(place) = self.vacant.pop() {
-            self.leaves[place as usize] = fresh();
+        let leaf = Leaf { entries: vec![0; ENTRIES].into_boxed_slice(), number, live: 0, is_queued: false };
+        let place = if let Some(place) = self.vacant.pop() {
+            self.leaves[place as usize] = leaf;
             place
         } else {
-            self.leaves.push(fresh());
+            self.leaves.push(leaf);
             u32::try_from(self.leaves.len() - 1).expect("2^28 leaves cover 48 bits of address")
         };
         self.by_number.insert(number, place);
         place
     }
 
+    /// A leaf has become idle: of those, the one that did longest ago is released.
     #[cold]
-    fn release(&mut self, number: u64, place: u32) {
-        self.by_number.remove(&number);
-        self.near[number as usize % NEAR_LEAVES] = NO_LEAF;
-        if self.spare.len() < SPARE_LEAVES {
-            self.spare.push(place);
-        } else {
-            self.leaves[place as usize].entries = Box::default();
-            self.vacant.push(place);
+    fn queue(&mut self, place: u32) {
+        self.leaves[place as usize].is_queued = true;
+        self.idle.push_back(place);
+        if self.idle.len() <= IDLE_LEAVES {
+            return;
+        }
+        let Some(oldest) = self.idle.pop_front() else { return };
+        let leaf = &mut self.leaves[oldest as usize];
+        leaf.is_queued = false;
+        if leaf.live == 0 {
+            leaf.entries = Box::default();
+            self.by_number.remove(&leaf.number);
+            self.near[leaf.number as usize % NEAR_LEAVES] = NO_LEAF;
+            self.vacant.push(oldest);
         }
     }
 
@@ -162,7 +196,8 @@ mod tests {
             let (mut table, mut oracle) = (Table::new(), HashMap::new());
             for (slot, (megabyte, place, insert)) in steps.into_iter().enumerate() {
                 let addr = ((megabyte * 64 + 1) << LEAF_SHIFT) + place * 8;
-                prop_assert_eq!(table.get(addr), oracle.get(&addr).copied());
+                let live = table.get(addr).filter(|entry| matches!(entry, Entry::Live(_)));
+                prop_assert_eq!(live, oracle.get(&addr).map(|&slot| Entry::Live(slot)));
                 if insert && !oracle.contains_key(&addr) {
                     table.insert(addr, slot as u32);
                     oracle.insert(addr, slot as u32);
@@ -183,6 +218,16 @@ mod tests {
         for number in 0..100 {
             assert_eq!(table.remove(number << LEAF_SHIFT), Some(number as u32));
         }
-        assert_eq!(table.covered_bytes(), (SPARE_LEAVES as u64) << LEAF_SHIFT);
+        assert_eq!(table.covered_bytes(), (IDLE_LEAVES as u64) << LEAF_SHIFT);
+    }
+    #[test]
+    fn an_address_tells_the_slot_of_its_last_block_when_that_is_gone() {
+        let mut table = Table::new();
+        table.insert(0x1000, 7);
+        assert_eq!(table.get(0x1000), Some(Entry::Live(7)));
+        assert_eq!(table.remove(0x1000), Some(7));
+        assert_eq!((table.get(0x1000), table.remove(0x1000)), (Some(Entry::Gone(7)), None));
+        table.insert(0x1000, 9);
+        assert_eq!(table.get(0x1000), Some(Entry::Live(9)));
     }
 }

@@ -14,7 +14,7 @@ mod program;
 use disk::Disk;
 use keep::Keep;
 use naive::Naive;
-use program::{STACKS, contents, events, steps};
+use program::{STACKS, contents, events, push, steps, text};
 
 fn write(events: &[Incoming]) -> Vec<u8> {
     let disk = Disk::of(usize::MAX);
@@ -23,9 +23,7 @@ fn write(events: &[Incoming]) -> Vec<u8> {
     writer.sync_contents(&contents);
     writer.set_checkpoint_interval(65_536);
     writer.begin_process(ProcessIndex(0), None).unwrap();
-    for event in events {
-        writer.push(ProcessIndex(0), event).unwrap();
-    }
+    push(&mut writer, 0, events).unwrap();
     writer.finish(contents).unwrap();
     disk.bytes()
 }
@@ -58,21 +56,15 @@ proptest! {
         writer.sync_contents(&contents);
         writer.begin_process(ProcessIndex(0), None).unwrap();
         let mut naive = Naive::default();
-        for event in events(&before) {
-            writer.push(ProcessIndex(0), &event).unwrap();
-            naive.push(&event);
-        }
+        push(&mut writer, 0, &events(&before)).unwrap();
+        events(&before).iter().for_each(|event| naive.push(event));
         writer.begin_process(ProcessIndex(1), Some(ProcessIndex(0))).unwrap();
         let mut forked = naive.fork();
         let mut inherited: Vec<_> = forked.live.values().copied().collect();
-        for event in events(&parent) {
-            writer.push(ProcessIndex(0), &event).unwrap();
-            naive.push(&event);
-        }
-        for event in events(&child) {
-            writer.push(ProcessIndex(1), &event).unwrap();
-            forked.push(&event);
-        }
+        push(&mut writer, 0, &events(&parent)).unwrap();
+        events(&parent).iter().for_each(|event| naive.push(event));
+        push(&mut writer, 1, &events(&child)).unwrap();
+        events(&child).iter().for_each(|event| forked.push(event));
         naive.finish();
         forked.finish();
         writer.finish(contents).unwrap();
@@ -182,7 +174,7 @@ fn a_trace_cut_at_any_byte_reads_up_to_its_last_whole_block() {
     writer.sync_contents(&contents);
     writer.begin_process(ProcessIndex(0), None).unwrap();
     for (at, event) in events.iter().enumerate() {
-        writer.push(ProcessIndex(0), event).unwrap();
+        push(&mut writer, 0, std::slice::from_ref(event)).unwrap();
         if at % 100 == 99 {
             writer.flush().unwrap();
         }
@@ -229,7 +221,7 @@ fn a_full_disk_is_an_error_with_the_bytes_that_stay_readable() {
     let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
     writer.sync_contents(&contents);
     writer.begin_process(ProcessIndex(0), None).unwrap();
-    let failed = events.iter().find_map(|event| writer.push(ProcessIndex(0), event).err()).unwrap();
+    let failed = events.iter().find_map(|event| push(&mut writer, 0, std::slice::from_ref(event)).err()).unwrap();
     let TraceError::Write { written_bytes, source } = &failed else { panic!("{failed}") };
     assert_eq!(source.kind(), std::io::ErrorKind::StorageFull);
     assert!(matches!(writer.finish(contents), Err(TraceError::Stopped { .. })));
@@ -246,11 +238,11 @@ fn an_event_whose_stack_was_not_synchronised_is_refused() {
     writer.sync_contents(&contents(1, 3, 3));
     writer.begin_process(ProcessIndex(0), None).unwrap();
     let late = events(&[(0, 0, 1, 30)]);
-    let refused = writer.push(ProcessIndex(0), &late[0]);
+    let refused = writer.push_all(ProcessIndex(0), &late);
     assert!(refused.is_ok());
-    let refused = writer.push(ProcessIndex(0), &Incoming { stack: StackIndex(30), ..late[0].clone() });
+    let refused = writer.push_all(ProcessIndex(0), &[Incoming { stack: StackIndex(30), ..late[0] }]);
     assert!(matches!(refused, Err(TraceError::NotInContents { table: "stack", index: 30, known: 3 })));
-    let refused = writer.push(ProcessIndex(1), &late[0]);
+    let refused = writer.push_all(ProcessIndex(1), &late);
     assert!(matches!(refused, Err(TraceError::ProcessNotOpen { process: 1 })));
 }
 
@@ -263,7 +255,7 @@ fn random_programs_reach_every_kind_of_op() {
     let mut matcher = matcher::Matcher::new();
     let mut encoder = encode::Encoder::new(None);
     for event in &events {
-        matcher.push(event, &mut encoder).unwrap();
+        matcher.push(event, text(event), &mut encoder).unwrap();
     }
     let used: std::collections::BTreeSet<u8> = encoder.ops().iter().copied().collect();
     let ranges = [
@@ -273,8 +265,8 @@ fn random_programs_reach_every_kind_of_op() {
         ops::ALLOC_AFTER_MISS..=ops::ALLOC_AFTER_MISS,
         ops::ALLOC_AFTER_LAST..=ops::ALLOC_AFTER_LAST,
         ops::ALLOC_STATED..=ops::ALLOC_STATED,
-        ops::ALLOC_DEEP..=ops::ALLOC_DEEP + ops::ALLOC_NEWER_COUNT - 1,
-        ops::ALLOC_DEEP + ops::ALLOC_NEWER_COUNT..=ops::FREE_RECENT - 1,
+        ops::ALLOC_SLOT..=ops::ALLOC_SLOT,
+        ops::ALLOC_DEEP..=ops::FREE_RECENT - 1,
         ops::FREE_RECENT..=ops::FREE_NUMBER - 1,
         ops::FREE_NUMBER..=ops::FREE_SLOT - 1,
         ops::FREE_SLOT..=ops::FREE_SLOT,

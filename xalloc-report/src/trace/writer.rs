@@ -39,6 +39,10 @@ pub struct Written {
     pub contents_bytes: u64,
 }
 
+/// Events between two looks whether the block is full: with what repairs add to them they stay far below
+/// [`super::ops::MAX_BLOCK_EVENTS`].
+const AT_ONCE: usize = 512;
+
 struct ProcessWriter {
     matcher: Matcher,
     encoder: Encoder,
@@ -155,27 +159,49 @@ impl Writer {
         if has_inherited { self.checkpoint(process) } else { Ok(()) }
     }
 
-    /// Adds the next event of a process.
+    /// Adds the next events of a process.
     ///
-    /// Events of modules are in the contents and are ignored here, like text, which belongs to its event.
+    /// Records of modules are ignored here, they are in the contents; so are texts, which belong to their event
+    /// ([`Self::push_with_text`]), and records that do not decode.
     ///
     /// # Errors
     /// [`TraceError::NotInContents`] and [`TraceError::ProcessNotOpen`] before anything has changed;
-    /// [`TraceError::Write`] when the event's block was full and could not be written, [`TraceError::Stopped`] after
+    /// [`TraceError::Write`] when the events' block was full and could not be written, [`TraceError::Stopped`] after
     /// that.
-    #[inline]
-    pub fn push(&mut self, process: ProcessIndex, incoming: &Incoming) -> Result<(), TraceError> {
+    pub fn push_all(&mut self, process: ProcessIndex, incoming: &[Incoming]) -> Result<(), TraceError> {
+        let most = |most: (u32, u32), next: &Incoming| (most.0.max(next.stack.0), most.1.max(next.thread.0));
+        let (stack, thread) = incoming.iter().fold((0, 0), most);
+        self.check_synced(stack, thread)?;
+        incoming.chunks(AT_ONCE).try_for_each(|some| self.add(process, some, ""))
+    }
+
+    /// Adds the next event of a process, with the text that followed it.
+    ///
+    /// # Errors
+    /// As [`Self::push_all`].
+    pub fn push_with_text(&mut self, process: ProcessIndex, incoming: &Incoming, text: &str) -> Result<(), TraceError> {
+        self.check_synced(incoming.stack.0, incoming.thread.0)?;
+        self.add(process, std::slice::from_ref(incoming), text)
+    }
+
+    fn check_synced(&self, stack: u32, thread: u32) -> Result<(), TraceError> {
         let synced = self.collector.synced();
-        if incoming.stack.0 as usize >= synced.stacks.max(2) {
-            return Err(not_synced("stack", incoming.stack.0, synced.stacks));
+        if stack as usize >= synced.stacks.max(2) {
+            return Err(not_synced("stack", stack, synced.stacks));
         }
-        if incoming.thread.0 as usize >= synced.threads {
-            return Err(not_synced("thread", incoming.thread.0, synced.threads));
+        if thread as usize >= synced.threads {
+            return Err(not_synced("thread", thread, synced.threads));
         }
+        Ok(())
+    }
+
+    fn add(&mut self, process: ProcessIndex, incoming: &[Incoming], text: &str) -> Result<(), TraceError> {
         let open = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut);
-        let open = open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?;
-        open.matcher.push(incoming, &mut open.encoder).map_err(|fault| fault.at(self.written.file_bytes))?;
-        if open.encoder.events() < BLOCK_EVENTS { Ok(()) } else { self.close_block(process) }
+        let ProcessWriter { matcher, encoder, .. } = open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?;
+        for one in incoming {
+            matcher.push(one, text, encoder).map_err(|fault| fault.at(self.written.file_bytes))?;
+        }
+        if encoder.events() < BLOCK_EVENTS { Ok(()) } else { self.close_block(process) }
     }
 
     /// Writes the events that wait in open blocks, so that a recorder killed after this loses none of them. Costs

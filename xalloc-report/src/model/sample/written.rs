@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use xalloc_core::units::{Addr, Stamp};
-use xalloc_core::wire::{Call, Event as Wire};
+use xalloc_core::units::{Addr, StackId, Stamp};
+use xalloc_core::wire::{Call, Event as Wire, Stamped};
 
 use super::{Sample, Stream};
 use crate::trace::{Entry, Event, Incoming, ProcessIndex, TraceError, Writer};
@@ -26,9 +26,9 @@ fn push(writer: &mut Writer, process: ProcessIndex, stream: &Stream) -> Result<(
     for entry in &stream.entries {
         let (events, text) = wire(entry);
         for event in events {
-            let (at_ns, stamp) = (entry.at_ns, Stamp(entry.seq));
-            let (thread, stack, text) = (entry.thread, entry.stack, text.into());
-            writer.push(process, &Incoming { at_ns, stamp, thread, stack, event, text })?;
+            let record = Stamped { stamp: Stamp(entry.seq), stack: StackId::NONE, event }.encode();
+            let (at_ns, thread, stack) = (entry.at_ns, entry.thread, entry.stack);
+            writer.push_with_text(process, &Incoming { record, at_ns, thread, stack }, text)?;
         }
     }
     Ok(())

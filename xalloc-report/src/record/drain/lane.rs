@@ -1,7 +1,7 @@
 //! The records of one thread on their way into the merged order.
 
 use xalloc_core::units::Stamp;
-use xalloc_core::wire::{Kind, Record, Stamped, TEXT_BYTES};
+use xalloc_core::wire::{Kind, Record, TEXT_BYTES};
 
 use crate::trace::ThreadIndex;
 
@@ -31,12 +31,21 @@ impl Lane {
         self.records.get(self.next).map(|record| Stamp(record.stamp))
     }
 
-    /// The next record that is stamped at or before `limit`, read: `Some(None)` if it says nothing that is known.
+    /// The records that were not popped yet.
     #[inline]
-    pub(crate) fn pop(&mut self, limit: Stamp) -> Option<Option<Stamped>> {
-        let record = self.records.get(self.next).filter(|record| record.stamp <= limit.0)?;
+    pub(crate) fn ahead(&self) -> &[Record] {
+        self.records.get(self.next..).unwrap_or_default()
+    }
+
+    /// Pops the next `records` records.
+    pub(crate) fn advance(&mut self, records: usize) {
+        self.next += records;
+    }
+
+    pub(crate) fn pop(&mut self) -> Option<Record> {
+        let record = self.records.get(self.next).copied()?;
         self.next += 1;
-        Some(record.decode())
+        Some(record)
     }
 
     /// The text of `bytes` bytes that follows the record popped last; `None`, with what is there skipped, if it is cut.

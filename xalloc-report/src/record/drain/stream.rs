@@ -19,8 +19,8 @@ use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
 use xalloc_core::session::{layout, ring_state};
-use xalloc_core::units::Stamp;
-use xalloc_core::wire::{Event, LossReason, Stamped};
+use xalloc_core::units::{StackId, Stamp};
+use xalloc_core::wire::{Event, Kind, LossReason, Record};
 
 use super::Sink;
 use super::dictionary::Dictionary;
@@ -38,6 +38,30 @@ use crate::trace::{Incoming, Loss, Module, ProcessIndex, Thread, ThreadIndex};
 /// merged. A thread that waits for room is woken after each; with 1,024 records it would sleep again at once, and the
 /// switches made a program whose ring is always full half as slow again.
 const BATCH_RECORDS: usize = 8192;
+
+/// Events handed on together: with their records a quarter of what a second-level cache holds.
+const BATCH: usize = 1024;
+
+/// Why no more common records were taken from a lane.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stop {
+    /// There are none up to the limit.
+    Limit,
+    /// The batch is full.
+    Full,
+    /// The next one is special.
+    Special,
+}
+
+/// Whether a record needs nothing but its numbers put into the trace's terms.
+#[inline]
+fn is_common(record: &Record) -> bool {
+    const ALLOC: u8 = Kind::Alloc as u8;
+    const FIRST_STEP: u8 = Kind::HeapBrk as u8;
+    const LAST_STEP: u8 = Kind::HeapThreshold as u8;
+    const REALLOC_UNDO: u8 = Kind::ReallocUndo as u8;
+    matches!(record.kind, ALLOC..=REALLOC_UNDO | FIRST_STEP..=LAST_STEP) && record.is_known()
+}
 
 /// What all streams of a recording share.
 #[derive(Debug)]
@@ -83,6 +107,7 @@ pub(crate) struct Stream {
     ceiling_ns: u64,
     /// The stamp up to which this pass takes records.
     until: Stamp,
+    batch: Vec<Incoming>,
 }
 
 impl Stream {
@@ -106,6 +131,7 @@ impl Stream {
             last_ns: 0,
             ceiling_ns: u64::MAX,
             until: Stamp(u64::MAX),
+            batch: Vec::with_capacity(BATCH),
         }
     }
 
@@ -185,7 +211,7 @@ impl Stream {
                 }
             }
         }
-        Ok(())
+        self.flush(shared)
     }
 
     /// Merges records of `lane` while they are stamped at or before `limit`.
@@ -195,20 +221,86 @@ impl Stream {
         limit: Stamp,
         shared: &mut Shared<'_, S, S::LiveSet>,
     ) -> Result<(), S::Error> {
-        while let Some(record) = lane.pop(limit) {
-            self.record(lane, record, shared)?;
+        loop {
+            let stop = self.take_common(lane, limit, shared);
+            match stop {
+                Stop::Limit => return Ok(()),
+                Stop::Full => self.flush(shared)?,
+                Stop::Special => {
+                    self.flush(shared)?;
+                    if let Some(record) = lane.pop() {
+                        self.special(lane, &record, shared)?;
+                    }
+                }
+            }
         }
-        Ok(())
     }
 
+    /// Hands on what was translated.
+    fn flush<S: Sink>(&mut self, shared: &mut Shared<'_, S, S::LiveSet>) -> Result<(), S::Error> {
+        if shared.dictionary.take_gained() {
+            shared.sink.gain(&shared.dictionary.contents);
+        }
+        let pushed = if self.batch.is_empty() { Ok(()) } else { shared.sink.push_all(self.index, &self.batch) };
+        self.batch.clear();
+        pushed
+    }
+
+    /// Translates common records of `lane` that are stamped at or before `limit`, and says what comes then.
+    fn take_common<S: Sink>(&mut self, lane: &mut Lane, limit: Stamp, shared: &mut Shared<'_, S, S::LiveSet>) -> Stop {
+        let room = BATCH.saturating_sub(self.batch.len());
+        let thread = match (lane.thread, lane.stamp()) {
+            (Some(thread), _) => thread,
+            (None, Some(first)) => self.name_thread(lane, self.time_of(first, shared.timeline), shared.dictionary),
+            (None, None) => return Stop::Limit,
+        };
+        let mut taken = 0;
+        let mut stop = Stop::Limit;
+        let (clock, ceiling_ns) = (self.identity.clock, self.ceiling_ns);
+        let (mut last_stamp, mut last_ns, mut late) = (self.last_stamp, self.last_ns, 0);
+        for record in lane.ahead() {
+            let stamp = Stamp(record.stamp);
+            if stamp > limit {
+                break;
+            }
+            if taken == room {
+                stop = Stop::Full;
+                break;
+            }
+            if !is_common(record) {
+                stop = Stop::Special;
+                break;
+            }
+            taken += 1;
+            late += u64::from(stamp < last_stamp);
+            last_stamp = last_stamp.max(stamp);
+            let at_ns = shared.timeline.at_ns(clock, stamp).min(ceiling_ns).max(last_ns);
+            last_ns = at_ns;
+            let stack = self.stacks.resolve(StackId(record.stack), &self.segment, &self.modules, shared.dictionary);
+            self.batch.push(Incoming { record: *record, at_ns, thread, stack });
+        }
+        (self.last_stamp, self.last_ns) = (last_stamp, last_ns);
+        self.late_events += late;
+        self.events += taken as u64;
+        lane.advance(taken);
+        stop
+    }
+
+    /// When something stamped like that happened: not before what was merged already, not after this pass.
     #[inline]
-    fn record<S: Sink>(
+    fn time_of(&self, stamp: Stamp, timeline: &Timeline) -> u64 {
+        timeline.at_ns(self.identity.clock, stamp).min(self.ceiling_ns).max(self.last_ns)
+    }
+
+    /// Sees to a record that is not common, and was taken from `lane` just now.
+    #[inline(never)]
+    fn special<S: Sink>(
         &mut self,
         lane: &mut Lane,
-        record: Option<Stamped>,
+        record: &Record,
         shared: &mut Shared<'_, S, S::LiveSet>,
     ) -> Result<(), S::Error> {
-        let Some(stamped) = record else {
+        let Some(stamped) = record.decode() else {
             self.damaged += 1;
             return Ok(());
         };
@@ -218,19 +310,19 @@ impl Stream {
         } else {
             self.late_events += 1;
         }
-        let at_ns = shared.timeline.at_ns(self.identity.clock, stamped.stamp).min(self.ceiling_ns).max(self.last_ns);
+        let at_ns = self.time_of(stamped.stamp, shared.timeline);
         self.last_ns = at_ns;
         let thread = match lane.thread {
             Some(thread) => thread,
             None => self.name_thread(lane, at_ns, shared.dictionary),
         };
         let stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
+        let incoming = Incoming { record: *record, at_ns, thread, stack };
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }
-        let Stamped { stamp, event, .. } = stamped;
-        let incoming = Incoming { at_ns, stamp, thread, stack, event, text: Box::default() };
-        match event {
+        let one = std::slice::from_ref(&incoming);
+        match stamped.event {
             Event::Alloc { .. }
             | Event::AllocFailed { .. }
             | Event::Free { .. }
@@ -241,79 +333,44 @@ impl Stream {
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }
             | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. } => shared.sink.push(self.index, &incoming),
-            Event::ProgramMap { .. }
-            | Event::Marker { .. }
-            | Event::ThreadStart { .. }
-            | Event::ThreadExit
-            | Event::Fork { .. }
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
-            | Event::Module { .. }
-            | Event::ModuleRange { .. }
-            | Event::ModulesClosed { .. }
-            | Event::Lost { .. }
-            | Event::Text { .. } => self.rare(lane, incoming, shared),
-        }
-    }
-
-    /// Events that say something about the process itself, or that text follows.
-    #[cold]
-    fn rare<S: Sink>(
-        &mut self,
-        lane: &mut Lane,
-        mut incoming: Incoming,
-        shared: &mut Shared<'_, S, S::LiveSet>,
-    ) -> Result<(), S::Error> {
-        let text_bytes = match incoming.event {
-            Event::ProgramMap { text_bytes, .. }
-            | Event::Marker { text_bytes }
-            | Event::ThreadStart { text_bytes, .. }
-            | Event::Exec { text_bytes }
-            | Event::Module { text_bytes, .. } => text_bytes,
-            Event::Alloc { .. }
-            | Event::AllocFailed { .. }
-            | Event::Free { .. }
-            | Event::ReallocBegin { .. }
-            | Event::ReallocUndo { .. }
-            | Event::Heap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemapFrom { .. }
-            | Event::ProgramRemapTo { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadExit
-            | Event::Fork { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
-            | Event::ModuleRange { .. }
-            | Event::ModulesClosed { .. }
-            | Event::Lost { .. }
-            | Event::Text { .. } => 0,
-        };
-        let text = lane.pop_text(usize::from(text_bytes));
-        self.damaged += u64::from(text.is_none());
-        let text = text.unwrap_or_default();
-        let thread = &mut shared.dictionary.contents.threads[incoming.thread.0 as usize];
-        match incoming.event {
-            Event::ThreadStart { tid, .. } => {
-                (thread.tid, thread.name) = (tid, String::from_utf8_lossy(&text).into_owned());
+            | Event::ProgramBrk { .. } => shared.sink.push_all(self.index, one)?,
+            Event::ProgramMap { text_bytes, .. } | Event::Marker { text_bytes } => {
+                self.push_with_text(lane, &incoming, text_bytes, shared)?;
             }
-            Event::ThreadExit => thread.ended_at_ns = Some(incoming.at_ns),
-            Event::Exec { .. } => self.last_word = LastWord::Exec,
-            Event::ExecFailed => self.last_word = LastWord::None,
-            Event::Exit { status } => self.last_word = LastWord::Exit(status),
-            Event::ModulesClosed { generation } => self.modules.begin_generation(generation),
-            Event::Lost { count, reason } => {
-                self.lost[reason as usize] = self.lost[reason as usize].saturating_add(count);
+            Event::ThreadStart { tid, text_bytes } => {
+                let name = self.push_with_text(lane, &incoming, text_bytes, shared)?;
+                let thread = &mut shared.dictionary.contents.threads[thread.0 as usize];
+                (thread.tid, thread.name) = (tid, name);
             }
-            Event::Module { bias, serial, .. } => {
-                match module(&text) {
+            Event::ThreadExit => {
+                shared.dictionary.contents.threads[thread.0 as usize].ended_at_ns = Some(at_ns);
+                shared.sink.push_all(self.index, one)?;
+            }
+            Event::Fork { fork_serial } => {
+                shared.sink.push_all(self.index, one)?;
+                if shared.forks.wants(self.identity.pid, fork_serial) {
+                    let live_set = shared.sink.live_set(self.index)?;
+                    let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
+                    shared.forks.keep(self.identity.pid, fork_serial, fork);
+                }
+            }
+            Event::Exec { text_bytes } => {
+                self.last_word = LastWord::Exec;
+                self.push_with_text(lane, &incoming, text_bytes, shared)?;
+            }
+            Event::ExecFailed => {
+                self.last_word = LastWord::None;
+                shared.sink.push_all(self.index, one)?;
+            }
+            Event::Exit { status } => {
+                self.last_word = LastWord::Exit(status);
+                shared.sink.push_all(self.index, one)?;
+            }
+            Event::Module { bias, serial, text_bytes } => {
+                match lane.pop_text(usize::from(text_bytes)).as_deref().and_then(module) {
                     Some(module) => self.modules.announce(serial, shared.dictionary.module(module), bias.0),
                     None => self.damaged += 1,
                 }
-                return Ok(());
             }
             Event::ModuleRange { start, len_bytes, serial } => {
                 if self.modules.add_range(serial, start.0, len_bytes) {
@@ -321,36 +378,17 @@ impl Stream {
                 } else {
                     self.damaged += 1;
                 }
-                return Ok(());
+            }
+            Event::ModulesClosed { generation } => {
+                self.modules.begin_generation(generation);
+                shared.sink.push_all(self.index, one)?;
+            }
+            Event::Lost { count, reason } => {
+                self.lost[reason as usize] = self.lost[reason as usize].saturating_add(count);
+                shared.sink.push_all(self.index, one)?;
             }
             // Texts are taken with the record that announces them: this one has none.
-            Event::Text { .. } => {
-                self.damaged += 1;
-                return Ok(());
-            }
-            Event::Alloc { .. }
-            | Event::AllocFailed { .. }
-            | Event::Free { .. }
-            | Event::ReallocBegin { .. }
-            | Event::ReallocUndo { .. }
-            | Event::Heap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemapFrom { .. }
-            | Event::ProgramRemapTo { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ProgramMap { .. }
-            | Event::Marker { .. }
-            | Event::Fork { .. } => {}
-        }
-        incoming.text = String::from_utf8_lossy(&text).into();
-        shared.sink.push(self.index, &incoming)?;
-        if let Event::Fork { fork_serial } = incoming.event
-            && shared.forks.wants(self.identity.pid, fork_serial)
-        {
-            let live_set = shared.sink.live_set(self.index)?;
-            let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
-            shared.forks.keep(self.identity.pid, fork_serial, fork);
+            Event::Text { .. } => self.damaged += 1,
         }
         Ok(())
     }
@@ -371,6 +409,25 @@ impl Stream {
         });
         lane.thread = Some(thread);
         thread
+    }
+
+    /// Pushes the event with the text behind it, and returns the text.
+    fn push_with_text<S: Sink>(
+        &mut self,
+        lane: &mut Lane,
+        incoming: &Incoming,
+        bytes: u16,
+        shared: &mut Shared<'_, S, S::LiveSet>,
+    ) -> Result<String, S::Error> {
+        let text = match lane.pop_text(usize::from(bytes)) {
+            Some(text) => String::from_utf8_lossy(&text).into_owned(),
+            None => {
+                self.damaged += 1;
+                String::new()
+            }
+        };
+        shared.sink.push_with_text(self.index, incoming, &text)?;
+        Ok(text)
     }
 
     /// Names the files of frames that had none yet.

@@ -8,6 +8,7 @@ use xalloc_core::wire::{Call, Event as Wire};
 
 use super::super::*;
 use super::keep::{Told, name};
+use super::program::text;
 
 /// Stamp, who, and the number of the event before which a free arrived whose block is not known.
 type Waiting = (u64, (u64, u32, u32), u64);
@@ -41,10 +42,10 @@ impl Naive {
     }
 
     pub(super) fn push(&mut self, incoming: &Incoming) {
-        let (thread, stamp) = (incoming.thread.0, incoming.stamp.0);
+        let (thread, stamp) = (incoming.thread.0, incoming.record.stamp);
         let who = (incoming.at_ns / 1000, thread, incoming.stack.0);
         let nobody = (who.0, thread, 0);
-        match incoming.event {
+        match incoming.event().unwrap() {
             Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, call, .. } => {
                 let realloc = matches!(call, Call::Realloc | Call::Reallocarray);
                 if realloc && let Some(old) = self.unknown_reallocs.remove(&thread) {
@@ -121,7 +122,7 @@ impl Naive {
                 self.tell(who, &Event::Heap { arena, seq, step });
             }
             Wire::ProgramMap { addr, len_bytes, protection, shared, .. } => {
-                let path = &*incoming.text;
+                let path = text(incoming);
                 self.tell(who, &Event::ProgramMap { addr: addr.0, len_bytes, protection, shared, path });
             }
             Wire::ProgramRemapFrom { addr, len_bytes } => {
@@ -132,7 +133,7 @@ impl Naive {
                 self.tell(who, &Event::ProgramRemap { from, from_bytes, to: addr.0, to_bytes: len_bytes });
             }
             Wire::Marker { .. } => {
-                self.tell(who, &Event::Marker { text: &incoming.text });
+                self.tell(who, &Event::Marker { text: text(incoming) });
             }
             Wire::Lost { count, reason } => {
                 self.tell(who, &Event::Lost { events: count, reason });

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use xalloc_core::units::{Addr, ArenaId, Stamp};
-use xalloc_core::wire::{BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LossReason, Merged, Protection};
+use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
+use xalloc_core::wire::{BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LossReason, Merged, Protection, Stamped};
 
 use super::super::*;
 
@@ -65,6 +65,22 @@ pub(super) fn steps(len: usize) -> impl Strategy<Value = Vec<Step>> {
 }
 
 pub(super) const STACKS: u32 = 40;
+
+/// The text of an event that [`events`] made.
+pub(super) fn text(incoming: &Incoming) -> &'static str {
+    match incoming.event() {
+        Some(Wire::ProgramMap { .. } | Wire::Marker { .. }) => "λ: x",
+        Some(_) | None => "",
+    }
+}
+
+/// Pushes events, each with its text.
+pub(super) fn push(writer: &mut Writer, process: u32, events: &[Incoming]) -> Result<(), TraceError> {
+    events.chunk_by(|before, after| text(before).is_empty() && text(after).is_empty()).try_for_each(|some| match some {
+        [one] => writer.push_with_text(ProcessIndex(process), one, text(one)),
+        more => writer.push_all(ProcessIndex(process), more),
+    })
+}
 
 /// Turns random steps into events that hit the same few hundred addresses over and over.
 pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
@@ -140,14 +156,12 @@ pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
         }
         // Some events arrive late: their stamps and times are older than what came before.
         let late = if pick.is_multiple_of(13) { 40 } else { 0 };
-        let text = if matches!(event, Wire::ProgramMap { .. } | Wire::Marker { .. }) { "λ: x" } else { "" };
+        let stamp = Stamp((at * 10).saturating_sub(late * 10));
         out.push(Incoming {
+            record: Stamped { stamp, stack: StackId::NONE, event }.encode(),
             at_ns: (at * u64::from(size % 3) * 900).saturating_sub(late * 900),
-            stamp: Stamp((at * 10).saturating_sub(late * 10)),
             thread: ThreadIndex(u32::from(thread)),
             stack: StackIndex(if what.is_multiple_of(9) { 0 } else { u32::from(size) % STACKS }),
-            event,
-            text: text.into(),
         });
     }
     out
