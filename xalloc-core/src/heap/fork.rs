@@ -55,3 +55,41 @@ impl<O: Os> Heap<O> {
         }
     }
 }
+
+#[cfg(test)]
+#[allow(unsafe_code, reason = "blocks are filled and looked at")]
+mod tests {
+    use super::*;
+    use crate::heap::{Allocation, Live, NoSink, Reallocated};
+
+    /// A thread that does not exist.
+    const GONE: u32 = 0x3f_ffff;
+
+    /// A heap with a block in a thread's arena that another thread was changing when the process forked.
+    fn forked_inside_an_arena(heap: &Heap<Live>, cache: &mut ThreadCache, bytes: u64) -> Allocation {
+        heap.note_multithreaded();
+        let block = heap.malloc(cache, &mut NoSink, bytes).expect("there is memory");
+        let arena = heap.arenas.get(1, &heap.main).expect("a thread has an arena of its own");
+        arena.lock.acquire(GONE);
+        heap.fork_child(cache);
+        assert!(arena.lost.load(Ordering::Relaxed));
+        block
+    }
+
+    #[test]
+    fn a_block_of_a_lost_arena_shrinks_into_another_arena_and_overwrites_nothing_there() {
+        let heap = Heap::new(Live::new());
+        let mut cache = ThreadCache::new();
+        let block = forked_inside_an_arena(&heap, &mut cache, 1_032);
+        // SAFETY: the block has that many bytes.
+        unsafe { block.as_ptr().write_bytes(0xec, 1_032) };
+        // SAFETY: the block is live.
+        let moved = unsafe { heap.realloc(&mut cache, &mut NoSink, block.addr, 100) };
+        let Ok(Reallocated::Moved(moved)) = moved else { unreachable!("{moved:?}") };
+        assert_eq!(moved.usable_bytes, 104);
+        // SAFETY: the block has 104 bytes, and the size word of the chunk above follows.
+        let seen = unsafe { core::slice::from_raw_parts(moved.as_ptr(), 112) };
+        assert_eq!(seen[..100], [0xec; 100]);
+        assert_ne!(seen[104..], [0xec; 8]);
+    }
+}
