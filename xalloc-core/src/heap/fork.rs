@@ -42,6 +42,8 @@ impl<O: Os> Heap<O> {
                     // The forking thread is not inside the heap, so the owner is another thread, which is gone.
                     arena.lost.store(true, Ordering::Relaxed);
                     arena.lock.abandon();
+                } else if arena.lost.load(Ordering::Relaxed) {
+                    // An earlier fork lost it: it stays out of use.
                 } else if cache.arena != Some(number) {
                     self.arenas.idle_after_fork(arena);
                 } else {
@@ -91,5 +93,37 @@ mod tests {
         let seen = unsafe { core::slice::from_raw_parts(moved.as_ptr(), 112) };
         assert_eq!(seen[..100], [0xec; 100]);
         assert_ne!(seen[104..], [0xec; 8]);
+    }
+
+    #[test]
+    fn an_arena_that_one_fork_lost_serves_nobody_after_the_next_fork() {
+        let heap = Heap::new(Live::new());
+        let mut cache = ThreadCache::new();
+        forked_inside_an_arena(&heap, &mut cache, 100);
+        heap.malloc(&mut cache, &mut NoSink, 2_000).expect("another arena serves");
+        heap.fork_child(&mut cache);
+        let mut successor = ThreadCache::new();
+        heap.malloc(&mut successor, &mut NoSink, 2_000).expect("a new thread is served");
+        assert!(successor.bookkeeping().is_some(), "its first request is refused: the arena that it took is lost");
+    }
+
+    #[test]
+    fn a_thread_that_shares_passes_lost_arenas_by() {
+        let heap = Heap::new(Live::new());
+        let mut cache = ThreadCache::new();
+        forked_inside_an_arena(&heap, &mut cache, 100);
+        heap.main.lost.store(true, Ordering::Relaxed);
+        heap.arenas.reset_after_fork();
+        heap.malloc(&mut cache, &mut NoSink, 2_000).expect("an arena is made");
+        heap.settings.arena_max.set(1);
+        let last = heap.arenas.get(2, &heap.main).expect("it was made");
+        std::thread::scope(|scope| {
+            last.lock.acquire(GONE);
+            let sharer = scope.spawn(|| heap.malloc(&mut ThreadCache::new(), &mut NoSink, 2_000));
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            last.lock.release();
+            let block = sharer.join().expect("it ends").expect("it waits for the arena that is left");
+            assert_eq!(heap.arena_of(block.addr.0 - super::super::chunk::HEADER), 2);
+        });
     }
 }
