@@ -270,7 +270,11 @@ fn wind_up(thread: &'static Thread) {
 /// number of the fork, 0 if it was not announced.
 pub(crate) fn forked() -> u32 {
     slab::keep_only(arch::thread_pointer());
-    let Some(thread) = existing() else { return 0 };
+    let Some(thread) = existing() else {
+        // A raw `clone` by a thread that never allocated: locks of the threads that are gone must go all the same.
+        backend::forked(&mut ThreadCache::new());
+        return 0;
+    };
     // SAFETY: this thread is booting, outside of every hook (`lifecycle::make_ready`).
     let own = unsafe { &mut *thread.own.get() };
     own.stream = Stream::new();

@@ -185,6 +185,16 @@ fn where_children_are_not_followed_they_find_a_clean_environment() {
 }
 
 #[test]
+fn generations_of_children_use_what_they_inherit_from_a_process_of_many_threads() {
+    let scratch = Scratch::new("fork-storm");
+    let program = scratch.program("fork_storm");
+    let output = Command::new(program).env("LD_PRELOAD", support::library()).output().expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0 bad\n");
+    assert_eq!(output.status.code(), Some(42));
+}
+
+#[test]
 fn nothing_is_made_where_nothing_was_asked_for() {
     let scratch = Scratch::new("nothing");
     let program = scratch.program("allocator");

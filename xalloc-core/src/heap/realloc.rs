@@ -91,7 +91,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return Ok(Reallocated::Failed);
         }
         let Some(moved) = heap.malloc(self.cache, self.sink, bytes) else { return Ok(Reallocated::Failed) };
-        words.copy(chunk + HEADER, moved.addr.0, old_size - OVERHEAD);
+        // A block of a lost arena moves to become smaller, too.
+        words.copy(chunk + HEADER, moved.addr.0, bytes.min(old_size - OVERHEAD));
         if let Some(mut arena) = heap.enter(owner, self.cache) {
             self.free_inner(&mut arena, chunk);
         }

@@ -291,7 +291,8 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         Some((arena, addr, len_bytes))
     }
 
-    /// The limit is reached: the first arena from the cursor on whose lock is free, or the one at the cursor.
+    /// The limit is reached: the first arena from the cursor on whose lock is free, or the one at the cursor; none that
+    /// a fork lost.
     fn share_arena(&mut self, avoid: Option<ArenaRef>) -> Option<ArenaGuard<'h>> {
         let heap = self.heap;
         let tid = heap.tid(self.cache);
@@ -309,8 +310,12 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             }
         };
         if entered.is_none() {
-            if avoid == Some(number) {
+            let is_lost = |number| arenas.get(number, &heap.main).is_some_and(|it| it.lost.load(Ordering::Relaxed));
+            while avoid == Some(number) || is_lost(number) {
                 number = arenas.after(number);
+                if number == start {
+                    return None;
+                }
             }
             let arena = arenas.get(number, &heap.main)?;
             entered = heap.enter(arena, self.cache).map(|guard| (arena, guard));
