@@ -24,6 +24,7 @@ use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
 mod aggregates;
 mod distribution;
 mod live;
+mod percentiles;
 mod replayer;
 #[cfg(test)]
 pub(crate) mod sample;

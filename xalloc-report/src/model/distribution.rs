@@ -1,16 +1,11 @@
-//! How a quantity is spread: exact classes, and percentiles by hdrhistogram.
+//! How a quantity is spread: exact classes, and percentiles.
 //!
 //! The classes depend on the quantity: sizes double from class to class, as an allocator's do; times go in steps of
 //! 1, 2 and 5, which is how people say them.
 
 use std::marker::PhantomData;
 
-use hdrhistogram::Histogram;
-
-/// Percentiles are exact to 0.1 %.
-const SIGNIFICANT_DIGITS: u8 = 3;
-/// Larger values are counted in their class, and as this in percentiles: hdrhistogram's arithmetic ends there.
-const PERCENTILE_MAX: u64 = 1 << 62;
+use super::percentiles::Percentiles;
 
 /// A division of the integers into classes.
 pub trait Scale {
@@ -39,6 +34,7 @@ impl Scale for Doubling {
         edges
     };
 
+    #[inline]
     fn class_of(value: u64) -> usize {
         (u64::BITS - value.leading_zeros()) as usize
     }
@@ -62,6 +58,27 @@ impl Scale for OneTwoFive {
         edges[30] = power;
         edges
     };
+
+    #[inline]
+    fn class_of(value: u64) -> usize {
+        /// By bit length, the edges at or below the least value of that length. The next edge may lie within the
+        /// length; the one after it does not, edges are at least doubled.
+        const BELOW: [u8; 65] = {
+            let mut below = [0; 65];
+            let mut bits = 1;
+            while bits <= 64 {
+                let mut edge = 0;
+                while edge < 31 && OneTwoFive::EDGES[edge] <= 1 << (bits - 1) {
+                    edge += 1;
+                }
+                below[bits] = edge as u8;
+                bits += 1;
+            }
+            below
+        };
+        let below = usize::from(BELOW[(u64::BITS - value.leading_zeros()) as usize]);
+        below + usize::from(Self::EDGES.get(below).is_some_and(|edge| *edge <= value))
+    }
 }
 
 /// The values of one class.
@@ -77,27 +94,26 @@ pub struct Class {
 #[derive(Clone, Debug)]
 pub struct Distribution<S: Scale> {
     classes: Vec<Class>,
-    histogram: Histogram<u64>,
+    percentiles: Percentiles,
     max: Option<u64>,
     scale: PhantomData<S>,
 }
 
 impl<S: Scale> Default for Distribution<S> {
     fn default() -> Distribution<S> {
-        // 3 digits are within hdrhistogram's 0 to 5, its only condition.
-        let histogram = Histogram::new(SIGNIFICANT_DIGITS).expect("3 significant digits are allowed");
-        Distribution { classes: vec![Class::default(); S::EDGES.len() + 1], histogram, max: None, scale: PhantomData }
+        let classes = vec![Class::default(); S::EDGES.len() + 1];
+        Distribution { classes, percentiles: Percentiles::default(), max: None, scale: PhantomData }
     }
 }
 
 impl<S: Scale> Distribution<S> {
+    #[inline]
     pub(super) fn record(&mut self, value: u64) {
         let class = &mut self.classes[S::class_of(value)];
         class.count += 1;
         class.sum = class.sum.saturating_add(value);
         self.max = self.max.max(Some(value));
-        // It resizes itself; where memory for that is refused, percentiles lack the value and classes stay exact.
-        let _ = self.histogram.record(value.min(PERCENTILE_MAX));
+        self.percentiles.record(value);
     }
 
     pub(super) fn absorb(&mut self, other: &Distribution<S>) {
@@ -106,8 +122,7 @@ impl<S: Scale> Distribution<S> {
             into.sum = into.sum.saturating_add(from.sum);
         }
         self.max = self.max.max(other.max);
-        // As in `record`.
-        let _ = self.histogram.add(&other.histogram);
+        self.percentiles.absorb(&other.percentiles);
     }
 
     /// The classes from the first to the last that holds values, as (from, to, class); `to` is the first value above
@@ -137,9 +152,7 @@ impl<S: Scale> Distribution<S> {
     /// The value at or below which `percent` of all values lie, to 0.1 %; `None` without values.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<u64> {
-        // hdrhistogram answers with the upper end of a span of like values. Its lower end is the better answer: sizes
-        // are round more often than not, and a span begins with a round number.
-        self.max.map(|max| self.histogram.lowest_equivalent(self.histogram.value_at_percentile(percent)).min(max))
+        self.max.map(|max| self.percentiles.at(percent).min(max))
     }
 
     /// Largest value; `None` without values.

@@ -33,6 +33,7 @@ pub(super) struct LiveBlocks {
 
 impl LiveBlocks {
     /// Fills a slot; returns the block that was still there, which a sound trace never has.
+    #[inline]
     pub(super) fn insert(&mut self, slot: u32, block: LiveBlock) -> Option<LiveBlock> {
         let slot = slot as usize;
         if slot >= self.slots.len() {
@@ -42,6 +43,7 @@ impl LiveBlocks {
     }
 
     /// Empties a slot.
+    #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Option<LiveBlock> {
         self.slots.get_mut(slot as usize)?.take()
     }

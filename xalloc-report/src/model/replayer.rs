@@ -65,6 +65,7 @@ impl Replayer {
         }
     }
 
+    #[inline]
     fn alloc(&mut self, entry: &Entry<'_>, slot: u32, block: &Block) {
         let replaced = self.take_pending(entry.thread);
         if let Some(pending) = replaced {
@@ -102,6 +103,7 @@ impl Replayer {
     }
 
     /// A block begins to live, or lives on.
+    #[inline]
     fn begin(&mut self, slot: u32, block: LiveBlock, at_ns: u64) {
         if let Some(displaced) = self.live.insert(slot, block) {
             // The reader reuses a slot only after a free; a trace that says otherwise is damaged, and the block gone.
@@ -115,6 +117,7 @@ impl Replayer {
     }
 
     /// A block no longer lives; whether it was freed is for the caller to count.
+    #[inline]
     fn cease(&mut self, block: LiveBlock, at_ns: u64) {
         match block.owner {
             Owner::Own { site, .. } => self.sites.live_down(site, block.size_bytes),
@@ -124,6 +127,7 @@ impl Replayer {
     }
 
     /// Takes a block out of its slot for a free or a realloc by `entry.thread`.
+    #[inline]
     fn take(&mut self, entry: &Entry<'_>, slot: u32, block: &Block) -> Option<Pending> {
         let live = self.live.remove(slot)?;
         self.cease(live, entry.at_ns);
@@ -137,12 +141,17 @@ impl Replayer {
         Some(Pending { block: live, addr: block.addr, at_ns: entry.at_ns, temporary })
     }
 
+    #[inline]
     fn take_pending(&mut self, thread: ThreadIndex) -> Option<Pending> {
+        if self.pending.is_empty() {
+            return None;
+        }
         let place = self.pending.iter().position(|(of, _)| *of == thread)?;
         Some(self.pending.swap_remove(place).1)
     }
 
     /// The block was freed by `by`: counts it.
+    #[inline]
     fn settle(&mut self, by: ThreadIndex, freed: Pending) {
         let size_bytes = freed.block.size_bytes;
         match freed.block.owner {
@@ -212,6 +221,7 @@ impl Replay for Replayer {
         self.begin(slot, block, self.last_at_ns);
     }
 
+    #[inline]
     fn entry(&mut self, entry: Entry<'_>) {
         self.totals.events += 1;
         self.last_at_ns = self.last_at_ns.max(entry.at_ns);

@@ -157,6 +157,7 @@ impl Site {
         self.alive.absorb(other.alive);
     }
 
+    #[inline]
     pub(super) fn freed(&mut self, size_bytes: u64, lifetime_ns: u64, temporary: bool) {
         self.frees += 1;
         self.lifetimes.record(lifetime_ns);
@@ -198,6 +199,7 @@ impl Sites {
     }
 
     /// Number of the site of `stack`, made at its first use. A stack that the trace does not define is unknown.
+    #[inline]
     pub(super) fn number(&mut self, stack: StackIndex, call: Call) -> u32 {
         let stack = if (stack.0 as usize) < self.by_stack.len() { stack } else { StackIndex::UNKNOWN };
         let entry = &mut self.by_stack[stack.0 as usize];
@@ -209,11 +211,13 @@ impl Sites {
     }
 
     /// The site with a number that [`Sites::number`] gave.
+    #[inline]
     pub(super) fn at(&mut self, number: u32) -> &mut Site {
         &mut self.sites[number as usize]
     }
 
     /// A block of the site begins to live.
+    #[inline]
     pub(super) fn live_up(&mut self, number: u32, size_bytes: u64, at_ns: u64) {
         let site = Self::folded(&mut self.sites[number as usize], self.epoch);
         // Saturating: a hostile trace can claim more live bytes than 64 bits count.
@@ -229,6 +233,7 @@ impl Sites {
     }
 
     /// A block of the site ceases to live.
+    #[inline]
     pub(super) fn live_down(&mut self, number: u32, size_bytes: u64) {
         let site = Self::folded(&mut self.sites[number as usize], self.epoch);
         site.live.bytes = site.live.bytes.saturating_sub(size_bytes);
@@ -237,6 +242,7 @@ impl Sites {
         self.live.blocks -= 1;
     }
 
+    #[inline]
     fn folded(site: &mut Site, epoch: u64) -> &mut Site {
         if site.epoch != epoch {
             site.at_peak = site.live;
@@ -245,6 +251,7 @@ impl Sites {
         site
     }
 
+    #[inline]
     pub(super) fn live(&self) -> AtPeak {
         self.live
     }

@@ -66,6 +66,7 @@ impl Threads {
         }
     }
 
+    #[inline]
     pub(super) fn at(&mut self, thread: ThreadIndex) -> &mut ThreadTotals {
         self.by_index.get_mut(thread.0 as usize).unwrap_or(&mut self.nowhere)
     }

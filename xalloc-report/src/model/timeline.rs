@@ -89,6 +89,7 @@ impl Timeline {
     }
 
     /// The bucket of `at_ns`, or the last one if time went backwards.
+    #[inline]
     fn bucket(&mut self, at_ns: u64) -> &mut Bucket {
         if at_ns >= self.end_ns {
             self.extend(at_ns);
@@ -112,18 +113,21 @@ impl Timeline {
         self.end_ns = (self.buckets.len() as u64).saturating_mul(self.width_ns);
     }
 
+    #[inline]
     pub(super) fn allocated(&mut self, at_ns: u64, size_bytes: u64) {
         let bucket = self.bucket(at_ns);
         bucket.allocations += 1;
         bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(size_bytes);
     }
 
+    #[inline]
     pub(super) fn live(&mut self, at_ns: u64, live_bytes: u64) {
         let bucket = self.bucket(at_ns);
         bucket.live_bytes = live_bytes;
         bucket.live_max_bytes = bucket.live_max_bytes.max(live_bytes);
     }
 
+    #[inline]
     pub(super) fn heap(&mut self, at_ns: u64, heap_bytes: u64) {
         let bucket = self.bucket(at_ns);
         bucket.heap_bytes = heap_bytes;
