@@ -183,6 +183,65 @@ impl HeapEvent {
     }
 }
 
+/// By the number of a kind, how many values its `sub` has, counted from 0: 256 where any will do, 0 for what is no kind.
+const SUBS: [u16; 256] = {
+    let mut subs = [0; 256];
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        let kind = Kind::ALL[at];
+        while subs[kind as usize] < 256 && knows(kind, subs[kind as usize] as u8) {
+            subs[kind as usize] += 1;
+        }
+        at += 1;
+    }
+    subs
+};
+
+/// Whether `sub` is a value that records of `kind` have.
+const fn knows(kind: Kind, sub: u8) -> bool {
+    match kind {
+        Kind::Alloc | Kind::AllocFailed | Kind::Free => Call::from_number(sub).is_some(),
+        Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(sub).is_some(),
+        Kind::HeapBin => BinKind::from_number(sub).is_some(),
+        Kind::ProgramAdvise => Advice::from_number(sub).is_some(),
+        Kind::Lost => LossReason::from_number(sub).is_some(),
+        Kind::ReallocBegin
+        | Kind::ReallocUndo
+        | Kind::HeapTrim
+        | Kind::HeapRelease
+        | Kind::HeapChunkMap
+        | Kind::HeapChunkUnmap
+        | Kind::HeapChunkRemapFrom
+        | Kind::HeapChunkRemapTo
+        | Kind::HeapSplit
+        | Kind::HeapCoalesce
+        | Kind::HeapTcacheFlush
+        | Kind::HeapConsolidate
+        | Kind::HeapArenaBirth
+        | Kind::HeapArenaIdle
+        | Kind::HeapArenaAttach
+        | Kind::HeapBirth
+        | Kind::HeapDeath
+        | Kind::HeapThreshold
+        | Kind::ProgramMap
+        | Kind::ProgramUnmap
+        | Kind::ProgramRemapFrom
+        | Kind::ProgramRemapTo
+        | Kind::ProgramBrk
+        | Kind::ThreadStart
+        | Kind::ThreadExit
+        | Kind::Fork
+        | Kind::Exec
+        | Kind::ExecFailed
+        | Kind::Exit
+        | Kind::Module
+        | Kind::ModuleRange
+        | Kind::ModulesClosed
+        | Kind::Marker
+        | Kind::Text => true,
+    }
+}
+
 /// Parts of a record, for who knows its kind and wants no more: a recorder reads millions a second.
 impl Record {
     /// The address in the first operand.
@@ -217,48 +276,7 @@ impl Record {
     #[must_use]
     #[inline]
     pub const fn is_known(&self) -> bool {
-        let Some(kind) = Kind::from_number(self.kind) else { return false };
-        match kind {
-            Kind::Alloc | Kind::AllocFailed | Kind::Free => Call::from_number(self.sub).is_some(),
-            Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(self.sub).is_some(),
-            Kind::HeapBin => BinKind::from_number(self.sub).is_some(),
-            Kind::ProgramAdvise => Advice::from_number(self.sub).is_some(),
-            Kind::Lost => LossReason::from_number(self.sub).is_some(),
-            Kind::ReallocBegin
-            | Kind::ReallocUndo
-            | Kind::HeapTrim
-            | Kind::HeapRelease
-            | Kind::HeapChunkMap
-            | Kind::HeapChunkUnmap
-            | Kind::HeapChunkRemapFrom
-            | Kind::HeapChunkRemapTo
-            | Kind::HeapSplit
-            | Kind::HeapCoalesce
-            | Kind::HeapTcacheFlush
-            | Kind::HeapConsolidate
-            | Kind::HeapArenaBirth
-            | Kind::HeapArenaIdle
-            | Kind::HeapArenaAttach
-            | Kind::HeapBirth
-            | Kind::HeapDeath
-            | Kind::HeapThreshold
-            | Kind::ProgramMap
-            | Kind::ProgramUnmap
-            | Kind::ProgramRemapFrom
-            | Kind::ProgramRemapTo
-            | Kind::ProgramBrk
-            | Kind::ThreadStart
-            | Kind::ThreadExit
-            | Kind::Fork
-            | Kind::Exec
-            | Kind::ExecFailed
-            | Kind::Exit
-            | Kind::Module
-            | Kind::ModuleRange
-            | Kind::ModulesClosed
-            | Kind::Marker
-            | Kind::Text => true,
-        }
+        (self.sub as u16) < SUBS[self.kind as usize]
     }
 
     /// The typed reading of this record, or `None` where a number is none that this version knows.

@@ -93,6 +93,10 @@ impl Slot {
         self.state & NOT_LIVE == 0
     }
 
+    fn is_free(self) -> bool {
+        !self.is_live() && self.state != HELD
+    }
+
     fn class(self) -> u8 {
         (self.word >> ADDR_BITS) as u8
     }
@@ -279,7 +283,7 @@ impl Mirror {
     #[inline]
     pub(super) fn take_named(&mut self, class: u8, slot: u32) -> bool {
         let found = self.slots.get(slot as usize);
-        let is_there = found.is_some_and(|found| !found.is_live() && found.state != HELD && found.class() == class);
+        let is_there = found.is_some_and(|found| found.is_free() && found.class() == class);
         if is_there {
             self.unlink(slot);
         }
