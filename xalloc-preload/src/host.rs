@@ -174,8 +174,17 @@ impl File {
         let rights = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
         // SAFETY: by the contract of this function.
-        let at =
-            unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, libc::MAP_SHARED | fixed, self.0, 0_usize) };
+        let at = unsafe {
+            libc::syscall(
+                libc::SYS_mmap,
+                place,
+                bytes,
+                word(rights),
+                word(libc::MAP_SHARED | fixed),
+                word(self.0),
+                0_usize,
+            )
+        };
         mapped(at)
     }
 }
@@ -196,7 +205,12 @@ pub(crate) unsafe fn map_anonymous(bytes: usize, place: *mut u8) -> Option<NonNu
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: by the contract of this function.
-    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, flags, -1, 0_usize) })
+    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, word(rights), word(flags), word(-1), 0_usize) })
+}
+
+/// An argument that the kernel takes as a whole word.
+pub(crate) fn word(argument: c_int) -> c_long {
+    c_long::from(argument)
 }
 
 fn mapped(answer: c_long) -> Option<NonNull<u8>> {
