@@ -194,6 +194,18 @@ fn generations_of_children_use_what_they_inherit_from_a_process_of_many_threads(
 }
 
 #[test]
+fn every_function_that_succeeds_leaves_errno_as_it_was() {
+    for allocator in ALLOCATORS {
+        let scratch = Scratch::new(&format!("errno-{allocator}"));
+        let program = scratch.program("errno");
+        let output = record(&scratch, allocator, &mut Command::new(&program));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0 bad\n", "{allocator}");
+        let unrecorded = Command::new(program).env("LD_PRELOAD", support::library()).output().expect("it starts");
+        assert_eq!(String::from_utf8_lossy(&unrecorded.stdout), "0 bad\n");
+    }
+}
+
+#[test]
 fn nothing_is_made_where_nothing_was_asked_for() {
     let scratch = Scratch::new("nothing");
     let program = scratch.program("allocator");
