@@ -10,11 +10,11 @@
 //! - An environment that is made here is valid until the same thread makes another.
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_char, c_int, c_void};
+use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{NonNull, null, null_mut};
 
 use crate::backend::next::call;
-use crate::config::{SETTING_PREFIX, config, current_environment, each_string};
+use crate::config::{PATH, SETTING_PREFIX, config, current_environment, each_string};
 use crate::guard::{self, Access};
 use crate::host;
 use crate::lifecycle;
@@ -192,21 +192,22 @@ impl Made {
     }
 }
 
-/// # Safety
-/// - `path` is null or a string.
-unsafe fn bytes_of<'a>(path: *const c_char) -> &'a [u8] {
-    if path.is_null() {
+/// The bytes of a path that the program passes, up to [`PATH`] of them; none if it is no string: that is for the kernel
+/// to find, which answers with an error.
+fn bytes_of<'a>(path: *const c_char) -> &'a [u8] {
+    if !host::is_readable_path(path) {
         return &[];
     }
-    // SAFETY: by the contract.
-    unsafe { CStr::from_ptr(path) }.to_bytes()
+    // SAFETY: the kernel has just read it up to its end, or as far as this.
+    let length = unsafe { libc::strnlen(path, PATH - 1) };
+    // SAFETY: as above.
+    unsafe { core::slice::from_raw_parts(path.cast(), length) }
 }
 
 /// C `execve`, and `execv` with the current environment.
 pub(crate) unsafe fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let envp = adapted(envp);
-    // SAFETY: by C's contract the path is a string.
-    let said = say_exec(unsafe { bytes_of(path) });
+    let said = say_exec(bytes_of(path));
     // SAFETY: the program's own arguments, and an environment like its own.
     let answer = unsafe { libc::syscall(libc::SYS_execve, path, argv, envp) as c_int };
     say_exec_failed(said);
@@ -222,8 +223,7 @@ pub(crate) unsafe fn execv(path: *const c_char, argv: Strings) -> c_int {
 /// C `execvpe`: libc searches the path and runs scripts without an interpreter line.
 pub(crate) unsafe fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
     let envp = adapted(envp);
-    // SAFETY: by C's contract the file is a string.
-    let said = say_exec(unsafe { bytes_of(file) });
+    let said = say_exec(bytes_of(file));
     let answer = call!(execvpe as fn(*const c_char, Strings, Strings) -> c_int, (file, argv, envp), or - 1);
     say_exec_failed(said);
     answer
@@ -244,8 +244,7 @@ pub(crate) unsafe fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
 /// C `execveat`.
 pub(crate) unsafe fn execveat(fd: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
     let envp = adapted(envp);
-    // SAFETY: by C's contract the path is a string.
-    let said = say_exec(unsafe { bytes_of(path) });
+    let said = say_exec(bytes_of(path));
     // SAFETY: the program's own arguments, and an environment like its own.
     let answer = unsafe { libc::syscall(libc::SYS_execveat, fd, path, argv, envp, flags) as c_int };
     say_exec_failed(said);

@@ -10,7 +10,7 @@
 //! - A mapping that is made here is placed by the kernel, unless the caller says where and answers for it.
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_int, c_long, c_void};
+use core::ffi::{CStr, c_char, c_int, c_long, c_void};
 use core::ptr::NonNull;
 
 /// Where the calling thread's errno is. It does not leave the thread.
@@ -174,8 +174,17 @@ impl File {
         let rights = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
         let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
         // SAFETY: by the contract of this function.
-        let at =
-            unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, libc::MAP_SHARED | fixed, self.0, 0_usize) };
+        let at = unsafe {
+            libc::syscall(
+                libc::SYS_mmap,
+                place,
+                bytes,
+                word(rights),
+                word(libc::MAP_SHARED | fixed),
+                word(self.0),
+                0_usize,
+            )
+        };
         mapped(at)
     }
 }
@@ -196,7 +205,12 @@ pub(crate) unsafe fn map_anonymous(bytes: usize, place: *mut u8) -> Option<NonNu
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: by the contract of this function.
-    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, rights, flags, -1, 0_usize) })
+    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, word(rights), word(flags), word(-1), 0_usize) })
+}
+
+/// An argument that the kernel takes as a whole word.
+pub(crate) fn word(argument: c_int) -> c_long {
+    c_long::from(argument)
 }
 
 fn mapped(answer: c_long) -> Option<NonNull<u8>> {
@@ -204,6 +218,18 @@ fn mapped(answer: c_long) -> Option<NonNull<u8>> {
         return None;
     }
     NonNull::new(core::ptr::with_exposed_provenance_mut(answer as usize))
+}
+
+/// Whether the kernel can read `path` as a path: up to its NUL, or all the bytes that a path may have.
+///
+/// It is asked whether the file exists, which it is about to be asked anyway, and only an answer about the pointer
+/// counts. (`process_vm_readv` would read without looking up anything, but filters of system calls often forbid it.)
+pub(crate) fn is_readable_path(path: *const c_char) -> bool {
+    keeping_errno(|| {
+        // SAFETY: the kernel answers with an error where it cannot read.
+        let answer = unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) };
+        answer == 0 || errno() != libc::EFAULT
+    })
 }
 
 /// Where the symbolic link at `path` points; the length, 0 if it cannot be read.

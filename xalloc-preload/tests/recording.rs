@@ -82,8 +82,7 @@ fn a_child_of_every_kind_is_followed_into_a_recording_of_its_own() {
         let scratch = Scratch::new(&format!("forks-{allocator}"));
         let program = scratch.program("forks");
         let output = record(&scratch, allocator, &mut Command::new(&program));
-        let expected =
-            "fork 7\nclone 8\nhas\nvfork 9\nexecl 10\nexecle 11\nhas\nexeclp 12\nhas\nspawn 13\nfail 14\ngrand 4\n";
+        let expected = "fork 7\nclone 8\nhas\nvfork 9\nexecl 10\nexecle 11\nhas\nexeclp 12\nhas\nspawn 13\nfail 14\ngrand 4\nbad path 16\n";
         assert_eq!(String::from_utf8_lossy(&output.stdout), expected, "{allocator}");
         assert_eq!(output.status.code(), Some(21));
         let recordings = scratch.recordings();
@@ -91,7 +90,7 @@ fn a_child_of_every_kind_is_followed_into_a_recording_of_its_own() {
             let said = |event: &Event| matches!(event, Event::Exit { status: said } if *said == status);
             recordings.iter().filter(|recording| recording.count(said) == 1).count()
         };
-        for status in [7, 8, 9, 10, 11, 12, 13, 14, 4, 21] {
+        for status in [7, 8, 9, 10, 11, 12, 13, 14, 4, 16, 21] {
             assert_eq!(ended(status), 1, "exit status {status}");
         }
         let parent = recordings.iter().find(|it| it.count(|event| matches!(event, Event::Exit { status: 21 })) == 1);
@@ -104,11 +103,11 @@ fn a_child_of_every_kind_is_followed_into_a_recording_of_its_own() {
                 _ => None,
             })
             .collect();
-        assert_eq!(announced.len(), 6);
+        assert_eq!(announced.len(), 7);
         let forked = recordings.iter().filter(|it| it.birth == birth::FORK);
         let named = forked.clone().filter(|it| announced.contains(&it.fork_serial)).count();
         // The child of a raw clone is of no announced fork; the grandchild's is announced by the child.
-        assert!(named >= 6, "{named}");
+        assert!(named >= 7, "{named}");
         assert_eq!(forked.filter(|it| it.fork_serial == 0).count(), 1);
     }
 }
@@ -192,6 +191,18 @@ fn generations_of_children_use_what_they_inherit_from_a_process_of_many_threads(
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
     assert_eq!(String::from_utf8_lossy(&output.stdout), "0 bad\n");
     assert_eq!(output.status.code(), Some(42));
+}
+
+#[test]
+fn every_function_that_succeeds_leaves_errno_as_it_was() {
+    for allocator in ALLOCATORS {
+        let scratch = Scratch::new(&format!("errno-{allocator}"));
+        let program = scratch.program("errno");
+        let output = record(&scratch, allocator, &mut Command::new(&program));
+        assert_eq!(String::from_utf8_lossy(&output.stdout), "0 bad\n", "{allocator}");
+        let unrecorded = Command::new(program).env("LD_PRELOAD", support::library()).output().expect("it starts");
+        assert_eq!(String::from_utf8_lossy(&unrecorded.stdout), "0 bad\n");
+    }
 }
 
 #[test]

@@ -51,7 +51,12 @@ fn address(result: libc::c_long) -> Option<u64> {
 fn mmap(addr: u64, len: u64, prot: libc::c_int, flags: libc::c_int) -> Option<u64> {
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: by the third bullet of the module: without MAP_FIXED the kernel chooses, with it the heap owns the range.
-    address(unsafe { libc::syscall(libc::SYS_mmap, addr, len, prot, flags, -1, 0) })
+    address(unsafe { libc::syscall(libc::SYS_mmap, addr, len, word(prot), word(flags), -1_i64, 0_usize) })
+}
+
+/// An argument that the kernel takes as a whole word: of a narrower one the upper half is undefined.
+fn word(argument: libc::c_int) -> libc::c_long {
+    libc::c_long::from(argument)
 }
 
 // SAFETY: by the bullets of the module.
@@ -78,12 +83,12 @@ unsafe impl Os for Live {
 
     unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
         // SAFETY: by the third bullet of the module.
-        address(unsafe { libc::syscall(libc::SYS_mremap, addr, old_len, new_len, libc::MREMAP_MAYMOVE) })
+        address(unsafe { libc::syscall(libc::SYS_mremap, addr, old_len, new_len, word(libc::MREMAP_MAYMOVE)) })
     }
 
     unsafe fn commit(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
-        unsafe { libc::syscall(libc::SYS_mprotect, addr, len, libc::PROT_READ | libc::PROT_WRITE) == 0 }
+        unsafe { libc::syscall(libc::SYS_mprotect, addr, len, word(libc::PROT_READ | libc::PROT_WRITE)) == 0 }
     }
 
     unsafe fn discard(&self, addr: u64, len: u64) -> bool {
@@ -157,7 +162,7 @@ fn overcommit_is_strict() -> bool {
     }
     let mut digit = [0_u8; 1];
     // SAFETY: `digit` is one writable byte.
-    let got = unsafe { libc::syscall(libc::SYS_read, fd, digit.as_mut_ptr(), 1) };
+    let got = unsafe { libc::syscall(libc::SYS_read, fd, digit.as_mut_ptr(), 1_usize) };
     // SAFETY: `fd` was opened above and is closed once.
     unsafe { libc::syscall(libc::SYS_close, fd) };
     got == 1 && digit[0] == b'2'

@@ -34,7 +34,7 @@ pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, timeout_ns: u64) {
     };
     // SAFETY: the word is readable (module), the timeout lives through the call.
     preserving_errno(|| unsafe {
-        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | scope.flag(), expected, &timeout, 0, 0)
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | scope.flag(), expected, &timeout, 0_usize, 0_usize)
     });
 }
 

@@ -7,7 +7,7 @@
 //! - The program's arguments are passed on unchanged; what they may do to memory is the program's own doing.
 #![allow(unsafe_code)]
 
-use core::ffi::{c_int, c_long, c_void};
+use core::ffi::{c_int, c_void};
 
 use xalloc_core::units::Addr;
 use xalloc_core::wire::{Advice, Event, Protection};
@@ -16,7 +16,7 @@ use super::alloc::note;
 use crate::arch::Entry;
 use crate::backend::next::call;
 use crate::guard::{self, Access};
-use crate::host;
+use crate::host::{self, word};
 use crate::stacks;
 use crate::text::Text;
 use crate::thread::Own;
@@ -41,11 +41,6 @@ fn record(entry: Entry, event: Event) {
 
 fn address(place: *mut c_void) -> Addr {
     Addr(place.addr() as u64)
-}
-
-/// An argument that the kernel takes as a whole word.
-fn word(argument: c_int) -> c_long {
-    c_long::from(argument)
 }
 
 /// C `mmap` and `mmap64`.

@@ -1,9 +1,12 @@
 // Threads exchange blocks while one of them forks; children and grandchildren use what they inherited.
+#define _GNU_SOURCE
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #define SLOTS 256
@@ -21,9 +24,9 @@ static void step(unsigned *s) {
 }
 static void *churn(void *seed) { unsigned s = (size_t)seed; while (!stop) step(&s); return 0; }
 static int fork_one(unsigned n, int generations) {
-  pid_t child = fork();
+  pid_t child = generations ? fork() : syscall(SYS_clone, SIGCHLD, 0, 0, 0, 0);
   if (!child) {
-    alarm(60);
+    alarm(20);
     unsigned s = n + 1;
     for (int i = 0; i < 300; i++) step(&s);
     for (int i = 0; i < SLOTS; i++) free(atomic_exchange(&slots[i], 0));
@@ -41,12 +44,19 @@ static void *forks(void *bad) {
   for (unsigned n = 0; n < 60; n++) { *(int *)bad += fork_one(n, 3); for (int i = 0; i < 20; i++) step(&s); }
   return 0;
 }
+// A thread that never allocates, and whose children no handler hears of.
+static void *clones(void *bad) {
+  for (unsigned n = 0; n < 60; n++) *(int *)bad += fork_one(2 * n, 0);
+  return 0;
+}
 int main(void) {
-  pthread_t threads[4];
+  pthread_t threads[5];
   int bad = 0;
   for (size_t i = 0; i < 3; i++) pthread_create(&threads[i], 0, churn, (void *)(i + 1));
   pthread_create(&threads[3], 0, forks, &bad);
   pthread_join(threads[3], 0);
+  pthread_create(&threads[4], 0, clones, &bad);
+  pthread_join(threads[4], 0);
   stop = 1;
   for (int i = 0; i < 3; i++) pthread_join(threads[i], 0);
   printf("%d bad\n", bad);

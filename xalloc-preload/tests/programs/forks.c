@@ -21,4 +21,5 @@ int main(int c,char**v){
  char*av[]={"sh","-c","test -n \"$LD_PRELOAD\" && echo has; exit 13",0}; char*e[]={"B=c",0}; posix_spawnp(&p,"sh",0,0,av,e); st("spawn",p);
  p=fork(); if(!p){ execl("/nonexistent","x",(char*)0); int r=errno==ENOENT?14:15; void*q=malloc(5); free(q); exit(r);} st("fail",p);
  p=fork(); if(!p){ p=fork(); if(!p){ free(malloc(77)); _exit(3);} int s; waitpid(p,&s,0); free(malloc(9)); quick_exit(WEXITSTATUS(s)+1);} st("grand",p);
+ p=fork(); if(!p){ execve((char*)0x10,av,e); int r=errno==EFAULT; execveat(-1,(char*)-4096L,av,e,0); exit(r&&errno==EFAULT?16:17);} st("bad path",p);
  free(a); exit(21); }
