@@ -252,10 +252,8 @@ impl Mirror {
     /// Whether `slot` is in the free list of `class` and had `addr`.
     #[inline]
     pub(super) fn waits(&self, slot: u32, class: u8, addr: u64) -> bool {
-        let word = addr & ADDR_MASK | u64::from(class) << ADDR_BITS;
-        self.slots.get(slot as usize).is_some_and(|found| {
-            !found.is_live() && found.state != HELD && found.word & ((1 << (ADDR_BITS + 8)) - 1) == word
-        })
+        self.slots.get(slot as usize).is_some_and(|found| found.is_free() && found.class() == class)
+            && self.addr(slot) == addr
     }
 
     /// How deep in its list the free `slot` lies behind the one that is next, if not too deep.
