@@ -1,9 +1,17 @@
 //! Signals that would end the recorder before its trace is finished.
 //!
-//! The program sits in the same process group, so Ctrl-C, Ctrl-\ and a hang-up reach it without our help; the recorder
-//! only has to outlive it. A signal that somebody sent to the recorder alone (`kill`, a supervisor's SIGTERM) was meant
-//! for the program, and is passed on. Handlers, unlike ignored signals, are reset by exec: the program starts with the
-//! dispositions that it would have had.
+//! The program sits in the recorder's process group, so Ctrl-C, Ctrl-\ and a hang-up of the terminal reach it without
+//! our help; the recorder only has to outlive it. Handlers, unlike ignored signals, are reset by exec: the program
+//! starts with the dispositions that it would have had.
+//!
+//! # What is passed on
+//! A program that counts its interrupts may not get one twice. The kernel's own signals carry a positive `si_code` and
+//! went to the whole group: they are never passed on. One that a process sent (`SI_USER`, `SI_TKILL`) went to the
+//! recorder alone or, by `killpg`, to the group, and nothing tells the two apart.
+//! - SIGTERM and SIGHUP from a process are passed on: a supervisor sends them to the one process that it knows, and
+//!   without them the program would not end. After `killpg` it gets them twice.
+//! - SIGINT and SIGQUIT are never passed on: whoever sends those plays the terminal and sends them to the group. The
+//!   price is that `kill -INT` of the recorder alone does not reach the program.
 //!
 //! # Safety
 //! - The handler does what is allowed in one: two atomics and a system call that touches no memory.
@@ -42,8 +50,8 @@ pub fn catch() -> io::Result<()> {
     Ok(())
 }
 
-/// Names the process that signals sent to the recorder alone are passed on to. Its descriptor stays open for good, so
-/// that the handler can never meet one that was closed and used again.
+/// Names the process that a SIGTERM or SIGHUP from another process is passed on to. Its descriptor stays open for good,
+/// so that the handler can never meet one that was closed and used again.
 pub fn pass_on_to(program: Pidfd) {
     // Relaxed: the handler needs the number and nothing that was written before.
     PROGRAM.store(program.into_raw_fd(), Ordering::Relaxed);
@@ -60,10 +68,32 @@ extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _contex
     let program = PROGRAM.load(Ordering::Relaxed);
     // SAFETY: with `SA_SIGINFO` the kernel passes a valid `siginfo_t`.
     let code = unsafe { (*info).si_code };
-    // The kernel's own signals (from the terminal) have a positive code and went to the whole group.
-    if program != NOBODY && code <= 0 {
+    if program != NOBODY && is_passed_on(signal, code) {
         // SAFETY: first bullet of the module. No siginfo: the kernel makes the one of `kill`. errno is the only trace,
         // and it is written by failure alone, when the program is gone and the recorder about to end.
         unsafe { libc::syscall(libc::SYS_pidfd_send_signal, program, signal, ptr::null::<u8>(), 0) };
+    }
+}
+
+/// See the essay above.
+fn is_passed_on(signal: libc::c_int, code: libc::c_int) -> bool {
+    matches!(signal, libc::SIGTERM | libc::SIGHUP) && matches!(code, libc::SI_USER | libc::SI_TKILL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The code of the terminal's Ctrl-C and hang-up (asm-generic/siginfo.h).
+    const SI_KERNEL: libc::c_int = 0x80;
+
+    #[test]
+    fn only_what_a_process_sent_to_end_the_program_is_passed_on() {
+        for signal in CAUGHT {
+            assert!(!is_passed_on(signal, SI_KERNEL), "{signal} reached the whole group");
+            let ends = signal == libc::SIGTERM || signal == libc::SIGHUP;
+            assert_eq!(is_passed_on(signal, libc::SI_USER), ends, "{signal}");
+            assert_eq!(is_passed_on(signal, libc::SI_TKILL), ends, "{signal}");
+        }
     }
 }

@@ -67,7 +67,9 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let processes = dictionary.contents.processes.len();
     let drained = Drained { contents: dictionary.contents, observations, writer, processes, stopped };
     let end = first_end.unwrap_or(End::Vanished);
-    finish(props.symbols, drained, end, output.path().to_owned(), on_phase)
+    let mut outcome = finish(props.symbols, drained, end, output.path().to_owned(), on_phase)?;
+    outcome.path = output.keep();
+    Ok(outcome)
 }
 
 fn open(path: &Path) -> Result<(Identity, Segment), RecordError> {

@@ -3,12 +3,20 @@
 //! The file is made before the program starts, so that an unwritable place is known before an hour of recording and not
 //! after. A name that contains the program's process id can only be given once it runs; until then the trace has a
 //! temporary name beside it.
+//!
+//! # Invariant
+//! Nothing is removed that this run did not make. What `-f` replaces stays as it is until there is a trace to replace
+//! it: that is written beside it and renamed at the end. The price is that a recorder that is killed leaves its trace
+//! under the temporary name. What is no regular file (a device, a FIFO) is opened as it is and stays.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+
+use tempfile::TempPath;
 
 /// Name of a trace that the user did not name.
 const DEFAULT: &str = "%e.xtrace";
@@ -53,15 +61,28 @@ pub enum OutputError {
     },
 }
 
-/// The file of a trace whose program has not started yet.
+/// The file of a trace that is being recorded. One with a temporary name goes with it, unless it is kept.
 #[derive(Debug)]
 pub(crate) struct Output {
     /// The file, empty and open for writing.
     pub file: File,
     /// Its name now.
     path: PathBuf,
-    /// The pattern, if the final name needs the process id.
-    pending: Option<(PathBuf, Names, bool)>,
+    /// Whose the name is.
+    name: Name,
+}
+
+/// Whose a file's name is.
+#[derive(Debug)]
+enum Name {
+    /// This run made the file, under its final name.
+    Made,
+    /// It was there before, and is no regular file.
+    Found,
+    /// It is temporary until the program's process id is known.
+    Unsettled { temporary: TempPath, pattern: PathBuf, names: Names, overwrite: bool },
+    /// It is temporary until there is a trace to replace that file.
+    Replacing { temporary: TempPath, old: PathBuf },
 }
 
 impl Output {
@@ -71,32 +92,39 @@ impl Output {
     /// [`OutputError`].
     pub(crate) fn create(pattern: Option<&Path>, names: &Names, overwrite: bool) -> Result<Output, OutputError> {
         let Some(pattern) = pattern else { return numbered(names, overwrite) };
-        if !needs_pid(pattern) {
-            let path = expand(pattern, names, 0)?;
-            return Ok(Output { file: make(&path, overwrite)?, path, pending: None });
-        }
         // The letters are checked now; the process id has no influence on that.
-        expand(pattern, names, 0)?;
-        let path = pattern.with_file_name(format!(".xalloc-{}.xtrace", std::process::id()));
-        let path = expand(&path, names, 0)?;
-        let file = make(&path, true)?;
-        Ok(Output { file, path, pending: Some((pattern.to_owned(), names.clone(), overwrite)) })
+        let path = expand(pattern, names, 0)?;
+        if !needs_pid(pattern) {
+            return make(&path, overwrite);
+        }
+        let (file, temporary) = beside(&path)?;
+        let path = temporary.to_path_buf();
+        let name = Name::Unsettled { temporary, pattern: pattern.to_owned(), names: names.clone(), overwrite };
+        Ok(Output { file, path, name })
     }
 
-    /// Gives the file its final name, now that the program runs as `pid`, and returns it.
+    /// Gives the file its final name, now that the program runs as `pid`, unless that is the name of a file that the
+    /// trace is to replace.
     ///
     /// # Errors
-    /// [`OutputError`]; the trace keeps its temporary name then, which the error does not hide: it is in `path`.
-    pub(crate) fn settle(&mut self, pid: u32) -> Result<&Path, OutputError> {
-        if let Some((pattern, names, overwrite)) = self.pending.take() {
-            let path = expand(&pattern, &names, pid)?;
-            if !overwrite && path.exists() {
-                return Err(OutputError::Exists { path });
+    /// [`OutputError`].
+    pub(crate) fn settle(&mut self, pid: u32) -> Result<(), OutputError> {
+        let (temporary, path, overwrite) = match std::mem::replace(&mut self.name, Name::Made) {
+            Name::Unsettled { temporary, pattern, names, overwrite } => {
+                (temporary, expand(&pattern, &names, pid)?, overwrite)
             }
-            fs::rename(&self.path, &path).map_err(|source| OutputError::Unwritable { path: path.clone(), source })?;
-            self.path = path;
+            settled @ (Name::Made | Name::Found | Name::Replacing { .. }) => {
+                self.name = settled;
+                return Ok(());
+            }
+        };
+        if overwrite && path.is_file() {
+            self.name = Name::Replacing { temporary, old: path };
+            return Ok(());
         }
-        Ok(&self.path)
+        temporary.persist_noclobber(&path).map_err(|refused| failed(&path, refused.error))?;
+        self.path = path;
+        Ok(())
     }
 
     /// The file's name now.
@@ -105,10 +133,28 @@ impl Output {
         &self.path
     }
 
-    /// Removes the file: nothing was recorded.
+    /// Puts the trace in the place of what it replaces, and returns its name: the temporary one if the old file cannot
+    /// be replaced any more, for the trace is worth more than its name.
+    #[must_use]
+    pub(crate) fn keep(self) -> PathBuf {
+        match self.name {
+            Name::Made | Name::Found => self.path,
+            Name::Replacing { temporary, old } => match temporary.persist(&old) {
+                Ok(()) => old,
+                Err(refused) => refused.path.keep().unwrap_or(self.path),
+            },
+            Name::Unsettled { temporary, .. } => temporary.keep().unwrap_or(self.path),
+        }
+    }
+
+    /// Removes the file if this run made it: nothing was recorded.
     pub(crate) fn discard(self) {
-        // It is empty or worthless; that it stays is no second error.
-        let _ = fs::remove_file(self.path);
+        match self.name {
+            // It is empty or worthless; that it stays is no second error.
+            Name::Made => drop(fs::remove_file(self.path)),
+            // Temporary names go by themselves.
+            Name::Found | Name::Unsettled { .. } | Name::Replacing { .. } => {}
+        }
     }
 }
 
@@ -117,33 +163,51 @@ fn numbered(names: &Names, overwrite: bool) -> Result<Output, OutputError> {
     let mut path = first.clone();
     for number in 2..MOST_NUMBERED {
         match make(&path, overwrite) {
-            Ok(file) => return Ok(Output { file, path, pending: None }),
             Err(OutputError::Exists { .. }) => {
                 let mut name = names.program.clone();
                 name.push(format!(".{number}.xtrace"));
                 path = PathBuf::from(name);
             }
-            Err(error @ (OutputError::Unwritable { .. } | OutputError::Pattern { .. })) => return Err(error),
+            made => return made,
         }
     }
     Err(OutputError::Exists { path: first })
 }
 
-fn make(path: &Path, overwrite: bool) -> Result<File, OutputError> {
-    let mut options = File::options();
-    options.write(true);
-    if overwrite {
-        options.create(true).truncate(true)
-    } else {
-        options.create_new(true)
-    };
-    options.open(path).map_err(|source| {
-        if source.kind() == io::ErrorKind::AlreadyExists {
-            OutputError::Exists { path: path.to_owned() }
-        } else {
-            OutputError::Unwritable { path: path.to_owned(), source }
+fn make(path: &Path, overwrite: bool) -> Result<Output, OutputError> {
+    match fs::metadata(path) {
+        Ok(found) if overwrite && found.is_file() => {
+            // Behind a symbolic link it is the file that is replaced and not the link.
+            let old = fs::canonicalize(path).map_err(|source| failed(path, source))?;
+            let (file, temporary) = beside(&old)?;
+            Ok(Output { file, path: temporary.to_path_buf(), name: Name::Replacing { temporary, old } })
         }
-    })
+        Ok(_) if overwrite => {
+            let file = File::options().write(true).open(path).map_err(|source| failed(path, source))?;
+            Ok(Output { file, path: path.to_owned(), name: Name::Found })
+        }
+        _ => {
+            let file = File::create_new(path).map_err(|source| failed(path, source))?;
+            Ok(Output { file, path: path.to_owned(), name: Name::Made })
+        }
+    }
+}
+
+/// Makes a file with a temporary name in the directory of `path`, with the permissions of any other.
+fn beside(path: &Path) -> Result<(File, TempPath), OutputError> {
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(".xalloc-").suffix(".xtrace").permissions(fs::Permissions::from_mode(0o666));
+    let made = builder.tempfile_in(directory).map_err(|source| failed(path, source))?;
+    Ok(made.into_parts())
+}
+
+fn failed(path: &Path, source: io::Error) -> OutputError {
+    let path = path.to_owned();
+    match source.kind() {
+        io::ErrorKind::AlreadyExists => OutputError::Exists { path },
+        _ => OutputError::Unwritable { path, source },
+    }
 }
 
 fn needs_pid(pattern: &Path) -> bool {
@@ -207,7 +271,8 @@ mod tests {
         let pattern = directory.path().join("%e-%p-%t-%h-100%%.xtrace");
         let mut output = Output::create(Some(&pattern), &names(), false).unwrap();
         assert!(output.path().exists());
-        let path = output.settle(42).unwrap().to_owned();
+        output.settle(42).unwrap();
+        let path = output.path().to_owned();
         assert_eq!(path, directory.path().join("app-42-1700000000-box-100%.xtrace"));
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
         output.discard();
@@ -221,12 +286,47 @@ mod tests {
         fs::write(&path, "old").unwrap();
         assert!(matches!(Output::create(Some(&path), &names(), false), Err(OutputError::Exists { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"old");
-        Output::create(Some(&path), &names(), true).unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"");
         let pattern = directory.path().join("%p.xtrace");
         fs::write(directory.path().join("7.xtrace"), "old").unwrap();
         let mut output = Output::create(Some(&pattern), &names(), false).unwrap();
         assert!(matches!(output.settle(7), Err(OutputError::Exists { .. })));
+        drop(output);
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the temporary name goes");
+    }
+
+    #[test]
+    fn what_is_to_be_replaced_stays_until_there_is_a_trace() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("7.xtrace");
+        let link = directory.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for pattern in [path.clone(), directory.path().join("%p.xtrace"), link.clone()] {
+            fs::write(&path, "old").unwrap();
+            let begin = || {
+                let mut output = Output::create(Some(&pattern), &names(), true).unwrap();
+                output.settle(7).unwrap();
+                io::Write::write_all(&mut output.file, b"trace").unwrap();
+                assert_eq!(fs::read(&path).unwrap(), b"old");
+                output
+            };
+            begin().discard();
+            assert_eq!(fs::read(&path).unwrap(), b"old");
+            assert_eq!(begin().keep().canonicalize().unwrap(), path.canonicalize().unwrap());
+            assert_eq!(fs::read(&path).unwrap(), b"trace");
+            assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
+        }
+        assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn what_is_no_regular_file_is_opened_and_never_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let link = directory.path().join("null");
+        std::os::unix::fs::symlink("/dev/null", &link).unwrap();
+        let output = Output::create(Some(&link), &names(), true).unwrap();
+        assert_eq!(output.path(), link);
+        output.discard();
+        assert!(link.is_symlink());
     }
 
     #[test]

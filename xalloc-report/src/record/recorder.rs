@@ -66,7 +66,9 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     }
     // The segments are drained: their memory is given back before symbols ask for some.
     drop(session);
-    finish(props.symbols, drained, end, output.path().to_owned(), on_phase)
+    let mut outcome = finish(props.symbols, drained, end, output.path().to_owned(), on_phase)?;
+    outcome.path = output.keep();
+    Ok(outcome)
 }
 
 type Launched = (Session, Drain<Writer>, Waiter);
