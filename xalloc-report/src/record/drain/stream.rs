@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
-use xalloc_core::session::{layout, ring_state};
+use xalloc_core::session::ring_state;
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, Kind, LossReason, Record};
 
