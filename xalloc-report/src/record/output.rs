@@ -204,9 +204,10 @@ fn beside(path: &Path) -> Result<(File, TempPath), OutputError> {
 
 fn failed(path: &Path, source: io::Error) -> OutputError {
     let path = path.to_owned();
-    match source.kind() {
-        io::ErrorKind::AlreadyExists => OutputError::Exists { path },
-        _ => OutputError::Unwritable { path, source },
+    if source.kind() == io::ErrorKind::AlreadyExists {
+        OutputError::Exists { path }
+    } else {
+        OutputError::Unwritable { path, source }
     }
 }
 
