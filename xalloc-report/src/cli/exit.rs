@@ -11,7 +11,7 @@ Exit status:
   3    `check`: indeterminate (events dropped, trace cut, nothing recorded); `doctor`: a recording would fail
   4    `check`: the recorded program itself failed
 `record` ends as the program does: with its exit status, or 128 + the number of the signal that ended it; else
-  23   `record --check`: the program succeeded and a check failed
+  23   `record` with a budget: the program succeeded and a check failed
   125  xalloc itself failed
   126  the program cannot be executed
   127  the program was not found";
@@ -31,7 +31,7 @@ pub enum Exit {
     ProgramFailed,
     /// `record`: the program's own exit status, or 128 and the number of its signal.
     Program(u8),
-    /// `record --check`: the program succeeded, and a check failed.
+    /// `record` with a budget: the program succeeded, and a check failed.
     RecordCheckFailed,
     /// `record`: xalloc itself failed.
     RecordFailed,

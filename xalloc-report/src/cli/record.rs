@@ -99,7 +99,8 @@ pub struct Record {
     /// Do not print the summary
     #[arg(short, long)]
     quiet: bool,
-    /// Judge the recording by the budgets; exit status 23 if one is exceeded and the program itself succeeded
+    /// Judge the recording by the budgets, as naming one does too; exit status 23 if one is exceeded and the program
+    /// itself succeeded
     #[arg(long)]
     check: bool,
     #[command(flatten)]
@@ -125,11 +126,18 @@ impl Record {
         }
     }
 
-    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    /// The budgets that the recording is judged by, if it is to be judged.
+    fn to_check(&self) -> Result<Option<check::Budgets>, Failure> {
         let budgets = self.budgets.budgets();
-        if self.check && budgets.is_empty() {
-            return Err(BudgetArgs::none_given().ending(Exit::RecordFailed));
+        match (budgets.is_empty(), self.check) {
+            (false, _) => Ok(Some(budgets)),
+            (true, false) => Ok(None),
+            (true, true) => Err(BudgetArgs::none_given()),
         }
+    }
+
+    pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        let budgets = self.to_check()?;
         let mut progress = Progress::new();
         let recorded = record::run_with_progress(&self.props(), &mut |phase| progress.show(phase));
         progress.end();
@@ -138,7 +146,7 @@ impl Record {
         if let Some(stopped) = outcome.stopped.take() {
             write!(console.notes, "{}", stopped_early(stopped))?;
         }
-        let shown = self.after(&outcome, &budgets, console);
+        let shown = self.after(&outcome, budgets.as_ref(), console);
         // The program's status is the caller's first interest: what goes wrong with the summary may not replace it.
         let verdict = match shown {
             Ok(verdict) => verdict,
@@ -155,10 +163,10 @@ impl Record {
     fn after(
         &self,
         outcome: &Outcome,
-        budgets: &check::Budgets,
+        budgets: Option<&check::Budgets>,
         console: &mut Console<'_>,
     ) -> Result<Option<check::Outcome>, Failure> {
-        if self.quiet && !self.check {
+        if self.quiet && budgets.is_none() {
             return Ok(None);
         }
         let name = outcome.path.to_string_lossy();
@@ -173,9 +181,7 @@ impl Record {
                 writeln!(console.notes, "note: {}", printable(&note))?;
             }
         }
-        if !self.check {
-            return Ok(None);
-        }
+        let Some(budgets) = budgets else { return Ok(None) };
         let verdict = check(&summary, budgets);
         console.notes.write_all(text::check(&verdict).as_bytes())?;
         Ok(Some(verdict.outcome))
@@ -215,10 +221,24 @@ mod tests {
         Record(Record),
     }
 
-    fn record(words: &[&str]) -> Props {
+    fn parsed(words: &[&str]) -> Record {
         let all = ["xalloc-report", "record"].iter().chain(words);
         let Ok(Command::Record(record)) = Command::try_parse_from(all) else { panic!("{words:?}") };
-        record.props()
+        record
+    }
+
+    fn record(words: &[&str]) -> Props {
+        parsed(words).props()
+    }
+
+    #[test]
+    fn a_budget_is_checked_without_being_asked_to_and_a_check_without_one_is_wrong_use() {
+        for check in [&["--check"][..], &[]] {
+            let budgets = parsed(&[check, &["--max-leaked-blocks", "0", "./app"]].concat()).to_check().unwrap();
+            assert_eq!(budgets.and_then(|budgets| budgets.max_leaked_blocks), Some(0));
+        }
+        assert!(parsed(&["./app"]).to_check().unwrap().is_none());
+        assert_eq!(parsed(&["--check", "./app"]).to_check().unwrap_err().exit(), Exit::Usage);
     }
 
     #[test]
