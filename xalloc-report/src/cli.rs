@@ -96,7 +96,7 @@ fn run(command: &Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
         Command::Record(record) => record.run(console),
         Command::Import(import) => import.run(console),
         Command::Doctor(doctor) => doctor.run(console),
-        Command::Report(report) => report.run(&report.open()?, console),
+        Command::Report(report) => report.run_on_file(console),
         Command::Generate(generate) => generate.run(&mut Cli::command(), console),
     }
 }

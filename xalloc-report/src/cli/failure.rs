@@ -5,6 +5,7 @@ use std::io;
 
 use super::Exit;
 use crate::render::escape::printable;
+use crate::trace::TraceError;
 
 /// A command that could not do its work. Shown as `error:`, a `caused by:` for each cause, and a `hint:`.
 #[derive(Debug)]
@@ -52,6 +53,13 @@ impl Failure {
     pub fn is_broken_pipe(&self) -> bool {
         let mut causes = self.error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
         causes.any(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// Whether a block of the trace is not what was written.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        let mut causes = self.error.chain().filter_map(|cause| cause.downcast_ref::<TraceError>());
+        causes.any(|error| matches!(error, TraceError::Damaged { .. }))
     }
 }
 

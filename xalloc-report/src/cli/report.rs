@@ -75,6 +75,22 @@ impl Report {
         })
     }
 
+    /// Does the work on the trace's file. A damaged block, which is met only when the events are read, makes it a trace
+    /// that ends there, as if it had been cut; `events` has written by then what lies before, and ends with the error.
+    ///
+    /// # Errors
+    /// As [`Self::open`] and [`Self::run`].
+    pub fn run_on_file(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        match self.run(&self.open()?, console) {
+            Err(failure) if failure.is_damage() && !matches!(self, Report::Events(_)) => {
+                // What says that the trace is damaged is of more use than what says that it cannot be salvaged.
+                let Ok(salvaged) = Trace::salvage(&self.trace().path) else { return Err(failure) };
+                self.run(&salvaged, console)
+            }
+            done => done,
+        }
+    }
+
     /// Does the work on an opened trace.
     ///
     /// # Errors

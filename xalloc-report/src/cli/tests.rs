@@ -133,7 +133,7 @@ fn open_and_run(path: &std::path::Path, command: &str) -> Result<String, Failure
     let report = OnTrace::try_parse_from(words).expect("the line is well-formed").report;
     let (mut out, mut notes) = (Vec::new(), Vec::new());
     let mut console = Console { out: &mut out, notes: &mut notes, interactive: false, columns: 80 };
-    report.run(&report.open()?, &mut console)?;
+    report.run_on_file(&mut console)?;
     Ok(String::from_utf8(out).expect("output is UTF-8"))
 }
 
@@ -188,6 +188,27 @@ fn a_trace_that_is_cut_anywhere_is_refused_or_says_that_it_is_not_whole() {
             assert!(summary["result"]["salvage"].is_string(), "cut at {len}");
         }
     }
+}
+
+#[test]
+fn a_trace_with_a_flipped_bit_anywhere_is_read_up_to_there_and_says_so() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("server.xtrace");
+    server().write(&path).expect("the trace is written");
+    let whole = std::fs::read(&path).expect("the trace is there");
+    let undamaged = open_and_run(&path, "summary").expect("the trace is read");
+    let mut salvaged = 0;
+    for at in (16..whole.len()).step_by(7) {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1;
+        std::fs::write(&path, flipped).expect("the trace is damaged");
+        let out = open_and_run(&path, "summary").expect("what lies before is read");
+        let summary: serde_json::Value = serde_json::from_str(&out).expect("what was written is JSON");
+        let says_so = summary["result"]["salvage"].is_string();
+        assert!(says_so || out == undamaged, "flipped at {at}");
+        salvaged += u32::from(says_so);
+    }
+    assert!(salvaged > 0);
 }
 
 #[test]

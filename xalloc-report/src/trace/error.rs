@@ -52,7 +52,7 @@ pub enum TraceError {
         minor: u16,
     },
     /// A block does not say what a block of its kind has to say.
-    #[error("the trace is damaged at byte {offset_bytes}: {what}; what lies before can be read by salvaging it")]
+    #[error("the trace is damaged at byte {offset_bytes}: {what}")]
     Damaged {
         /// Where its block begins.
         offset_bytes: u64,
