@@ -186,6 +186,9 @@ pub struct Header {
     pub started_realtime_ns: u64,
     /// Threads that ever claimed a ring or tried to; their serial numbers count up from 0.
     pub threads: AtomicU32,
+    /// Rings that were ever claimed: one more than the highest number of one. It can exceed `threads`, for a thread that
+    /// calls again after it gave its ring back claims another.
+    pub rings: AtomicU32,
     /// Spill mode: end of the file, where the next batch goes; bytes.
     pub spill_end: AtomicU64,
     /// Events lost because no ring was free, or nobody could be told of them in a ring; by [`crate::wire::LossReason`].

@@ -180,6 +180,9 @@ impl Segment {
             header.state.store(ring_state::FREE, Ordering::Release);
             return None;
         }
+        // ORDERING: Release pairs with the recorder's Acquire load: who sees the number sees the ring claimed. It is said
+        // before the first record, so that no record is in a ring that nobody looks at.
+        self.header().rings.fetch_max(ring as u32 + 1, Ordering::Release);
         let slots = self.slots(ring);
         // SAFETY: the exchange made this thread the ring's only producer; rings are powers of two.
         let producer = unsafe { Producer::new(&header.indices, slots) };

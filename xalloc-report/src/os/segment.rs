@@ -94,12 +94,12 @@ impl Segment {
         true
     }
 
-    /// A `u32` of the header that changes: one of `state`, `threads`.
+    /// A `u32` of the header that changes: one of `state`, `rings`.
     #[must_use]
     pub fn header_u32(&self, field: HeaderWord) -> u32 {
         let offset = match field {
             HeaderWord::State => offset_of!(Header, state),
-            HeaderWord::Threads => offset_of!(Header, threads),
+            HeaderWord::Rings => offset_of!(Header, rings),
         };
         // ORDERING: pairs with the Release stores of the process: what it wrote before is seen after.
         self.view::<AtomicU32>(offset).load(Ordering::Acquire)
@@ -153,9 +153,15 @@ impl Segment {
         self.ring_word(ring, offset_of!(RingHeader, thread)).load(Ordering::Relaxed)
     }
 
+    /// Rings that may hold records: those from the first to the last that was ever claimed.
+    #[must_use]
+    pub fn rings(&self) -> usize {
+        (self.header_u32(HeaderWord::Rings) as usize).min(layout::RINGS)
+    }
+
     /// Wakes every thread that waits for space, so that it looks at the control page again.
     pub fn wake_waiting(&self) {
-        for ring in 0..(self.header_u32(HeaderWord::Threads) as usize).min(layout::RINGS) {
+        for ring in 0..self.rings() {
             futex::wake(self.indices(ring).space(), 1, futex::Scope::Shared);
         }
     }
@@ -256,8 +262,8 @@ impl Segment {
 pub enum HeaderWord {
     /// `Header::state`.
     State,
-    /// `Header::threads`.
-    Threads,
+    /// `Header::rings`.
+    Rings,
 }
 
 /// Counters of the header.

@@ -55,16 +55,16 @@ impl FakeProcess {
         self.segment.view::<AtomicU32>(offset_of!(Header, state)).store(state, Ordering::Release);
     }
 
-    pub(crate) fn set_threads(&self, threads: u32) {
-        self.segment.view::<AtomicU32>(offset_of!(Header, threads)).store(threads, Ordering::Release);
+    pub(crate) fn set_rings(&self, rings: u32) {
+        self.segment.view::<AtomicU32>(offset_of!(Header, rings)).store(rings, Ordering::Release);
     }
 
     /// Claims ring `ring` for thread `serial`. The caller makes one thread a ring.
     pub(crate) fn thread(&self, ring: usize, serial: u32) -> FakeThread<'_> {
-        let threads = self.segment.view::<AtomicU32>(offset_of!(Header, threads));
-        threads.fetch_max(serial.saturating_add(1), Ordering::AcqRel);
         self.segment.ring_word(ring, offset_of!(RingHeader, thread)).store(serial, Ordering::Relaxed);
         self.segment.ring_word(ring, offset_of!(RingHeader, state)).store(ring_state::CLAIMED, Ordering::Release);
+        let rings = self.segment.view::<AtomicU32>(offset_of!(Header, rings));
+        rings.fetch_max(ring as u32 + 1, Ordering::Release);
         // SAFETY: the tests make one producer a ring at a time; the slots are the consumer's.
         let producer = unsafe { Producer::new(self.segment.indices(ring), self.segment.slots(ring)) };
         FakeThread { process: self, ring, producer }

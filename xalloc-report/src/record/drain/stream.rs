@@ -18,7 +18,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 use rustc_hash::FxHashMap;
-use xalloc_core::session::{layout, ring_state};
+use xalloc_core::session::ring_state;
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, Kind, LossReason, Record};
 
@@ -29,7 +29,7 @@ use super::identity::Identity;
 use super::lane::Lane;
 use super::modules::ModuleTables;
 use super::stacks::LocalStacks;
-use crate::os::segment::{HeaderCounter, HeaderWord, Segment};
+use crate::os::segment::{HeaderCounter, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
 use crate::trace::{Incoming, Loss, Module, ProcessIndex, Thread, ThreadIndex};
@@ -146,12 +146,12 @@ impl Stream {
 
     /// Takes the first of what the rings hold up to `until`; merging takes the rest. True if something came.
     ///
-    /// The process claims rings from the first on, so only as many are looked at as it ever had threads.
+    /// The process claims rings from the first on, so only as many are looked at as it ever claimed.
     pub(crate) fn collect(&mut self, until: Stamp, timeline: &Timeline) -> bool {
         debug_assert!(self.order.is_empty());
         self.until = until;
         self.ceiling_ns = timeline.at_ns(self.identity.clock, until);
-        let rings = (self.segment.header_u32(HeaderWord::Threads) as usize).min(layout::RINGS);
+        let rings = self.segment.rings();
         if rings > self.lanes.len() {
             self.lanes.resize_with(rings, Lane::default);
         }

@@ -178,6 +178,24 @@ fn a_thread_that_fills_its_ring_waits_and_nothing_is_lost() {
 }
 
 #[test]
+fn a_thread_that_claims_a_second_ring_after_it_gave_its_first_back_is_heard_in_both() {
+    let directory = tempfile::tempdir().unwrap();
+    let process = FakeProcess::create(&directory.path().join("segment.1.0"), born(NOBODY));
+    let mut drain = drain(directory.path());
+    let mut first = process.thread(0, 0);
+    first.push(ticks(), StackId::NONE, alloc(0x1000));
+    first.exit();
+    let mut second = process.thread(1, 0);
+    second.push(ticks(), StackId::NONE, free(0x1000));
+    second.exit();
+    drain.pass(0, ENDED).unwrap();
+    let (contents, _, kept) = finish(drain, ENDED);
+    let events: Vec<_> = kept.events.iter().map(|(_, incoming)| incoming.event()).collect();
+    assert_eq!(events, [Some(alloc(0x1000)), Some(free(0x1000))]);
+    assert_eq!(contents.threads.len(), 1, "one thread, whatever number of rings it had");
+}
+
+#[test]
 fn a_forked_child_has_its_parents_blocks_of_the_fork_whichever_stream_is_read_first() {
     for is_child_first in [false, true] {
         let directory = tempfile::tempdir().unwrap();
@@ -407,7 +425,7 @@ fn segments_of_strangers_are_refused_with_their_reason_and_damage_the_others_not
 fn numbers_out_of_any_range_in_header_rings_and_records_are_survived() {
     let directory = tempfile::tempdir().unwrap();
     let process = FakeProcess::create(&directory.path().join("segment.1.0"), born(u32::MAX));
-    process.set_threads(u32::MAX);
+    process.set_rings(u32::MAX);
     let mut state = 88_172_645_463_325_252_u64;
     let mut random = || {
         state ^= state << 13;
