@@ -210,7 +210,10 @@ impl Segment {
         unsafe { self.slice(start, range.len() * size_of::<Record>()) }
     }
 
-    /// Appends what a ring holds to the file. False: the disk is full, or the file cannot be opened.
+    /// Appends what a ring holds to the file. False: the disk is full, or the file cannot be opened; then the ring keeps
+    /// its records, and they are read from there.
+    ///
+    /// The batch's header is written last, so that a batch that was cut short is none.
     fn spill(&self, ring: usize, thread: u32) -> bool {
         let Some(header) = self.rings().get(ring) else { return false };
         let slots = self.slots(ring);
@@ -227,17 +230,21 @@ impl Segment {
         if at + bytes > host::file_size_limit() {
             return false;
         }
-        let mut written = file.write_at(&create::spill_header(thread, records as u32), at);
         let mut place = at + size_of::<session::SpillHeader>() as u64;
         let (first, second) = consumer.ranges(records);
         for range in [first, second] {
             let bytes = self.slot_bytes(ring, range);
-            written = written && file.write_at(bytes, place);
+            if !file.write_at(bytes, place) {
+                return false;
+            }
             place += bytes.len() as u64;
+        }
+        if !file.write_at(&create::spill_header(thread, records as u32), at) {
+            return false;
         }
         // Nobody sleeps for this space: the producer is the caller.
         let _sleeper = consumer.release(records);
-        written
+        true
     }
 
     /// Tells the recorder that there is something to see.

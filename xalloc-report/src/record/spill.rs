@@ -27,8 +27,9 @@ struct SpilledThread {
     serial: u32,
     /// Offset and count of each batch, last one first.
     batches: Vec<(usize, usize)>,
-    /// The ring that holds the thread's last records.
-    ring: Option<usize>,
+    /// The rings that hold the thread's last records, to be read from the last. One, unless a ring could not be spilled when the
+    /// thread gave it back, and the thread called again.
+    rings: Vec<usize>,
 }
 
 impl Spilled {
@@ -55,11 +56,12 @@ impl Spilled {
         }
         for ring in 0..layout::RINGS {
             if segment.ring_state(ring) != ring_state::FREE {
-                spilled.thread(&mut by_serial, segment.ring_thread(ring)).ring = Some(ring);
+                spilled.thread(&mut by_serial, segment.ring_thread(ring)).rings.push(ring);
             }
         }
         for thread in &mut spilled.threads {
             thread.batches.reverse();
+            thread.rings.reverse();
         }
         spilled
     }
@@ -67,7 +69,7 @@ impl Spilled {
     fn thread(&mut self, by_serial: &mut HashMap<u32, usize>, serial: u32) -> &mut SpilledThread {
         let threads = &mut self.threads;
         let at = *by_serial.entry(serial).or_insert_with(|| {
-            threads.push(SpilledThread { serial, batches: Vec::new(), ring: None });
+            threads.push(SpilledThread { serial, batches: Vec::new(), rings: Vec::new() });
             threads.len() - 1
         });
         &mut self.threads[at]
@@ -89,8 +91,8 @@ impl Spilled {
         {
             read_records(segment, at, records, into);
         }
-        if into.is_empty()
-            && let Some(ring) = thread.ring.take()
+        while into.is_empty()
+            && let Some(ring) = thread.rings.pop()
         {
             segment.take(ring, Stamp(u64::MAX), usize::MAX, into);
         }
@@ -131,5 +133,40 @@ fn read_records(segment: &Segment, at: usize, records: usize, into: &mut Vec<Rec
             sub: (last >> 40) as u8,
             extra: (last >> 48) as u16,
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt;
+
+    use xalloc_core::session::birth;
+    use xalloc_core::units::{Addr, StackId};
+    use xalloc_core::wire::{Call, Event};
+
+    use super::*;
+    use crate::os::segment::fake::{Birth, FakeProcess};
+
+    #[test]
+    fn rings_that_could_not_be_spilled_are_read_behind_a_batch_that_was_cut_short() {
+        let directory = tempfile::tempdir().unwrap();
+        let birth = Birth { pid: 1, parent_pid: 1, birth: birth::EXEC, fork_serial: 0, started: Stamp(0) };
+        let process = FakeProcess::create(&directory.path().join("file"), birth);
+        for ring in 0..2 {
+            let mut thread = process.thread(ring, 0);
+            let event = Event::Free { addr: Addr(16 + ring as u64), call: Call::Free };
+            thread.push(Stamp(ring as u64 + 1), StackId::NONE, event);
+            thread.exit();
+        }
+        let behind_header = (layout::SEGMENT_BYTES + HEADER_BYTES) as u64;
+        process.file().write_all_at(&[7; RECORD_BYTES], behind_header).unwrap();
+        let mut segment = Segment::map_shared(process.file()).unwrap();
+        let mut spilled = Spilled::find(&segment);
+        assert_eq!((spilled.threads(), spilled.holes), (1, 1));
+        for expected in [1, 2] {
+            let mut records = Vec::new();
+            spilled.refill(0, &mut segment, &mut records);
+            assert_eq!(records.iter().map(|record| record.stamp).collect::<Vec<_>>(), [expected]);
+        }
     }
 }
