@@ -80,13 +80,6 @@ pub(crate) fn yield_now() {
     unsafe { libc::syscall(libc::SYS_sched_yield) };
 }
 
-/// Whether a process with this number exists.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    // SAFETY: second bullet of the module; signal 0 only asks.
-    let answer = unsafe { libc::syscall(libc::SYS_kill, pid as c_int, 0) };
-    answer == 0 || errno() == libc::EPERM
-}
-
 /// Whether this process has a thread with this number.
 pub(crate) fn is_thread(tid: u32) -> bool {
     // SAFETY: second bullet of the module; signal 0 only asks.
