@@ -115,9 +115,14 @@ impl File {
 
     /// Reserves space, so that touching it cannot fail later. True too where the file system cannot reserve.
     pub(crate) fn reserve(&self, at: usize, bytes: usize) -> bool {
-        // SAFETY: second bullet of the module.
-        let answer = unsafe { libc::syscall(libc::SYS_fallocate, self.0, 0, at, bytes) };
-        answer == 0 || errno() == libc::EOPNOTSUPP || errno() == libc::ENOSYS
+        loop {
+            // SAFETY: second bullet of the module.
+            let answer = unsafe { libc::syscall(libc::SYS_fallocate, self.0, 0, at, bytes) };
+            // A signal ends it before it is done; what it did until then need not be done again.
+            if answer == 0 || errno() != libc::EINTR {
+                return answer == 0 || errno() == libc::EOPNOTSUPP || errno() == libc::ENOSYS;
+            }
+        }
     }
 
     /// Reads up to `buffer.len()` bytes from `at`.
