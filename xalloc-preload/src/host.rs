@@ -262,6 +262,13 @@ pub(crate) fn libc_version() -> &'static CStr {
     unsafe { CStr::from_ptr(version) }
 }
 
+/// Whether the page at `start` is mapped.
+pub(crate) fn is_mapped(start: u64) -> bool {
+    let mut resident = 0_u8;
+    // SAFETY: second bullet of the module; mincore writes one byte a page, and asks nothing of the page.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_mincore, start, 1_usize, &raw mut resident) == 0 })
+}
+
 /// Gives a mapping back.
 ///
 /// # Safety
