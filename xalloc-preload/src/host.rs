@@ -80,13 +80,6 @@ pub(crate) fn yield_now() {
     unsafe { libc::syscall(libc::SYS_sched_yield) };
 }
 
-/// Whether a process with this number exists.
-pub(crate) fn is_alive(pid: u32) -> bool {
-    // SAFETY: second bullet of the module; signal 0 only asks.
-    let answer = unsafe { libc::syscall(libc::SYS_kill, pid as c_int, 0) };
-    answer == 0 || errno() == libc::EPERM
-}
-
 /// Whether this process has a thread with this number.
 pub(crate) fn is_thread(tid: u32) -> bool {
     // SAFETY: second bullet of the module; signal 0 only asks.
@@ -122,9 +115,14 @@ impl File {
 
     /// Reserves space, so that touching it cannot fail later. True too where the file system cannot reserve.
     pub(crate) fn reserve(&self, at: usize, bytes: usize) -> bool {
-        // SAFETY: second bullet of the module.
-        let answer = unsafe { libc::syscall(libc::SYS_fallocate, self.0, 0, at, bytes) };
-        answer == 0 || errno() == libc::EOPNOTSUPP || errno() == libc::ENOSYS
+        loop {
+            // SAFETY: second bullet of the module.
+            let answer = unsafe { libc::syscall(libc::SYS_fallocate, self.0, 0, at, bytes) };
+            // A signal ends it before it is done; what it did until then need not be done again.
+            if answer == 0 || errno() != libc::EINTR {
+                return answer == 0 || errno() == libc::EOPNOTSUPP || errno() == libc::ENOSYS;
+            }
+        }
     }
 
     /// Reads up to `buffer.len()` bytes from `at`.
@@ -288,6 +286,13 @@ pub(crate) fn libc_version() -> &'static CStr {
     let version = unsafe { libc::gnu_get_libc_version() };
     // SAFETY: as above.
     unsafe { CStr::from_ptr(version) }
+}
+
+/// Whether the page at `start` is mapped.
+pub(crate) fn is_mapped(start: u64) -> bool {
+    let mut resident = 0_u8;
+    // SAFETY: second bullet of the module; mincore writes one byte a page, and asks nothing of the page.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_mincore, start, 1_usize, &raw mut resident) == 0 })
 }
 
 /// Gives a mapping back.

@@ -22,6 +22,8 @@ use core::ops::{ControlFlow, Range};
 
 use xalloc_core::primitive::{AtomicU64, Ordering};
 
+use crate::host;
+
 mod elf;
 mod maps;
 
@@ -141,26 +143,35 @@ const PAGE: u64 = 4096;
 ///
 /// An entry is a module's start, in whose low bits, which a page-aligned address leaves free, stands the generation: an
 /// entry of a generation that is over counts as free. When the list is full, modules are announced again and again.
+///
+/// Beside it stands the module's end, with the generation too: an end without its start's generation is none. So a pc is
+/// told from the list alone, and only the module that holds it is touched: another may have been unloaded by libc itself,
+/// which no hook sees and which ends no generation.
 #[repr(C)]
-pub(crate) struct Announced([AtomicU64; KNOWN]);
+pub(crate) struct Announced {
+    starts: [AtomicU64; KNOWN],
+    ends: [AtomicU64; KNOWN],
+}
 
 impl Announced {
     /// Tells `announce` of the module, unless that was done before.
     pub(crate) fn once(&self, image: &Image<'_>, generation: u32, announce: &mut impl Announce) {
         let entry = entry(image.start(), generation);
-        if self.0.iter().map(|known| known.load(Ordering::Relaxed)).take_while(|&known| known != 0).any(|k| k == entry)
-        {
+        if self.entries().any(|(known, _)| known == entry) {
             return;
         }
         tell(image, announce);
         // Afterwards: whoever finds the entry may rely on the announcement.
-        for known in &self.0 {
+        for (known, end) in self.starts.iter().zip(&self.ends) {
             let before = known.load(Ordering::Relaxed);
             // Relaxed: the entry says nothing about other memory.
             let free = before == 0 || before % PAGE != entry % PAGE;
-            if before == entry
-                || free && known.compare_exchange(before, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            {
+            if before == entry {
+                return;
+            }
+            if free && known.compare_exchange(before, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                // Relaxed: who sees the entry without it asks the kernel.
+                end.store(self::entry(image.extent().end.next_multiple_of(PAGE), generation), Ordering::Relaxed);
                 return;
             }
         }
@@ -168,16 +179,23 @@ impl Announced {
 
     /// Forgets all. What other threads enter meanwhile belongs to a generation that is over.
     pub(crate) fn empty(&self) {
-        self.0.iter().for_each(|known| known.store(0, Ordering::Relaxed));
+        self.starts.iter().chain(&self.ends).for_each(|known| known.store(0, Ordering::Relaxed));
     }
 
     fn start_of(&self, pc: u64, generation: u32) -> Option<u64> {
-        let mine = |&known: &u64| known != 0 && known == entry(known & !(PAGE - 1), generation);
-        let starts = self.0.iter().map(|known| known.load(Ordering::Relaxed)).take_while(|&known| known != 0);
-        starts.filter(mine).map(|known| known & !(PAGE - 1)).find(|&start| {
-            // SAFETY: announced in this generation, so not unloaded since.
-            unsafe { Image::at(start) }.is_some_and(|image| image.extent().contains(&pc))
+        let mine = |known: u64| (known % PAGE == u64::from(generation) % PAGE).then_some(known & !(PAGE - 1));
+        let ranges = self.entries().filter_map(|(start, end)| Some(mine(start)?..mine(end)?));
+        ranges.filter(|range| range.contains(&pc)).map(|range| range.start).find(|&start| {
+            // SAFETY: a module that holds the pc was announced here, and a page is mapped.
+            host::is_mapped(start) && unsafe { Image::at(start) }.is_some_and(|image| image.extent().contains(&pc))
         })
+    }
+
+    /// The starts and ends of all generations, each with its generation.
+    fn entries(&self) -> impl Iterator<Item = (u64, u64)> {
+        let pairs = self.starts.iter().zip(&self.ends);
+        let loaded = pairs.map(|(start, end)| (start.load(Ordering::Relaxed), end.load(Ordering::Relaxed)));
+        loaded.take_while(|&(start, _)| start != 0)
     }
 }
 
@@ -216,7 +234,8 @@ mod tests {
     }
 
     fn none_announced() -> Announced {
-        Announced(std::array::from_fn(|_| AtomicU64::new(0)))
+        let zeroes = || std::array::from_fn(|_| AtomicU64::new(0));
+        Announced { starts: zeroes(), ends: zeroes() }
     }
 
     #[test]
@@ -238,6 +257,34 @@ mod tests {
         assert!(unsafe { finder.image_at(on_stack, &announced, 0) }.is_none());
         // SAFETY: as above.
         assert!(unsafe { Finder(None).image_at(on_stack, &announced, 0) }.is_none());
+    }
+
+    #[test]
+    fn a_module_that_is_gone_without_a_word_is_not_touched_for_a_pc_elsewhere() {
+        const BYTES: u64 = 2 * PAGE;
+        let (announced, mut heard) = (none_announced(), Heard(Vec::new()));
+        // SAFETY: no place is asked for.
+        let memory = unsafe { host::map_anonymous(BYTES as usize, core::ptr::null_mut()) }.expect("two pages");
+        // SAFETY: zeroes are a valid header, and the mapping is the test's own.
+        let header = unsafe { memory.cast::<libc::Elf64_Ehdr>().as_mut() };
+        header.e_ident[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        header.e_phoff = 64;
+        header.e_phentsize = size_of::<libc::Elf64_Phdr>() as u16;
+        header.e_phnum = 1;
+        // SAFETY: inside the mapping, which is zeroes.
+        let load = unsafe { memory.add(64).cast::<libc::Elf64_Phdr>().as_mut() };
+        (load.p_type, load.p_memsz) = (libc::PT_LOAD, BYTES);
+        let start = memory.as_ptr() as u64;
+        // SAFETY: the mapping stays until the image was announced.
+        let image = unsafe { Image::at(start) }.expect("an image");
+        announced.once(&image, 0, &mut heard);
+        assert_eq!(announced.start_of(start + PAGE, 0), Some(start));
+        assert_eq!(announced.start_of(start + PAGE, 1), None, "another generation");
+        assert_eq!(announced.start_of(start + BYTES, 0), None);
+        // SAFETY: the image is not used any more. The pages stay taken, so that nobody else's come in their place.
+        assert_eq!(unsafe { libc::mprotect(memory.as_ptr().cast(), BYTES as usize, libc::PROT_NONE) }, 0);
+        assert_eq!(announced.start_of(start + BYTES, 0), None);
+        assert_eq!(announced.start_of(start - 1, 0), None);
     }
 
     #[test]

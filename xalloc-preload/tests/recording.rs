@@ -215,6 +215,20 @@ fn nothing_is_made_where_nothing_was_asked_for() {
 }
 
 #[test]
+fn a_file_that_exists_is_left_alone_and_the_recording_goes_beside_it() {
+    let scratch = Scratch::new("exists");
+    let theirs = scratch.path("trace");
+    std::fs::write(&theirs, "the user's own").expect("a file can be written");
+    let output = record(&scratch, "core", &mut Command::new("true"));
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(std::fs::read(&theirs).expect("it is still there"), b"the user's own");
+    std::fs::remove_file(&theirs).expect("it can be removed");
+    let [recording] = scratch.recordings().try_into().expect("one process");
+    let beside = scratch.path(&format!("trace.{}", recording.pid));
+    assert!(beside.exists(), "{}", beside.display());
+}
+
+#[test]
 fn a_program_that_is_killed_leaves_what_it_did_until_then() {
     let scratch = Scratch::new("killed");
     let output = record(&scratch, "core", Command::new("sh").args(["-c", "x=$(echo y); kill -9 $$"]));

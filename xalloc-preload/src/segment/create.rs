@@ -114,8 +114,8 @@ fn new_in_session(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
     None
 }
 
-/// The file that the user named, or, if that is in use by another process of this recording, one with the process id
-/// (and for a program that replaced another, a number) behind the name.
+/// The file that the user named, or, if something of that name exists, be it an earlier recording or another process's,
+/// one with the process id (and for a program that replaced another, a number) behind the name. Nothing is overwritten.
 fn new_as_file(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
     let mut name = Text::<PATH>::new();
     let mut rest = config.place.as_bytes();
@@ -131,9 +131,11 @@ fn new_as_file(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
         if path.is_cut() {
             return None;
         }
-        if !is_in_use(&path, pid) {
-            let file = File::open(path.as_c(), libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC)?;
+        if let Some(file) = File::open(path.as_c(), libc::O_RDWR | libc::O_CREAT | libc::O_EXCL) {
             return Some((file, path));
+        }
+        if host::errno() != libc::EEXIST {
+            return None;
         }
         path = name;
         path.push(b".");
@@ -144,17 +146,6 @@ fn new_as_file(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
         }
     }
     None
-}
-
-/// Whether `path` is the segment of a process that still runs, be it this one under its former program.
-fn is_in_use(path: &Text<PATH>, pid: u32) -> bool {
-    let Some(file) = File::open(path.as_c(), libc::O_RDONLY) else { return false };
-    let mut magic = [0; 8];
-    let mut owner = [0; 4];
-    file.read_at(&mut magic, core::mem::offset_of!(Header, magic));
-    file.read_at(&mut owner, core::mem::offset_of!(Header, pid));
-    let owner = u32::from_ne_bytes(owner);
-    u64::from_ne_bytes(magic) == SEGMENT_MAGIC && (owner == pid || host::is_alive(owner))
 }
 
 /// # Safety
