@@ -271,8 +271,10 @@ mod tests {
         header.e_phoff = 64;
         header.e_phentsize = size_of::<libc::Elf64_Phdr>() as u16;
         header.e_phnum = 1;
-        // SAFETY: inside the mapping, which is zeroes.
-        let load = unsafe { memory.add(64).cast::<libc::Elf64_Phdr>().as_mut() };
+        // SAFETY: 64 bytes into the two pages.
+        let behind_header = unsafe { memory.add(64) };
+        // SAFETY: zeroes are a valid program header, and nothing else refers to it.
+        let load = unsafe { behind_header.cast::<libc::Elf64_Phdr>().as_mut() };
         (load.p_type, load.p_memsz) = (libc::PT_LOAD, BYTES);
         let start = memory.as_ptr() as u64;
         // SAFETY: the mapping stays until the image was announced.
