@@ -68,11 +68,7 @@ extern "C" fn prepare() {
 
 extern "C" fn parent() {
     let Access::Inside(mut inside) = guard::enter() else { return };
-    let own = inside.own();
-    own.fork_serial = 0;
-    if backend::is_core() {
-        HEAP.fork_parent(&mut own.cache);
-    }
+    inside.own().fork_serial = 0;
 }
 
 extern "C" fn child() {

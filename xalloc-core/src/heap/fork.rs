@@ -22,11 +22,6 @@ impl<O: Os> Heap<O> {
         self.tid(cache);
     }
 
-    /// Called in the parent after a fork: nothing changed there.
-    pub fn fork_parent(&self, cache: &mut ThreadCache) {
-        let _ = cache;
-    }
-
     /// Called in the child after a fork, before anything else allocates: locks of threads that are gone are given up,
     /// and all arenas but the caller's become free (placement policy, section 10).
     pub fn fork_child(&self, cache: &mut ThreadCache) {

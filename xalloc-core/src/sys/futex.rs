@@ -32,9 +32,19 @@ pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, timeout_ns: u64) {
         tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
         tv_nsec: (timeout_ns % 1_000_000_000) as libc::c_long,
     };
-    // SAFETY: the word is readable (module), the timeout lives through the call.
+    sleep(word, expected, scope, &raw const timeout);
+}
+
+/// As [`wait`], for as long as it takes.
+pub fn wait_untimed(word: &AtomicU32, expected: u32, scope: Scope) {
+    sleep(word, expected, scope, core::ptr::null());
+}
+
+/// `timeout` is null or points to a `timespec` that lives through the call.
+fn sleep(word: &AtomicU32, expected: u32, scope: Scope, timeout: *const libc::timespec) {
+    // SAFETY: the word is readable (module), the timeout is null or alive.
     preserving_errno(|| unsafe {
-        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | scope.flag(), expected, &timeout, 0_usize, 0_usize)
+        libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | scope.flag(), expected, timeout, 0_usize, 0_usize)
     });
 }
 

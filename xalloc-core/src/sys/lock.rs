@@ -11,12 +11,9 @@
 //! # Why not a bare three-state lock
 //! The three states of the textbook futex fit into the tid word (a kernel tid is at most 2^22); an owner field beside
 //! them would be a second word that a fork can catch between two stores.
-//!
-//! # Safety
-//! - The only unsafe operations are `futex` calls on the lock's own word, which lives as long as the borrow of the lock.
-#![allow(unsafe_code)]
 
-use core::sync::atomic::{AtomicU32, Ordering};
+use super::futex::{self, Scope};
+use crate::primitive::{AtomicU32, Ordering, spin_loop};
 
 /// Set beside the owner's tid when a waiter may be asleep; the kernel's own priority-inheriting futexes use this bit.
 const WAITERS: u32 = 0x8000_0000;
@@ -56,7 +53,7 @@ impl Lock {
     #[inline(never)]
     fn acquire_slowly(&self, tid: u32) {
         for _ in 0..SPINS {
-            core::hint::spin_loop();
+            spin_loop();
             if self.word.load(Ordering::Relaxed) == 0 && self.try_acquire(tid) {
                 return;
             }
@@ -70,7 +67,7 @@ impl Lock {
                     return;
                 }
             } else if seen & WAITERS != 0 || take(seen, seen | WAITERS) {
-                self.sleep_while(seen | WAITERS);
+                futex::wait_untimed(&self.word, seen | WAITERS, Scope::Process);
             }
         }
     }
@@ -80,7 +77,7 @@ impl Lock {
     pub fn release(&self) {
         // ORDERING: Release publishes what was written under the lock; pairs with the Acquire in `try_acquire`.
         if self.word.swap(0, Ordering::Release) & WAITERS != 0 {
-            self.wake_one();
+            futex::wake(&self.word, 1, Scope::Process);
         }
     }
 
@@ -97,26 +94,6 @@ impl Lock {
     pub fn abandon(&self) {
         self.word.store(0, Ordering::Relaxed);
     }
-
-    fn sleep_while(&self, value: u32) {
-        // SAFETY: the word is alive during the call; FUTEX_WAIT reads it and writes nothing.
-        unsafe {
-            libc::syscall(
-                libc::SYS_futex,
-                self.word.as_ptr(),
-                libc::FUTEX_WAIT | libc::FUTEX_PRIVATE_FLAG,
-                value,
-                core::ptr::null::<libc::timespec>(),
-            )
-        };
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wake_one(&self) {
-        // SAFETY: FUTEX_WAKE does not access the word, it only names the queue.
-        unsafe { libc::syscall(libc::SYS_futex, self.word.as_ptr(), libc::FUTEX_WAKE | libc::FUTEX_PRIVATE_FLAG, 1) };
-    }
 }
 
 impl Default for Lock {
@@ -126,6 +103,7 @@ impl Default for Lock {
 }
 
 #[cfg(test)]
+#[allow(unsafe_code, reason = "a test counts without atomics, to see that the lock is one")]
 mod tests {
     use super::*;
     use std::cell::UnsafeCell;
