@@ -28,6 +28,7 @@ mod play;
 mod rare;
 mod reader;
 mod records;
+mod salvage;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -109,7 +109,8 @@ impl Collector {
     /// Collects what `contents` has more than it had at the last call.
     pub(super) fn gain(&mut self, contents: &Contents) {
         let Synced { processes, threads, modules, frames, stacks } = self.synced;
-        if !self.has_recording {
+        // What a process says of the machine comes with its hello.
+        if !self.has_recording || contents.processes.len() > processes {
             self.has_recording = true;
             let mut record = Vec::new();
             records::put_recording(&mut record, &contents.recording);
