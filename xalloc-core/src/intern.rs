@@ -414,7 +414,7 @@ mod tests {
         fn reserve(&self, growth: &Growth) -> bool {
             let is_there = growth.nodes.end as u32 <= self.nodes.load(Ordering::Relaxed);
             if is_there {
-                self.granted.lock().unwrap().push(growth.clone());
+                self.granted.lock().expect("no holder panics").push(growth.clone());
             }
             is_there
         }
@@ -428,14 +428,14 @@ mod tests {
         let trie = Trie::growing(&memory.counters, &memory.nodes, &levels, &budget);
         for address in 0..70_000 {
             let id = trie.insert(StackId::NONE, FrameWord::return_address(0x1000 + address));
-            let granted = budget.granted.lock().unwrap();
-            assert!((id.0 as usize) < granted.last().unwrap().nodes.end);
+            let granted = budget.granted.lock().expect("no holder panics");
+            assert!((id.0 as usize) < granted.last().expect("one step at least").nodes.end);
             if address.is_power_of_two() {
                 let used = memory.levels.iter().filter(|level| is_used(level)).count();
                 assert_eq!(used, granted.iter().filter(|growth| growth.level.is_some()).count());
             }
         }
-        let granted = budget.granted.into_inner().unwrap();
+        let granted = budget.granted.into_inner().expect("no holder panics");
         let steps = [(0..32, Some(0)), (32..2048, Some(1)), (2048..67_584, Some(2)), (67_584..1 << 17, None)];
         assert_eq!(granted, steps.map(|(nodes, level)| Growth { nodes, level }));
     }
