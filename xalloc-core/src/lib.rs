@@ -13,7 +13,6 @@ pub mod primitive;
 pub mod ring;
 #[cfg(not(xalloc_loom))]
 pub mod session;
-#[cfg(not(xalloc_loom))]
 pub mod sys;
 pub mod units;
 pub mod wire;
