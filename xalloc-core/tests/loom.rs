@@ -358,7 +358,7 @@ fn when_nodes_run_out_one_thread_gets_the_last_and_the_other_is_counted() {
     });
 }
 
-/// Memory that refuses once, and then grants what is asked for.
+/// Memory that grants the first step, refuses the second once, and then grants what is asked for.
 #[derive(Debug)]
 struct Grudging {
     asked: AtomicU32,
@@ -367,7 +367,7 @@ struct Grudging {
 
 impl Reserve for Grudging {
     fn reserve(&self, growth: &Growth) -> bool {
-        let is_granted = self.asked.fetch_add(1, Ordering::Relaxed) > 0;
+        let is_granted = self.asked.fetch_add(1, Ordering::Relaxed) != 1;
         if is_granted {
             self.granted.fetch_max(growth.nodes.end as u32, Ordering::Relaxed);
         }
@@ -389,6 +389,9 @@ fn room_that_comes_while_another_thread_is_refused_hands_out_no_node_twice_and_n
             assert!(id == StackId::UNKNOWN || id.0 < granted, "{id:?} of {granted}");
             id
         };
+        // Two nodes are the first step.
+        let first = [0x100, 0x200].map(|address| insert(&memory, &kernel, address));
+        assert_eq!(first, [StackId(2), StackId(3)]);
         let other = {
             let (memory, kernel) = (Arc::clone(&memory), Arc::clone(&kernel));
             thread::spawn(move || [0x1000, 0x2000].map(|address| insert(&memory, &kernel, address)))
