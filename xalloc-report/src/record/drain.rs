@@ -85,7 +85,7 @@ pub struct Observations {
     pub events: u64,
     /// Records that could not be read.
     pub damaged: u64,
-    /// Stacks that processes lost because their tables were full.
+    /// Stacks that processes lost because there was no room for them.
     pub lost_stacks: u64,
     /// Stacks that were cut at the depth limit.
     pub cut_stacks: u64,
