@@ -36,7 +36,7 @@ mod tests;
 mod varint;
 mod writer;
 
-pub use container::{MAJOR, MINOR};
+pub use container::{MAJOR, MINOR, is_trace};
 pub use encode::LiveSet;
 pub use error::TraceError;
 pub use play::Start;

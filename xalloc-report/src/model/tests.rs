@@ -110,7 +110,7 @@ fn a_wider_threshold_takes_in_what_was_freed_later() {
 fn a_child_neither_allocated_nor_leaks_what_it_has_from_its_parent() {
     let sample = server_with_child();
     let model = replayed(&sample, Settings::default());
-    let child = model.processes[1];
+    let child = &model.processes[1];
     assert_eq!((child.totals.allocations, child.totals.frees), (1, 0));
     assert_eq!((child.totals.alive_bytes, child.totals.alive_blocks), (64, 1));
     assert_eq!((child.inherited.blocks, child.inherited.bytes), (2, 1200));
