@@ -264,12 +264,12 @@ fn a_handler_that_asks_for_an_alignment_that_there_is_not_is_refused() {
 #[test]
 fn why_nothing_is_recorded_is_said_to_who_asked_for_it_and_no_file_is_left() {
     let scratch = Scratch::new("refused");
-    let program = scratch.program("allocator");
     for (limit, reason) in [("-v 150000", "cannot be mapped"), ("-f 2000", "the limit on the size of files")] {
         for verbose in ["0", "1"] {
             let mut shell = Command::new("sh");
-            let command = format!("ulimit {limit}; LD_PRELOAD=\"$1\" exec \"$0\"");
-            shell.args(["-c", &command]).arg(&program).arg(support::library());
+            // A program without threads: their stacks may not fit into so little address space with or without us.
+            let command = format!("ulimit {limit}; LD_PRELOAD=\"$0\" exec sh -c 'exit 42'");
+            shell.args(["-c", &command]).arg(support::library());
             let output = shell
                 .env("XALLOC_OUT", scratch.path("trace"))
                 .env("XALLOC_VERBOSE", verbose)
