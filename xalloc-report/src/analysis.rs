@@ -19,6 +19,7 @@ mod process;
 mod summary;
 mod timeline;
 mod top;
+mod what_if;
 
 pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
@@ -30,6 +31,7 @@ pub use process::{EndView, ThreadName};
 pub use summary::{AllocatorView, LossView, ProcessSummary, Summary, ThreadSummary};
 pub use timeline::{Moment, TimelineView};
 pub use top::{Order, Top, TopSite};
+pub use what_if::{Engine, Fidelity, PartingView, RunView, WhatIf};
 
 /// Describes a recording as a whole.
 #[must_use]

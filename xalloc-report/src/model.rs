@@ -38,6 +38,7 @@ mod timeline;
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
 pub use replayer::Replayer;
+pub(crate) use segments::Segments;
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
 pub use threads::ThreadTotals;
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline};
