@@ -12,7 +12,7 @@
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use xalloc_core::intern::{Counters, FrameWord, Node, Trie};
+use xalloc_core::intern::{Counters, FrameWord, Growth, Node, Reserve, Trie};
 use xalloc_core::primitive::{AtomicU32, AtomicU64, Ordering};
 use xalloc_core::ring::{Consumer, Full, Indices, Producer, Slot};
 use xalloc_core::units::StackId;
@@ -52,7 +52,11 @@ impl Ring {
 
     /// What a hook does with a full ring: announce, sleep, try again.
     fn push_waiting(&self, producer: &mut Producer<'_>, records: &[Record]) {
-        while producer.push(records) == Err(Full) {
+        let push = |producer: &mut Producer<'_>| match records {
+            [one] => producer.push_one(*one),
+            _ => producer.push(records),
+        };
+        while push(producer) == Err(Full) {
             if let Some(seen) = producer.prepare_wait(records.len()) {
                 self.kernel.wait(self.indices.space(), seen);
             }
@@ -183,7 +187,7 @@ fn what_a_thread_pushed_last_is_seen_by_whoever_sees_that_it_ended() {
         let writer = {
             let (ring, state) = (Arc::clone(&ring), Arc::clone(&state));
             thread::spawn(move || {
-                ring.producer().push(&[record(7)]).unwrap();
+                ring.producer().push_one(record(7)).unwrap();
                 // ORDERING: pairs with the Acquire load of the recorder below.
                 state.store(CLOSING, Ordering::Release);
             })
@@ -212,7 +216,7 @@ fn a_ring_that_half_filled_tells_its_producer_at_least_once() {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
                 let mut producer = ring.producer();
-                [producer.push(&[record(0)]).unwrap(), producer.push(&[record(1)]).unwrap()]
+                [producer.push_one(record(0)).unwrap(), producer.push_one(record(1)).unwrap()]
             })
         };
         let mut consumer = ring.consumer();
@@ -320,7 +324,7 @@ fn a_stack_that_a_record_names_is_whole_when_the_record_is_read() {
             let (memory, ring) = (Arc::clone(&memory), Arc::clone(&ring));
             thread::spawn(move || {
                 let stack = memory.insert(&[0x1000, 0x2000]);
-                ring.producer().push(&[Record { stack: stack.0, ..record(1) }]).unwrap();
+                ring.producer().push_one(Record { stack: stack.0, ..record(1) }).unwrap();
             })
         };
         let mut consumer = ring.consumer();
@@ -353,6 +357,52 @@ fn when_nodes_run_out_one_thread_gets_the_last_and_the_other_is_counted() {
         let unknown = [mine, theirs].iter().filter(|&&id| id == StackId::UNKNOWN).count();
         assert_eq!(unknown, 1, "{mine:?} {theirs:?}");
         assert_eq!(memory.with(|trie| trie.lost()), 1);
+    });
+}
+
+/// Memory that refuses once, and then grants what is asked for.
+#[derive(Debug)]
+struct Grudging {
+    asked: AtomicU32,
+    granted: AtomicU32,
+}
+
+impl Reserve for Grudging {
+    fn reserve(&self, growth: &Growth) -> bool {
+        let is_granted = self.asked.fetch_add(1, Ordering::Relaxed) > 0;
+        if is_granted {
+            self.granted.fetch_max(growth.nodes.end as u32, Ordering::Relaxed);
+        }
+        is_granted
+    }
+}
+
+#[test]
+fn room_that_comes_while_another_thread_is_refused_hands_out_no_node_twice_and_none_beyond_it() {
+    model(|| {
+        let memory = Memory::new(8, &[8, 16]);
+        let kernel = Arc::new(Grudging { asked: AtomicU32::new(0), granted: AtomicU32::new(0) });
+        let insert = |memory: &Memory, kernel: &Grudging, address| {
+            let levels: Vec<&[AtomicU32]> = memory.levels.iter().map(Vec::as_slice).collect();
+            let trie = Trie::growing(&memory.counters, &memory.nodes, &levels, kernel);
+            let id = trie.insert(StackId::NONE, FrameWord::return_address(address));
+            // Relaxed: an answer that is too small shows that the trie has not ordered the reservation before its use.
+            let granted = kernel.granted.load(Ordering::Relaxed);
+            assert!(id == StackId::UNKNOWN || id.0 < granted, "{id:?} of {granted}");
+            id
+        };
+        let other = {
+            let (memory, kernel) = (Arc::clone(&memory), Arc::clone(&kernel));
+            thread::spawn(move || [0x1000, 0x2000].map(|address| insert(&memory, &kernel, address)))
+        };
+        let mine = insert(&memory, &kernel, 0x3000);
+        let theirs = other.join().unwrap();
+        let mut known: Vec<StackId> = theirs.into_iter().chain([mine]).filter(|&id| id != StackId::UNKNOWN).collect();
+        let count = known.len();
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known.len(), count, "one node for two stacks");
+        assert_eq!(memory.with(|trie| trie.lost()) as usize, 3 - count);
     });
 }
 

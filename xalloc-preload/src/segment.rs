@@ -21,7 +21,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use xalloc_core::intern::{self, Node, Trie};
 use xalloc_core::primitive::AtomicU32;
@@ -38,6 +38,7 @@ use crate::text::Text;
 mod control;
 mod create;
 mod full;
+mod reserve;
 
 pub(crate) use control::Session;
 pub(crate) use create::{Birth, create};
@@ -53,10 +54,22 @@ pub(crate) struct Segment {
     control: Option<&'static Control>,
     /// The control file, to ask whether the recorder lives.
     control_path: Text<PATH>,
+    /// How the time is read: one of the three numbers of `stamping`.
+    stamping: AtomicU8,
     /// What the user asked for.
     pub(crate) options: Options,
     /// The process that the segment belongs to: another one runs on it between `vfork` and exec.
     pub(crate) pid: u32,
+}
+
+/// How the time of an event is read.
+mod stamping {
+    /// By the time-stamp counter, whenever the processor likes: there is one thread.
+    pub(super) const ALONE: u8 = 0;
+    /// By the time-stamp counter, after all that came before.
+    pub(super) const ORDERED: u8 = 1;
+    /// By the system's clock.
+    pub(super) const MONOTONIC: u8 = 2;
 }
 
 struct Place(UnsafeCell<MaybeUninit<Segment>>);
@@ -140,13 +153,29 @@ impl Segment {
     pub(crate) fn trie(&'static self) -> Trie<'static> {
         // SAFETY: first bullet of the module.
         let nodes: &'static [Node] = unsafe { self.slice(layout::NODES.start, intern::CAPACITY) };
-        Trie::new(&self.header().stacks, nodes, &self.levels)
+        Trie::growing(&self.header().stacks, nodes, &self.levels, &reserve::TrieMemory)
     }
 
     /// The present, in the segment's clock.
     #[inline(always)]
     pub(crate) fn now(&self) -> Stamp {
-        if self.options.clock == session::clock::TSC { clock::ticks() } else { Stamp(clock::monotonic_ns()) }
+        // Relaxed: a thread that starts another one sees what it stored itself.
+        match self.stamping.load(Ordering::Relaxed) {
+            stamping::ALONE => clock::ticks_unordered(),
+            stamping::ORDERED => clock::ticks(),
+            _ => monotonic(),
+        }
+    }
+
+    /// There is more than one thread from here on: stamps must order what they hand to each other.
+    pub(crate) fn order_stamps(&self) {
+        let was = stamping::ALONE;
+        let _was = self.stamping.compare_exchange(was, stamping::ORDERED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The first value of `stamping` in a process.
+    const fn stamping_of(options: &Options) -> AtomicU8 {
+        AtomicU8::new(if options.clock == session::clock::TSC { stamping::ALONE } else { stamping::MONOTONIC })
     }
 
     /// Counts events that cannot be told of in a ring.
@@ -158,28 +187,17 @@ impl Segment {
     }
 
     /// Claims a ring for the calling thread, whose serial number is new if it has none yet; `None` if all are taken or
-    /// the file system is full.
+    /// the file system has no room even for a small one.
     pub(crate) fn claim(&'static self, serial: Option<u32>) -> Option<Claim> {
+        let (ring, header) = self.claim_reserved()?;
         // Relaxed: only uniqueness matters.
         let thread = serial.unwrap_or_else(|| self.header().threads.fetch_add(1, Ordering::Relaxed));
-        let (ring, header) = self.rings().iter().enumerate().find(|(_, ring)| {
-            ring.state.load(Ordering::Relaxed) == ring_state::FREE
-                // ORDERING: Acquire pairs with the recorder's Release store of FREE: it has drained the ring.
-                && ring
-                    .state
-                    .compare_exchange(ring_state::FREE, ring_state::CLAIMED, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
-        })?;
+        if thread > 0 {
+            // For a thread that was made without `pthread_create`, which says so earlier.
+            self.order_stamps();
+        }
         // Relaxed: the recorder reads it after a record, whose publication orders it.
         header.thread.store(thread, Ordering::Relaxed);
-        let range = layout::slots_of(ring);
-        let reserved =
-            File::open(self.path.as_c(), libc::O_RDWR).is_none_or(|file| file.reserve(range.start, range.len()));
-        if !reserved {
-            // ORDERING: as the recorder's: the ring is empty.
-            header.state.store(ring_state::FREE, Ordering::Release);
-            return None;
-        }
         // ORDERING: Release pairs with the recorder's Acquire load: who sees the number sees the ring claimed. It is said
         // before the first record, so that no record is in a ring that nobody looks at.
         self.header().rings.fetch_max(ring as u32 + 1, Ordering::Release);
@@ -187,6 +205,27 @@ impl Segment {
         // SAFETY: the exchange made this thread the ring's only producer; rings are powers of two.
         let producer = unsafe { Producer::new(&header.indices, slots) };
         Some(Claim { ring, thread, producer, capacity: slots.len() })
+    }
+
+    /// Takes the first free ring whose slots the file system has room for.
+    fn claim_reserved(&'static self) -> Option<(usize, &'static RingHeader)> {
+        let mut first = 0;
+        loop {
+            let (ring, header) = self.rings().iter().enumerate().skip(first).find(|(_, ring)| {
+                ring.state.load(Ordering::Relaxed) == ring_state::FREE
+                    // ORDERING: Acquire pairs with the recorder's Release store of FREE: it has drained the ring.
+                    && ring
+                        .state
+                        .compare_exchange(ring_state::FREE, ring_state::CLAIMED, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
+            })?;
+            if self.reserve(layout::slots_of(ring)) {
+                return Some((ring, header));
+            }
+            // ORDERING: as the recorder's: the ring is empty.
+            header.state.store(ring_state::FREE, Ordering::Release);
+            first = layout::first_smaller_than(ring);
+        }
     }
 
     /// Gives a ring back; its records stay until the recorder has drained them. Without a recorder they are spilled.
@@ -282,4 +321,10 @@ impl Segment {
         self.header().state.store(segment_state::LIVE, Ordering::Release);
         self.ring_doorbell();
     }
+}
+
+#[cold]
+#[inline(never)]
+fn monotonic() -> Stamp {
+    Stamp(clock::monotonic_ns())
 }

@@ -28,17 +28,20 @@ mod play;
 mod rare;
 mod reader;
 mod records;
+mod salvage;
+mod scan;
 mod table;
 #[cfg(test)]
 mod tests;
 mod varint;
 mod writer;
 
-pub use container::{MAJOR, MINOR};
+pub use container::{MAJOR, MINOR, is_trace};
 pub use encode::LiveSet;
 pub use error::TraceError;
 pub use play::Start;
 pub use reader::{Limits, Trace, read_untrusted};
+pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
 pub use writer::{Writer, Written};
 
 /// Index into [`Contents::processes`]; the recorded command is process 0.
@@ -85,6 +88,8 @@ pub struct Contents {
     pub frames: Vec<Frame>,
     /// The stack trie; a parent's index is smaller than its child's.
     pub stacks: Vec<StackNode>,
+    /// Every look at the blocks of a process, in order of their ends.
+    pub scans: Vec<Scan>,
 }
 
 /// How and where the recording was made.
@@ -289,7 +294,8 @@ pub struct Entry<'a> {
 #[allow(missing_docs, reason = "fields are explained with their variant")]
 pub enum Event<'a> {
     /// A block was obtained; with [`Call::Realloc`] it replaces what this thread's last [`Event::ReallocBegin`] named.
-    Alloc { slot: u32, block: &'a Block },
+    /// `arena_seq` is its number in the order of its arena's steps, if the arena itself served it.
+    Alloc { slot: u32, block: &'a Block, arena_seq: Option<u16> },
     /// A call for memory failed.
     AllocFailed { size_bytes: u64, call: Call },
     /// A block was given back.

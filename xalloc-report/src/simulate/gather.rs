@@ -217,7 +217,7 @@ impl Replay for Gatherer {
         self.tick(entry.at_ns);
         let index = entry.thread;
         match entry.event {
-            Event::Alloc { slot, block } => self.alloc(index, slot, block),
+            Event::Alloc { slot, block, .. } => self.alloc(index, slot, block),
             Event::Free { slot, .. } => {
                 let thread = self.thread(index).number;
                 self.push(Kind::Free, thread, slot, 0);
