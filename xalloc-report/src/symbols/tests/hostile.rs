@@ -24,7 +24,7 @@ fn a_program_cut_at_every_hundredth_byte_is_an_error_or_nothing_is_known() {
         let _ = parse_untrusted(&program[..length]);
         if length % 1000 == 0 {
             let path = lab.write("cut", &program[..length]);
-            let resolved = lab.resolve_module(Module { path }, vec![0, 0x1139, u64::MAX]);
+            let resolved = lab.resolve_module(Module { path, ..Module::default() }, vec![0, 0x1139, u64::MAX]);
             assert_eq!(resolved.frames.len(), 3);
             assert!(!resolved.missing.is_empty(), "{length}");
         }

@@ -110,9 +110,9 @@ fn a_replaced_binary_gives_no_names_and_says_so() {
 fn the_vdso_is_the_kernels_and_a_text_file_is_unreadable() {
     let lab = Lab::new();
     let text = lab.write("notes.txt", "no program");
-    let vdso = lab.resolve_module(Module { path: "[vdso]".into() }, vec![0x700]);
+    let vdso = lab.resolve_module(Module { path: "[vdso]".into(), ..Module::default() }, vec![0x700]);
     assert_eq!(vdso.missing, [Missing::Kernel { name: "[vdso]".into() }]);
-    let resolved = lab.resolve_module(Module { path: text }, vec![0]);
+    let resolved = lab.resolve_module(Module { path: text, ..Module::default() }, vec![0]);
     assert!(matches!(&resolved.missing[..], [Missing::Unreadable { .. }]), "{:?}", resolved.missing);
 }
 
