@@ -10,5 +10,6 @@ pub mod inherited;
 pub mod lock;
 pub mod pidfd;
 pub mod segment;
+mod shared;
 pub mod signals;
 pub mod system;

@@ -38,8 +38,9 @@ impl Outcome {
     /// Whether everything that happened is in the trace.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let Observations { damaged, lost_stacks, orphans, refused, unrecorded, .. } = &self.observations;
-        let is_whole = *damaged == 0 && *lost_stacks == 0 && *orphans == 0;
+        let Observations { damaged, lost_stacks, orphans, cut, is_control_cut, refused, unrecorded, .. } =
+            &self.observations;
+        let is_whole = *damaged == 0 && *lost_stacks == 0 && *orphans == 0 && cut.is_empty() && !is_control_cut;
         self.stopped.is_none() && is_whole && refused.is_empty() && unrecorded.is_empty()
     }
 
@@ -52,6 +53,8 @@ impl Outcome {
             cut_stacks,
             differing_stacks,
             orphans,
+            cut,
+            is_control_cut,
             refused,
             unrecorded,
             running,
@@ -67,6 +70,12 @@ impl Outcome {
             (*orphans, "forked processes began without their parent's blocks, because the fork was not seen"),
         ];
         notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes.extend(cut.iter().map(|pid| {
+            format!("the shared memory of process {pid} was cut short by a program: what it held then is lost")
+        }));
+        if *is_control_cut {
+            notes.push("the recording's control page was cut short by a program: processes may be missing".into());
+        }
         notes.extend(refused.iter().map(|(path, why)| format!("{} was not read: {why}", path.display())));
         notes.extend(unrecorded.iter().map(|Unrecorded { pid, reason, errno }| {
             format!("process {pid} was not recorded: {}{}; {}", reason.seen(), system(*errno), reason.hint())
