@@ -234,7 +234,7 @@ impl Replay for Replayer {
         self.totals.events += 1;
         self.last_at_ns = self.last_at_ns.max(entry.at_ns);
         match entry.event {
-            Event::Alloc { slot, block } => self.alloc(&entry, slot, block),
+            Event::Alloc { slot, block, arena_seq: _ } => self.alloc(&entry, slot, block),
             Event::AllocFailed { .. } => self.totals.failed += 1,
             Event::Free { slot, block } => {
                 if let Some(freed) = self.take(&entry, slot, block) {

@@ -20,7 +20,7 @@ fn alloc(stamp: Stamp, addr: u64) -> Record {
         size_bytes: 24,
         slack_bytes: 0,
         arena: ArenaId::MAIN,
-        arena_seq: 0,
+        arena_seq: None,
         call: Call::Malloc,
     };
     Stamped { stamp, stack: StackId::NONE, event }.encode()
