@@ -153,13 +153,7 @@ mod tests {
     fn the_cache_of_the_server_grows_while_its_strings_and_its_settings_do_not() {
         let sample = server();
         let growth = Growth::of(&sample, ProcessIndex(0)).expect("a sample has no errors");
-        let stack_of = |size| {
-            sample.streams[0].entries.iter().find_map(|entry| match entry.event {
-                Event::Alloc { block, .. } if block.size_bytes == size => Some(block.stack),
-                _ => None,
-            })
-        };
-        let [cache, header, config] = [1_000, 24, 30_720].map(|size| stack_of(size).expect("the sample has it"));
+        let [cache, header, config] = [1_000, 24, 30_720].map(|size| sample.stack_of(size));
         assert!(growth.rate(cache).is_some_and(|rate| rate > 1_000_000), "{growth:?}");
         assert_eq!([growth.rate(header), growth.rate(config)], [None, None]);
     }

@@ -77,7 +77,7 @@ pub(super) fn judge(
         notes.push("not checked for leaks: the recording holds no leak scan".to_owned());
     }
     let of_processes = processes.iter().flat_map(|process| {
-        let name = (processes.len() > 1).then(|| format!("{}: ", process.program)).unwrap_or_default();
+        let name = if processes.len() > 1 { format!("{}: ", process.program) } else { String::new() };
         process.reasons.iter().map(move |reason| format!("{name}{reason}"))
     });
     let mut reasons: Vec<_> = failure.into_iter().chain(doubts).chain(of_processes).collect();

@@ -45,6 +45,9 @@ pub struct Place {
     /// Whether `file` is relative to the source root.
     #[serde(skip)]
     pub in_tree: bool,
+    /// The source file as the debug information has it, for formats that want whole paths.
+    #[serde(skip)]
+    pub path: Option<String>,
     /// Address in the module, for formats that cannot do without.
     #[serde(skip)]
     pub address: String,
@@ -57,6 +60,7 @@ impl Place {
             function: frame.function.clone(),
             in_tree: relative.is_some(),
             file: relative.or_else(|| frame.file.clone()),
+            path: frame.file.clone(),
             line: frame.line,
             module: frame.module.clone(),
             inlined: frame.inlined,

@@ -1,9 +1,11 @@
 //! SARIF 2.1.0, as GitHub's code scanning takes it.
 //!
-//! A result is a leak that fails, or one that a suppression or the baseline takes out, which SARIF has a field for. Its
-//! location is one place in a source file, its code flow the call stack from `main` inwards, its partial fingerprint
-//! the one of the baseline, so that GitHub knows the leak again when lines move. What has no place in a source (a
-//! budget, a run that could not be judged) is a notification of the invocation.
+//! A result is a leak that fails. Its location is one place in a source file, its code flow the call stack from `main`
+//! inwards, its partial fingerprint the one of the baseline, so that GitHub knows the leak again when lines move. What
+//! has no place in a source (a budget, a run that could not be judged) is a notification of the invocation.
+//!
+//! # Why what is suppressed is not in it
+//! SARIF has a field for it, which code scanning passes over: it would show such a leak as one to be mended.
 //!
 //! # Limits
 //! GitHub refuses a file with more than 25,000 results or 10 MB when compressed. The smallest leaks are left out
@@ -18,9 +20,7 @@ use super::escape::printable;
 use super::places::Spot;
 use super::words::budget_sentence;
 use crate::analysis::Named;
-use crate::check::{
-    Disposition, INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, Rule, RunVerdict, Standing, Verdict,
-};
+use crate::check::{INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, Rule, RunVerdict, Standing, Verdict};
 
 /// Most results in a file.
 const RESULTS_MAX: usize = 25_000;
@@ -34,13 +34,7 @@ const FRAMES_MAX: usize = 64;
 /// # Errors
 /// Those of `out`.
 pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
-    let mut leaks: Vec<_> = verdict.runs.iter().flat_map(|run| run.leaks.iter().map(move |leak| (run, leak))).collect();
-    leaks.retain(|(_, leak)| match leak.disposition {
-        Disposition::Fails | Disposition::Suppressed | Disposition::Known => true,
-        Disposition::NotOwn | Disposition::Listed => false,
-    });
-    // What fails goes first, so that it is not what a limit takes.
-    leaks.sort_by_key(|(_, leak)| (leak.disposition, std::cmp::Reverse((leak.whole_bytes(), leak.whole_blocks()))));
+    let leaks = verdict.failing();
     let (mut results, mut bytes) = (Vec::new(), 0);
     for (run, leak) in leaks.iter().take(RESULTS_MAX) {
         let result = result(run, leak);
@@ -117,14 +111,6 @@ fn result(run: &RunVerdict, leak: &Leak) -> Value {
     let flow = flow(leak);
     if !flow.is_empty() {
         result["codeFlows"] = json!([{ "threadFlows": [{ "locations": flow }] }]);
-    }
-    let justification = match leak.disposition {
-        Disposition::Suppressed => leak.suppressed_by.as_deref(),
-        Disposition::Known => Some("in the baseline"),
-        Disposition::Fails | Disposition::NotOwn | Disposition::Listed => None,
-    };
-    if let Some(justification) = justification {
-        result["suppressions"] = json!([{ "kind": "external", "justification": printable(justification) }]);
     }
     result
 }

@@ -190,13 +190,18 @@ fn frame<W: io::Write>(xml: &mut Writer<W>, place: &Place) -> io::Result<()> {
         if let Some(function) = &place.function {
             leaf(xml, "fn", function)?;
         }
-        if let Some(file) = &place.file {
-            let (directory, name) = file.rsplit_once('/').unwrap_or(("", file));
-            if !directory.is_empty() {
-                leaf(xml, "dir", directory)?;
+        // Readers take a directory for whole, and expect a file and a line with it.
+        match (&place.path, place.line) {
+            (Some(path), Some(line)) => {
+                let (directory, name) = path.rsplit_once('/').unwrap_or(("", path));
+                if !directory.is_empty() {
+                    leaf(xml, "dir", directory)?;
+                }
+                leaf(xml, "file", name)?;
+                leaf(xml, "line", line)
             }
-            leaf(xml, "file", name)?;
+            (Some(path), None) => leaf(xml, "file", path.rsplit('/').next().unwrap_or(path)),
+            (None, _) => Ok(()),
         }
-        place.line.map_or(Ok(()), |line| leaf(xml, "line", line))
     })
 }
