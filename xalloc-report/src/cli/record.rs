@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::args::CountArgs;
+use super::args::{CountArgs, ForceArgs};
 use super::check::{Judge, SettingArgs, doubts};
 use super::progress::Progress;
 use super::recording::RecordingArgs;
@@ -30,9 +30,8 @@ pub struct Record {
     /// the program
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace an existing trace
-    #[arg(short, long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     recording: RecordingArgs,
     /// Do not print the summary
@@ -51,7 +50,7 @@ pub struct Record {
 
 impl Record {
     fn props(&self) -> Props {
-        Props { output: self.output.clone(), force: self.force, ..self.recording.props(&self.command) }
+        Props { output: self.output.clone(), existing: self.force.into(), ..self.recording.props(&self.command) }
     }
 
     /// By what the recording is judged, if it is to be judged.
@@ -178,7 +177,7 @@ mod tests {
         for separator in [&[][..], &["--"]] {
             let props = record(&[&["-f"], separator, &own].concat());
             assert_eq!(props.command, own);
-            assert!(props.force);
+            assert_eq!(props.existing, record::Existing::Replace);
             assert_eq!(props.output, None);
         }
     }

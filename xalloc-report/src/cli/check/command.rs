@@ -8,7 +8,7 @@ use crate::analysis::EndView;
 use crate::check::RunEvidence;
 use crate::cli::progress::Progress;
 use crate::cli::report::{open, or_salvaged};
-use crate::cli::{Console, Failure, args};
+use crate::cli::{Console, Existing, Failure, args};
 use crate::record::{self, Outcome, Props, RecordError, split_assignments};
 use crate::render::escape::printable;
 
@@ -26,7 +26,7 @@ pub(super) fn evidence(
     let folder = tempfile::tempdir().map_err(|error| Failure::new(error).while_doing("the trace has no place"))?;
     let path = keep.map_or_else(|| folder.path().join("check.xtrace"), Path::to_owned);
     let command = words(&props.command);
-    let props = Props { output: Some(path), force: true, ..props };
+    let props = Props { output: Some(path), existing: Existing::Replace, ..props };
     let mut progress = Progress::new();
     let recorded = record::run_with_progress(&props, &mut |phase| progress.show(phase));
     progress.end();
