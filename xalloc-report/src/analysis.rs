@@ -21,6 +21,7 @@ mod process;
 mod summary;
 mod timeline;
 mod top;
+mod what_if;
 
 pub use allocator_frames::is_allocator;
 pub use double_frees::DoubleFreeView;
@@ -35,6 +36,7 @@ pub use process::{EndView, ThreadName};
 pub use summary::{AllocatorView, LossView, ProcessSummary, Span, Summary, ThreadSummary};
 pub use timeline::{Moment, TimelineView};
 pub use top::{Order, Top, TopSite};
+pub use what_if::{Engine, Fidelity, PartingView, RunView, WhatIf};
 
 pub use crate::trace::{Disguise, LeakClass, Occasion};
 

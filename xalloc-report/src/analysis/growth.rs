@@ -110,6 +110,7 @@ impl Replay for Slices {
             Event::AllocFailed { .. }
             | Event::FreeUnknown { .. }
             | Event::Heap { .. }
+            | Event::HeapCall { .. }
             | Event::ProgramMap { .. }
             | Event::ProgramUnmap { .. }
             | Event::ProgramRemap { .. }

@@ -110,11 +110,16 @@ impl TraceArgs {
         processes_of(contents, self.process)
     }
 
+    /// The trace turned out to be unreadable.
+    pub(super) fn unreadable(&self, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+        unreadable(&self.path, error)
+    }
+
     /// Replays them.
     pub(super) fn model<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Model, Failure> {
         let settings = Settings { temporary_threshold: count.temporary_threshold };
         let processes = self.processes(trace.contents())?;
-        Model::of(trace, processes, settings).map_err(|error| unreadable(&self.path, error))
+        Model::of(trace, processes, settings).map_err(|error| self.unreadable(error))
     }
 }
 

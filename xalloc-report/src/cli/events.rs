@@ -4,7 +4,7 @@ use std::io;
 
 use clap::Args;
 
-use super::args::{Format, FormatArgs, TraceArgs, unreadable};
+use super::args::{Format, FormatArgs, TraceArgs};
 use super::values::{EventKinds, kinds};
 use super::{Console, Exit, Failure};
 use crate::analysis::{EventView, EventWindow, Instant, Observer};
@@ -75,7 +75,7 @@ impl Events {
                     told = tell(Told::Event(&event));
                 }
             });
-            trace.replay(index, &mut observer).map_err(|error| unreadable(&self.trace.path, error))?;
+            trace.replay(index, &mut observer).map_err(|error| self.trace.unreadable(error))?;
             told?;
         }
         Ok(())

@@ -9,6 +9,7 @@ use super::chart::{Histogram, Timeline};
 use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::ranking::{Leaks, Top};
+use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::model::Recorded;
@@ -32,6 +33,8 @@ pub enum Report {
     Flamegraph(Flamegraph),
     /// The events themselves, one a line
     Events(Events),
+    /// What the heap would have been under other rules: thresholds, releases of glibc, fixes
+    WhatIf(WhatIf),
 }
 
 impl Report {
@@ -44,6 +47,7 @@ impl Report {
             Report::Timeline(command) => &command.trace,
             Report::Flamegraph(command) => &command.trace,
             Report::Events(command) => &command.trace,
+            Report::WhatIf(command) => &command.trace,
         }
     }
 
@@ -69,7 +73,8 @@ impl Report {
             | Report::Top(_)
             | Report::Histogram(_)
             | Report::Timeline(_)
-            | Report::Flamegraph(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
+            | Report::Flamegraph(_)
+            | Report::WhatIf(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
         }
     }
 
@@ -86,6 +91,7 @@ impl Report {
             Report::Timeline(command) => command.run(trace, console),
             Report::Flamegraph(command) => command.run(trace, console),
             Report::Events(command) => command.run(trace, console),
+            Report::WhatIf(command) => command.run(trace, console),
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::Extent;
+use crate::analysis::EndView;
 use crate::check::{
     BudgetLine, Disposition, Leak, Outcome, ProcessVerdict, RunVerdict, Standing, SuppressionUse, Verdict,
 };
@@ -74,7 +75,9 @@ fn of_run(out: &mut String, run: &RunVerdict, extent: Extent) {
     if run.processes.len() > 1 {
         let mut table = Table::default();
         table.row([left("process", ASIDE), left("verdict", ASIDE), right("leaks", ASIDE), right("bytes", ASIDE)]);
-        run.processes.iter().for_each(|process| table.row(of_process(process)));
+        // What exec replaced is there again as what it became.
+        let lasting = run.processes.iter().filter(|process| process.end != EndView::Replaced);
+        lasting.for_each(|process| table.row(of_process(process)));
         out.push('\n');
         table.write(out, 2);
     }
