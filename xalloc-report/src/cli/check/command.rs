@@ -86,6 +86,9 @@ pub(in crate::cli) fn doubts(outcome: &Outcome) -> Vec<String> {
     if observations.damaged > 0 {
         doubts.push(format!("{} records could not be read", observations.damaged));
     }
+    doubts.extend(
+        observations.unrecorded.iter().map(|note| format!("a process could not be recorded: {}", note.reason.seen())),
+    );
     doubts.extend(observations.refused.iter().map(|(_, why)| format!("a process could not be recorded: {why}")));
     doubts
 }
