@@ -27,7 +27,7 @@ fn allocation(number: u64) -> Stamped {
         size_bytes: 48,
         slack_bytes: 8,
         arena: ArenaId::MAIN,
-        arena_seq: number as u16,
+        arena_seq: Some(number as u16),
         call: Call::Malloc,
     };
     Stamped { stamp: Stamp(number), stack: StackId(7), event }

@@ -166,7 +166,7 @@ impl Replayer {
                 let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
                 self.totals.frees += 1;
                 self.lifetime.record(lifetime_ns);
-                self.sites.at(site).freed(size_bytes, lifetime_ns, freed.temporary);
+                self.sites.at(site).freed(lifetime_ns);
                 let freeing = self.threads.at(by);
                 freeing.frees += 1;
                 if thread != by {
@@ -174,6 +174,7 @@ impl Replayer {
                     self.totals.foreign_frees += 1;
                 }
                 if freed.temporary {
+                    self.sites.at(site).was_temporary(size_bytes);
                     freeing.temporary += 1;
                     self.totals.temporary += 1;
                     self.totals.temporary_bytes = self.totals.temporary_bytes.saturating_add(size_bytes);
@@ -234,7 +235,7 @@ impl Replay for Replayer {
         self.totals.events += 1;
         self.last_at_ns = self.last_at_ns.max(entry.at_ns);
         match entry.event {
-            Event::Alloc { slot, block } => self.alloc(&entry, slot, block),
+            Event::Alloc { slot, block, arena_seq: _ } => self.alloc(&entry, slot, block),
             Event::AllocFailed { .. } => self.totals.failed += 1,
             Event::Free { slot, block } => {
                 if let Some(freed) = self.take(&entry, slot, block) {

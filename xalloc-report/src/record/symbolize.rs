@@ -44,7 +44,7 @@ fn call_of(frame: &Frame) -> u64 {
 }
 
 fn symbols_module(module: &Module) -> symbols::Module {
-    symbols::Module { path: module.path.clone(), build_id: module.build_id.clone(), ..symbols::Module::default() }
+    symbols::Module { path: module.path.clone(), build_id: module.build_id.clone() }
 }
 
 /// Fills in the functions of all frames that lie in a module, and the operators that left none.
