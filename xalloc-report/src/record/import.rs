@@ -22,6 +22,7 @@ use super::spill::Spilled;
 use super::symbolize::Naming;
 use super::{Phase, drain::Sink};
 use crate::os::segment::Segment;
+use crate::os::system::processors_online;
 use crate::symbols::Places;
 use crate::trace::{End, LiveSet, Recording, TraceError, Writer, is_trace};
 
@@ -52,6 +53,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
         tool_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
         libc: first.libc.clone(),
+        processors: processors_online(),
         ..Recording::default()
     };
     let timeline = timeline(files.iter().map(|(identity, _)| identity.reading()).collect());
