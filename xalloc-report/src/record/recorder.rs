@@ -14,7 +14,7 @@ use xalloc_core::session::{Options, allocator, clock, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
-use super::drain::{Command, Drain, Observations};
+use super::drain::{Command, Drain, Observations, Unrecorded};
 use super::error::{NoHello, RecordError};
 use super::launch::{Assignment, end_of, split_assignments, start, value_of};
 use super::outcome::Outcome;
@@ -230,6 +230,7 @@ fn last_passes(drain: &mut Drain<Writer>, control: &ControlPage, waiter: &Waiter
         }
     }
     drain.stop_waiting_for_forks();
+    drain.discover();
     drain.pass(control.hellos(), waiter.command()).map(|_| ())
 }
 
@@ -243,6 +244,9 @@ fn wait_out(control: &ControlPage, waiter: &Waiter) {
 }
 
 fn no_hello(binary: PathBuf, observations: &Observations, session: &Path) -> NoHello {
+    if let Some(&Unrecorded { reason, errno, .. }) = observations.unrecorded.first() {
+        return NoHello::ByProgram { reason, errno };
+    }
     match observations.refused.first() {
         Some((_, seen)) => NoHello::Refused { seen: seen.clone() },
         None => NoHello::Unknown { binary, session: session.to_owned() },
