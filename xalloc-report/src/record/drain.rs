@@ -191,6 +191,11 @@ impl<S: Sink> Drain<S> {
         self.sink.save()
     }
 
+    /// What the events name.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.dictionary.contents
+    }
+
     /// Processes that have begun so far.
     pub(crate) fn processes(&self) -> usize {
         self.dictionary.contents.processes.len()
