@@ -187,7 +187,7 @@ mod tests {
         let byte = |map: &SharedMap, page: usize| {
             assert!(page * PAGE_BYTES < map.len());
             // SAFETY: inside the map, and nobody writes it meanwhile.
-            unsafe { map.as_ptr().add(page * PAGE_BYTES).read_volatile() }
+            unsafe { map.as_ptr().wrapping_add(page * PAGE_BYTES).read_volatile() }
         };
         // SAFETY: inside the map, which is writable.
         unsafe { map.as_ptr().cast_mut().write_bytes(7, 3 * PAGE_BYTES) };
