@@ -32,6 +32,7 @@ use crate::backend;
 use crate::config::{self, config};
 use crate::host;
 use crate::process;
+use crate::scan;
 use crate::segment::{self, Birth, Session};
 use crate::stacks;
 use crate::thread;
@@ -149,6 +150,9 @@ fn boot() -> usize {
     }
     // SAFETY: as above.
     let has_stacks = segment::current().is_some_and(|segment| unsafe { stacks::begin(segment) });
+    if let Some(segment) = segment::current().filter(|_| has_stacks) {
+        scan::watch_signals(segment);
+    }
     if has_stacks { LIVE } else { OFF }
 }
 
