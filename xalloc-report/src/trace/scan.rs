@@ -133,6 +133,21 @@ pub struct Checked {
     pub findings: Vec<Finding>,
 }
 
+impl Default for Checked {
+    /// A scan of a process without blocks.
+    fn default() -> Checked {
+        Checked {
+            duration_ns: 0,
+            root_bytes: 0,
+            unreadable_pages: 0,
+            threads: 0,
+            running_threads: 0,
+            exit_stack: StackIndex::NONE,
+            findings: Vec::new(),
+        }
+    }
+}
+
 /// The blocks of one call stack and one class.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Finding {
