@@ -193,6 +193,7 @@ impl Replay for Life {
             Event::AllocFailed { .. }
             | Event::FreeUnknown { .. }
             | Event::Heap { .. }
+            | Event::HeapCall { .. }
             | Event::ProgramMap { .. }
             | Event::ProgramUnmap { .. }
             | Event::ProgramRemap { .. }
