@@ -10,6 +10,7 @@
 //! | `requests`, `gather` | the requests of a process, and how they are read from a trace |
 //! | `settings` | the rules of a run |
 //! | `placement` | whether the simulated heap puts blocks where the recorded one did |
+//! | `fixes`, `pool` | the requests after a fix at one call site |
 //! | `player`, `meter` | serving the requests; what is measured meanwhile |
 //! | `runs` | several runs at once |
 //!
@@ -21,14 +22,17 @@
 //! The requests are those that the program made under the recorded rules. A program that asks for other blocks when
 //! addresses, times or usable sizes differ would have made others.
 
+mod fixes;
 mod gather;
 mod meter;
 mod placement;
 mod player;
+mod pool;
 mod requests;
 mod runs;
 mod settings;
 
+pub use fixes::Fix;
 pub use gather::{GatherError, gather};
 pub use meter::Measured;
 pub use placement::Parting;

@@ -4,11 +4,12 @@ use clap::Args;
 
 use super::args::{Format, FormatArgs, TraceArgs};
 use super::{Console, Exit, Failure};
-use crate::analysis::WhatIf as Answer;
+use crate::analysis::{Sites, WhatIf as Answer};
 use crate::model::Recorded;
+use crate::render::number::counted;
 use crate::render::{json, text};
-use crate::simulate::{GatherError, Run, SettingError, Settings, gather, run_all};
-use crate::trace::{Allocator, ProcessIndex};
+use crate::simulate::{Fix, GatherError, Requests, Run, SettingError, Settings, gather, run_all};
+use crate::trace::{Allocator, Contents, ProcessIndex};
 
 /// Frames shown of the event at which heaps part.
 const FRAMES: usize = 8;
@@ -30,6 +31,15 @@ pub struct WhatIf {
     /// A run in which `malloc_trim` is called every so many seconds
     #[arg(long, value_name = "SECONDS")]
     trim_every: Vec<String>,
+    /// A run as if SITE never allocated; SITE is a function, with `*` for any letters, or a site's id from any report
+    #[arg(long, value_name = "SITE")]
+    without: Vec<String>,
+    /// A run in which SITE's blocks come from a pool of their own: slabs of 64 KiB, no headers, one list for each size
+    #[arg(long, value_name = "SITE")]
+    pool: Vec<String>,
+    /// A run in which blocks that SITE makes or reallocs begin with their largest size
+    #[arg(long, value_name = "SITE")]
+    reserve: Vec<String>,
     #[command(flatten)]
     format: FormatArgs,
 }
@@ -46,6 +56,10 @@ impl WhatIf {
         for (name, settings) in self.variants(&recorded)? {
             runs.push(Run { name, requests: &requests, settings, compares: false });
         }
+        let fixed = self.fixed(contents, &requests)?;
+        for (name, requests) in &fixed {
+            runs.push(Run { name: name.clone(), requests, settings: recorded, compares: false });
+        }
         let outcomes = run_all(&runs);
         let answer = Answer::of(trace, process, &requests, &recorded, &outcomes)
             .map_err(|error| self.trace.unreadable(error))?;
@@ -54,6 +68,28 @@ impl WhatIf {
             Format::Json => json::write(&answer, &mut console.out)?,
         }
         Ok(Exit::Success)
+    }
+
+    /// The requests after each fix that is asked for, with its name.
+    fn fixed(&self, contents: &Contents, requests: &Requests) -> Result<Vec<(String, Requests)>, Failure> {
+        let fixes = [
+            ("without", Fix::Without, &self.without),
+            ("pool", Fix::Pool, &self.pool),
+            ("reserve", Fix::Reserve, &self.reserve),
+        ];
+        let mut fixed = Vec::new();
+        for (name, fix, words) in fixes {
+            for word in words {
+                let sites = Sites::named(contents, requests, word);
+                if sites.stacks == 0 {
+                    let error = anyhow::anyhow!("no allocation of the process comes from `{word}`");
+                    return Err(Failure::new(error).hint("`xalloc-report top TRACE` lists functions and ids of sites"));
+                }
+                let calls = counted(sites.allocations, "call");
+                fixed.push((format!("{name} {word} ({calls})"), fix.apply(requests, |stack| sites.contains(stack))));
+            }
+        }
+        Ok(fixed)
     }
 
     /// The settings of each run that is asked for, with its name.
