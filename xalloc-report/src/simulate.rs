@@ -13,6 +13,7 @@
 //! | `fixes`, `pool` | the requests after a fix at one call site |
 //! | `player`, `meter` | serving the requests; what is measured meanwhile |
 //! | `runs` | several runs at once |
+//! | `real` | the requests really served, by another allocator |
 //!
 //! # Invariant
 //! With the recording's own settings the simulated heap gives back every recorded address, to the last event. Where
@@ -28,6 +29,7 @@ mod meter;
 mod placement;
 mod player;
 mod pool;
+mod real;
 mod requests;
 mod runs;
 mod settings;
@@ -36,6 +38,7 @@ pub use fixes::Fix;
 pub use gather::{GatherError, gather};
 pub use meter::Measured;
 pub use placement::Parting;
+pub use real::{ALLOCATORS, Allocator, ServeError, Touch, serve};
 pub use requests::{Kind, Request, Requests};
 pub use runs::{Outcome, Run, run_all};
 pub use settings::{PROFILES, SettingError, Settings};

@@ -235,7 +235,7 @@ mod tests {
     fn the_id_of_a_stack_depends_on_its_code_alone() {
         let sample = server();
         let stack = stack_of(&sample, 24);
-        let mut renamed = sample.clone();
+        let mut renamed = server();
         for frame in &mut renamed.contents.frames {
             frame.functions.clear();
         }

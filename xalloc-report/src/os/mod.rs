@@ -8,6 +8,7 @@ pub mod control;
 pub mod file;
 pub mod lock;
 pub mod pidfd;
+pub mod replayer;
 pub mod segment;
 pub mod signals;
 pub mod system;
