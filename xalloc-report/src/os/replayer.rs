@@ -151,13 +151,13 @@ extern "C" fn at_start(count: c_int, arguments: *const *const c_char, _: *const 
         return;
     }
     // SAFETY: the C library passes `count` strings.
-    let word = unsafe { arguments.add(1).read() };
+    let word = unsafe { arguments.wrapping_add(1).read() };
     // SAFETY: as above.
     if unsafe { CStr::from_ptr(word) }.to_bytes() != WORD.as_bytes() {
         return;
     }
     // SAFETY: as above.
-    let path = unsafe { arguments.add(2).read() };
+    let path = unsafe { arguments.wrapping_add(2).read() };
     let status = match serve(path) {
         Some(answer) if write_all(1, &answer) => 0,
         Some(_) | None => 1,
@@ -493,7 +493,7 @@ impl State {
             }
         }
         // SAFETY: below `filled`, so the file's bytes stand there; each pattern of them is an `Ask`.
-        Some(unsafe { self.asks.add(self.at).read() })
+        Some(unsafe { self.asks.wrapping_add(self.at).read() })
     }
 
     /// The thread that serves a request: its own while that runs, else the main thread. A thread is started by the
@@ -506,12 +506,12 @@ impl State {
 
     fn handle(&self, thread: usize) -> libc::pthread_t {
         // SAFETY: the caller compared with `thread_count`, the mapping's length.
-        unsafe { self.threads.add(thread).read() }
+        unsafe { self.threads.wrapping_add(thread).read() }
     }
 
     fn set_handle(&mut self, thread: usize, handle: libc::pthread_t) {
         // SAFETY: as above.
-        unsafe { self.threads.add(thread).write(handle) };
+        unsafe { self.threads.wrapping_add(thread).write(handle) };
     }
 
     fn join_leaving(&mut self) {
@@ -598,7 +598,7 @@ impl State {
             return none;
         }
         // SAFETY: within the mapping.
-        let found = unsafe { self.slots.add(slot).read() };
+        let found = unsafe { self.slots.wrapping_add(slot).read() };
         self.put(slot, none);
         found
     }
@@ -606,7 +606,7 @@ impl State {
     fn put(&mut self, slot: usize, content: Slot) {
         if slot < self.slot_count {
             // SAFETY: within the mapping.
-            unsafe { self.slots.add(slot).write(content) };
+            unsafe { self.slots.wrapping_add(slot).write(content) };
         }
     }
 
@@ -626,7 +626,7 @@ impl State {
         let mut at = 0;
         while at < end {
             // SAFETY: within the block, which has `bytes` bytes.
-            unsafe { block.add(at).write_volatile(1) };
+            unsafe { block.wrapping_add(at).write_volatile(1) };
             // On with the first byte of the next page.
             at += PAGE - (block.addr() + at) % PAGE;
         }

@@ -145,16 +145,14 @@ impl<'r> Player<'r> {
     fn pooled(&mut self, request: &Request) {
         let &Request { size, slot, kind, .. } = request;
         let none = Slot { addr: 0, size: 0 };
-        let old = match kind {
-            Kind::PoolFree => Some(slot),
-            Kind::PoolRealloc => self.changing.take(),
-            _ => None,
-        };
+        let old = if kind == Kind::PoolFree { Some(slot) } else { self.changing.take() };
         let old = old.map_or(none, |slot| std::mem::replace(&mut self.slots[slot as usize], none));
-        match kind {
-            Kind::PoolFree => self.pool.take_back(old.size),
-            Kind::PoolRealloc => self.pool.resize(old.size, size),
-            _ => self.pool.make(size),
+        if kind == Kind::PoolFree {
+            self.pool.take_back(old.size);
+        } else if kind == Kind::PoolRealloc {
+            self.pool.resize(old.size, size);
+        } else {
+            self.pool.make(size);
         }
         self.live_bytes -= old.size;
         if kind != Kind::PoolFree {
