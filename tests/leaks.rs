@@ -4,7 +4,7 @@
 mod support;
 
 use serde_json::Value;
-use support::victims::{source, victim};
+use support::victims::{exporting_victim, source, victim};
 
 /// The block that each case is about.
 const SUBJECT_BYTES: u64 = 7777;
@@ -91,6 +91,18 @@ fn what_was_not_checked_has_no_class_and_a_reason() {
         assert_eq!(result["not_checked_reason"], reason);
         assert_eq!(result["totals"]["definite"]["blocks"], 0);
     }
+}
+
+#[test]
+fn a_program_that_turns_the_check_off_is_not_checked() {
+    let checked = exporting_victim("turned_off.c", &[]).record().json("leaks", &[]);
+    assert_eq!(
+        (&checked["checked"], checked["totals"]["definite"]["bytes"].as_u64()),
+        (&Value::Bool(true), Some(7777))
+    );
+    let off = exporting_victim("turned_off.c", &["off"]).record().json("leaks", &[]);
+    assert_eq!(off["checked"], false);
+    assert_eq!(off["not_checked_reason"], "the program turned it off (__lsan_is_turned_off)");
 }
 
 #[test]

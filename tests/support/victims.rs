@@ -31,6 +31,11 @@ pub(crate) fn victim(file: &str, arguments: &[&str]) -> Load {
     Load::new(built(file, name, &[]), arguments)
 }
 
+/// A victim whose functions the dynamic loader knows.
+pub(crate) fn exporting_victim(file: &str, arguments: &[&str]) -> Load {
+    Load::new(built(file, &format!("exporting_{file}"), &["-rdynamic"]), arguments)
+}
+
 /// A victim without the dynamic loader.
 pub(crate) fn static_victim(file: &str) -> PathBuf {
     built(file, &format!("static_{file}"), &["-static"])

@@ -29,9 +29,9 @@
 //!   checked, and the recorder does not write to it after it has answered.
 #![allow(unsafe_code)]
 
-use core::ffi::CStr;
+use core::ffi::{CStr, c_int, c_void};
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 
 use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
@@ -170,9 +170,27 @@ impl Check<'_> {
     }
 }
 
-/// Whether the program asks not to be checked, by the function that LSan's interface has for it.
+/// The program's `__lsan_is_turned_off`, if it has one that the loader knows; else null.
+static TURNED_OFF: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Looks for the functions by which a program may have its say, as LSan's interface names them.
+///
+/// Called once, while the program image boots: `dlsym` may allocate.
+pub(crate) fn find_programs_say() {
+    // SAFETY: looks a name up in the global scope; the name ends with a NUL.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__lsan_is_turned_off".as_ptr()) };
+    // Relaxed: nothing else is published with it.
+    TURNED_OFF.store(found, Ordering::Relaxed);
+}
+
+/// Whether the program asks not to be checked.
 fn is_turned_off() -> bool {
-    false
+    // SAFETY: a function of this name has this type by LSan's interface; a null pointer is `None`.
+    let ask = unsafe {
+        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(TURNED_OFF.load(Ordering::Relaxed))
+    };
+    // SAFETY: as above. The program's threads run, as it expects.
+    ask.is_some_and(|ask| unsafe { ask() } != 0)
 }
 
 /// The shared file, mapped.

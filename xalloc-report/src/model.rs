@@ -20,7 +20,7 @@
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
 use self::refreed::LookBack;
-use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
+use crate::trace::{Contents, ProcessIndex, Replay, Start, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
@@ -59,6 +59,22 @@ pub trait Recorded {
     /// # Errors
     /// When the events cannot be read; what was handed over before stays valid.
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), Self::Error>;
+
+    /// As [`Self::replay`], for somebody who wants the events from `first` to `last`, both included: of what lies
+    /// outside as little is told as the recording allows.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    fn replay_within(
+        &self,
+        process: ProcessIndex,
+        first: Start,
+        last: Option<Start>,
+        to: &mut impl Replay,
+    ) -> Result<(), Self::Error> {
+        let _ = (first, last);
+        self.replay(process, to)
+    }
 }
 
 /// What the reader of a report may choose about counting.
@@ -123,5 +139,15 @@ impl Recorded for Trace {
 
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
         self.replay(process, to)
+    }
+
+    fn replay_within(
+        &self,
+        process: ProcessIndex,
+        first: Start,
+        last: Option<Start>,
+        to: &mut impl Replay,
+    ) -> Result<(), TraceError> {
+        self.replay_within(process, first, last, to)
     }
 }

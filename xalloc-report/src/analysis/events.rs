@@ -11,7 +11,7 @@ use xalloc_core::units::ArenaId;
 use super::frames::{FrameView, innermost};
 use super::names::Named;
 use super::process::{ThreadName, pid};
-use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay, StackIndex, ThreadIndex};
+use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay, StackIndex, Start, ThreadIndex};
 
 mod kind;
 mod what;
@@ -88,7 +88,28 @@ pub struct EventWindow {
     pub thread: Option<u32>,
 }
 
+impl From<Instant> for Start {
+    fn from(instant: Instant) -> Start {
+        match instant {
+            Instant::AtNs(ns) => Start::Time(ns),
+            Instant::Seq(seq) => Start::Seq(seq),
+        }
+    }
+}
+
 impl EventWindow {
+    /// Where a replay for the window may begin.
+    #[must_use]
+    pub fn first(&self) -> Start {
+        self.from.map_or(Start::Seq(0), Start::from)
+    }
+
+    /// Behind what a replay for the window may end.
+    #[must_use]
+    pub fn last(&self) -> Option<Start> {
+        self.to.map(Start::from)
+    }
+
     fn contains(&self, entry: &Entry<'_>) -> bool {
         let after = match self.from {
             None => true,

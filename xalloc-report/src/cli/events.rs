@@ -75,7 +75,8 @@ impl Events {
                     told = tell(Told::Event(&event));
                 }
             });
-            trace.replay(index, &mut observer).map_err(|error| self.trace.unreadable(error))?;
+            let replayed = trace.replay_within(index, window.first(), window.last(), &mut observer);
+            replayed.map_err(|error| self.trace.unreadable(error))?;
             told?;
         }
         Ok(())

@@ -185,6 +185,28 @@ impl Trace {
         self.replay_with_progress(process, start, replay, &mut |_| {})
     }
 
+    /// As [`Self::replay_from`], without the blocks of the file that begin behind `last`; some later events than that
+    /// may be told.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn replay_within(
+        &self,
+        process: ProcessIndex,
+        first: Start,
+        last: Option<Start>,
+        replay: &mut impl Replay,
+    ) -> Result<(), TraceError> {
+        let (expander, player, mut blocks) = self.prepare(process, first)?;
+        let begins_within = |entry: &&Entry| match last {
+            None => true,
+            Some(Start::Seq(seq)) => entry.header.first_item <= seq,
+            Some(Start::Time(at_ns)) => entry.header.first_us.saturating_mul(1000) <= at_ns,
+        };
+        blocks.truncate(blocks.iter().take_while(|entry| begins_within(entry)).count());
+        self.play(expander, player, &blocks, replay, &mut |_| {})
+    }
+
     /// Replays every process, one after the other, each into a replay of its own.
     ///
     /// # Errors
@@ -210,12 +232,23 @@ impl Trace {
         replay: &mut impl Replay,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), TraceError> {
-        let (expander, mut player, blocks) = self.prepare(process, start)?;
+        let (expander, player, blocks) = self.prepare(process, start)?;
+        self.play(expander, player, &blocks, replay, progress)
+    }
+
+    fn play(
+        &self,
+        expander: Expander,
+        mut player: Player,
+        blocks: &[&Entry],
+        replay: &mut impl Replay,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TraceError> {
         // A thread costs more than it saves on a block or two.
         if blocks.len() > 2 {
-            self.play_with_expander_aside(expander, &mut player, &blocks, replay, progress)?;
+            self.play_with_expander_aside(expander, &mut player, blocks, replay, progress)?;
         } else {
-            self.play_in_turns(expander, &mut player, &blocks, replay, progress)?;
+            self.play_in_turns(expander, &mut player, blocks, replay, progress)?;
         }
         player.begin(replay);
         Ok(())

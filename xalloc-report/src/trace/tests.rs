@@ -125,6 +125,27 @@ fn starting_anywhere_tells_what_a_full_replay_would_have_told_from_there() {
 }
 
 #[test]
+fn a_window_is_told_whole_and_without_the_blocks_behind_it() {
+    let trace = Trace::from_bytes(write(&long_run(230_000))).unwrap();
+    let full = replay(&trace, 0);
+    let at_ns = |seq: usize| full.told[seq].1;
+    let by_time = (Start::Time(at_ns(80_000)), Start::Time(at_ns(81_000)));
+    for (first, last) in [(Start::Seq(80_000), Start::Seq(81_000)), by_time] {
+        let mut keep = Keep::default();
+        trace.replay_within(ProcessIndex(0), first, Some(last), &mut keep).unwrap();
+        let (from, wanted) = match (first, last) {
+            (Start::Seq(first), Start::Seq(last)) => (first as usize, (last - first) as usize + 1),
+            _ => {
+                let from = full.told.partition_point(|told| told.1 < at_ns(80_000));
+                (from, full.told.partition_point(|told| told.1 <= at_ns(81_000)) - from)
+            }
+        };
+        assert!(keep.told.len() >= wanted && keep.told.len() < 140_000, "{}", keep.told.len());
+        assert!(keep.told == full.told[from..from + keep.told.len()]);
+    }
+}
+
+#[test]
 fn reading_on_two_threads_tells_what_reading_on_one_does() {
     let trace = Trace::from_bytes(write(&long_run(200_000))).unwrap();
     let mut serial = Keep::default();
