@@ -25,7 +25,7 @@ use xalloc_core::primitive::{AtomicU64, Ordering};
 use crate::host;
 
 mod elf;
-mod maps;
+pub(crate) mod maps;
 
 pub(crate) use elf::Image;
 pub(crate) use maps::range_at;

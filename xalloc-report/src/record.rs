@@ -66,6 +66,16 @@ pub enum Overflow {
     Drop,
 }
 
+/// What follows when the heap refuses a pointer that the program gives to a free or a realloc, and has said why.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OnError {
+    /// libc's message, and `abort`.
+    #[default]
+    Abort,
+    /// Nothing: the call has no effect, and the program goes on.
+    Report,
+}
+
 /// What events are stamped with.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Clock {
@@ -103,6 +113,8 @@ pub struct Props {
     pub verify_every: u32,
     /// Record the heap's own steps (split, coalesce, bin) too.
     pub heap_steps: bool,
+    /// What follows when the heap refuses a pointer of the program's.
+    pub on_error: OnError,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -123,6 +135,7 @@ impl Props {
             depth: 1024,
             verify_every: 0,
             heap_steps: true,
+            on_error: OnError::default(),
             symbols: true,
         }
     }

@@ -7,6 +7,7 @@ use super::step::Step;
 use super::tcache::{Stage, ThreadCache};
 use super::words::Words;
 use super::{Allocation, CacheBirth, Heap};
+use crate::units::Addr;
 
 impl<O: Os> Heap<O> {
     /// Allocates `bytes` (0 counts as 1). `None`: no memory (`ENOMEM`).
@@ -16,7 +17,9 @@ impl<O: Os> Heap<O> {
             return Some(made);
         }
         let size = chunk::for_request(bytes)?;
-        Step { heap: self, cache, sink }.malloc_slowly(size)
+        let made = Step { heap: self, cache, sink }.malloc_slowly(size)?;
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// The part of [`Heap::malloc`] that enters no arena, and so tells the sink nothing. `None`: the cache has no such
@@ -25,6 +28,7 @@ impl<O: Os> Heap<O> {
     pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
         let size = chunk::for_request(bytes)?;
         let found = cache.pop(Words(&self.os), size)?;
+        self.hand_out(Addr(found + HEADER));
         Some(self.cached::<S>(found, size))
     }
 
@@ -32,7 +36,9 @@ impl<O: Os> Heap<O> {
     /// larger than any block.
     pub fn calloc<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, count: u64, size: u64) -> Option<Allocation> {
         let size = chunk::for_request(count.checked_mul(size)?)?;
-        Step { heap: self, cache, sink }.calloc(size)
+        let made = Step { heap: self, cache, sink }.calloc(size)?;
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// Allocates by a mapping of its own, touching neither a cache nor an arena nor a lock: for a signal handler that
@@ -58,7 +64,9 @@ impl<O: Os> Heap<O> {
             words.set_prev_size(found, lead);
             words.set_head(found, (total - lead) | chunk::IS_MMAPPED);
         }
-        Some(step.mapped(found))
+        let made = step.mapped(found);
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// Bytes that the program may use of a mapped chunk of `size` bytes: the policy says which words are the heap's.

@@ -44,6 +44,25 @@ impl From<Allocator> for record::Allocator {
     }
 }
 
+/// What follows when free or realloc refused a pointer.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum OnError {
+    /// Abort as libc does
+    #[default]
+    Abort,
+    /// Go on: the call has no effect
+    Report,
+}
+
+impl From<OnError> for record::OnError {
+    fn from(choice: OnError) -> record::OnError {
+        match choice {
+            OnError::Abort => record::OnError::Abort,
+            OnError::Report => record::OnError::Report,
+        }
+    }
+}
+
 /// What a thread does when its ring is full.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Overflow {
@@ -91,6 +110,9 @@ pub struct Record {
     /// Leave out the heap's own steps (split, coalesce, bin)
     #[arg(long)]
     no_heap_steps: bool,
+    /// What follows the report of a pointer that free or realloc refused
+    #[arg(long, value_enum, default_value_t)]
+    on_error: OnError,
     /// Compare every N-th call stack with a plain walk and count the differences
     #[arg(long, value_name = "N", default_value_t = 0)]
     verify_stacks: u32,
@@ -122,6 +144,7 @@ impl Record {
             depth: self.depth,
             verify_every: self.verify_stacks,
             heap_steps: !self.no_heap_steps,
+            on_error: self.on_error.into(),
             symbols: !self.no_symbols,
             ..Props::new(self.command.clone())
         }

@@ -10,7 +10,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use xalloc_core::session::{Options, allocator, clock, overflow};
+use xalloc_core::session::{Options, allocator, clock, on_error, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
@@ -23,7 +23,7 @@ use super::preload::{Caches, unpack};
 use super::session::{Session, places};
 use super::symbolize::{Unnamed, symbolize};
 use super::target::{Target, inspect};
-use super::{Allocator, Clock, Overflow, Phase, Props};
+use super::{Allocator, Clock, OnError, Overflow, Phase, Props};
 use crate::os::control::ControlPage;
 use crate::os::pidfd::Pidfd;
 use crate::os::signals;
@@ -133,6 +133,10 @@ fn options(props: &Props) -> Options {
         depth: props.depth.clamp(1, 1024),
         verify_every: props.verify_every,
         heap_steps: u32::from(props.heap_steps),
+        on_error: match props.on_error {
+            OnError::Abort => on_error::ABORT,
+            OnError::Report => on_error::REPORT,
+        },
         ..Options::new()
     }
 }
