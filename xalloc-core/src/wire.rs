@@ -16,7 +16,7 @@ use crate::units::{Addr, ArenaId, StackId, Stamp};
 mod kinds;
 mod record;
 
-pub use kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, Kind, LossReason, Merged, Protection};
+pub use kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
 pub use record::{Record, TEXT_BYTES, text_records};
 
 /// Version of the record format. A recorder refuses a segment of another version.
@@ -94,12 +94,16 @@ pub enum Event {
     ProgramUnmap { addr: Addr, len_bytes: u64 },
     /// The program called `mremap`; [`Event::ProgramRemapTo`] follows.
     ProgramRemapFrom { addr: Addr, len_bytes: u64 },
-    /// Where the mapping of the preceding [`Event::ProgramRemapFrom`] is now.
+    /// Where the mapping of the preceding [`Event::ProgramRemapFrom`] is now; without one, that the preceding
+    /// [`Event::ProgramUnmap`] of this range failed.
     ProgramRemapTo { addr: Addr, len_bytes: u64 },
     /// The program called `madvise`, `mlock` or `munlock` on a range.
     ProgramAdvise { addr: Addr, len_bytes: u64, advice: Advice },
     /// The program itself moved the break with `brk` or `sbrk`.
     ProgramBrk { from: Addr, to: Addr },
+    /// The program asked something of the heap besides a block; stamped before it is done. The steps that it leads to
+    /// follow in the same thread.
+    HeapCall { call: HeapCall, argument: i32, value: u64 },
     /// A thread's first event. `text_bytes` of thread name follow.
     ThreadStart { tid: u32, text_bytes: u16 },
     /// A thread's last event.

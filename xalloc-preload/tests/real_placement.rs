@@ -48,7 +48,7 @@ fn requests(recording: &Recording) -> Result<Vec<Step>, String> {
                     Call::Calloc => Kind::Calloc,
                     Call::Realloc | Call::Reallocarray if is_resized => Kind::Realloc,
                     Call::Malloc | Call::Realloc | Call::Reallocarray => Kind::Malloc,
-                    _ => return Err(format!("it calls {call:?}, whose alignment a recording does not have")),
+                    _ => return Err(format!("it calls {call:?}, which this test does not carry out")),
                 };
                 slots.insert(addr, slot);
                 steps.push(step(kind, slot, size_bytes, Some((addr, arena))));

@@ -10,6 +10,7 @@ use super::chart::{Histogram, Timeline};
 use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::ranking::{Leaks, Top};
+use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::model::Recorded;
@@ -33,6 +34,8 @@ pub enum Report {
     Flamegraph(Flamegraph),
     /// The events themselves, one a line
     Events(Events),
+    /// What the heap would have been under other rules: thresholds, releases of glibc, fixes
+    WhatIf(WhatIf),
     /// Judge the recording by budgets; for continuous integration
     Check(Check),
 }
@@ -47,6 +50,7 @@ impl Report {
             Report::Timeline(command) => &command.trace,
             Report::Flamegraph(command) => &command.trace,
             Report::Events(command) => &command.trace,
+            Report::WhatIf(command) => &command.trace,
             Report::Check(command) => &command.trace,
         }
     }
@@ -92,6 +96,7 @@ impl Report {
             | Report::Histogram(_)
             | Report::Timeline(_)
             | Report::Flamegraph(_)
+            | Report::WhatIf(_)
             | Report::Check(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
         }
     }
@@ -109,6 +114,7 @@ impl Report {
             Report::Timeline(command) => command.run(trace, console),
             Report::Flamegraph(command) => command.run(trace, console),
             Report::Events(command) => command.run(trace, console),
+            Report::WhatIf(command) => command.run(trace, console),
             Report::Check(command) => command.run(trace, console),
         }
     }

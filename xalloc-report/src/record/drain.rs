@@ -14,12 +14,12 @@
 //! deeper heap.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use xalloc_core::session::segment_state;
+use xalloc_core::session::{REFUSED_PREFIX, Refusal, segment_state};
 use xalloc_core::sys::clock::ticks;
 use xalloc_core::units::Stamp;
 
@@ -42,8 +42,8 @@ pub(crate) use dictionary::Dictionary;
 pub(crate) use forks::{Fork, Forks};
 pub use identity::Refused;
 pub(crate) use identity::{Birth, Identity};
-use live::Live;
 pub(crate) use live::{Command, conclude};
+use live::{Live, Presence};
 pub(crate) use modules::ModuleTables;
 pub(crate) use stream::{LastWord, Shared, Stream};
 
@@ -97,8 +97,33 @@ pub struct Observations {
     pub orphans: u64,
     /// Segments that were not readable, with the reason.
     pub refused: Vec<(PathBuf, String)>,
+    /// Processes that could not be recorded and said why.
+    pub unrecorded: Vec<Unrecorded>,
     /// Processes that still ran at the end.
     pub running: usize,
+}
+
+/// The note of a process that could not be recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unrecorded {
+    /// The process, in its own pid namespace.
+    pub pid: u32,
+    /// Why.
+    pub reason: Refusal,
+    /// The system's number for it, 0 if it has none.
+    pub errno: i32,
+}
+
+impl Unrecorded {
+    /// Reads the name of a note; `None` if it is none.
+    fn read(name: &OsStr) -> Option<Unrecorded> {
+        let mut parts = name.to_str()?.strip_prefix(REFUSED_PREFIX)?.split('.');
+        let pid = parts.next()?.parse().ok()?;
+        let number: u8 = parts.next()?.parse().ok()?;
+        let reason = Refusal::ALL.into_iter().find(|reason| reason.number() == number)?;
+        let errno = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(Unrecorded { pid, reason, errno })
+    }
 }
 
 /// A segment whose process has not begun in the trace.
@@ -162,6 +187,11 @@ impl<S: Sink> Drain<S> {
         self.sink.save()
     }
 
+    /// What the events name.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.dictionary.contents
+    }
+
     /// Processes that have begun so far.
     pub(crate) fn processes(&self) -> usize {
         self.dictionary.contents.processes.len()
@@ -220,7 +250,15 @@ impl<S: Sink> Drain<S> {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if !name.as_encoded_bytes().starts_with(b"segment.") || self.known.contains(&name) {
+            if self.known.contains(&name) {
+                continue;
+            }
+            if let Some(note) = Unrecorded::read(&name) {
+                self.observations.unrecorded.push(note);
+                self.known.insert(name);
+                continue;
+            }
+            if !name.as_encoded_bytes().starts_with(b"segment.") {
                 continue;
             }
             let path = entry.path();
@@ -286,13 +324,21 @@ impl<S: Sink> Drain<S> {
             let is_over = gone || (live.said_its_last_word() && self.has_successor(live));
             if is_over {
                 let live = self.live.remove(at);
-                let end = live.end(gone, self.has_successor(&live), command);
+                let end = live.end(self.presence(&live, gone), command);
                 self.end(live, end)?;
             } else {
                 at += 1;
             }
         }
         Ok(())
+    }
+
+    fn presence(&self, live: &Live, is_gone: bool) -> Presence {
+        match (self.has_successor(live), is_gone) {
+            (true, _) => Presence::Replaced,
+            (false, true) => Presence::Gone,
+            (false, false) => Presence::There,
+        }
     }
 
     /// Whether another program runs under the same process id now.
@@ -327,8 +373,7 @@ impl<S: Sink> Drain<S> {
     /// Ends all processes, those that still run too.
     pub(crate) fn end_all(&mut self, command: Command) -> Result<(), S::Error> {
         while let Some(live) = self.live.pop() {
-            let (gone, replaced) = (live.is_gone(command), self.has_successor(&live));
-            let end = live.end(gone, replaced, command);
+            let end = live.end(self.presence(&live, live.is_gone(command)), command);
             self.observations.running += usize::from(end == End::Running);
             self.end(live, end)?;
         }
@@ -339,7 +384,8 @@ impl<S: Sink> Drain<S> {
     /// as far as they came.
     pub(crate) fn into_parts(mut self, command: Command) -> (Contents, Observations, S) {
         for live in self.live.drain(..) {
-            let end = live.end(live.is_gone(command), false, command);
+            let seen = if live.is_gone(command) { Presence::Gone } else { Presence::There };
+            let end = live.end(seen, command);
             conclude(live.stream, end, &mut self.dictionary, &mut self.observations);
         }
         (self.dictionary.contents, self.observations, self.sink)

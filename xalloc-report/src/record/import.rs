@@ -16,11 +16,14 @@ use super::drain::{
 };
 use super::error::RecordError;
 use super::outcome::Outcome;
-use super::output::{Names, Output, host};
+use super::output::{Existing, Names, Output, host};
 use super::recorder::{Drained, finish};
 use super::spill::Spilled;
+use super::symbolize::Naming;
 use super::{Phase, drain::Sink};
 use crate::os::segment::Segment;
+use crate::os::system::processors_online;
+use crate::symbols::Places;
 use crate::trace::{End, LiveSet, Recording, TraceError, Writer, is_trace};
 
 /// What to import.
@@ -30,8 +33,8 @@ pub struct ImportProps {
     pub files: Vec<PathBuf>,
     /// Where the trace goes, as in [`super::Props::output`]; `%e` is the name of the first file.
     pub output: Option<PathBuf>,
-    /// Overwrite what is there.
-    pub force: bool,
+    /// What happens to a file that is there.
+    pub existing: Existing,
     /// Name the frames; right only where the program's binaries are the ones that ran.
     pub symbols: bool,
 }
@@ -50,11 +53,12 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
         tool_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
         libc: first.libc.clone(),
+        processors: processors_online(),
         ..Recording::default()
     };
     let timeline = timeline(files.iter().map(|(identity, _)| identity.reading()).collect());
     let names = Names::of(props.files.first().map_or(Path::new(""), PathBuf::as_path));
-    let output = Output::create(props.output.as_deref(), &names, props.force)?;
+    let output = Output::create(props.output.as_deref(), &names, props.existing)?;
     let file =
         output.file.try_clone().map_err(|source| TraceError::Create { path: output.path().to_owned(), source })?;
     let mut merged = Merged {
@@ -70,7 +74,8 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let processes = dictionary.contents.processes.len();
     let drained = Drained { contents: dictionary.contents, observations, writer, processes, stopped };
     let end = first_end.unwrap_or(End::Vanished);
-    let mut outcome = finish(props.symbols, drained, end, output.path().to_owned(), on_phase)?;
+    let naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
+    let mut outcome = finish(naming, drained, end, output.path().to_owned(), on_phase)?;
     outcome.path = output.keep();
     Ok(outcome)
 }

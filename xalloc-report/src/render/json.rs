@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::analysis::{EventView, Histogram, Leaks, Summary, TimelineView, Top};
+use crate::analysis::{EventView, Histogram, Leaks, Summary, TimelineView, Top, WhatIf};
 use crate::check::Verdict;
 
 /// Version of the contract, major.minor.
@@ -41,6 +41,10 @@ impl Report for Verdict {
 }
 impl Report for Events {
     const SCHEMA: &'static str = "xalloc-report/events";
+}
+
+impl Report for WhatIf {
+    const SCHEMA: &'static str = "xalloc-report/what-if";
 }
 
 /// The result of `events`; written as a stream by [`EventStream`], never held.
@@ -116,6 +120,7 @@ pub fn schema() -> Value {
         (Histogram::SCHEMA, generator.subschema_for::<Histogram>()),
         (TimelineView::SCHEMA, generator.subschema_for::<TimelineView>()),
         (Verdict::SCHEMA, generator.subschema_for::<Verdict>()),
+        (WhatIf::SCHEMA, generator.subschema_for::<WhatIf>()),
         (Events::SCHEMA, generator.subschema_for::<Events>()),
     ];
     json!({
