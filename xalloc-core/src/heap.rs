@@ -64,6 +64,7 @@ mod system;
 mod tcache;
 mod threads;
 mod tunables;
+mod unhardened;
 mod validate;
 mod words;
 mod xml;
@@ -80,6 +81,7 @@ pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
 pub use tunables::{Parameter, Tunable, Tunables};
+pub use unhardened::Unhardened;
 pub use validate::{Books, Imbalance};
 
 use core::sync::atomic::{AtomicBool, Ordering};

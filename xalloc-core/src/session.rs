@@ -18,6 +18,7 @@ use crate::intern;
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::ring;
 
+pub mod blocks;
 pub mod layout;
 mod refusal;
 
@@ -61,6 +62,16 @@ pub mod overflow {
     pub const WAIT: u32 = 0;
     /// It drops the event and counts it.
     pub const DROP: u32 = 1;
+}
+
+/// Bits of [`Options::leak_check`].
+pub mod leak_check {
+    /// Blocks are looked at when the process ends.
+    pub const AT_EXIT: u32 = 1;
+    /// SIGTERM and SIGINT, where the program leaves them alone, do so too before they end it.
+    pub const ON_SIGNAL: u32 = 2;
+    /// A real-time signal asks for it while the process runs.
+    pub const ON_DEMAND: u32 = 4;
 }
 
 /// Values of [`Options::clock`] and [`Header::clock`].
@@ -108,12 +119,14 @@ pub struct Options {
     pub verify_every: u32,
     /// 1: the heap's own steps (split, coalesce, bin) are recorded too.
     pub heap_steps: u32,
+    /// See [`leak_check`].
+    pub leak_check: u32,
     /// See [`harden`].
     pub harden: u32,
     /// See [`on_error`].
     pub on_error: u32,
     /// Zero.
-    pub reserved: [u32; 7],
+    pub reserved: [u32; 6],
 }
 
 impl Options {
@@ -128,9 +141,10 @@ impl Options {
             depth: 1024,
             verify_every: 0,
             heap_steps: 1,
+            leak_check: leak_check::AT_EXIT,
             harden: harden::RECORDED,
             on_error: on_error::ABORT,
-            reserved: [0; 7],
+            reserved: [0; 6],
         }
     }
 }
@@ -235,6 +249,8 @@ pub struct Header {
     pub exe: [u8; PATH_BYTES],
     /// Arguments, each NUL-terminated, an empty one at the end.
     pub command: [u8; PATH_BYTES],
+    /// For the check of what is still reachable.
+    pub handshake: blocks::Handshake,
 }
 
 /// Values of [`RingHeader::state`].

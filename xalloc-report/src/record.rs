@@ -25,6 +25,7 @@ pub mod import;
 mod launch;
 mod outcome;
 mod output;
+mod owners;
 pub mod preload;
 mod recorder;
 mod session;
@@ -115,6 +116,10 @@ pub struct Props {
     pub heap_steps: bool,
     /// What follows when the heap refuses a pointer of the program's.
     pub on_error: OnError,
+    /// Look at the end of each process which of its blocks it can still reach.
+    pub leak_check: bool,
+    /// Do so too where SIGTERM or SIGINT ends a program that leaves them alone.
+    pub leak_check_on_signal: bool,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -136,6 +141,8 @@ impl Props {
             verify_every: 0,
             heap_steps: true,
             on_error: OnError::default(),
+            leak_check: true,
+            leak_check_on_signal: false,
             symbols: true,
         }
     }

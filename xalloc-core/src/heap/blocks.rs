@@ -23,6 +23,7 @@
 //!   [`Os::side_table`], zeroed, and stay as long as the heap.
 #![allow(unsafe_code)]
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use super::chunk::ALIGNMENT;
@@ -32,8 +33,12 @@ use super::os::Os;
 const RANGE_BYTES: u64 = 64 << 20;
 /// Ranges in the part of the address space that user memory can be in.
 const RANGES: usize = ((1_u64 << 47) / RANGE_BYTES) as usize;
+/// Bytes of the root table.
+const ROOT_BYTES: u64 = (RANGES * size_of::<AtomicPtr<AtomicU64>>()) as u64;
 /// Words of a leaf.
 const LEAF_WORDS: usize = (RANGE_BYTES / ALIGNMENT / 64) as usize;
+/// Bytes of a leaf.
+const LEAF_BYTES: u64 = (LEAF_WORDS * size_of::<AtomicU64>()) as u64;
 /// In place of a leaf: there was no memory for one, and nothing is known of the range for ever.
 const NO_LEAF: *mut AtomicU64 = core::ptr::without_provenance_mut(8);
 
@@ -82,7 +87,7 @@ impl Blocks {
 
     /// Keeps the set from here on. `false`: there is no memory for it.
     pub(super) fn keep<O: Os>(&self, os: &O) -> bool {
-        let Some(root) = os.side_table((RANGES * size_of::<AtomicPtr<AtomicU64>>()) as u64) else { return false };
+        let Some(root) = os.side_table(ROOT_BYTES) else { return false };
         self.root.store(root.as_ptr().cast(), Ordering::Relaxed);
         true
     }
@@ -124,7 +129,7 @@ impl Blocks {
     #[inline(never)]
     fn make_leaf<O: Os>(&self, os: &O, addr: u64) -> *mut AtomicU64 {
         let Some(entry) = self.entry(addr) else { return NO_LEAF };
-        let made = os.side_table((LEAF_WORDS * 8) as u64).map_or(NO_LEAF, |table| table.as_ptr().cast());
+        let made = os.side_table(LEAF_BYTES).map_or(NO_LEAF, |table| table.as_ptr().cast());
         // ORDERING: pairs with the Acquire load in `leaf`. A thread that comes second leaves its reservation unused.
         match entry.compare_exchange(core::ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
             Ok(_) => made,
@@ -190,6 +195,17 @@ impl Blocks {
         if word.load(Ordering::Relaxed) & bit != 0 { Known::Live } else { Known::Nothing }
     }
 
+    /// Where the root table lies; empty if the set is not kept.
+    pub(super) fn root_place(&self) -> Range<u64> {
+        place_of(self.root.load(Ordering::Relaxed).addr(), ROOT_BYTES)
+    }
+
+    /// Where the bits of the range lie that `addr` is in; empty if it has none.
+    pub(super) fn leaf_place(&self, addr: u64) -> Range<u64> {
+        let leaf = self.leaf(addr);
+        place_of(if leaf == NO_LEAF { 0 } else { leaf.addr() }, LEAF_BYTES)
+    }
+
     /// The nearest block that starts at or below `addr`, in the same 64 MiB.
     pub(super) fn at_or_below(&self, addr: u64) -> Option<u64> {
         let leaf = self.leaf(addr);
@@ -229,10 +245,33 @@ impl Blocks {
     }
 }
 
+fn place_of(start: usize, bytes: u64) -> Range<u64> {
+    let start = start as u64;
+    if start == 0 { 0..0 } else { start..start + bytes }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::heap::Live;
+
+    #[test]
+    fn the_memory_of_the_set_is_known_once_there_is_a_set_and_a_block_in_the_range() {
+        let (os, blocks) = (Live::new(), Blocks::new());
+        let base = 0x5555_0000_0000;
+        assert!(blocks.root_place().is_empty());
+        assert!(blocks.leaf_place(base).is_empty());
+        assert!(blocks.keep(&os));
+        assert!(blocks.leaf_place(base).is_empty());
+        blocks.enter(&os, base, Threads::One);
+        let entry: *const _ = blocks.entry(base).unwrap();
+        assert!(blocks.root_place().contains(&(entry.addr() as u64)));
+        for addr in [base, base + RANGE_BYTES - base % RANGE_BYTES - ALIGNMENT] {
+            let word: *const _ = Blocks::place(blocks.leaf(addr), addr).word;
+            assert!(blocks.leaf_place(base).contains(&(word.addr() as u64)), "{addr:x}");
+        }
+        assert!(blocks.leaf_place(base + RANGE_BYTES).is_empty());
+    }
 
     #[test]
     fn a_block_is_known_from_when_it_enters_until_it_leaves_and_only_at_its_start() {

@@ -8,6 +8,8 @@
 //! [`Heap::claim`] needs no arena and no lock, so that a signal handler can make it; it says that something is wrong.
 //! [`Heap::explain`] walks the heap to say what, and is asked once, on the way to a report.
 
+use core::ops::Range;
+
 use super::blocks::{Known, Threads};
 use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, OVERHEAD, PREV_INUSE};
 use super::inspect::{Class, Span};
@@ -57,6 +59,19 @@ impl<O: Os> Heap<O> {
     #[must_use]
     pub fn is_hardened(&self) -> bool {
         self.blocks.is_kept()
+    }
+
+    /// Where the table lies that leads to the bits of [`Heap::live_set_at`]; empty where the set is not kept. Who reads
+    /// the process's memory leaves both out: no word there is the program's.
+    #[must_use]
+    pub fn live_set_root(&self) -> Range<u64> {
+        self.blocks.root_place()
+    }
+
+    /// Where the bits lie that say which blocks there are within some megabytes of `addr`; empty where nothing does.
+    #[must_use]
+    pub fn live_set_at(&self, addr: Addr) -> Range<u64> {
+        self.blocks.leaf_place(addr.0)
     }
 
     #[inline(always)]

@@ -24,8 +24,8 @@ use crate::wire::{BinKind, HeapEvent, Merged};
 /// A block that a thread's cache has room for, until anything else is asked of that cache.
 #[derive(Debug)]
 pub struct Cacheable {
-    chunk: u64,
-    size: u64,
+    pub(super) chunk: u64,
+    pub(super) size: u64,
 }
 
 impl<O: Os> Heap<O> {
@@ -83,6 +83,16 @@ impl<O: Os> Heap<O> {
         if self.is_hardened() && !self.is_sound(addr) {
             return None;
         }
+        // SAFETY: by the contract.
+        unsafe { self.fitting(cache, addr) }
+    }
+
+    /// As [`Heap::cacheable`], without a look at the set of live blocks.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    #[inline(always)]
+    pub(super) unsafe fn fitting(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
         let words = Words(&self.os);
         let chunk = addr.0.wrapping_sub(HEADER);
         if !chunk.is_multiple_of(ALIGNMENT) {

@@ -7,7 +7,6 @@ use super::step::Step;
 use super::tcache::{Stage, ThreadCache};
 use super::words::Words;
 use super::{Allocation, CacheBirth, Heap};
-use crate::units::Addr;
 
 impl<O: Os> Heap<O> {
     /// Allocates `bytes` (0 counts as 1). `None`: no memory (`ENOMEM`).
@@ -26,9 +25,16 @@ impl<O: Os> Heap<O> {
     /// chunk, and nothing has changed.
     #[inline(always)]
     pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
+        let made = self.pop_cached::<S>(cache, bytes)?;
+        self.hand_out(made.addr);
+        Some(made)
+    }
+
+    /// As [`Heap::malloc_cached`], without a note that the program has the block.
+    #[inline(always)]
+    pub(super) fn pop_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
         let size = chunk::for_request(bytes)?;
         let found = cache.pop(Words(&self.os), size)?;
-        self.hand_out(Addr(found + HEADER));
         Some(self.cached::<S>(found, size))
     }
 

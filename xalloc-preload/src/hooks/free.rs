@@ -16,7 +16,7 @@ use xalloc_core::wire::{Call, Event};
 use super::alloc::note;
 use super::fault;
 use crate::arch::Entry;
-use crate::backend::{self, HEAP};
+use crate::backend::{self, HEAP, bootstrap};
 use crate::guard::{self, Access, Inside};
 use crate::host;
 use crate::segment::Segment;
@@ -57,7 +57,7 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
 /// - As for [`free`].
 #[inline(always)]
 unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
-    if !backend::is_core() || backend::bootstrap::holds(addr) {
+    if !backend::is_core() || bootstrap::holds(addr) {
         return false;
     }
     // SAFETY: by the contract.
@@ -96,7 +96,7 @@ unsafe fn free_recorded(
     call: Call,
     entry: Entry,
 ) -> Result<(), HeapFault> {
-    if backend::bootstrap::holds(addr) {
+    if bootstrap::holds(addr) {
         return Ok(());
     }
     inside.flush_spare();
@@ -122,7 +122,28 @@ unsafe fn free_nested(thread: &Thread, addr: Addr, call: Call) {
 
 /// C `free` and `cfree`.
 pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    let addr = Addr(block.expose_provenance() as u64);
+    if block.is_null() || bootstrap::holds(addr) {
+        return;
+    }
+    if let Some(mut brief) = guard::enter_briefly()
+        && let Some(heap) = HEAP.unhardened()
+        // SAFETY: by the bullet of the module.
+        && unsafe { heap.free_cached(brief.cache(), addr) }
+    {
+        return;
+    }
     // SAFETY: by the bullet of the module.
+    unsafe { free_fully(block, ip, sp, fp) };
+}
+
+/// `free` but for the case that needs least; a function of its own, so that the other has no frame.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_fully(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    // SAFETY: by the contract.
     unsafe { free(block, Call::Free, Entry { ip, sp, fp }) };
 }
 

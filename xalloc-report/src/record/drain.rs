@@ -25,8 +25,9 @@ use xalloc_core::units::Stamp;
 
 use crate::os::segment::{HeaderWord, Segment};
 use crate::record::clock::{Clock, Reading, Timeline};
-use crate::trace::{Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs};
+use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs};
 
+mod check;
 mod dictionary;
 mod forks;
 mod identity;
@@ -37,7 +38,9 @@ mod stacks;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
+use check::Checks;
 pub(crate) use dictionary::Dictionary;
 pub(crate) use forks::{Fork, Forks};
 pub use identity::Refused;
@@ -68,6 +71,8 @@ pub(crate) trait Sink {
     fn begin(&mut self, process: ProcessIndex, inherited: Option<Self::LiveSet>) -> Result<(), Self::Error>;
     /// What a fork of `process` inherits if it happens now.
     fn live_set(&self, process: ProcessIndex) -> Result<Self::LiveSet, Self::Error>;
+    /// The blocks that a process has now, in any order.
+    fn live_blocks(&self, process: ProcessIndex) -> Result<Vec<Block>, Self::Error>;
     /// The next events of a process.
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), Self::Error>;
     /// The next event of a process, with its text.
@@ -223,6 +228,7 @@ impl<S: Sink> Drain<S> {
         self.deliver()?;
         // Asked before the rings are read: what a process that is gone has pushed is all there.
         let gone: Vec<bool> = self.live.iter().map(|live| live.is_gone(command)).collect();
+        self.notice_checks();
         let mut came = false;
         for (live, gone) in self.live.iter_mut().zip(&gone) {
             let until = if *gone { Stamp(u64::MAX) } else { cut(live.stream.identity.clock) };
@@ -237,6 +243,7 @@ impl<S: Sink> Drain<S> {
         for live in &mut self.live {
             live.stream.merge(&mut shared)?;
         }
+        self.attend_checks();
         self.bury(&gone, command)?;
         if self.saved.elapsed() >= SAVE_EVERY {
             self.sink.save()?;
@@ -311,7 +318,12 @@ impl<S: Sink> Drain<S> {
         self.sink.gain(&self.dictionary.contents);
         self.sink.begin(index, live_set)?;
         let pidfd = identity.open_process();
-        self.live.push(Live { stream: Stream::new(index, identity, segment, modules), path, pidfd });
+        self.live.push(Live {
+            stream: Stream::new(index, identity, segment, modules),
+            path,
+            pidfd,
+            checks: Checks::default(),
+        });
         Ok(())
     }
 
@@ -323,6 +335,7 @@ impl<S: Sink> Drain<S> {
             let live = &self.live[at];
             let is_over = gone || (live.said_its_last_word() && self.has_successor(live));
             if is_over {
+                self.give_up_check(at);
                 let live = self.live.remove(at);
                 let end = live.end(self.presence(&live, gone), command);
                 self.end(live, end)?;
@@ -372,7 +385,9 @@ impl<S: Sink> Drain<S> {
 
     /// Ends all processes, those that still run too.
     pub(crate) fn end_all(&mut self, command: Command) -> Result<(), S::Error> {
-        while let Some(live) = self.live.pop() {
+        while let Some(last) = self.live.len().checked_sub(1) {
+            self.give_up_check(last);
+            let live = self.live.remove(last);
             let end = live.end(self.presence(&live, live.is_gone(command)), command);
             self.observations.running += usize::from(end == End::Running);
             self.end(live, end)?;

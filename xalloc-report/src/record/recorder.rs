@@ -10,7 +10,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use xalloc_core::session::{Options, allocator, clock, on_error, overflow};
+use xalloc_core::session::{Options, allocator, clock, leak_check, on_error, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
@@ -19,6 +19,7 @@ use super::error::{NoHello, RecordError};
 use super::launch::{Assignment, end_of, split_assignments, start, value_of};
 use super::outcome::Outcome;
 use super::output::{Names, Output, host};
+use super::owners;
 use super::preload::{Caches, unpack};
 use super::session::{Session, places};
 use super::symbolize::{Naming, Unnamed, symbolize};
@@ -140,6 +141,8 @@ fn options(props: &Props) -> Options {
             OnError::Abort => on_error::ABORT,
             OnError::Report => on_error::REPORT,
         },
+        leak_check: if props.leak_check { leak_check::AT_EXIT } else { 0 }
+            | if props.leak_check_on_signal { leak_check::ON_SIGNAL } else { 0 },
         ..Options::new()
     }
 }
@@ -276,6 +279,7 @@ pub(super) fn finish(
         on_phase(Phase::Naming { frames: contents.frames.len() });
         unnamed = symbolize(&mut contents, Places::of_this_machine(), naming);
     }
+    owners::settle(&mut contents);
     on_phase(Phase::Writing);
     let mut written: Written = writer.written();
     // After a failed write the file ends with its last whole block, and a reader salvages it.
