@@ -40,7 +40,7 @@ struct result {
 	uint64_t heap_size;
 };
 
-#define SLOTS 65536
+#define SLOTS (1 << 22)
 #define THREADS 64
 #define HEAP_MAX (64UL << 20)
 

@@ -23,10 +23,13 @@
 //! Nobody tells a global allocator about the first `pthread_create`, so it takes its arenas' locks always. An uncontended
 //! one costs a few nanoseconds, and only where the cache does not serve.
 //!
+//! # Why one heap for every [`Xalloc`]
+//! Threads keep a way back to the heap until they end, and a process has one break. So the heap is a static of this
+//! module and an [`Xalloc`] only a name for it: it may be made, moved and dropped wherever its owner likes.
+//!
 //! # Safety
 //! - A value of the key is null or a `Local` that this module made, that only its thread uses, and that lives in pages
 //!   that are never unmapped.
-//! - `Local::owner` points to the [`Xalloc`] that made it, which is a `static` (see [`Xalloc::new`]).
 //! - Blocks come from the heap with the size and alignment that their layout asks for.
 #![allow(unsafe_code)]
 
@@ -48,7 +51,6 @@ const SLAB_BYTES: u64 = 64 << 10;
 /// What a thread has of its own.
 struct Local {
     cache: ThreadCache,
-    owner: *const Xalloc,
     /// Rounds of key destructors that have seen this thread.
     rounds: u32,
     /// Next state that waits for a thread.
@@ -56,8 +58,21 @@ struct Local {
 }
 
 /// The heap as a global allocator.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Xalloc {
+    _private: (),
+}
+
+/// The one heap behind every [`Xalloc`].
+static SHARED: Shared = Shared {
+    heap: Heap::new(Live::new()),
+    key: AtomicU64::new(0),
+    pool: AtomicPtr::new(null_mut()),
+    pool_lock: crate::sys::lock::Lock::new(),
+};
+
+/// The heap, and the states of its threads.
+struct Shared {
     heap: Heap<Live>,
     /// The pthread key plus one; 0 before there is one.
     key: AtomicU64,
@@ -67,23 +82,20 @@ pub struct Xalloc {
 }
 
 impl Xalloc {
-    /// An allocator for a `static`, and for nothing else: threads keep its address until they end.
+    /// The process's heap, for a `static` with `#[global_allocator]` or for calls of one's own.
     #[must_use]
     pub const fn new() -> Xalloc {
-        Xalloc {
-            heap: Heap::new(Live::new()),
-            key: AtomicU64::new(0),
-            pool: AtomicPtr::new(null_mut()),
-            pool_lock: crate::sys::lock::Lock::new(),
-        }
+        Xalloc { _private: () }
     }
 
     /// The heap itself, to walk or to validate.
     #[must_use]
-    pub const fn heap(&self) -> &Heap<Live> {
-        &self.heap
+    pub fn heap(&self) -> &'static Heap<Live> {
+        &SHARED.heap
     }
+}
 
+impl Shared {
     /// Runs `work` with the calling thread's cache.
     #[inline]
     fn with_cache<R>(&self, work: impl FnOnce(&mut ThreadCache) -> R) -> R {
@@ -111,14 +123,12 @@ impl Xalloc {
         let mut key = self.key.load(Ordering::Relaxed);
         if key == 0 {
             self.heap.configure(&libc_policy(), &Tunables::NONE);
-            self.heap.note_multithreaded();
             let mut fresh: libc::pthread_key_t = 0;
             // SAFETY: `fresh` is writable, and the destructor fits the values that are set.
             if unsafe { libc::pthread_key_create(&raw mut fresh, Some(end_of_thread)) } == 0 {
                 key = u64::from(fresh) + 1;
                 self.key.store(key, Ordering::Relaxed);
             }
-            FORKING.store(core::ptr::from_ref(self).cast_mut(), Ordering::Relaxed);
             // SAFETY: the handler fits the child's side of a fork. Without it a child has no more than other threads'
             // locks to lose, so a failure is not fatal.
             unsafe { libc::pthread_atfork(None, None, Some(after_fork_in_child)) };
@@ -134,7 +144,7 @@ impl Xalloc {
         let Some(key) = self.make_key() else { return null_mut() };
         let local = self.take_local();
         if !local.is_null() {
-            let fresh = Local { cache: ThreadCache::new(), owner: self, rounds: 0, next: null_mut() };
+            let fresh = Local { cache: ThreadCache::new(), rounds: 0, next: null_mut() };
             // SAFETY: `take_local` returned storage for a state that nobody else has.
             unsafe { local.write(fresh) };
             // SAFETY: the key exists, and the value is what its destructor expects.
@@ -189,16 +199,11 @@ fn libc_policy() -> Policy {
     version.to_str().ok().and_then(Policy::for_libc).unwrap_or_default()
 }
 
-/// The process's global allocator, for the fork handler, which has no argument.
-static FORKING: AtomicPtr<Xalloc> = AtomicPtr::new(null_mut());
-
 /// In a forked child: locks of threads that were left behind are given up.
 unsafe extern "C" fn after_fork_in_child() {
-    // SAFETY: by the second bullet of the module the allocator is a static; the pointer is null or to it.
-    if let Some(allocator) = unsafe { FORKING.load(Ordering::Relaxed).as_ref() } {
-        allocator.pool_lock.abandon();
-        allocator.with_cache(|cache| allocator.heap.fork_child(cache));
-    }
+    SHARED.pool_lock.abandon();
+    // SAFETY: a child of fork has one thread, and a signal handler that forks inside of its own allocator is not served.
+    SHARED.with_cache(|cache| unsafe { SHARED.heap.fork_child(cache) });
 }
 
 /// The key's destructor.
@@ -206,19 +211,17 @@ extern "C" fn end_of_thread(value: *mut c_void) {
     let local: *mut Local = value.cast();
     // SAFETY: by the first bullet of the module it is the ending thread's state.
     let Some(state) = (unsafe { local.as_mut() }) else { return };
-    // SAFETY: by the second bullet of the module.
-    let Some(owner) = (unsafe { state.owner.as_ref() }) else { return };
     state.rounds += 1;
     if state.rounds < DESTRUCTOR_ROUNDS {
-        let key = owner.key.load(Ordering::Relaxed) - 1;
+        let key = SHARED.key.load(Ordering::Relaxed) - 1;
         // SAFETY: the key exists; a value set inside a destructor asks for another round.
         unsafe { libc::pthread_setspecific(key as libc::pthread_key_t, value) };
         return;
     }
-    owner.heap.thread_exit(&mut state.cache, &mut NoSink);
-    owner.pool_lock.acquire(owner.heap.system().thread_id());
-    owner.put_local(local);
-    owner.pool_lock.release();
+    SHARED.heap.thread_exit(&mut state.cache, &mut NoSink);
+    SHARED.pool_lock.acquire(SHARED.heap.system().thread_id());
+    SHARED.put_local(local);
+    SHARED.pool_lock.release();
 }
 
 /// Ends the process as glibc does when the program damaged the heap.
@@ -232,26 +235,27 @@ fn die(fault: HeapFault) -> ! {
     unsafe { libc::abort() }
 }
 
-// SAFETY: by the third bullet of the module; no function here panics or unwinds.
+// SAFETY: by the second bullet of the module; no function here panics or unwinds.
 unsafe impl GlobalAlloc for Xalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (bytes, align) = (layout.size() as u64, layout.align());
-        self.with_cache(|cache| {
-            if align <= USUAL_ALIGN {
-                self.heap.malloc(cache, &mut NoSink, bytes)
-            } else {
-                self.heap.memalign(cache, &mut NoSink, align as u64, bytes).ok()
-            }
-        })
-        .map_or(null_mut(), |block| block.as_ptr())
+        SHARED
+            .with_cache(|cache| {
+                if align <= USUAL_ALIGN {
+                    SHARED.heap.malloc(cache, &mut NoSink, bytes)
+                } else {
+                    SHARED.heap.memalign(cache, &mut NoSink, align as u64, bytes).ok()
+                }
+            })
+            .map_or(null_mut(), |block| block.as_ptr())
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
         let addr = Addr(block.expose_provenance() as u64);
         // SAFETY: by the contract of `GlobalAlloc` the block came from `alloc` and is used no more.
-        let done = self.with_cache(|cache| unsafe { self.heap.free(cache, &mut NoSink, addr) });
+        let done = SHARED.with_cache(|cache| unsafe { SHARED.heap.free(cache, &mut NoSink, addr) });
         if let Err(fault) = done {
             die(fault);
         }
@@ -259,8 +263,8 @@ unsafe impl GlobalAlloc for Xalloc {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= USUAL_ALIGN {
-            return self
-                .with_cache(|cache| self.heap.calloc(cache, &mut NoSink, 1, layout.size() as u64))
+            return SHARED
+                .with_cache(|cache| SHARED.heap.calloc(cache, &mut NoSink, 1, layout.size() as u64))
                 .map_or(null_mut(), |block| block.as_ptr());
         }
         // SAFETY: the contract is this function's.
@@ -278,7 +282,7 @@ unsafe impl GlobalAlloc for Xalloc {
         }
         let addr = Addr(block.expose_provenance() as u64);
         // SAFETY: by the contract of `GlobalAlloc` the block came from `alloc` and is not used meanwhile.
-        let done = self.with_cache(|cache| unsafe { self.heap.realloc(cache, &mut NoSink, addr, new_size as u64) });
+        let done = SHARED.with_cache(|cache| unsafe { SHARED.heap.realloc(cache, &mut NoSink, addr, new_size as u64) });
         match done {
             Ok(Reallocated::InPlace(block) | Reallocated::Moved(block)) => block.as_ptr(),
             Ok(Reallocated::Freed | Reallocated::Failed) => null_mut(),

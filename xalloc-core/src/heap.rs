@@ -16,6 +16,7 @@
 //! | `policy`, `tunables`, `settings` | the rules of a release, what a user sets, what is in force |
 //! | `chunk`, `words`, `pages` | size arithmetic; the in-band words of a chunk; ranges that are given back |
 //! | `bins`, `fastbins`, `tcache` | the lists of free chunks |
+//! | `blocks`, `claim` | which blocks the program has; what is wrong with a pointer that came back |
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
 //! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
@@ -38,7 +39,9 @@
 mod allocate;
 mod arena;
 mod bins;
+mod blocks;
 mod chunk;
+mod claim;
 mod fastbins;
 mod fork;
 mod free;
@@ -61,11 +64,13 @@ mod system;
 mod tcache;
 mod threads;
 mod tunables;
+mod unhardened;
 mod validate;
 mod words;
 mod xml;
 
 pub use arena::ARENA_BYTES;
+pub use claim::{Explanation, Neighbour};
 pub use free::Cacheable;
 pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
@@ -76,18 +81,22 @@ pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
 pub use tunables::{Parameter, Tunable, Tunables};
+pub use unhardened::Unhardened;
 pub use validate::{Books, Imbalance};
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use crate::units::{Addr, ArenaId};
 use arena::{Arena, ArenaGuard, ArenaRef};
+use blocks::Blocks;
 use settings::{Number, Settings};
 use threads::Arenas;
 use words::Words;
 
 /// Disjoint ranges of the main arena that are remembered: one, unless something else moves the break.
 const REGIONS: usize = 64;
+/// Unmapped blocks that are remembered, so that a second free of one can be told from that of any other pointer.
+const UNMAPPED: usize = 64;
 
 /// The heap of a process: its arenas, its thresholds, and the door to the system.
 ///
@@ -98,7 +107,8 @@ pub struct Heap<O: Os> {
     settings: Settings,
     main: Arena,
     arenas: Arenas,
-    /// Set by the first `pthread_create`, for good: locks are taken from then on (placement policy, section 10).
+    /// Whether locks are taken; in a process that libc serves alike, from the first `pthread_create` on and for good
+    /// (placement policy, section 10).
     multithreaded: AtomicBool,
     /// Chunks with a mapping of their own, and bytes in them; and the most of either so far.
     mapped_chunks: Number,
@@ -107,11 +117,18 @@ pub struct Heap<O: Os> {
     max_mapped_bytes: Number,
     /// Where the main arena's first memory begins; 0 before it has any.
     break_base: Number,
+    /// Where it ends, as far as the break goes; 0 before it has any.
+    break_end: Number,
     /// Where the next sub-heap is tried first, or 0.
     next_heap_hint: Number,
     /// Starts of the main arena's disjoint ranges, written under its lock.
     regions: [Number; REGIONS],
     region_count: Number,
+    /// The program's live blocks, if the heap is hardened.
+    blocks: Blocks,
+    /// The blocks whose own mappings went back last, and how many ever did; noted by a hardened heap.
+    unmapped: [Number; UNMAPPED],
+    unmapped_count: Number,
 }
 
 /// A block that was handed out.
@@ -162,6 +179,9 @@ pub enum AllocError {
 /// What is wrong with a pointer that came back, in the distinctions that glibc makes before it aborts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeapFault {
+    /// `free` or `realloc` of what the set of live blocks does not have: a block that was freed, the inside of one, or any
+    /// other pointer. Only a hardened heap knows; [`Heap::explain`] says which.
+    NotABlock,
     /// `free` of what is not a block: misaligned, or its size wraps the address space.
     InvalidPointer,
     /// `free` of a block whose size word is no chunk size.
@@ -193,7 +213,7 @@ impl HeapFault {
     #[must_use]
     pub const fn message(self) -> &'static str {
         match self {
-            HeapFault::InvalidPointer => "free(): invalid pointer",
+            HeapFault::NotABlock | HeapFault::InvalidPointer => "free(): invalid pointer",
             HeapFault::InvalidSize => "free(): invalid size",
             HeapFault::InvalidMapping => "munmap_chunk(): invalid pointer",
             HeapFault::DoubleFreeCached => "free(): double free detected in tcache 2",
@@ -211,21 +231,42 @@ impl HeapFault {
 
 impl<O: Os> Heap<O> {
     /// A heap that has nothing yet. Its rules are those of [`Policy::default`] unless [`Heap::configure`] comes first.
+    ///
+    /// Its locks are taken from the first call on.
     pub const fn new(os: O) -> Heap<O> {
+        Heap::with_locks(os, true)
+    }
+
+    /// As [`Heap::new`], but no lock is taken and the main arena serves every thread until
+    /// [`Heap::note_multithreaded`]: what libc does until the first `pthread_create`.
+    ///
+    /// # Safety
+    /// - Until [`Heap::note_multithreaded`] was called, and seen by who calls next, no two calls into the heap overlap:
+    ///   not on two threads, and not from within a [`Sink`] or a visitor of [`Heap::walk`].
+    #[allow(unsafe_code, reason = "states an obligation of its callers; does nothing unsafe")]
+    pub const unsafe fn single_threaded(os: O) -> Heap<O> {
+        Heap::with_locks(os, false)
+    }
+
+    const fn with_locks(os: O, locks: bool) -> Heap<O> {
         Heap {
             os,
             settings: Settings::new(),
             main: Arena::new(0),
             arenas: Arenas::new(),
-            multithreaded: AtomicBool::new(false),
+            multithreaded: AtomicBool::new(locks),
             mapped_chunks: Number::new(0),
             mapped_bytes: Number::new(0),
             max_mapped_chunks: Number::new(0),
             max_mapped_bytes: Number::new(0),
             break_base: Number::new(0),
+            break_end: Number::new(0),
             next_heap_hint: Number::new(0),
             regions: [const { Number::new(0) }; REGIONS],
             region_count: Number::new(0),
+            blocks: Blocks::new(),
+            unmapped: [const { Number::new(0) }; UNMAPPED],
+            unmapped_count: Number::new(0),
         }
     }
 

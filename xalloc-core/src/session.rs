@@ -82,6 +82,25 @@ pub mod clock {
     pub const MONOTONIC: u32 = 1;
 }
 
+/// Values of [`Options::harden`]: when the core's heap keeps the set of the program's blocks, by which it refuses every
+/// pointer that is none.
+pub mod harden {
+    /// Never: what glibc's malloc would notice is noticed.
+    pub const NEVER: u32 = 0;
+    /// In programs that are recorded.
+    pub const RECORDED: u32 = 1;
+    /// In every program that the core's heap serves.
+    pub const ALWAYS: u32 = 2;
+}
+
+/// Values of [`Options::on_error`]: what follows the report of a pointer that was refused.
+pub mod on_error {
+    /// libc's message, and `abort`.
+    pub const ABORT: u32 = 0;
+    /// Nothing: the call is without effect, and the program goes on.
+    pub const REPORT: u32 = 1;
+}
+
 /// What the user asked for. In the control page, and parsed from `XALLOC_*` variables where there is no recorder.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
@@ -102,8 +121,12 @@ pub struct Options {
     pub heap_steps: u32,
     /// See [`leak_check`].
     pub leak_check: u32,
+    /// See [`harden`].
+    pub harden: u32,
+    /// See [`on_error`].
+    pub on_error: u32,
     /// Zero.
-    pub reserved: [u32; 8],
+    pub reserved: [u32; 6],
 }
 
 impl Options {
@@ -119,7 +142,9 @@ impl Options {
             verify_every: 0,
             heap_steps: 1,
             leak_check: leak_check::AT_EXIT,
-            reserved: [0; 8],
+            harden: harden::RECORDED,
+            on_error: on_error::ABORT,
+            reserved: [0; 6],
         }
     }
 }

@@ -16,7 +16,7 @@ use crate::units::{Addr, ArenaId, StackId, Stamp};
 mod kinds;
 mod record;
 
-pub use kinds::{Advice, BinKind, Call, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
+pub use kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
 pub use record::{Record, TEXT_BYTES, text_records};
 
 /// Version of the record format. A recorder refuses a segment of another version.
@@ -127,6 +127,8 @@ pub enum Event {
     Marker { text_bytes: u16 },
     /// `count` events of this thread could not be recorded.
     Lost { count: u64, reason: LossReason },
+    /// The program gave `addr` to a free or a realloc, and that was refused: nothing was freed. The stack is the call's.
+    Fault { addr: Addr, kind: FaultKind },
     /// 24 bytes of the text that an earlier record announced.
     Text { bytes: [u8; TEXT_BYTES] },
 }

@@ -15,10 +15,10 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use xalloc_core::heap::{AllocError, Heap, HeapFault, Live, NoSink, Policy, Reallocated, Served, Sink, ThreadCache};
-use xalloc_core::session::allocator;
+use xalloc_core::session::{Options, allocator, on_error};
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::Call;
 
@@ -37,9 +37,14 @@ pub(crate) use bare::{allocate as allocate_bare, free as free_bare, reallocate a
 pub(crate) use nested::{allocate as allocate_nested, free as free_nested, reallocate as reallocate_nested};
 
 /// The core's heap. It takes no memory before its first allocation.
-pub(crate) static HEAP: Heap<Live> = Heap::new(Live::new());
+///
+/// It takes no locks until the first `pthread_create`, of which `process` hears before it happens; a thread that some
+/// other way makes (a raw `clone`) races with the first one in libc's own malloc as well.
+// SAFETY: the guard lets one call of a thread in at a time, and a second thread is announced before it exists.
+pub(crate) static HEAP: Heap<Live> = unsafe { Heap::single_threaded(Live::new()) };
 
 static IS_CORE: AtomicBool = AtomicBool::new(false);
+static ON_ERROR: AtomicU32 = AtomicU32::new(on_error::ABORT);
 
 /// Whether the core's heap serves the program.
 #[inline(always)]
@@ -111,10 +116,15 @@ pub(crate) enum Outcome {
     Freed,
     /// There is no memory; the block is as it was.
     Failed,
+    /// It is no block, or the heap around it was overwritten; nothing has changed.
+    Refused(HeapFault),
 }
 
 /// Chooses. Called once, while the program image boots.
-pub(crate) fn choose(wanted: u32) {
+pub(crate) fn choose(options: &Options) {
+    let wanted = options.allocator;
+    // Relaxed: written while booting, before the phase that callers have read.
+    ON_ERROR.store(options.on_error, Ordering::Relaxed);
     let keeps_own = wanted == allocator::AUTO && next::is_not_libc();
     if wanted == allocator::SYSTEM || keeps_own {
         return next::resolve();
@@ -122,6 +132,32 @@ pub(crate) fn choose(wanted: u32) {
     let version = host::libc_version().to_str().unwrap_or_default();
     HEAP.configure(&Policy::for_libc(version).unwrap_or_default(), &config().tunables);
     IS_CORE.store(true, Ordering::Relaxed);
+}
+
+/// Has the core's heap keep the set of the program's blocks, if it serves the program. Called before its first block.
+pub(crate) fn harden() {
+    if is_core() {
+        // Without memory for the set the heap notices what libc's would.
+        let _is_hardened = HEAP.harden();
+    }
+}
+
+/// What follows the report of a pointer that was refused; see [`xalloc_core::session::on_error`].
+pub(crate) fn on_error() -> u32 {
+    ON_ERROR.load(Ordering::Relaxed)
+}
+
+/// Gives a block that was claimed back to the program: the call that claimed it had no effect.
+pub(crate) fn restore(addr: Addr) {
+    if is_core() && !bootstrap::holds(addr) {
+        HEAP.restore(addr);
+    }
+}
+
+/// Takes a block from the program, which hands it back; `Err`: it is none.
+#[inline(always)]
+pub(crate) fn claim(addr: Addr) -> Result<(), HeapFault> {
+    if is_core() && !bootstrap::holds(addr) { HEAP.claim(addr) } else { Ok(()) }
 }
 
 /// Allocates.
@@ -145,26 +181,25 @@ pub(crate) fn allocate<S: Sink>(request: &Request, cache: &mut ThreadCache, sink
     made.map(Block::from)
 }
 
-/// Frees `addr`, which is not null.
+/// Frees `addr`, which is not null and was claimed. `Err`: it is none, or the heap around it was overwritten.
 ///
 /// # Safety
 /// - The program handed it back (module, "Safety").
 #[inline(always)]
-pub(crate) unsafe fn free<S: Sink>(cache: &mut ThreadCache, sink: &mut S, addr: Addr) {
+pub(crate) unsafe fn free<S: Sink>(cache: &mut ThreadCache, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
     if bootstrap::holds(addr) {
-        return;
+        return Ok(());
     }
     if !is_core() {
         // SAFETY: by the contract.
-        return unsafe { next::free(addr) };
+        unsafe { next::free(addr) };
+        return Ok(());
     }
     // SAFETY: by the contract.
-    if let Err(fault) = unsafe { HEAP.free(cache, sink, addr) } {
-        die(fault);
-    }
+    unsafe { HEAP.free_claimed(cache, sink, addr) }
 }
 
-/// Changes the size of the block `addr`, which is not null.
+/// Changes the size of the block `addr`, which is not null and was claimed.
 ///
 /// # Safety
 /// - The program handed it back (module, "Safety").
@@ -186,11 +221,11 @@ pub(crate) unsafe fn reallocate<S: Sink>(
         return unsafe { next::reallocate(addr, bytes) };
     }
     // SAFETY: by the contract.
-    match unsafe { HEAP.realloc(cache, sink, addr, bytes) } {
+    match unsafe { HEAP.realloc_claimed(cache, sink, addr, bytes) } {
         Ok(Reallocated::InPlace(made) | Reallocated::Moved(made)) => Outcome::Block(made.into()),
         Ok(Reallocated::Freed) => Outcome::Freed,
         Ok(Reallocated::Failed) => Outcome::Failed,
-        Err(fault) => die(fault),
+        Err(fault) => Outcome::Refused(fault),
     }
 }
 
@@ -216,8 +251,9 @@ pub(crate) unsafe fn usable_bytes(addr: Addr) -> u64 {
 #[cold]
 pub(crate) fn free_deferred(cache: &mut ThreadCache, thread: &Thread) {
     while let Some(block) = thread.take_deferred() {
-        // SAFETY: the program handed the block to a nested `free`.
-        unsafe { free(cache, &mut NoSink, Addr(block as u64)) };
+        // A block that cannot be freed, for the heap around it was overwritten, stays where it is.
+        // SAFETY: the program handed the block to a nested `free`, which claimed it.
+        let _is_freed = unsafe { free(cache, &mut NoSink, Addr(block as u64)) };
     }
 }
 
@@ -238,13 +274,7 @@ pub(crate) fn thread_exit(own: &mut Own, segment: Option<&'static Segment>) {
 /// Puts the heap in order after a fork, in the child.
 pub(crate) fn forked(cache: &mut ThreadCache) {
     if is_core() {
-        HEAP.fork_child(cache);
+        // SAFETY: the child boots with its one thread, which is in no hook (`lifecycle::make_ready`).
+        unsafe { HEAP.fork_child(cache) };
     }
-}
-
-/// Ends the program as libc does when it finds its heap broken.
-#[cold]
-#[inline(never)]
-fn die(fault: HeapFault) -> ! {
-    host::abort_with(fault.message())
 }

@@ -20,7 +20,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 use xalloc_core::heap::Tunables;
-use xalloc_core::session::{OUT_VARIABLE, Options, SESSION_VARIABLE, allocator, clock, overflow};
+use xalloc_core::session::{OUT_VARIABLE, Options, SESSION_VARIABLE, allocator, clock, harden, on_error, overflow};
 
 use crate::host::{self, File};
 use crate::text::Text;
@@ -154,6 +154,12 @@ fn apply_option(options: &mut Options, name: &[u8], value: &[u8]) {
         }
         b"OVERFLOW" => (&mut options.overflow, word(&[(b"wait", overflow::WAIT), (b"drop", overflow::DROP)])),
         b"CLOCK" => (&mut options.clock, word(&[(b"tsc", clock::TSC), (b"monotonic", clock::MONOTONIC)])),
+        b"HARDEN" => {
+            let choices: [(&[u8], u32); 4] =
+                [(b"0", harden::NEVER), (b"no", harden::NEVER), (b"1", harden::ALWAYS), (b"yes", harden::ALWAYS)];
+            (&mut options.harden, word(&choices))
+        }
+        b"ON_ERROR" => (&mut options.on_error, word(&[(b"abort", on_error::ABORT), (b"report", on_error::REPORT)])),
         b"FOLLOW" => (&mut options.follow, switch()),
         b"HEAP_STEPS" => (&mut options.heap_steps, switch()),
         b"DEPTH" => (&mut options.depth, number(value).map(|depth| depth.clamp(1, 1024))),

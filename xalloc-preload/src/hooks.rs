@@ -7,6 +7,7 @@
 //! [`Entry`](crate::arch::Entry).
 
 pub(crate) mod alloc;
+mod fault;
 pub(crate) mod free;
 pub(crate) mod mapping;
 pub(crate) mod query;

@@ -345,11 +345,16 @@ pub(crate) fn read_link(path: &CStr, target: &mut [u8]) -> usize {
     got.max(0) as usize
 }
 
+/// Writes to standard error, as much as it takes at once.
+pub(crate) fn write_error(text: &[u8]) {
+    // SAFETY: second bullet of the module.
+    keeping_errno(|| unsafe { libc::syscall(libc::SYS_write, libc::STDERR_FILENO, text.as_ptr(), text.len()) });
+}
+
 /// Writes `message` to standard error, as libc does before it aborts, and aborts.
 pub(crate) fn abort_with(message: &str) -> ! {
     for part in [message, "\n"] {
-        // SAFETY: second bullet of the module.
-        unsafe { libc::syscall(libc::SYS_write, 2, part.as_ptr(), part.len()) };
+        write_error(part.as_bytes());
     }
     // SAFETY: takes nothing and does not return.
     unsafe { libc::abort() }

@@ -25,7 +25,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use xalloc_core::session::{Refusal, allocator};
+use xalloc_core::session::{Refusal, allocator, harden};
 
 use crate::arch;
 use crate::backend;
@@ -132,8 +132,16 @@ fn boot() -> usize {
         });
         // SAFETY: second bullet of the module.
         unsafe { SESSION.0.get().write(session) };
-        let wanted = session.map_or(config().options.allocator, |session| session.options.allocator);
-        backend::choose(wanted);
+        let options = session.map_or(config().options, |session| session.options);
+        let hardens = match options.harden {
+            harden::NEVER => false,
+            harden::RECORDED => session.is_some(),
+            _ => true,
+        };
+        backend::choose(&options);
+        if hardens {
+            backend::harden();
+        }
         thread::create_key();
         process::register();
         HAS_BOOTED.store(true, Ordering::Relaxed);

@@ -54,6 +54,16 @@ impl<const N: usize> Text<N> {
         self.push(digits.get(first..).unwrap_or_default());
     }
 
+    /// Appends an address, hexadecimal.
+    pub(crate) fn push_address(&mut self, address: u64) {
+        self.push(b"0x");
+        let digits = (u64::BITS - address.leading_zeros()).div_ceil(4).max(1);
+        for at in (0..digits).rev() {
+            let digit = (address >> (4 * at) & 15) as u8;
+            self.push(&[if digit < 10 { b'0' + digit } else { b'a' - 10 + digit }]);
+        }
+    }
+
     /// The text.
     pub(crate) fn as_bytes(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
@@ -84,12 +94,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_decimal() {
+    fn numbers_are_decimal_and_addresses_hexadecimal() {
         let mut text = Text::<64>::new();
         for number in [0, 7, 10, u64::MAX] {
             text.push_number(number);
             text.push(b" ");
         }
         assert_eq!(text.as_bytes(), b"0 7 10 18446744073709551615 ");
+        let mut text = Text::<64>::new();
+        for address in [0, 0xf, 0x10, 0x7f0c_1000_29af] {
+            text.push_address(address);
+            text.push(b" ");
+        }
+        assert_eq!(text.as_bytes(), b"0x0 0xf 0x10 0x7f0c100029af ");
     }
 }

@@ -67,6 +67,16 @@ pub enum Overflow {
     Drop,
 }
 
+/// What follows when the heap refuses a pointer that the program gives to a free or a realloc, and has said why.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum OnError {
+    /// libc's message, and `abort`.
+    #[default]
+    Abort,
+    /// Nothing: the call has no effect, and the program goes on.
+    Report,
+}
+
 /// What events are stamped with.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum Clock {
@@ -104,6 +114,8 @@ pub struct Props {
     pub verify_every: u32,
     /// Record the heap's own steps (split, coalesce, bin) too.
     pub heap_steps: bool,
+    /// What follows when the heap refuses a pointer of the program's.
+    pub on_error: OnError,
     /// Look at the end of each process which of its blocks it can still reach.
     pub leak_check: bool,
     /// Do so too where SIGTERM or SIGINT ends a program that leaves them alone.
@@ -128,6 +140,7 @@ impl Props {
             depth: 1024,
             verify_every: 0,
             heap_steps: true,
+            on_error: OnError::default(),
             leak_check: true,
             leak_check_on_signal: false,
             symbols: true,

@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::{Advice, Call, HeapCall, HeapEvent, LossReason, Protection, Record};
+use xalloc_core::wire::{Advice, Call, FaultKind, HeapCall, HeapEvent, LossReason, Protection, Record};
 
 mod checkpoint;
 mod columns;
@@ -336,6 +336,8 @@ pub enum Event<'a> {
     Marker { text: &'a str },
     /// Events of this thread are missing here.
     Lost { events: u64, reason: LossReason },
+    /// The program gave an address to a free or a realloc, which was refused.
+    Fault { addr: u64, kind: FaultKind },
     /// dlclose unmapped modules.
     ModulesClosed,
 }

@@ -8,6 +8,10 @@
 //! glibc takes every lock before a fork, after the program's handlers and inside `fork` itself. An allocator that is
 //! not libc can only do so in a handler, too early: another handler, or libc's own lock of the stdio list, may then
 //! wait for a thread that waits for the allocator. Owner ids in the locks cost nothing and cannot deadlock.
+//!
+//! # Safety
+//! - Locks are given up only by the only thread of a process, which the contract of [`Heap::fork_child`] says.
+#![allow(unsafe_code)]
 
 use core::sync::atomic::Ordering;
 
@@ -24,7 +28,10 @@ impl<O: Os> Heap<O> {
 
     /// Called in the child after a fork, before anything else allocates: locks of threads that are gone are given up,
     /// and all arenas but the caller's become free (placement policy, section 10).
-    pub fn fork_child(&self, cache: &mut ThreadCache) {
+    ///
+    /// # Safety
+    /// - The calling thread is the only one of its process, and it is not inside the heap.
+    pub unsafe fn fork_child(&self, cache: &mut ThreadCache) {
         cache.set_thread_id(self.os.thread_id());
         if !self.is_multithreaded() {
             return;
@@ -53,7 +60,6 @@ impl<O: Os> Heap<O> {
 }
 
 #[cfg(test)]
-#[allow(unsafe_code, reason = "blocks are filled and looked at")]
 mod tests {
     use super::*;
     use crate::heap::{Allocation, Live, NoSink, Reallocated};
@@ -67,7 +73,8 @@ mod tests {
         let block = heap.malloc(cache, &mut NoSink, bytes).expect("there is memory");
         let arena = heap.arenas.get(1, &heap.main).expect("a thread has an arena of its own");
         arena.lock.acquire(GONE);
-        heap.fork_child(cache);
+        // SAFETY: the thread that has the lock does not exist, and no other knows the heap.
+        unsafe { heap.fork_child(cache) };
         assert!(arena.lost.load(Ordering::Relaxed));
         block
     }
@@ -95,7 +102,8 @@ mod tests {
         let mut cache = ThreadCache::new();
         forked_inside_an_arena(&heap, &mut cache, 100);
         heap.malloc(&mut cache, &mut NoSink, 2_000).expect("another arena serves");
-        heap.fork_child(&mut cache);
+        // SAFETY: no other thread knows the heap.
+        unsafe { heap.fork_child(&mut cache) };
         let mut successor = ThreadCache::new();
         heap.malloc(&mut successor, &mut NoSink, 2_000).expect("a new thread is served");
         assert!(successor.bookkeeping().is_some(), "its first request is refused: the arena that it took is lost");
@@ -109,7 +117,8 @@ mod tests {
         heap.settings.arena_max.set(1);
         heap.note_multithreaded();
         heap.main.lock.acquire(GONE);
-        heap.fork_child(&mut cache);
+        // SAFETY: the thread that has the lock does not exist, and no other knows the heap.
+        unsafe { heap.fork_child(&mut cache) };
         let block = heap.malloc(&mut cache, &mut NoSink, 2_000).expect("the child is served");
         assert_eq!(heap.arena_of(block.addr.0 - super::super::chunk::HEADER), 1);
         heap.malloc(&mut ThreadCache::new(), &mut NoSink, 2_000).expect("a second thread shares it");

@@ -24,8 +24,8 @@ use crate::wire::{BinKind, HeapEvent, Merged};
 /// A block that a thread's cache has room for, until anything else is asked of that cache.
 #[derive(Debug)]
 pub struct Cacheable {
-    chunk: u64,
-    size: u64,
+    pub(super) chunk: u64,
+    pub(super) size: u64,
 }
 
 impl<O: Os> Heap<O> {
@@ -38,6 +38,7 @@ impl<O: Os> Heap<O> {
     /// - `addr` was returned by this heap and has not been freed since; or, if it was not, the words before and behind
     ///   it are readable, and what they say is not the layout of a chunk.
     /// - Nobody uses the block any more.
+    /// - `cache` was used with no other heap.
     #[inline]
     pub unsafe fn free<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
         // SAFETY: by the contract.
@@ -45,6 +46,25 @@ impl<O: Os> Heap<O> {
             self.free_cached(cache, found);
             return Ok(());
         }
+        self.claim(addr)?;
+        // SAFETY: the contract is the same, and the block was claimed.
+        unsafe { self.free_claimed(cache, sink, addr) }
+    }
+
+    /// The rest of a free that [`Heap::cacheable`] denied: as [`Heap::free`], of a block that the caller has claimed.
+    ///
+    /// # Errors
+    /// As for [`Heap::free`].
+    ///
+    /// # Safety
+    /// - As for [`Heap::free`]; [`Heap::claim`] said that the block is one, and the caller claimed it once.
+    #[inline]
+    pub unsafe fn free_claimed<S: Sink>(
+        &self,
+        cache: &mut ThreadCache,
+        sink: &mut S,
+        addr: Addr,
+    ) -> Result<(), HeapFault> {
         let chunk = addr.0.wrapping_sub(HEADER);
         if !chunk.is_multiple_of(ALIGNMENT) {
             return Err(HeapFault::InvalidPointer);
@@ -60,6 +80,19 @@ impl<O: Os> Heap<O> {
     /// As for [`Heap::free`].
     #[inline(always)]
     pub unsafe fn cacheable(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
+        if self.is_hardened() && !self.is_sound(addr) {
+            return None;
+        }
+        // SAFETY: by the contract.
+        unsafe { self.fitting(cache, addr) }
+    }
+
+    /// As [`Heap::cacheable`], without a look at the set of live blocks.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    #[inline(always)]
+    pub(super) unsafe fn fitting(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
         let words = Words(&self.os);
         let chunk = addr.0.wrapping_sub(HEADER);
         if !chunk.is_multiple_of(ALIGNMENT) {
@@ -77,15 +110,32 @@ impl<O: Os> Heap<O> {
     /// The second half: puts the block into the cache that was asked.
     #[inline(always)]
     pub fn free_cached(&self, cache: &mut ThreadCache, Cacheable { chunk, size }: Cacheable) {
-        cache.push(Words(&self.os), chunk, size);
+        // A block that another thread took back since then is that one's, and stays there.
+        if self.take_back(Addr(chunk + HEADER)) {
+            cache.push(Words(&self.os), chunk, size);
+        }
     }
 
     /// Takes a block back if that needs neither cache nor arena nor lock, that is if it has a mapping of its own.
-    /// `false`: it has not, and is still live; the caller frees it later.
+    /// `false`: it has not, or it is none, and nothing has changed.
     ///
     /// # Safety
     /// As for [`Heap::free`].
     pub unsafe fn free_detached<S: Sink>(&self, sink: &mut S, addr: Addr) -> bool {
+        if self.is_hardened() && !self.is_sound(addr) {
+            return false;
+        }
+        let chunk = addr.0.wrapping_sub(HEADER);
+        let is_mapped = Words(&self.os).head(chunk) & IS_MMAPPED != 0;
+        // SAFETY: the contract is the same, and the block was claimed.
+        is_mapped && self.take_back(addr) && unsafe { self.free_detached_claimed(sink, addr) }
+    }
+
+    /// As [`Heap::free_detached`], of a block that the caller has claimed. `false`: the caller frees it later.
+    ///
+    /// # Safety
+    /// As for [`Heap::free_claimed`].
+    pub unsafe fn free_detached_claimed<S: Sink>(&self, sink: &mut S, addr: Addr) -> bool {
         let chunk = addr.0.wrapping_sub(HEADER);
         if Words(&self.os).head(chunk) & IS_MMAPPED == 0 {
             return false;

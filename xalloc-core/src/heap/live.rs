@@ -138,10 +138,15 @@ unsafe impl Os for Live {
         pid as u32 == self.thread_id()
     }
 
-    fn arena_home(&self, addr: u64) -> NonNull<u8> {
+    unsafe fn arena_home(&self, addr: u64) -> NonNull<u8> {
         let home = with_exposed_provenance_mut(addr as usize);
-        // SAFETY: `addr` is inside a mapped sub-heap, so it is not null.
+        // SAFETY: by the contract `addr` is inside a mapped sub-heap, so it is not null.
         unsafe { NonNull::new_unchecked(home) }
+    }
+
+    fn side_table(&self, len: u64) -> Option<NonNull<u8>> {
+        let table = mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_NORESERVE)?;
+        NonNull::new(with_exposed_provenance_mut(table as usize))
     }
 }
 
@@ -172,16 +177,18 @@ fn overcommit_is_strict() -> bool {
 unsafe impl Memory for Live {
     #[inline(always)]
     unsafe fn load(&self, addr: u64) -> u64 {
-        let word = with_exposed_provenance::<u64>(addr as usize);
-        // SAFETY: by the caller's contract the word belongs to the heap and nobody writes it.
-        unsafe { word.read() }
+        // SAFETY: by the caller's contract the word belongs to the heap and is only accessed as here.
+        let word = unsafe { AtomicU64::from_ptr(with_exposed_provenance_mut(addr as usize)) };
+        // Relaxed: what is decided by the word is decided under a lock; the others only ask whether it is plausible.
+        word.load(Ordering::Relaxed)
     }
 
     #[inline(always)]
     unsafe fn store(&self, addr: u64, value: u64) {
-        let word = with_exposed_provenance_mut::<u64>(addr as usize);
-        // SAFETY: by the caller's contract the word belongs to the heap and nobody accesses it.
-        unsafe { word.write(value) };
+        // SAFETY: by the caller's contract the word belongs to the heap and is only accessed as here.
+        let word = unsafe { AtomicU64::from_ptr(with_exposed_provenance_mut(addr as usize)) };
+        // Relaxed: as above.
+        word.store(value, Ordering::Relaxed);
     }
 
     unsafe fn copy(&self, from: u64, to: u64, len: u64) {

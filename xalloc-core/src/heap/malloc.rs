@@ -16,13 +16,23 @@ impl<O: Os> Heap<O> {
             return Some(made);
         }
         let size = chunk::for_request(bytes)?;
-        Step { heap: self, cache, sink }.malloc_slowly(size)
+        let made = Step { heap: self, cache, sink }.malloc_slowly(size)?;
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// The part of [`Heap::malloc`] that enters no arena, and so tells the sink nothing. `None`: the cache has no such
     /// chunk, and nothing has changed.
     #[inline(always)]
     pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
+        let made = self.pop_cached::<S>(cache, bytes)?;
+        self.hand_out(made.addr);
+        Some(made)
+    }
+
+    /// As [`Heap::malloc_cached`], without a note that the program has the block.
+    #[inline(always)]
+    pub(super) fn pop_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
         let size = chunk::for_request(bytes)?;
         let found = cache.pop(Words(&self.os), size)?;
         Some(self.cached::<S>(found, size))
@@ -32,7 +42,9 @@ impl<O: Os> Heap<O> {
     /// larger than any block.
     pub fn calloc<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, count: u64, size: u64) -> Option<Allocation> {
         let size = chunk::for_request(count.checked_mul(size)?)?;
-        Step { heap: self, cache, sink }.calloc(size)
+        let made = Step { heap: self, cache, sink }.calloc(size)?;
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// Allocates by a mapping of its own, touching neither a cache nor an arena nor a lock: for a signal handler that
@@ -58,7 +70,9 @@ impl<O: Os> Heap<O> {
             words.set_prev_size(found, lead);
             words.set_head(found, (total - lead) | chunk::IS_MMAPPED);
         }
-        Some(step.mapped(found))
+        let made = step.mapped(found);
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// Bytes that the program may use of a mapped chunk of `size` bytes: the policy says which words are the heap's.

@@ -26,7 +26,9 @@ impl<O: Os> Heap<O> {
         if align <= ALIGNMENT {
             return self.malloc(cache, sink, bytes).ok_or(AllocError::NoMemory);
         }
-        Step { heap: self, cache, sink }.memalign(align.max(MIN_CHUNK), bytes)
+        let made = Step { heap: self, cache, sink }.memalign(align.max(MIN_CHUNK), bytes)?;
+        self.hand_out(made.addr);
+        Ok(made)
     }
 
     /// C `aligned_alloc`: as [`Heap::memalign`], but a policy since 2.38 rejects what is no power of two.
@@ -89,10 +91,10 @@ impl<O: Os> Heap<O> {
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
     fn memalign(&mut self, align: u64, bytes: u64) -> Result<Allocation, AllocError> {
+        let align = align.checked_next_power_of_two().ok_or(AllocError::BadAlignment)?;
         if self.policy().memalign_limits_alignment && align > i64::MAX as u64 {
             return Err(AllocError::NoMemory);
         }
-        let align = align.checked_next_power_of_two().ok_or(AllocError::BadAlignment)?;
         let size = for_request(bytes).ok_or(AllocError::NoMemory)?;
         if self.policy().memalign_scans_tcache
             && let Some(found) = self.cache.pop_aligned(self.words(), size, align)

@@ -86,7 +86,15 @@ pub unsafe trait Os: Memory {
     ///
     /// The storage has [`super::ARENA_BYTES`] bytes, alignment 16, and is exclusively the arena's for as long as `self`
     /// lives.
-    fn arena_home(&self, addr: u64) -> NonNull<u8>;
+    ///
+    /// # Safety
+    /// - `addr` is a multiple of 16 in a range that [`Os::commit`] made accessible, [`super::ARENA_BYTES`] before its
+    ///   end, which is never given back, and this is the only call for it.
+    unsafe fn arena_home(&self, addr: u64) -> NonNull<u8>;
+
+    /// Zeroed memory out of the heap, for the heap's own bookkeeping, a multiple of a page long and so aligned; it is
+    /// there as long as `self` lives, and takes no more pages than are written to.
+    fn side_table(&self, len: u64) -> Option<NonNull<u8>>;
 }
 
 /// Words of heap memory.
@@ -97,13 +105,13 @@ pub unsafe trait Memory {
     /// Reads the word at `addr`, a multiple of 8.
     ///
     /// # Safety
-    /// - The 8 bytes at `addr` belong to the heap, and no other thread writes them meanwhile.
+    /// - The 8 bytes at `addr` belong to the heap, and if another thread writes them meanwhile, it does so by `store`.
     unsafe fn load(&self, addr: u64) -> u64;
 
     /// Writes the word at `addr`, a multiple of 8.
     ///
     /// # Safety
-    /// - The 8 bytes at `addr` belong to the heap, and no other thread accesses them meanwhile.
+    /// - The 8 bytes at `addr` belong to the heap, and if another thread accesses them meanwhile, it does so by `load`.
     unsafe fn store(&self, addr: u64, value: u64);
 
     /// Copies `len` bytes between blocks that do not overlap. A simulation, which has no contents, does nothing.

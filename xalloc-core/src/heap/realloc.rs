@@ -48,11 +48,36 @@ impl<O: Os> Heap<O> {
         addr: Addr,
         bytes: u64,
     ) -> Result<Reallocated, HeapFault> {
+        self.claim(addr)?;
+        // SAFETY: the contract is the same, and the block was claimed.
+        unsafe { self.realloc_claimed(cache, sink, addr, bytes) }
+    }
+
+    /// As [`Heap::realloc`], of a block that the caller has claimed, and that is its own again where it stays.
+    ///
+    /// # Errors
+    /// As for [`Heap::realloc`].
+    ///
+    /// # Safety
+    /// - As for [`Heap::realloc`]; [`Heap::claim`] said that the block is one, and the caller claimed it once.
+    pub unsafe fn realloc_claimed<S: Sink>(
+        &self,
+        cache: &mut ThreadCache,
+        sink: &mut S,
+        addr: Addr,
+        bytes: u64,
+    ) -> Result<Reallocated, HeapFault> {
         if bytes == 0 {
-            // SAFETY: the contract of `free` is part of this function's.
-            return unsafe { self.free(cache, sink, addr) }.map(|()| Reallocated::Freed);
+            // SAFETY: the contract of `free_claimed` is part of this function's.
+            return unsafe { self.free_claimed(cache, sink, addr) }.map(|()| Reallocated::Freed);
         }
-        Step { heap: self, cache, sink }.realloc(addr.0.wrapping_sub(HEADER), bytes)
+        let done = Step { heap: self, cache, sink }.realloc(addr.0.wrapping_sub(HEADER), bytes);
+        match done {
+            Ok(Reallocated::InPlace(made) | Reallocated::Moved(made)) => self.hand_out(made.addr),
+            Ok(Reallocated::Failed) => self.hand_out(addr),
+            Ok(Reallocated::Freed) | Err(_) => {}
+        }
+        done
     }
 }
 

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::chunk::{self, MXFAST_LIMIT};
 use super::policy::Policy;
@@ -26,6 +26,9 @@ const MMAP_MAX: u64 = 65_536;
 const MAX_FAST: u64 = 128;
 /// Placement policy, section 10.
 const ARENA_TEST: u64 = 8;
+
+/// Heaps that were configured in this process: it numbers them.
+static HEAPS: AtomicU32 = AtomicU32::new(0);
 
 const FRESH: u8 = 0;
 const SETTING: u8 = 1;
@@ -71,6 +74,8 @@ impl Number {
 pub(super) struct Settings {
     stage: AtomicU8,
     policy: UnsafeCell<Policy>,
+    /// The heap's own number, from 1; 0 before it is configured.
+    heap: AtomicU32,
     pub(super) top_pad: Number,
     pub(super) trim_threshold: Number,
     pub(super) mmap_threshold: Number,
@@ -95,6 +100,7 @@ impl Settings {
         Settings {
             stage: AtomicU8::new(FRESH),
             policy: UnsafeCell::new(Policy::GLIBC_2_36),
+            heap: AtomicU32::new(0),
             top_pad: Number::new(TOP_PAD),
             trim_threshold: Number::new(THRESHOLD),
             mmap_threshold: Number::new(THRESHOLD),
@@ -134,9 +140,16 @@ impl Settings {
         // SAFETY: this thread moved `stage` to SETTING and writes alone.
         unsafe { self.policy.get().write(*policy) };
         self.apply(policy, tunables);
+        self.heap.store(HEAPS.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         // ORDERING: publishes the cell and the numbers; pairs with the Acquire loads of `stage`.
         self.stage.store(READY, Ordering::Release);
         true
+    }
+
+    /// The heap's own number, by which its threads' caches know it.
+    pub(super) fn heap(&self) -> u32 {
+        // Relaxed: who asks has called `policy` before.
+        self.heap.load(Ordering::Relaxed)
     }
 
     fn apply(&self, policy: &Policy, tunables: &Tunables) {

@@ -11,7 +11,7 @@
 //! # Safety
 //! - Every address names a word of a table, and a word that was never written is zero: no access can go astray, so the
 //!   obligations of [`Memory`] and of ranges are void here. This is why [`Simulation`] may be safe.
-//! - Storage for arenas is boxed, aligned to 16, and kept until the simulation ends.
+//! - Storage for arenas and side tables is allocated, aligned as promised, and kept until the simulation ends.
 #![allow(unsafe_code)]
 
 mod pages;
@@ -22,6 +22,7 @@ pub use simulation::{BlockWords, Simulation, SubHeap};
 use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use core::alloc::Layout;
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
@@ -61,6 +62,7 @@ pub struct Sim {
     above: RefCell<Pages>,
     holes: RefCell<BTreeMap<u64, u64>>,
     homes: RefCell<Vec<NonNull<Home>>>,
+    tables: RefCell<Vec<(NonNull<u8>, Layout)>>,
     brk: Cell<u64>,
     /// The mapping next above the break.
     obstacle: Cell<u64>,
@@ -76,6 +78,7 @@ impl Sim {
             above: RefCell::default(),
             holes: RefCell::new(BTreeMap::from([(MAPS_START, MAPS_END - MAPS_START)])),
             homes: RefCell::default(),
+            tables: RefCell::default(),
             brk: Cell::new(BREAK_BASE),
             obstacle: Cell::new(MAPS_START),
             calls: Cell::default(),
@@ -197,6 +200,10 @@ impl Drop for Sim {
             // SAFETY: it was leaked from a box by `arena_home`, once, and the heap that used it ends with `self`.
             drop(unsafe { Box::from_raw(home.as_ptr()) });
         }
+        for (table, layout) in self.tables.get_mut().drain(..) {
+            // SAFETY: it was allocated with this layout by `side_table`, and the heap that used it ends with `self`.
+            unsafe { alloc::alloc::dealloc(table.as_ptr(), layout) };
+        }
     }
 }
 
@@ -300,10 +307,18 @@ unsafe impl Os for Sim {
         self.thread.get() == 1
     }
 
-    fn arena_home(&self, _: u64) -> NonNull<u8> {
+    unsafe fn arena_home(&self, _: u64) -> NonNull<u8> {
         let home = NonNull::from(Box::leak(Box::new([0; ARENA_BYTES.div_ceil(16)])));
         self.homes.borrow_mut().push(home);
         home.cast()
+    }
+
+    fn side_table(&self, len: u64) -> Option<NonNull<u8>> {
+        let layout = Layout::from_size_align(len as usize, PAGE as usize).ok()?;
+        // SAFETY: no caller asks for a table of no bytes.
+        let table = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) })?;
+        self.tables.borrow_mut().push((table, layout));
+        Some(table)
     }
 }
 

@@ -55,6 +55,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if let Some(mmap_bytes) = self.heap.settings.learn(self.words().size(chunk)) {
             self.tell_unbound(HeapEvent::Threshold { mmap_bytes });
         }
+        self.heap.note_unmapped(chunk);
         self.unmap_chunk(start, total);
         Ok(())
     }
@@ -98,6 +99,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let rule = if old_size == 0 { GrowthRule::First } else { GrowthRule::NoFit };
         arena.grew(wanted);
+        self.heap.break_end.set(start + wanted);
         if start == old_end && old_size != 0 {
             words.set_head(old_top, (old_size + wanted) | PREV_INUSE);
             self.tell(arena, HeapEvent::Brk { from: Addr(start), to: Addr(start + wanted), rule });
@@ -139,6 +141,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.heap.pages().break_by(0).unwrap_or(start + wanted)
         };
         let new_size = end.wrapping_sub(aligned) + correction;
+        self.heap.break_end.set(aligned + new_size);
         arena.grew(correction);
         self.tell(arena, HeapEvent::Brk { from: Addr(start), to: Addr(aligned + new_size), rule });
         self.replace_top(arena, aligned, new_size, old_size);
@@ -204,6 +207,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         // The result says little: what counts is where the break is afterwards.
         self.heap.pages().break_by(-(extra as i64));
         let Some(now) = self.heap.pages().break_by(0) else { return false };
+        self.heap.break_end.set(now);
         let released = end.wrapping_sub(now);
         if released == 0 {
             return false;

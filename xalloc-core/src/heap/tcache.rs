@@ -35,7 +35,7 @@ pub(super) enum Stage {
 }
 
 /// A thread's cache, its arena, and the state of both. The caller keeps one per thread, at a place that does not move
-/// while the thread lives, and hands it to every call.
+/// while the thread lives, and hands it to every call of one heap: another heap refuses it.
 #[derive(Debug)]
 pub struct ThreadCache {
     /// Chunks that a bin takes; 0 before the cache is born and after it is shut down.
@@ -44,6 +44,8 @@ pub struct ThreadCache {
     bins: u16,
     pub(super) stage: Stage,
     tid: u32,
+    /// Which heap uses the cache, or 0: none has yet.
+    heap: u32,
     counts: [u16; BINS],
     /// Chunk addresses of the heads, 0 for none.
     entries: [u64; BINS],
@@ -67,6 +69,7 @@ impl ThreadCache {
             bins: 0,
             stage: Stage::Unborn,
             tid: 0,
+            heap: 0,
             counts: [0; BINS],
             entries: [0; BINS],
             home: 0,
@@ -78,6 +81,15 @@ impl ThreadCache {
     #[must_use]
     pub const fn thread_id(&self) -> u32 {
         self.tid
+    }
+
+    /// Makes the cache that of heap `heap`; `false`: it is another one's, whose chunks must not get among this one's.
+    #[inline]
+    pub(super) fn bind(&mut self, heap: u32) -> bool {
+        if self.heap == 0 {
+            self.heap = heap;
+        }
+        self.heap == heap
     }
 
     /// Remembers the thread's kernel id. A forked child has another one than its parent.

@@ -194,6 +194,9 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         // Whoever comes here first settles the rules.
         self.policy();
         let heap = self.heap;
+        if !self.cache.bind(heap.settings.heap()) {
+            return None;
+        }
         if !heap.is_multithreaded() {
             self.cache.arena = Some(self.cache.arena.unwrap_or(0));
             return serve(self, &mut heap.main.enter_alone());
@@ -289,7 +292,9 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             top += ALIGNMENT - top % ALIGNMENT;
         }
         words.set_head(top, (addr + len_bytes - top) | PREV_INUSE);
-        let home = heap.os.arena_home(addr + header).cast::<Arena>();
+        // SAFETY: `new_heap` made the range accessible beyond the arena's state, which is asked for once; an arena's
+        // first sub-heap is never given back.
+        let home = unsafe { heap.os.arena_home(addr + header) }.cast::<Arena>();
         // SAFETY: by the contract of `arena_home` the storage is large enough, aligned, and this arena's alone.
         unsafe { home.write(Arena::new(number)) };
         // SAFETY: initialised above; it lives as long as the heap and is only shared from here on.
@@ -348,7 +353,11 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     /// The thread ends: its cache is emptied in order of size, each bin from its head, then the cache's own chunk goes,
     /// then its arena loses a thread.
     fn leave(&mut self) {
+        self.policy();
         let heap = self.heap;
+        if !self.cache.bind(heap.settings.heap()) {
+            return;
+        }
         let words = self.words();
         let (chunks, size_bytes) = self.cache.contents();
         if S::RECORDS

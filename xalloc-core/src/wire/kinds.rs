@@ -34,6 +34,7 @@ numbered! {
         ProgramBrk = 69, HeapCall = 70,
         ThreadStart = 96, ThreadExit = 97, Fork = 98, Exec = 99, ExecFailed = 100, Exit = 101,
         Module = 112, ModuleRange = 113, ModulesClosed = 114, Marker = 115, Lost = 116,
+        Fault = 117,
         Text = 255,
     }
 }
@@ -128,6 +129,24 @@ numbered! {
         Nested = 3,
         /// A text did not fit.
         Text = 4,
+    }
+}
+
+numbered! {
+    /// What was wrong with a pointer that a free or a realloc was given, or with the heap around it.
+    FaultKind {
+        /// It is no block and not in one: a pointer of somebody else's.
+        NotABlock = 0,
+        /// It is inside of a live block.
+        InsideBlock = 1,
+        /// It is in a thread's stack.
+        OnStack = 2,
+        /// It is in memory of the heap that is free: the block was freed before.
+        DoubleFree = 3,
+        /// A size word does not agree with its neighbour: something wrote beyond a block.
+        Overwritten = 4,
+        /// The links of a list of free chunks do not meet: something wrote to a block after it was freed.
+        CorruptedLists = 5,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The 32 bytes of a record and the two total functions between them and the typed events.
 
-use super::kinds::{Advice, BinKind, Call, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
+use super::kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
 use super::{Event, HeapEvent, Stamped};
 use crate::units::{Addr, ArenaId, StackId, Stamp};
 
@@ -147,6 +147,7 @@ impl Event {
             Event::ModulesClosed { generation } => body(Kind::ModulesClosed, generation as u64, 0),
             Event::Marker { text_bytes } => Body { extra: text_bytes, ..body(Kind::Marker, 0, 0) },
             Event::Lost { count, reason } => Body { sub: reason as u8, ..body(Kind::Lost, 0, count) },
+            Event::Fault { addr, kind } => Body { sub: kind as u8, ..body(Kind::Fault, addr.0, 0) },
             Event::Text { .. } => body(Kind::Text, 0, 0),
         }
     }
@@ -211,6 +212,7 @@ const fn knows(kind: Kind, sub: u8) -> bool {
         Kind::ProgramAdvise => Advice::from_number(sub).is_some(),
         Kind::HeapCall => HeapCall::from_number(sub).is_some(),
         Kind::Lost => LossReason::from_number(sub).is_some(),
+        Kind::Fault => FaultKind::from_number(sub).is_some(),
         Kind::ReallocBegin
         | Kind::ReallocUndo
         | Kind::HeapTrim
@@ -348,6 +350,7 @@ impl Record {
             Kind::ModulesClosed => Event::ModulesClosed { generation: self.a as u32 },
             Kind::Marker => Event::Marker { text_bytes },
             Kind::Lost => Event::Lost { count: self.b, reason: LossReason::from_number(self.sub)? },
+            Kind::Fault => Event::Fault { addr, kind: FaultKind::from_number(self.sub)? },
             Kind::Text => {
                 let mut bytes = [0; TEXT_BYTES];
                 bytes[..8].copy_from_slice(&self.stamp.to_le_bytes());
@@ -443,6 +446,7 @@ impl Record {
             | Kind::ModulesClosed
             | Kind::Marker
             | Kind::Lost
+            | Kind::Fault
             | Kind::Text => return None,
         })
     }

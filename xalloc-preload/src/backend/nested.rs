@@ -48,7 +48,7 @@ pub(crate) fn allocate(request: &Request) -> Result<Block, AllocError> {
     if is_core() { detached(request) } else { next::allocate(request) }
 }
 
-/// Frees `addr`, which is not null.
+/// Frees `addr`, which is not null and was claimed.
 ///
 /// # Safety
 /// - The program handed it back.
@@ -62,13 +62,13 @@ pub(crate) unsafe fn free(thread: &Thread, addr: Addr) {
         return unsafe { next::free(addr) };
     }
     // SAFETY: by the contract.
-    if !unsafe { HEAP.free_detached(&mut NoSink, addr) } {
+    if !unsafe { HEAP.free_detached_claimed(&mut NoSink, addr) } {
         // SAFETY: by the contract; every block has at least 24 bytes, aligned to 16.
         unsafe { thread.defer(addr.0 as usize) };
     }
 }
 
-/// Changes the size of `addr`, which is not null.
+/// Changes the size of `addr`, which is not null and was claimed.
 ///
 /// # Safety
 /// - The program handed it back.

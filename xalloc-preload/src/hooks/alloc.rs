@@ -164,7 +164,8 @@ extern "C" fn malloc_fully(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mu
 /// C `malloc`.
 pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     if let Some(mut brief) = guard::enter_briefly()
-        && let Some(made) = HEAP.malloc_cached::<NoSink>(brief.cache(), bytes as u64)
+        && let Some(heap) = HEAP.unhardened()
+        && let Some(made) = heap.malloc_cached::<NoSink>(brief.cache(), bytes as u64)
     {
         return made.as_ptr().cast();
     }

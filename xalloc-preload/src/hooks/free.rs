@@ -9,11 +9,12 @@
 
 use core::ffi::c_void;
 
-use xalloc_core::heap::NoSink;
+use xalloc_core::heap::{HeapFault, NoSink};
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::note;
+use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, HEAP, bootstrap};
 use crate::guard::{self, Access, Inside};
@@ -40,8 +41,11 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
                 unsafe { free_inside(inside, addr, call, entry) };
             }
         }
-        // SAFETY: by the contract.
-        Access::Nested(thread) => unsafe { free_nested(thread, addr, call) },
+        Access::Nested(thread) => match backend::claim(addr) {
+            // SAFETY: by the contract.
+            Ok(()) => unsafe { free_nested(thread, addr, call) },
+            Err(fault) => fault::refuse_blindly(call, addr, fault),
+        },
         // SAFETY: by the contract.
         Access::Bare => unsafe { backend::free_bare(addr) },
     }
@@ -69,21 +73,31 @@ unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe fn free_inside(mut inside: Inside<'_>, addr: Addr, call: Call, entry: Entry) {
-    match inside.recording() {
+unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
+    // Before it is told that the block is free: what is none was not freed.
+    let freed = backend::claim(addr).and_then(|()| match inside.recording() {
         // SAFETY: by the contract.
         Some(segment) => unsafe { free_recorded(&mut inside, segment, addr, call, entry) },
         // SAFETY: by the contract.
         None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
+    });
+    if let Err(fault) = freed {
+        fault::refuse(inside, entry, call, addr, fault);
     }
 }
 
 /// # Safety
 /// - As for [`free`].
 #[inline(always)]
-unsafe fn free_recorded(inside: &mut Inside<'_>, segment: &'static Segment, addr: Addr, call: Call, entry: Entry) {
+unsafe fn free_recorded(
+    inside: &mut Inside<'_>,
+    segment: &'static Segment,
+    addr: Addr,
+    call: Call,
+    entry: Entry,
+) -> Result<(), HeapFault> {
     if bootstrap::holds(addr) {
-        return;
+        return Ok(());
     }
     inside.flush_spare();
     let thread = inside.thread();
@@ -91,7 +105,7 @@ unsafe fn free_recorded(inside: &mut Inside<'_>, segment: &'static Segment, addr
     stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
     let mut steps = Steps::new(segment, stream, capture, entry);
     // SAFETY: by the contract.
-    thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
+    thread.served(|| unsafe { backend::free(cache, &mut steps, addr) })
 }
 
 /// # Safety
@@ -112,12 +126,12 @@ pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize
     if block.is_null() || bootstrap::holds(addr) {
         return;
     }
-    if let Some(mut brief) = guard::enter_briefly() {
-        let cache = brief.cache();
+    if let Some(mut brief) = guard::enter_briefly()
+        && let Some(heap) = HEAP.unhardened()
         // SAFETY: by the bullet of the module.
-        if let Some(found) = unsafe { HEAP.cacheable(cache, addr) } {
-            return HEAP.free_cached(cache, found);
-        }
+        && unsafe { heap.free_cached(brief.cache(), addr) }
+    {
+        return;
     }
     // SAFETY: by the bullet of the module.
     unsafe { free_fully(block, ip, sp, fp) };

@@ -16,6 +16,7 @@ use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::{allocate_for_realloc, made, note};
+use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, Outcome, Request};
 use crate::guard::{self, Access, Inside};
@@ -37,27 +38,39 @@ unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry)
     let request = Request::plain(call, bytes);
     let outcome = match guard::enter() {
         Access::Inside(mut inside) => {
-            let outcome = match inside.recording() {
+            let outcome = match (backend::claim(addr), inside.recording()) {
+                (Err(fault), _) => Outcome::Refused(fault),
                 // SAFETY: by the contract.
-                Some(segment) => unsafe { reallocate_recorded(&mut inside, segment, addr, &request, entry) },
+                (Ok(()), Some(segment)) => unsafe { reallocate_recorded(&mut inside, segment, addr, &request, entry) },
                 // SAFETY: by the contract.
-                None => unsafe {
+                (Ok(()), None) => unsafe {
                     backend::reallocate(&mut inside.own().cache, &mut NoSink, addr, call, request.bytes())
                 },
             };
-            if let Outcome::Failed = outcome {
-                inside.set_errno(libc::ENOMEM);
+            match outcome {
+                Outcome::Failed => inside.set_errno(libc::ENOMEM),
+                Outcome::Refused(fault) => {
+                    inside.set_errno(libc::ENOMEM);
+                    fault::refuse(inside, entry, call, addr, fault);
+                }
+                Outcome::Block(_) | Outcome::Freed => {}
             }
             outcome
         }
-        // SAFETY: by the contract.
-        Access::Nested(thread) => unsafe { reallocate_nested(thread, addr, &request) },
+        Access::Nested(thread) => match backend::claim(addr) {
+            // SAFETY: by the contract.
+            Ok(()) => unsafe { reallocate_nested(thread, addr, &request) },
+            Err(fault) => {
+                fault::refuse_blindly(call, addr, fault);
+                Outcome::Refused(fault)
+            }
+        },
         // SAFETY: by the contract.
         Access::Bare => unsafe { backend::reallocate_bare(addr, &request) },
     };
     match outcome {
         Outcome::Block(block) => block.as_ptr(),
-        Outcome::Freed | Outcome::Failed => null_mut(),
+        Outcome::Freed | Outcome::Failed | Outcome::Refused(_) => null_mut(),
     }
 }
 
@@ -103,7 +116,7 @@ fn second_half(addr: Addr, request: &Request, outcome: &Outcome) -> Option<Event
     match outcome {
         Outcome::Block(block) => Some(made(block, request.bytes(), request.call)),
         Outcome::Freed => None,
-        Outcome::Failed => Some(Event::ReallocUndo { addr }),
+        Outcome::Failed | Outcome::Refused(_) => Some(Event::ReallocUndo { addr }),
     }
 }
 
@@ -122,6 +135,7 @@ unsafe fn reallocate_nested(thread: &Thread, addr: Addr, request: &Request) -> O
         outcome
     });
     if let Outcome::Failed = outcome {
+        backend::restore(addr);
         host::set_errno(libc::ENOMEM);
     }
     outcome

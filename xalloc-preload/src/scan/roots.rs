@@ -1,7 +1,7 @@
 //! Which memory is a root, and the walk over it.
 //!
 //! Everything that the program can write is, but for: the heap, of which only live blocks count; this library's own
-//! memory; stacks below their stack pointers; the stacks that libc keeps of threads that are gone.
+//! memory, the set of live blocks included; stacks below their stack pointers; the stacks that libc keeps of threads that are gone.
 //!
 //! # Threads that are gone
 //! glibc keeps their stacks for the next thread, with all that was on them. They are told by the descriptor at their
@@ -17,7 +17,7 @@
 
 use xalloc_core::reach::{Block, Marker, Memory, PAGE_BYTES};
 use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
-use xalloc_core::units::StackId;
+use xalloc_core::units::{Addr, StackId};
 
 use super::MOST_HINT_WORDS;
 use super::excluded::Excluded;
@@ -25,7 +25,7 @@ use super::memory::{Kind, Map, Own, Piece, path_at};
 use super::pages::{Pages, Wanted};
 use super::stop::{Seen, Stopped};
 use crate::arch;
-use crate::backend::{self, next};
+use crate::backend::{self, HEAP, next};
 use crate::host;
 use crate::modules;
 
@@ -101,6 +101,7 @@ pub(super) fn mark(
     let mut found = Found { root_bytes: 0, unreadable_pages: 0, regions: 0 };
     let Some(mut excluded) = Excluded::new() else { return found };
     exclude_heap(&mut excluded, map, &mut marker);
+    exclude_live_set(&mut excluded, marker.parts().0);
     excluded.add(modules::own_extent());
     host::own::each(|range| excluded.add(range));
     exclude_dead_part(&mut excluded, map, boundary.sp);
@@ -191,6 +192,18 @@ fn exclude_heap(excluded: &mut Excluded, map: &Map, marker: &mut Marker<'_, Own<
     }
     for piece in map.pieces().iter().filter(|piece| is_sub_heap(piece, memory)) {
         excluded.add(piece.start..piece.start + SUB_HEAP_BYTES);
+    }
+}
+
+/// Leaves out the bits that say where live blocks are: in a row they look like pointers. Bits that lie near none of
+/// `blocks` are zero.
+fn exclude_live_set(excluded: &mut Excluded, blocks: &[Block]) {
+    excluded.add(HEAP.live_set_root());
+    for block in blocks {
+        let bits = HEAP.live_set_at(Addr(block.addr));
+        if !excluded.last_holds(bits.start) {
+            excluded.add(bits);
+        }
     }
 }
 

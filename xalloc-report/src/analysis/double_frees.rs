@@ -7,7 +7,7 @@ use super::frames::{FrameView, innermost};
 use super::names::address;
 use super::process::pid;
 use crate::model::Model;
-use crate::trace::Contents;
+use crate::trace::{Contents, StackIndex};
 
 /// Double frees that are told with their places.
 const TOLD: usize = 8;
@@ -21,17 +21,25 @@ pub struct DoubleFreeView {
     pub addr: String,
     /// Requested size.
     pub size: u64,
-    /// The function that allocated it; `null` if no stack is known. Frees carry no call stack.
+    /// The function that allocated it; `null` if no stack is known.
     pub allocated_by: Option<FrameView>,
     /// When it was freed, nanoseconds since the recording's start.
     pub freed_at_ns: u64,
     /// When it was freed again.
     pub again_at_ns: u64,
+    /// The function that freed it again; `null` unless the heap refused that, for other frees carry no call stack.
+    pub freed_again_by: Option<FrameView>,
 }
 
 /// Double frees of all processes.
 pub(super) fn count(model: &Model) -> u64 {
     model.processes.iter().map(|row| row.double_frees.len() as u64).sum()
+}
+
+/// Those of them that the heap did not refuse, and that therefore look like frees of foreign memory as well.
+pub(super) fn not_refused(model: &Model) -> u64 {
+    let all = model.processes.iter().flat_map(|row| &row.double_frees);
+    all.filter(|found| found.again_stack == StackIndex::NONE).count() as u64
 }
 
 /// The first double frees, process by process.
@@ -44,6 +52,7 @@ pub(super) fn first(contents: &Contents, model: &Model) -> Vec<DoubleFreeView> {
         allocated_by: innermost(contents, found.stack),
         freed_at_ns: found.freed_at_ns,
         again_at_ns: found.again_at_ns,
+        freed_again_by: innermost(contents, found.again_stack),
     });
     told.collect()
 }

@@ -189,6 +189,7 @@ impl<F: FnMut(EventView)> Replay for Observer<'_, F> {
             | Event::Fork
             | Event::Exec { .. }
             | Event::ExecFailed
+            | Event::Fault { .. }
             | Event::Exit { .. }
             | Event::Marker { .. }
             | Event::Lost { .. }

@@ -121,6 +121,7 @@ impl Replay for Slices {
             | Event::Fork
             | Event::Exec { .. }
             | Event::ExecFailed
+            | Event::Fault { .. }
             | Event::Exit { .. }
             | Event::Marker { .. }
             | Event::Lost { .. }

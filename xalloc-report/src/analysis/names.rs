@@ -1,7 +1,7 @@
 //! The words by which reports name the closed sets of the format.
 
 use xalloc_core::heap::{Parameter, Tunable};
-use xalloc_core::wire::{Advice, BinKind, Call, GrowthRule, LossReason, Protection};
+use xalloc_core::wire::{Advice, BinKind, Call, FaultKind, GrowthRule, LossReason, Protection};
 
 /// A closed set whose members have names: on the command line, in JSON and in text the same.
 pub trait Named: Copy + 'static {
@@ -75,6 +75,18 @@ pub(super) const fn loss(reason: LossReason) -> &'static str {
         LossReason::RecorderGone => "recorder-gone",
         LossReason::Nested => "nested",
         LossReason::Text => "text",
+    }
+}
+
+/// What was wrong with a pointer.
+pub(super) const fn fault(kind: FaultKind) -> &'static str {
+    match kind {
+        FaultKind::NotABlock => "not-a-block",
+        FaultKind::InsideBlock => "inside-block",
+        FaultKind::OnStack => "on-stack",
+        FaultKind::DoubleFree => "double-free",
+        FaultKind::Overwritten => "overwritten",
+        FaultKind::CorruptedLists => "corrupted-lists",
     }
 }
 

@@ -228,7 +228,7 @@ impl Summary {
             unknown_frees: selected()
                 .fold(0u64, |sum, process| sum + process.repairs.unknown_frees)
                 .max(sum.totals.unknown_frees)
-                .saturating_sub(double_frees),
+                .saturating_sub(double_frees::not_refused(model)),
             double_frees,
             first_double_frees: double_frees::first(contents, model),
             implied_frees: selected().fold(0, |sum, process| sum + process.repairs.implied_frees),

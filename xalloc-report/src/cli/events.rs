@@ -17,7 +17,8 @@ pub struct Events {
     #[command(flatten)]
     pub(super) trace: TraceArgs,
     /// Kinds to show, separated by commas: alloc, free, realloc, brk, trim, release, mmap, munmap, mremap, madvise,
-    /// split, coalesce, bin, tcache, consolidate, arena, threshold, thread, process, marker, lost, dlclose
+    /// split, coalesce, bin, tcache, consolidate, arena, threshold, thread, process, marker, fault, lost,
+    /// dlclose
     #[arg(long, value_name = "KINDS", value_parser = kinds)]
     kind: Option<EventKinds>,
     /// Begin here: a time since the recording's start (1.5s, 20ms, 300us) or the number of an event

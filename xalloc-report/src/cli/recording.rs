@@ -28,6 +28,25 @@ impl From<Allocator> for record::Allocator {
     }
 }
 
+/// What follows when free or realloc refused a pointer.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum OnError {
+    /// Abort as libc does
+    #[default]
+    Abort,
+    /// Go on: the call has no effect
+    Report,
+}
+
+impl From<OnError> for record::OnError {
+    fn from(choice: OnError) -> record::OnError {
+        match choice {
+            OnError::Abort => record::OnError::Abort,
+            OnError::Report => record::OnError::Report,
+        }
+    }
+}
+
 /// What a thread does when its ring is full.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum Overflow {
@@ -69,6 +88,9 @@ pub(super) struct RecordingArgs {
     /// Leave out the heap's own steps (split, coalesce, bin)
     #[arg(long)]
     no_heap_steps: bool,
+    /// What follows the report of a pointer that free or realloc refused
+    #[arg(long, value_enum, default_value_t)]
+    on_error: OnError,
     /// Compare every N-th call stack with a plain walk and count the differences
     #[arg(long, value_name = "N", default_value_t = 0)]
     verify_stacks: u32,
@@ -93,6 +115,7 @@ impl RecordingArgs {
             depth: self.depth,
             verify_every: self.verify_stacks,
             heap_steps: !self.no_heap_steps,
+            on_error: self.on_error.into(),
             leak_check: !self.no_leak_check,
             leak_check_on_signal: self.leak_check_on_signal,
             symbols: !self.no_symbols,

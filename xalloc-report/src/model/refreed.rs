@@ -6,6 +6,8 @@
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
+use xalloc_core::wire::FaultKind;
+
 use crate::trace::{Block, Entry, Event, Replay, StackIndex};
 
 /// Addresses of unknown frees that are looked into, in each process.
@@ -18,12 +20,14 @@ pub struct DoubleFree {
     pub addr: u64,
     /// Requested size of the block.
     pub size_bytes: u64,
-    /// Where the block was allocated: frees carry no call stack.
+    /// Where the block was allocated.
     pub stack: StackIndex,
     /// When it was given back, nanoseconds since the recording's start.
     pub freed_at_ns: u64,
     /// When it was freed again.
     pub again_at_ns: u64,
+    /// By whom, if the heap refused it; a free that is not refused carries no call stack.
+    pub again_stack: StackIndex,
 }
 
 /// The addresses of frees that no recorded allocation explains.
@@ -76,9 +80,10 @@ impl Replay for LookBack {
             Event::Alloc { block, .. } | Event::ReallocUndo { block, .. } => {
                 self.freed.remove(&block.addr);
             }
-            Event::FreeUnknown { addr } => {
+            Event::FreeUnknown { addr } | Event::Fault { addr, kind: FaultKind::DoubleFree } => {
                 if let Some(&(Block { size_bytes, stack, .. }, freed_at_ns)) = self.freed.get(&addr) {
-                    self.found.push(DoubleFree { addr, size_bytes, stack, freed_at_ns, again_at_ns: entry.at_ns });
+                    let (again_at_ns, again_stack) = (entry.at_ns, entry.stack);
+                    self.found.push(DoubleFree { addr, size_bytes, stack, freed_at_ns, again_at_ns, again_stack });
                 }
             }
             Event::AllocFailed { .. }
@@ -94,6 +99,7 @@ impl Replay for LookBack {
             | Event::Fork
             | Event::Exec { .. }
             | Event::ExecFailed
+            | Event::Fault { .. }
             | Event::Exit { .. }
             | Event::Marker { .. }
             | Event::Lost { .. }

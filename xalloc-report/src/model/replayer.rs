@@ -1,6 +1,6 @@
 //! Takes the events of one process and adds them up.
 
-use xalloc_core::wire::Call;
+use xalloc_core::wire::{Call, FaultKind};
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
@@ -269,6 +269,7 @@ impl Replay for Replayer {
                     self.timeline.heap(entry.at_ns, self.segments.bytes());
                 }
             }
+            Event::Fault { addr, kind: FaultKind::DoubleFree } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
             Event::ProgramMap { .. }
             | Event::ProgramUnmap { .. }
@@ -281,6 +282,7 @@ impl Replay for Replayer {
             | Event::Fork
             | Event::Exec { .. }
             | Event::ExecFailed
+            | Event::Fault { .. }
             | Event::Exit { .. }
             | Event::Marker { .. }
             | Event::ModulesClosed => {}

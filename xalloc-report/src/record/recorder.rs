@@ -10,7 +10,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use xalloc_core::session::{Options, allocator, clock, leak_check, overflow};
+use xalloc_core::session::{Options, allocator, clock, leak_check, on_error, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
@@ -24,7 +24,7 @@ use super::preload::{Caches, unpack};
 use super::session::{Session, places};
 use super::symbolize::{Naming, Unnamed, symbolize};
 use super::target::{Target, inspect};
-use super::{Allocator, Clock, Overflow, Phase, Props};
+use super::{Allocator, Clock, OnError, Overflow, Phase, Props};
 use crate::os::control::ControlPage;
 use crate::os::pidfd::Pidfd;
 use crate::os::signals;
@@ -137,6 +137,10 @@ fn options(props: &Props) -> Options {
         depth: props.depth.clamp(1, 1024),
         verify_every: props.verify_every,
         heap_steps: u32::from(props.heap_steps),
+        on_error: match props.on_error {
+            OnError::Abort => on_error::ABORT,
+            OnError::Report => on_error::REPORT,
+        },
         leak_check: if props.leak_check { leak_check::AT_EXIT } else { 0 }
             | if props.leak_check_on_signal { leak_check::ON_SIGNAL } else { 0 },
         ..Options::new()

@@ -253,6 +253,7 @@ impl Replay for Gatherer {
             | Event::Fork
             | Event::Exec { .. }
             | Event::ExecFailed
+            | Event::Fault { .. }
             | Event::Exit { .. }
             | Event::Marker { .. }
             | Event::ModulesClosed => {}

@@ -172,6 +172,7 @@ impl Matcher {
             wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::ModulesClosed),
             wire::Event::Marker { .. } => encoder.other(who, &Event::Marker { text }),
             wire::Event::Lost { count, reason } => encoder.other(who, &Event::Lost { events: count, reason }),
+            wire::Event::Fault { addr, kind } => encoder.other(who, &Event::Fault { addr: addr.0, kind }),
             // Told above.
             wire::Event::Alloc { .. } | wire::Event::Free { .. } => {}
             // Modules are in the contents, text is with the event that it belongs to.

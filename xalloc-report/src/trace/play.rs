@@ -207,6 +207,7 @@ impl Replay for Life {
             | Event::Exit { .. }
             | Event::Marker { .. }
             | Event::Lost { .. }
+            | Event::Fault { .. }
             | Event::ModulesClosed => {}
         }
     }

@@ -2,7 +2,7 @@
 //!
 //! They are a few in a thousand, so each is written plainly: a tag, its numbers as varints, its text.
 
-use xalloc_core::wire::{Advice, Call, HeapCall, LossReason, Protection};
+use xalloc_core::wire::{Advice, Call, FaultKind, HeapCall, LossReason, Protection};
 
 use super::Event;
 use super::error::Malformed;
@@ -26,6 +26,8 @@ const LOST: u8 = 15;
 const MODULES_CLOSED: u8 = 16;
 /// Since 1.1.
 const HEAP_CALL: u8 = 17;
+/// Since 1.1.
+const FAULT: u8 = 18;
 
 /// Appends `event`; blocks and heap steps are none of its business and append nothing.
 pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
@@ -72,6 +74,7 @@ pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
         }
         Event::Lost { events, reason } => tagged(LOST, &[events, reason as u64]),
         Event::ModulesClosed => tagged(MODULES_CLOSED, &[]),
+        Event::Fault { addr, kind } => tagged(FAULT, &[addr, kind as u64]),
         Event::Alloc { .. }
         | Event::Free { .. }
         | Event::ReallocBegin { .. }
@@ -131,6 +134,7 @@ pub(super) fn decode<'a>(from: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> 
         MARKER => Event::Marker { text: from.text()? },
         LOST => Event::Lost { events: from.varint()?, reason: numbered(from, LossReason::from_number)? },
         MODULES_CLOSED => Event::ModulesClosed,
+        FAULT => Event::Fault { addr: from.varint()?, kind: numbered(from, FaultKind::from_number)? },
         _ => return Err(Malformed::Bytes("an event is of a kind that this version does not know")),
     })
 }

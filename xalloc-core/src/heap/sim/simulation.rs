@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 
 use super::super::chunk::round_up;
 use super::super::{
-    AllocError, Allocation, Books, Heap, HeapFault, Imbalance, MallInfo, Os, Policy, Reallocated, Sink, Span,
-    ThreadCache, Tunables, WalkError,
+    AllocError, Allocation, Books, Explanation, Heap, HeapFault, Imbalance, MallInfo, Os, Policy, Reallocated, Sink,
+    Span, ThreadCache, Tunables, WalkError,
 };
 use super::pages::PAGE;
 use super::{BREAK_BASE, Sim, SystemCalls};
@@ -30,7 +30,8 @@ impl Simulation {
     /// A process under `policy` with `tunables`, on a machine of `cores` processors.
     #[must_use]
     pub fn new(policy: &Policy, tunables: &Tunables, cores: u64) -> Simulation {
-        let heap = Heap::new(Sim::new(cores));
+        // SAFETY: a simulation is no `Sync`, and its functions do not call each other.
+        let heap = unsafe { Heap::single_threaded(Sim::new(cores)) };
         heap.configure(policy, tunables);
         Simulation { heap, threads: Vec::from([ThreadCache::new()]) }
     }
@@ -78,6 +79,12 @@ impl Simulation {
         let (heap, cache) = self.on(thread);
         // SAFETY: by the bullet of the module no address can go astray.
         unsafe { heap.free(cache, sink, addr) }
+    }
+
+    /// What is at a pointer that a free or a realloc found fault with.
+    pub fn explain(&mut self, addr: Addr, fault: HeapFault) -> Explanation {
+        let (heap, cache) = self.on(0);
+        heap.explain(cache, addr, fault)
     }
 
     /// C `realloc` of a block on a thread.

@@ -50,6 +50,8 @@ pub enum EventKind {
     Process,
     /// A mark of the program's.
     Marker,
+    /// A pointer that free or realloc refused.
+    Fault,
     /// Events are missing here.
     Lost,
     /// Modules were unloaded.
@@ -79,6 +81,7 @@ impl Named for EventKind {
         EventKind::Thread,
         EventKind::Process,
         EventKind::Marker,
+        EventKind::Fault,
         EventKind::Lost,
         EventKind::Dlclose,
     ];
@@ -106,6 +109,7 @@ impl Named for EventKind {
             EventKind::Thread => "thread",
             EventKind::Process => "process",
             EventKind::Marker => "marker",
+            EventKind::Fault => "fault",
             EventKind::Lost => "lost",
             EventKind::Dlclose => "dlclose",
         }
@@ -138,6 +142,7 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::ThreadStart | Event::ThreadExit => (EventKind::Thread, None),
         Event::Fork | Event::Exec { .. } | Event::ExecFailed | Event::Exit { .. } => (EventKind::Process, None),
         Event::Marker { .. } => (EventKind::Marker, None),
+        Event::Fault { .. } => (EventKind::Fault, None),
         Event::Lost { .. } => (EventKind::Lost, None),
         Event::ModulesClosed => (EventKind::Dlclose, None),
     }

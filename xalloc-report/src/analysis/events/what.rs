@@ -95,6 +95,8 @@ pub enum What {
     Exit { status: i32 },
     /// A mark.
     Marker { text: String },
+    /// The program gave an address to free or realloc, which refused it: `fault` says what it was.
+    Fault { addr: String, fault: String },
     /// Events of this thread are missing here.
     Lost { events: u64, reason: String },
     /// Modules were unloaded.
@@ -153,6 +155,7 @@ impl What {
             Event::Exit { status } => What::Exit { status },
             Event::Marker { text } => What::Marker { text: text.to_owned() },
             Event::Lost { events, reason } => What::Lost { events, reason: names::loss(reason).to_owned() },
+            Event::Fault { addr, kind } => What::Fault { addr: address(addr), fault: names::fault(kind).to_owned() },
             Event::ModulesClosed => What::Dlclose,
         }
     }

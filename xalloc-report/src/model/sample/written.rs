@@ -70,6 +70,7 @@ fn wire<'a>(entry: &Entry<'a>) -> (Vec<Wire>, &'a str) {
         Event::ThreadExit => one(Wire::ThreadExit),
         Event::Fork => one(Wire::Fork { fork_serial: 0 }),
         Event::Exec { path } => (vec![Wire::Exec { text_bytes: path.len() as u16 }], path),
+        Event::Fault { addr, kind } => one(Wire::Fault { addr: Addr(addr), kind }),
         Event::ExecFailed => one(Wire::ExecFailed),
         Event::Exit { status } => one(Wire::Exit { status }),
         Event::Marker { text } => (vec![Wire::Marker { text_bytes: text.len() as u16 }], text),

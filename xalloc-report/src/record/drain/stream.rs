@@ -329,6 +329,7 @@ impl Stream {
             | Event::ReallocBegin { .. }
             | Event::ReallocUndo { .. }
             | Event::Heap { .. }
+            | Event::Fault { .. }
             | Event::ProgramUnmap { .. }
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }

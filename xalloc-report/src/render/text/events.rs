@@ -111,6 +111,7 @@ fn story(what: &What) -> (&'static str, String) {
         What::Exit { status } => ("exit", format!("status {status}")),
         What::Marker { text } => ("marker", printable(text).into_owned()),
         What::Lost { events, reason } => ("LOST", format!("{} events of this thread: {reason}", count(*events))),
+        What::Fault { addr, fault } => ("FAULT", format!("{addr} refused: {fault}")),
         What::Dlclose => ("dlclose", "modules were unloaded".to_owned()),
     }
 }
