@@ -23,6 +23,7 @@ use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
+pub mod layout;
 mod live;
 mod percentiles;
 mod replayer;
