@@ -58,10 +58,15 @@ fn a_program_that_is_not_executable_is_named_with_126() {
 }
 
 #[test]
-fn a_static_program_is_told_before_it_is_run_in_vain() {
+fn a_static_program_is_told_and_not_run_in_vain() {
     let folder = tempfile::tempdir().expect("a folder");
-    let program = static_victim("totals.c");
-    assert_error(&record(&folder.path().join("t.xtrace"), &program), TOOL_FAILED, &["static", "LD_PRELOAD", "hint:"]);
+    let program = static_victim("endings.c");
+    let trace = folder.path().join("t.xtrace");
+    let output = record(&trace, &program);
+    assert_error(&output, TOOL_FAILED, &["cannot be recorded", "static", "LD_PRELOAD", "hint:"]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr.matches("statically linked").count(), 1, "said more than once:\n{stderr}");
+    assert!(output.stdout.is_empty() && !trace.exists(), "it was run in vain");
     let output = xalloc().arg("doctor").arg(&program).output().expect("it starts");
     let told = [output.stdout, output.stderr].concat();
     assert!(String::from_utf8_lossy(&told).contains("static"), "{}", String::from_utf8_lossy(&told));
@@ -82,7 +87,17 @@ fn a_shell_script_runs_as_it_does_alone_and_its_programs_are_recorded() {
 }
 
 #[test]
-fn a_program_for_another_machine_is_told_by_its_name_with_126() {
+fn a_shell_script_whose_programs_are_static_runs_and_the_shell_is_recorded() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let script = folder.path().join("script");
+    let program = static_victim("endings.c");
+    executable(&script, format!("#!/bin/sh\n{} return\nexit 3\n", program.display()).as_bytes());
+    let output = record(&folder.path().join("t.xtrace"), &script);
+    assert_eq!(output.status.code(), Some(3), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+#[test]
+fn a_program_for_another_machine_is_told_by_its_name() {
     const MACHINE: usize = 18;
     const AARCH64: u8 = 183;
     let folder = tempfile::tempdir().expect("a folder");
@@ -91,7 +106,7 @@ fn a_program_for_another_machine_is_told_by_its_name_with_126() {
     elf[MACHINE] = AARCH64;
     executable(&program, &elf);
     let output = record(&folder.path().join("t.xtrace"), &program);
-    assert_error(&output, CANNOT_EXECUTE, &["foreign", "AArch64", "hint:"]);
+    assert_error(&output, TOOL_FAILED, &["foreign", "AArch64", "hint:"]);
 }
 
 #[test]

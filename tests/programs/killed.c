@@ -1,8 +1,8 @@
 /* Allocates and frees until it is killed, and counts in a file what it has done.
  *
- * Argument: a file of 16 bytes, mapped shared: its process id, then the number of allocations that have returned. The
- * count is raised after each allocation, so the truth is: allocations = count, or one more. Should nobody kill it, it
- * ends after a minute.
+ * Arguments: a file of 16 bytes, mapped shared: its process id, then the number of allocations that have returned; and
+ * the microseconds of pause after each allocation, none if that is missing. The count is raised after each allocation,
+ * so the truth is: allocations = count, or one more. Should nobody kill it, it ends after a minute.
  */
 #include <fcntl.h>
 #include <stdint.h>
@@ -18,6 +18,7 @@ int main(int argc, char **argv) {
     void *window[WINDOW] = {0};
     int file = argc > 1 ? open(argv[1], O_RDWR) : -1;
     volatile uint64_t *words = mmap(NULL, 16, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    useconds_t pause_us = argc > 2 ? (useconds_t)atoi(argv[2]) : 0;
     if (words == MAP_FAILED) return 1;
     alarm(60);
     words[0] = (uint64_t)getpid();
@@ -25,5 +26,6 @@ int main(int argc, char **argv) {
         free(window[count % WINDOW]);
         window[count % WINDOW] = keep(malloc(16 + count % 1000));
         words[1] = count + 1;
+        if (pause_us) usleep(pause_us);
     }
 }

@@ -32,7 +32,7 @@ pub(crate) fn victim(file: &str, arguments: &[&str]) -> Load {
 
 /// A victim without the dynamic loader.
 pub(crate) fn static_victim(file: &str) -> PathBuf {
-    built(file, "static_victim", &["-static"])
+    built(file, &format!("static_{file}"), &["-static"])
 }
 
 /// The victim that loads and unloads two libraries, with both.

@@ -15,6 +15,14 @@
 //! full, look-ups begin there and fall back to the older, and what they find is entered again above. Two threads that
 //! insert the same stack at once can both succeed (a lost race, or a level that changes between): the recorder merges
 //! equal nodes, so that costs 16 bytes and is never wrong.
+//!
+//! # Nothing is touched before it is reserved
+//! The trie lies in a file that is larger than what it holds; to touch a page for which the file system has no room is
+//! a SIGBUS in the program. So nodes are asked for in steps ([`Reserve`]), with the level of the index that they go
+//! into, and counted into `limit` once they are there. Nodes are taken by a compare-exchange below the limit and never by
+//! an addition that is taken back: meanwhile the limit could rise, and one number be handed out twice.
+
+use core::ops::Range;
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering};
 use crate::units::StackId;
@@ -55,9 +63,11 @@ impl Node {
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub struct Counters {
-    /// Nodes taken beyond the two reserved ones; may exceed the capacity by the number of failed attempts.
+    /// Nodes taken beyond the two reserved ones.
     taken: AtomicU32,
-    /// Stacks that could not be interned because the nodes ran out.
+    /// Nodes, counted from the first, that may be touched, and with them the level of the index that they go into.
+    limit: AtomicU32,
+    /// Stacks that could not be interned because there was no room for a node.
     lost: AtomicU64,
 }
 
@@ -65,7 +75,7 @@ impl Counters {
     /// The counters of an empty trie. (Zeroed shared memory is the same.)
     #[must_use]
     pub fn new() -> Self {
-        Counters { taken: AtomicU32::new(0), lost: AtomicU64::new(0) }
+        Counters { taken: AtomicU32::new(0), limit: AtomicU32::new(0), lost: AtomicU64::new(0) }
     }
 }
 
@@ -75,33 +85,76 @@ impl Default for Counters {
     }
 }
 
+/// What a trie is about to touch for the first time.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Growth {
+    /// These nodes, by number.
+    pub nodes: Range<usize>,
+    /// And the whole of this level of the index.
+    pub level: Option<usize>,
+}
+
+/// Who gets the memory of a trie ready.
+pub trait Reserve: core::fmt::Debug + Sync {
+    /// Sees to it that touching `growth` cannot fail. False: there is no room for it. Threads may ask for the same at
+    /// once, and for what was granted before.
+    fn reserve(&self, growth: &Growth) -> bool;
+}
+
+/// Memory that is all there.
+#[derive(Debug)]
+struct Whole;
+
+impl Reserve for Whole {
+    fn reserve(&self, _: &Growth) -> bool {
+        true
+    }
+}
+
 /// A trie: counters, nodes and index, wherever they lie.
 #[derive(Clone, Copy, Debug)]
 pub struct Trie<'a> {
     counters: &'a Counters,
     nodes: &'a [Node],
     levels: &'a [&'a [AtomicU32]],
+    memory: &'a dyn Reserve,
 }
 
 const FIRST: u32 = 2;
+/// Most nodes that are reserved at once: 1 MiB of them.
+const STEP: usize = (1 << 20) / size_of::<Node>();
+/// Lost stacks between two attempts to reserve where there was no room: each is a system call or two.
+const PATIENCE: u64 = 1024;
 
 impl<'a> Trie<'a> {
-    /// The trie over this memory. `levels` are powers of two in rising order, and the last is at least twice `nodes`.
+    /// The trie over this memory, which is all there. `levels` are powers of two in rising order, and the last is at
+    /// least twice `nodes`.
     #[must_use]
     pub fn new(counters: &'a Counters, nodes: &'a [Node], levels: &'a [&'a [AtomicU32]]) -> Self {
+        Trie::growing(counters, nodes, levels, &Whole)
+    }
+
+    /// As [`Trie::new`], over memory of which only that may be touched which `memory` has reserved.
+    #[must_use]
+    pub fn growing(
+        counters: &'a Counters,
+        nodes: &'a [Node],
+        levels: &'a [&'a [AtomicU32]],
+        memory: &'a dyn Reserve,
+    ) -> Self {
         debug_assert!(levels.iter().all(|level| level.len().is_power_of_two()));
-        Trie { counters, nodes, levels }
+        Trie { counters, nodes, levels, memory }
     }
 
     /// The id of the stack whose innermost frame is `frame` and whose callers are `parent`.
     ///
-    /// [`StackId::UNKNOWN`], and one more on the count of lost stacks, if the nodes have run out.
+    /// [`StackId::UNKNOWN`], and one more on the count of lost stacks, if there is no room for a node.
     pub fn insert(&self, parent: StackId, frame: FrameWord) -> StackId {
         if parent == StackId::UNKNOWN {
             return StackId::UNKNOWN;
         }
         let hash = hash(parent, frame);
-        let current = self.current_level();
+        let Some(current) = self.current_level() else { return self.lose() };
         let mut taken = None;
         if let Some(found) = self.find(current, hash, parent, frame) {
             return found;
@@ -116,20 +169,29 @@ impl<'a> Trie<'a> {
             Some(id) => id,
             None => match self.take(parent, frame) {
                 Some(id) => id,
-                None => {
-                    self.counters.lost.fetch_add(1, Ordering::Relaxed);
-                    return StackId::UNKNOWN;
-                }
+                None => return self.lose(),
             },
         };
         self.enter(current, hash, id, parent, frame)
     }
 
-    /// The level that takes new entries: the smallest that is at most half full.
-    fn current_level(&self) -> usize {
-        // Relaxed: any recent value will do, a stale one puts an entry into an older level.
-        let taken = self.counters.taken.load(Ordering::Relaxed) as usize;
-        self.levels.iter().position(|level| taken < level.len() / 2).unwrap_or(self.levels.len() - 1)
+    #[cold]
+    fn lose(&self) -> StackId {
+        // Relaxed: a statistic.
+        self.counters.lost.fetch_add(1, Ordering::Relaxed);
+        StackId::UNKNOWN
+    }
+
+    /// The level that takes new entries: the smallest that is at most half full. `None`: there is no room for any.
+    #[inline]
+    fn current_level(&self) -> Option<usize> {
+        // ORDERING: pairs with the Release exchange in `take`: a level that a node was taken for is reserved. Any recent
+        // value will do, a stale one puts an entry into an older level.
+        let taken = self.counters.taken.load(Ordering::Acquire) as usize;
+        if taken == 0 {
+            self.make_room(FIRST as usize)?;
+        }
+        self.levels.iter().position(|level| taken < level.len() / 2).or(self.levels.len().checked_sub(1))
     }
 
     fn find(&self, level: usize, hash: u64, parent: StackId, frame: FrameWord) -> Option<StackId> {
@@ -160,15 +222,54 @@ impl<'a> Trie<'a> {
     }
 
     fn take(&self, parent: StackId, frame: FrameWord) -> Option<StackId> {
-        // Relaxed: uniqueness needs no order; the node is published by the index entry or the record that names it.
-        let id = self.counters.taken.fetch_add(1, Ordering::Relaxed).checked_add(FIRST)?;
-        let Some(node) = self.nodes.get(id as usize) else {
-            self.counters.taken.fetch_sub(1, Ordering::Relaxed);
-            return None;
+        let mut taken = self.counters.taken.load(Ordering::Relaxed);
+        let id = loop {
+            let id = taken.checked_add(FIRST)?;
+            self.make_room(id as usize)?;
+            // ORDERING: Release pairs with the Acquire load in `current_level`: the memory that `make_room` saw reserved
+            // is so for whoever sees the node taken. The node itself is published by the index entry or the record that
+            // names it.
+            match self.counters.taken.compare_exchange(taken, taken + 1, Ordering::Release, Ordering::Relaxed) {
+                Ok(_) => break id,
+                Err(newer) => taken = newer,
+            }
         };
+        let node = self.nodes.get(id as usize)?;
         node.parent.store(parent.0, Ordering::Relaxed);
         node.frame.store(frame.0, Ordering::Relaxed);
         Some(StackId(id))
+    }
+
+    /// Sees to it that node `id` may be touched. `None`: there is no room for it.
+    #[inline]
+    fn make_room(&self, id: usize) -> Option<()> {
+        loop {
+            // ORDERING: pairs with the Release maximum in `grow`.
+            let limit = self.counters.limit.load(Ordering::Acquire) as usize;
+            if id < limit {
+                return Some(());
+            }
+            self.grow(limit)?;
+        }
+    }
+
+    /// Reserves the nodes from `limit` on, as many as go into one level of the index.
+    #[cold]
+    fn grow(&self, limit: usize) -> Option<()> {
+        let half = |level: usize| self.levels.get(level).map_or(0, |entries| entries.len() / 2);
+        let last = self.levels.len().checked_sub(1)?;
+        let level = (0..last).find(|&level| limit < half(level)).unwrap_or(last);
+        let most = if level == last { self.nodes.len() } else { half(level).min(self.nodes.len()) };
+        let end = (limit + STEP).min(most);
+        let is_first_of_its_level = limit == level.checked_sub(1).map_or(0, half);
+        let growth = Growth { nodes: limit..end, level: is_first_of_its_level.then_some(level) };
+        let lost = self.counters.lost.load(Ordering::Relaxed);
+        if growth.nodes.is_empty() || !lost.is_multiple_of(PATIENCE) || !self.memory.reserve(&growth) {
+            return None;
+        }
+        // ORDERING: Release says that the memory is there; pairs with the Acquire load in `make_room`.
+        self.counters.limit.fetch_max(end as u32, Ordering::Release);
+        Some(())
     }
 
     /// Enters `id` at its place in `level`; if another thread entered the same stack meanwhile, its id is the answer.
@@ -205,7 +306,7 @@ impl<'a> Trie<'a> {
     /// node that was taken but not yet written.
     #[must_use]
     pub fn get(&self, id: StackId) -> Option<(StackId, FrameWord)> {
-        if id.0 < FIRST {
+        if id < StackId(FIRST) || id >= self.end() {
             return None;
         }
         let node = self.nodes.get(id.0 as usize)?;
@@ -215,7 +316,7 @@ impl<'a> Trie<'a> {
         (frame != 0).then_some((StackId(parent), FrameWord(frame)))
     }
 
-    /// Stacks that were lost because the nodes ran out.
+    /// Stacks that were lost because there was no room for a node.
     #[must_use]
     pub fn lost(&self) -> u64 {
         self.counters.lost.load(Ordering::Relaxed)
@@ -300,5 +401,69 @@ mod tests {
             assert_ne!(trie.insert(StackId::NONE, FrameWord::return_address(0x1003)), StackId::UNKNOWN);
             assert_eq!(trie.end(), StackId(16));
         });
+    }
+
+    /// Memory that notes what it is asked for, until it has no more nodes to give.
+    #[derive(Debug)]
+    struct Budget {
+        nodes: AtomicU32,
+        granted: std::sync::Mutex<Vec<Growth>>,
+    }
+
+    impl Reserve for Budget {
+        fn reserve(&self, growth: &Growth) -> bool {
+            let is_there = growth.nodes.end as u32 <= self.nodes.load(Ordering::Relaxed);
+            if is_there {
+                self.granted.lock().expect("no holder panics").push(growth.clone());
+            }
+            is_there
+        }
+    }
+
+    #[test]
+    fn nodes_and_levels_are_reserved_in_steps_before_they_are_used() {
+        let memory = Memory::new(1 << 17, &[1 << 6, 1 << 12, 1 << 18]);
+        let budget = Budget { nodes: AtomicU32::new(u32::MAX), granted: std::sync::Mutex::default() };
+        let levels: Vec<&[AtomicU32]> = memory.levels.iter().map(Vec::as_slice).collect();
+        let trie = Trie::growing(&memory.counters, &memory.nodes, &levels, &budget);
+        for address in 0..70_000 {
+            let id = trie.insert(StackId::NONE, FrameWord::return_address(0x1000 + address));
+            let granted = budget.granted.lock().expect("no holder panics");
+            assert!((id.0 as usize) < granted.last().expect("one step at least").nodes.end);
+            if address.is_power_of_two() {
+                let used = memory.levels.iter().filter(|level| is_used(level)).count();
+                assert_eq!(used, granted.iter().filter(|growth| growth.level.is_some()).count());
+            }
+        }
+        let granted = budget.granted.into_inner().expect("no holder panics");
+        let steps = [(0..32, Some(0)), (32..2048, Some(1)), (2048..67_584, Some(2)), (67_584..1 << 17, None)];
+        assert_eq!(granted, steps.map(|(nodes, level)| Growth { nodes, level }));
+    }
+
+    fn is_used(level: &[AtomicU32]) -> bool {
+        level.iter().any(|entry| entry.load(Ordering::Relaxed) != 0)
+    }
+
+    #[test]
+    fn where_there_is_no_room_nothing_is_touched_and_room_that_comes_later_is_used() {
+        let memory = Memory::new(1 << 12, &[1 << 6, 1 << 13]);
+        let budget = Budget { nodes: AtomicU32::new(0), granted: std::sync::Mutex::default() };
+        let levels: Vec<&[AtomicU32]> = memory.levels.iter().map(Vec::as_slice).collect();
+        let trie = Trie::growing(&memory.counters, &memory.nodes, &levels, &budget);
+        let insert = |address| trie.insert(StackId::NONE, FrameWord::return_address(address));
+        assert_eq!(insert(0x1000), StackId::UNKNOWN);
+        assert!(!memory.levels.iter().any(|level| is_used(level)));
+        budget.nodes.store(32, Ordering::Relaxed);
+        let mut known = 0;
+        for address in 0..3 * PATIENCE {
+            known += u64::from(insert(0x1_0000 + address) != StackId::UNKNOWN);
+        }
+        assert_eq!(known, 30);
+        assert_eq!(trie.lost(), 1 + 3 * PATIENCE - known);
+        assert!(!is_used(&memory.levels[1]));
+        // What was interned is still found.
+        assert_eq!(trie.get(StackId(2)).map(|(_, frame)| trie.insert(StackId::NONE, frame)), Some(StackId(2)));
+        budget.nodes.store(u32::MAX, Ordering::Relaxed);
+        assert!((0..=PATIENCE).any(|address| insert(0x2_0000 + address) != StackId::UNKNOWN));
     }
 }

@@ -184,7 +184,7 @@ pub struct Header {
     pub started_monotonic_ns: u64,
     /// `CLOCK_REALTIME` at the same moment, nanoseconds.
     pub started_realtime_ns: u64,
-    /// Threads that ever claimed a ring or tried to; their serial numbers count up from 0.
+    /// Threads that ever claimed a ring; their serial numbers count up from 0.
     pub threads: AtomicU32,
     /// Rings that were ever claimed: one more than the highest number of one. It can exceed `threads`, for a thread that
     /// calls again after it gave its ring back claims another.

@@ -12,7 +12,7 @@
 
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use xalloc_core::intern::{Counters, FrameWord, Node, Trie};
+use xalloc_core::intern::{Counters, FrameWord, Growth, Node, Reserve, Trie};
 use xalloc_core::primitive::{AtomicU32, AtomicU64, Ordering};
 use xalloc_core::ring::{Consumer, Full, Indices, Producer, Slot};
 use xalloc_core::units::StackId;
@@ -353,6 +353,52 @@ fn when_nodes_run_out_one_thread_gets_the_last_and_the_other_is_counted() {
         let unknown = [mine, theirs].iter().filter(|&&id| id == StackId::UNKNOWN).count();
         assert_eq!(unknown, 1, "{mine:?} {theirs:?}");
         assert_eq!(memory.with(|trie| trie.lost()), 1);
+    });
+}
+
+/// Memory that refuses once, and then grants what is asked for.
+#[derive(Debug)]
+struct Grudging {
+    asked: AtomicU32,
+    granted: AtomicU32,
+}
+
+impl Reserve for Grudging {
+    fn reserve(&self, growth: &Growth) -> bool {
+        let is_granted = self.asked.fetch_add(1, Ordering::Relaxed) > 0;
+        if is_granted {
+            self.granted.fetch_max(growth.nodes.end as u32, Ordering::Relaxed);
+        }
+        is_granted
+    }
+}
+
+#[test]
+fn room_that_comes_while_another_thread_is_refused_hands_out_no_node_twice_and_none_beyond_it() {
+    model(|| {
+        let memory = Memory::new(8, &[8, 16]);
+        let kernel = Arc::new(Grudging { asked: AtomicU32::new(0), granted: AtomicU32::new(0) });
+        let insert = |memory: &Memory, kernel: &Grudging, address| {
+            let levels: Vec<&[AtomicU32]> = memory.levels.iter().map(Vec::as_slice).collect();
+            let trie = Trie::growing(&memory.counters, &memory.nodes, &levels, kernel);
+            let id = trie.insert(StackId::NONE, FrameWord::return_address(address));
+            // Relaxed: an answer that is too small shows that the trie has not ordered the reservation before its use.
+            let granted = kernel.granted.load(Ordering::Relaxed);
+            assert!(id == StackId::UNKNOWN || id.0 < granted, "{id:?} of {granted}");
+            id
+        };
+        let other = {
+            let (memory, kernel) = (Arc::clone(&memory), Arc::clone(&kernel));
+            thread::spawn(move || [0x1000, 0x2000].map(|address| insert(&memory, &kernel, address)))
+        };
+        let mine = insert(&memory, &kernel, 0x3000);
+        let theirs = other.join().unwrap();
+        let mut known: Vec<StackId> = theirs.into_iter().chain([mine]).filter(|&id| id != StackId::UNKNOWN).collect();
+        let count = known.len();
+        known.sort_unstable();
+        known.dedup();
+        assert_eq!(known.len(), count, "one node for two stacks");
+        assert_eq!(memory.with(|trie| trie.lost()) as usize, 3 - count);
     });
 }
 

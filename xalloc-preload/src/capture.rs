@@ -2,9 +2,9 @@
 //!
 //! A walk begins with the registers of the program at its call of the hook and goes from frame to frame by
 //! [rules](rule) that are made from the compiler's unwind information once for each return address and kept in a
-//! [table] that all threads share. It ends where it meets the thread's [previous stack](previous), if that is
-//! proved to be unchanged from there to the root: of the twenty or forty frames of a stack three or four are new. A
-//! frame that is kept keeps its node of the stack trie too, so only the new ones are looked up.
+//! [table] that all threads share. It ends where it meets one of the thread's [recent stacks](recent), if that is
+//! proved to be unchanged from there to the root: most stacks are repeated as a whole, and of the twenty or forty frames
+//! of any other three or four are new. A frame that is kept keeps its [node] of the stack trie too.
 //!
 //! # What holds in every hook
 //! No lock is taken and nothing is allocated, no function of the loader is called but `_dl_find_object`, and no memory
@@ -23,8 +23,9 @@
 
 mod evaluate;
 mod foreign;
+mod node;
 mod own_stack;
-mod previous;
+mod recent;
 mod rule;
 mod shared;
 mod table;
@@ -43,14 +44,15 @@ use xalloc_core::units::StackId;
 use crate::arch::Entry;
 use crate::modules::Announce;
 use foreign::Window;
+use node::Nodes;
 use own_stack::{Bounds, OwnStack};
-use previous::{Passed, Previous, Root};
+use recent::{Beyond, Passed, Recent};
 use rule::{Kind, Rule};
 use shared::DEPTH;
 use walk::{AnyStack, Memory, State, Step, step};
 
-/// What a thread keeps from one capture to the next: 100 KiB of address space, of which a stack of thirty frames uses
-/// four pages. Zeroed memory is a new one.
+/// What a thread keeps from one capture to the next: 200 KiB of address space, of which stacks of thirty frames use
+/// forty. Zeroed memory is a new one.
 ///
 /// It holds addresses of its thread's stack: another thread may have it only after [`ThreadCapture::retire`].
 pub struct ThreadCapture {
@@ -58,7 +60,8 @@ pub struct ThreadCapture {
     generation: u32,
     until_verify: u32,
     window: Window,
-    previous: Previous,
+    recent: Recent,
+    nodes: Nodes,
     passed: [Passed; DEPTH],
 }
 
@@ -78,19 +81,21 @@ impl ThreadCapture {
             generation: 0,
             until_verify: 0,
             window: Window::new(),
-            previous: Previous::new(),
+            recent: Recent::new(),
+            nodes: Nodes::new(),
             passed: [Passed { state, rule: Rule(0) }; DEPTH],
         }
     }
 
-    /// Forgets the previous stack and its nodes: the trie is another one (a forked child's).
+    /// Forgets all stacks and nodes: the trie is another one (a forked child's).
     pub fn forget(&mut self) {
-        self.previous.forget();
+        self.recent.forget();
+        self.nodes = Nodes::new();
     }
 
     /// Forgets all: the thread ends, and another one may get this memory.
     pub fn retire(&mut self) {
-        self.previous.forget();
+        self.recent.forget();
         self.bounds = Bounds::UNKNOWN;
     }
 }
@@ -104,7 +109,7 @@ impl Default for ThreadCapture {
 /// How a walk ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Ending {
-    /// At a frame from which the previous stack goes on.
+    /// At a frame from which a recent stack goes on.
     Joined,
     /// At the outermost frame.
     Whole,
@@ -125,7 +130,7 @@ pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announc
     let first = State { word: FrameWord::return_address(entry.ip as u64), sp: entry.sp as u64, fp: entry.fp as u64 };
     let generation = shared.generation();
     if generation != cache.generation {
-        cache.previous.forget();
+        cache.recent.forget();
         cache.generation = generation;
     }
     let stack = match cache.bounds.above(first.sp) {
@@ -147,28 +152,28 @@ fn capture_own(
     generation: u32,
     announce: &mut impl Announce,
 ) -> StackId {
-    cache.previous.begin();
-    let previous = &mut cache.previous;
+    let ThreadCapture { recent, nodes, passed, .. } = cache;
+    if let Some(node) = recent.repeated(&first) {
+        return node;
+    }
+    recent.begin();
     let depth = shared.depth;
-    let joins = |state: &State, passed| previous.joins(state, passed, depth);
-    let (len, ending) =
-        walk(first, stack, depth, &mut cache.passed, joins, |word| shared.rule(word, generation, announce));
-    let passed = cache.passed.get(..len).unwrap_or(&[]);
-    let node = |parent, word| shared.trie.insert(parent, word);
-    let root = match ending {
-        Ending::Joined if len == 0 => return cache.previous.joined_node(),
-        Ending::Joined => return cache.previous.keep(passed, StackId::NONE, stack, node),
-        Ending::Whole => Root::Fixed,
-        Ending::Stopped => Root::Fixed,
-        Ending::AtLimit => Root::AtLimit,
+    let joins = |state: &State, passed| recent.joins(state, passed, depth);
+    let (len, ending) = walk(first, stack, depth, passed, joins, |word| shared.rule(word, generation, announce));
+    let passed = passed.get(..len).unwrap_or(&[]);
+    let beyond = match ending {
+        Ending::Joined if len == 0 => return recent.joined_node(),
+        Ending::Joined => Beyond::Joined,
+        Ending::Whole => Beyond::Root(shared.root(generation, false)),
+        Ending::Stopped => Beyond::Root(shared.root(generation, true)),
+        Ending::AtLimit => {
+            shared.header.cut_stacks.fetch_add(1, Ordering::Relaxed);
+            Beyond::Limit(shared.root(generation, true))
+        }
         // The stack may lead to another one: a signal's handler that runs on an own stack inside of this one.
         Ending::Lost => return capture_foreign(cache, first, shared, generation, announce),
     };
-    if ending == Ending::AtLimit {
-        shared.header.cut_stacks.fetch_add(1, Ordering::Relaxed);
-    }
-    cache.previous.restart(root);
-    cache.previous.keep(passed, shared.root(generation, ending != Ending::Whole), stack, node)
+    recent.keep(passed, beyond, stack, |parent, word| nodes.insert(&shared.trie, parent, word))
 }
 
 /// A capture whose stack pointer is not known to lie in the thread's own stack: it was not looked up yet, or this is

@@ -97,6 +97,17 @@ pub(crate) fn thread_name() -> [u8; 16] {
 /// A file that is open only for the moment; closed when dropped.
 pub(crate) struct File(c_int);
 
+/// How an attempt to reserve space in a file ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reservation {
+    /// Touching it cannot fail.
+    Made,
+    /// There is no room.
+    Refused,
+    /// The file system cannot reserve, or may not be asked.
+    Unknown,
+}
+
 impl File {
     /// Opens `path` with `flags`, close-on-exec; a file that is made has mode 0600.
     pub(crate) fn open(path: &CStr, flags: c_int) -> Option<File> {
@@ -113,14 +124,19 @@ impl File {
         unsafe { libc::syscall(libc::SYS_ftruncate, self.0, bytes) == 0 }
     }
 
-    /// Reserves space, so that touching it cannot fail later. True too where the file system cannot reserve.
-    pub(crate) fn reserve(&self, at: usize, bytes: usize) -> bool {
+    /// Reserves space, so that touching it cannot fail later.
+    pub(crate) fn reserve(&self, at: usize, bytes: usize) -> Reservation {
         loop {
             // SAFETY: second bullet of the module.
             let answer = unsafe { libc::syscall(libc::SYS_fallocate, self.0, 0, at, bytes) };
-            // A signal ends it before it is done; what it did until then need not be done again.
-            if answer == 0 || errno() != libc::EINTR {
-                return answer == 0 || errno() == libc::EOPNOTSUPP || errno() == libc::ENOSYS;
+            if answer == 0 {
+                return Reservation::Made;
+            }
+            match errno() {
+                // A signal ends it before it is done; what it did until then need not be done again.
+                libc::EINTR => {}
+                libc::ENOSPC | libc::EDQUOT | libc::EFBIG | libc::EIO | libc::ENOMEM => return Reservation::Refused,
+                _ => return Reservation::Unknown,
             }
         }
     }
@@ -204,6 +220,38 @@ pub(crate) unsafe fn map_anonymous(bytes: usize, place: *mut u8) -> Option<NonNu
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: by the contract of this function.
     mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, word(rights), word(flags), word(-1), 0_usize) })
+}
+
+/// Makes the kernel touch every page of `place`, which changes nothing in it. False: touching one would have been a
+/// SIGBUS.
+///
+/// The kernel adds nothing to a word of each page, as a part of waking nobody. (`MADV_POPULATE_WRITE` would do it at
+/// once, but is younger than the systems that we run on.)
+///
+/// # Safety
+/// - `bytes` from `place`, which begins at a page, are a mapping that may be written to, and stay one.
+pub(crate) unsafe fn populate(place: NonNull<u8>, bytes: usize) -> bool {
+    const PAGE: usize = 4096;
+    // See futex(2): the operation in the top four bits, here FUTEX_OP_ADD of 0; the comparison decides on waking only.
+    const ADD_NOTHING: usize = 1 << 28;
+    keeping_errno(|| {
+        (0..bytes).step_by(PAGE).all(|at| {
+            let word = place.as_ptr().wrapping_add(at);
+            // SAFETY: by the contract; the addition is atomic, so it takes no other's change back.
+            let answer = unsafe {
+                libc::syscall(
+                    libc::SYS_futex,
+                    word,
+                    libc::FUTEX_WAKE_OP | libc::FUTEX_PRIVATE_FLAG,
+                    0_usize,
+                    0_usize,
+                    word,
+                    ADD_NOTHING,
+                )
+            };
+            answer >= 0
+        })
+    })
 }
 
 /// An argument that the kernel takes as a whole word.

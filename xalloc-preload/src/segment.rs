@@ -38,6 +38,7 @@ use crate::text::Text;
 mod control;
 mod create;
 mod full;
+mod reserve;
 
 pub(crate) use control::Session;
 pub(crate) use create::{Birth, create};
@@ -140,7 +141,7 @@ impl Segment {
     pub(crate) fn trie(&'static self) -> Trie<'static> {
         // SAFETY: first bullet of the module.
         let nodes: &'static [Node] = unsafe { self.slice(layout::NODES.start, intern::CAPACITY) };
-        Trie::new(&self.header().stacks, nodes, &self.levels)
+        Trie::growing(&self.header().stacks, nodes, &self.levels, &reserve::TrieMemory)
     }
 
     /// The present, in the segment's clock.
@@ -158,28 +159,13 @@ impl Segment {
     }
 
     /// Claims a ring for the calling thread, whose serial number is new if it has none yet; `None` if all are taken or
-    /// the file system is full.
+    /// the file system has no room even for a small one.
     pub(crate) fn claim(&'static self, serial: Option<u32>) -> Option<Claim> {
+        let (ring, header) = self.claim_reserved()?;
         // Relaxed: only uniqueness matters.
         let thread = serial.unwrap_or_else(|| self.header().threads.fetch_add(1, Ordering::Relaxed));
-        let (ring, header) = self.rings().iter().enumerate().find(|(_, ring)| {
-            ring.state.load(Ordering::Relaxed) == ring_state::FREE
-                // ORDERING: Acquire pairs with the recorder's Release store of FREE: it has drained the ring.
-                && ring
-                    .state
-                    .compare_exchange(ring_state::FREE, ring_state::CLAIMED, Ordering::Acquire, Ordering::Relaxed)
-                    .is_ok()
-        })?;
         // Relaxed: the recorder reads it after a record, whose publication orders it.
         header.thread.store(thread, Ordering::Relaxed);
-        let range = layout::slots_of(ring);
-        let reserved =
-            File::open(self.path.as_c(), libc::O_RDWR).is_none_or(|file| file.reserve(range.start, range.len()));
-        if !reserved {
-            // ORDERING: as the recorder's: the ring is empty.
-            header.state.store(ring_state::FREE, Ordering::Release);
-            return None;
-        }
         // ORDERING: Release pairs with the recorder's Acquire load: who sees the number sees the ring claimed. It is said
         // before the first record, so that no record is in a ring that nobody looks at.
         self.header().rings.fetch_max(ring as u32 + 1, Ordering::Release);
@@ -187,6 +173,27 @@ impl Segment {
         // SAFETY: the exchange made this thread the ring's only producer; rings are powers of two.
         let producer = unsafe { Producer::new(&header.indices, slots) };
         Some(Claim { ring, thread, producer, capacity: slots.len() })
+    }
+
+    /// Takes the first free ring whose slots the file system has room for.
+    fn claim_reserved(&'static self) -> Option<(usize, &'static RingHeader)> {
+        let mut first = 0;
+        loop {
+            let (ring, header) = self.rings().iter().enumerate().skip(first).find(|(_, ring)| {
+                ring.state.load(Ordering::Relaxed) == ring_state::FREE
+                    // ORDERING: Acquire pairs with the recorder's Release store of FREE: it has drained the ring.
+                    && ring
+                        .state
+                        .compare_exchange(ring_state::FREE, ring_state::CLAIMED, Ordering::Acquire, Ordering::Relaxed)
+                        .is_ok()
+            })?;
+            if self.reserve(layout::slots_of(ring)) {
+                return Some((ring, header));
+            }
+            // ORDERING: as the recorder's: the ring is empty.
+            header.state.store(ring_state::FREE, Ordering::Release);
+            first = layout::first_smaller_than(ring);
+        }
     }
 
     /// Gives a ring back; its records stay until the recorder has drained them. Without a recorder they are spilled.

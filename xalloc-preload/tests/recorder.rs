@@ -3,85 +3,20 @@
 #![allow(clippy::panic, clippy::wildcard_enum_match_arm, reason = "a test looks for some events")]
 
 use std::collections::HashSet;
-use std::fs::{self, File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use support::{Recording, Scratch, library};
+use support::{Recorder, Scratch, segments, start};
 use xalloc_core::primitive::Ordering;
 use xalloc_core::ring::Consumer;
-use xalloc_core::session::{
-    CONTROL_MAGIC, Control, Header, RingHeader, allocator, control_state, layout, overflow, segment_state,
-};
+use xalloc_core::session::{Header, RingHeader, control_state, layout, overflow, segment_state};
 use xalloc_core::sys::futex::{self, Scope};
-use xalloc_core::wire::{self, Event, LossReason, Record};
+use xalloc_core::wire::{Event, LossReason, Record};
 
 #[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 mod support;
-
-/// A recorder that never drains anything. Its lock is what tells the library that it lives.
-struct Recorder {
-    control: File,
-}
-
-impl Recorder {
-    fn new(session: &Path, overflow: u32) -> Recorder {
-        fs::create_dir_all(session).expect("a directory can be made");
-        let path = session.join("control");
-        let control =
-            OpenOptions::new().read(true).write(true).create_new(true).open(path).expect("a file can be made");
-        control.set_len(size_of::<Control>() as u64).expect("it can grow");
-        let recorder = Recorder { control };
-        recorder.put(std::mem::offset_of!(Control, magic), &CONTROL_MAGIC.to_ne_bytes());
-        recorder.put(std::mem::offset_of!(Control, version), &u32::from(wire::VERSION).to_ne_bytes());
-        recorder.set_state(control_state::RECORDING);
-        let options = xalloc_core::session::Options { overflow, allocator: allocator::CORE, ..Default::default() };
-        let at = std::mem::offset_of!(Control, options);
-        for (number, value) in
-            [options.allocator, options.overflow, options.clock, options.follow, options.depth, 0, options.heap_steps]
-                .into_iter()
-                .enumerate()
-        {
-            recorder.put(at + number * 4, &value.to_ne_bytes());
-        }
-        recorder.lock(libc::F_WRLCK);
-        recorder
-    }
-
-    fn put(&self, at: usize, bytes: &[u8]) {
-        self.control.write_all_at(bytes, at as u64).expect("it can be written");
-    }
-
-    fn set_state(&self, state: u32) {
-        self.put(std::mem::offset_of!(Control, state), &state.to_ne_bytes());
-    }
-
-    #[allow(unsafe_code)]
-    fn lock(&self, kind: i32) {
-        let lock = libc::flock { l_type: kind as i16, l_whence: 0, l_start: 0, l_len: 0, l_pid: 0 };
-        // SAFETY: the descriptor is open, and the lock lives through the call.
-        let answer = unsafe { libc::fcntl(self.control.as_raw_fd(), libc::F_OFD_SETLK, &raw const lock) };
-        assert_eq!(answer, 0);
-    }
-}
-
-fn start(session: &Path, program: &Path) -> Child {
-    Command::new(program)
-        .env("LD_PRELOAD", library())
-        .env("XALLOC_SESSION", session)
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("the program starts")
-}
-
-fn segments(session: &Path) -> Vec<Recording> {
-    let entries = fs::read_dir(session).expect("the directory is there").map(|entry| entry.expect("an entry").path());
-    let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/segment.");
-    entries.filter(is_segment).map(|path| Recording::read(&path)).collect()
-}
 
 /// A mapped segment with the reading ends of its first rings.
 struct Drained {

@@ -5,8 +5,8 @@
 //! `"0x5555555792a0"`, lists have a stable order, and what is not known is `null` or said in a field of its own.
 //!
 //! # Words
-//! *Alive at exit* is a fact: the block was not freed before its process's last event. *Leaked* is a verdict, which
-//! asks whether anything still points to the block; nothing here gives it.
+//! *Alive at exit* is a fact: the block was not freed before its process's last event. *Leaked* is the verdict of a scan,
+//! which asked whether anything still pointed to the block; where no scan looked, nothing is called so.
 
 mod allocator_frames;
 mod events;
@@ -24,12 +24,14 @@ pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
 pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Quantity, SizeBucket, SizeHistogram};
-pub use leaks::{LeakSite, Leaks};
+pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
 pub use names::Named;
 pub use process::{EndView, ThreadName};
 pub use summary::{AllocatorView, LossView, ProcessSummary, Summary, ThreadSummary};
 pub use timeline::{Moment, TimelineView};
 pub use top::{Order, Top, TopSite};
+
+pub use crate::trace::{Disguise, LeakClass, Occasion};
 
 /// Describes a recording as a whole.
 #[must_use]
@@ -37,7 +39,7 @@ pub fn summary(contents: &crate::trace::Contents, model: &crate::model::Model) -
     Summary::of(contents, model)
 }
 
-/// Lists what was alive at exit, by call stack, largest first.
+/// Lists what was alive at exit by class and call stack, the worst class first and largest first in it.
 #[must_use]
 pub fn leaks(contents: &crate::trace::Contents, model: &crate::model::Model) -> Leaks {
     Leaks::of(contents, model)

@@ -28,6 +28,8 @@ mod play;
 mod rare;
 mod reader;
 mod records;
+mod salvage;
+mod scan;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -39,6 +41,7 @@ pub use encode::LiveSet;
 pub use error::TraceError;
 pub use play::Start;
 pub use reader::{Limits, Trace, read_untrusted};
+pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
 pub use writer::{Writer, Written};
 
 /// Index into [`Contents::processes`]; the recorded command is process 0.
@@ -85,6 +88,8 @@ pub struct Contents {
     pub frames: Vec<Frame>,
     /// The stack trie; a parent's index is smaller than its child's.
     pub stacks: Vec<StackNode>,
+    /// Every look at the blocks of a process, in order of their ends.
+    pub scans: Vec<Scan>,
 }
 
 /// How and where the recording was made.

@@ -2,7 +2,8 @@
 //!
 //! A segment is a sparse file: what is not touched takes no memory. Rings are large for the first threads and smaller
 //! for the later ones, so that all of them together stay under 64 MiB. Space for a ring is reserved in the file
-//! (fallocate) when a thread claims it: a full file system then shows as an error and not as a SIGBUS in the program.
+//! when a thread claims it, and for the stack trie step by step: a full file system then shows as an error and not as a
+//! SIGBUS in the program.
 
 use core::ops::Range;
 
@@ -85,6 +86,18 @@ pub const fn slots_of(ring: usize) -> Range<usize> {
     SLOTS.end..SLOTS.end
 }
 
+/// Number of the first ring that is smaller than ring `ring`; [`RINGS`] if none is.
+#[must_use]
+pub const fn first_smaller_than(ring: usize) -> usize {
+    let mut first = 0;
+    let mut class = 0;
+    while class < CLASSES.len() && ring >= first {
+        first += CLASSES[class].rings;
+        class += 1;
+    }
+    first
+}
+
 /// Byte range of level `level` of the stack trie's index.
 #[must_use]
 pub const fn index_level(level: usize) -> Range<usize> {
@@ -112,6 +125,14 @@ mod tests {
         }
         assert_eq!(end, SLOTS.end);
         assert!(slots_of(RINGS).is_empty());
+    }
+
+    #[test]
+    fn the_first_smaller_ring_is_the_first_that_is_smaller() {
+        for ring in 0..RINGS {
+            let smaller = (ring..RINGS).find(|&other| slots_of(other).len() < slots_of(ring).len());
+            assert_eq!(first_smaller_than(ring), smaller.unwrap_or(RINGS));
+        }
     }
 
     #[test]

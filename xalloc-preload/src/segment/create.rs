@@ -38,7 +38,7 @@ pub(crate) unsafe fn create(config: &Config, session: &Session, birth: Birth, al
         let place = former.map_or(core::ptr::null_mut(), NonNull::as_ptr);
         // SAFETY: the place is null or the inherited segment's mapping, which nobody uses any more.
         let base = unsafe { file.map(layout::SEGMENT_BYTES, true, place) }?;
-        Some((base, path))
+        super::reserve::reserve(base, Some(&file), 0..layout::RING_HEADERS.end).then_some((base, path))
     });
     let Some((base, path)) = made else {
         super::quarantine();
@@ -77,7 +77,7 @@ pub(crate) unsafe fn create(config: &Config, session: &Session, birth: Birth, al
     true
 }
 
-/// Makes the file, at its full size and with its first pages reserved.
+/// Makes the file, at its full size.
 fn make_file(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
     if host::file_size_limit() < layout::SEGMENT_BYTES as u64 {
         return None;
@@ -87,8 +87,7 @@ fn make_file(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
         Output::Session => new_in_session(config, pid)?,
         Output::File => new_as_file(config, pid)?,
     };
-    let is_ready = file.resize(layout::SEGMENT_BYTES) && file.reserve(0, layout::RING_HEADERS.end);
-    is_ready.then_some((file, path))
+    file.resize(layout::SEGMENT_BYTES).then_some((file, path))
 }
 
 /// Numbers of segment files that are tried: a process can be followed through that many execs.

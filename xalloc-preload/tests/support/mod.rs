@@ -5,8 +5,10 @@ use std::process::{Command, Output};
 use std::sync::OnceLock;
 use std::{env, fs};
 
+mod control;
 mod reader;
 
+pub(crate) use control::{Recorder, segments, start};
 pub(crate) use reader::{Recorded, Recording};
 
 /// The library of profile `preload`: `XALLOC_PRELOAD_SO`, or built now.

@@ -25,6 +25,8 @@ pub(crate) struct Recording {
     pub(crate) fork_serial: u32,
     pub(crate) state: u32,
     pub(crate) lost: Vec<u64>,
+    /// Stacks for which there was no room in the trie.
+    pub(crate) lost_stacks: u64,
     /// In the order of their stamps; one thread's in the order in which it pushed them.
     pub(crate) events: Vec<Recorded>,
     /// Events that a thread pushed with a stamp before that of the one pushed earlier.
@@ -108,6 +110,7 @@ impl Recording {
             fork_serial: u32_at(&header, offset_of!(Header, fork_serial)),
             state: u32_at(&header, offset_of!(Header, state)),
             lost: (0..8).map(|reason| u64_at(&header, offset_of!(Header, lost) + reason * 8)).collect(),
+            lost_stacks: u64_at(&header, offset_of!(Header, stacks) + 8),
             events,
             out_of_order,
             file,

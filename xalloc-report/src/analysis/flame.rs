@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::frames::{CallStack, FrameView, StackState};
+use super::leaks;
 use super::names::Named;
 use crate::model::{Model, Site};
-use crate::trace::Contents;
+use crate::trace::{Contents, StackIndex};
+use xalloc_core::wire::Call;
 
 /// What the width of a flame is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -17,19 +19,23 @@ pub enum Metric {
     /// Live bytes when the process's live bytes were largest.
     Peak,
     /// Bytes alive at exit.
+    Alive,
+    /// Bytes that a scan found leaked: definite, cycle and indirect.
     Leaked,
     /// Number of temporary allocations.
     Temporary,
 }
 
 impl Named for Metric {
-    const ALL: &'static [Metric] = &[Metric::Allocated, Metric::Count, Metric::Peak, Metric::Leaked, Metric::Temporary];
+    const ALL: &'static [Metric] =
+        &[Metric::Allocated, Metric::Count, Metric::Peak, Metric::Alive, Metric::Leaked, Metric::Temporary];
 
     fn name(self) -> &'static str {
         match self {
             Metric::Allocated => "allocated",
             Metric::Count => "count",
             Metric::Peak => "peak",
+            Metric::Alive => "alive",
             Metric::Leaked => "leaked",
             Metric::Temporary => "temporary",
         }
@@ -42,7 +48,7 @@ impl Metric {
             Metric::Allocated => site.allocated_bytes,
             Metric::Count => site.allocations,
             Metric::Peak => site.at_peak.bytes,
-            Metric::Leaked => site.alive.bytes,
+            Metric::Alive | Metric::Leaked => site.alive.bytes,
             Metric::Temporary => site.temporary,
         }
     }
@@ -51,7 +57,7 @@ impl Metric {
     #[must_use]
     pub fn is_bytes(self) -> bool {
         match self {
-            Metric::Allocated | Metric::Peak | Metric::Leaked => true,
+            Metric::Allocated | Metric::Peak | Metric::Alive | Metric::Leaked => true,
             Metric::Count | Metric::Temporary => false,
         }
     }
@@ -63,7 +69,8 @@ impl Metric {
             Metric::Allocated => "Allocated bytes",
             Metric::Count => "Allocations",
             Metric::Peak => "Live bytes at the peak",
-            Metric::Leaked => "Bytes alive at exit",
+            Metric::Alive => "Bytes alive at exit",
+            Metric::Leaked => "Leaked bytes",
             Metric::Temporary => "Temporary allocations",
         }
     }
@@ -85,21 +92,43 @@ pub struct Flame {
     pub metric: Metric,
     /// Their sum.
     pub total: u64,
+    /// Why weights are not what the metric says: leaked bytes of what was never checked are bytes alive at exit.
+    pub doubt: Option<String>,
     /// Stacks with a weight above 0; each only once, in order of labels.
     pub stacks: Vec<FlameStack>,
 }
 
 impl Flame {
     pub(super) fn of(contents: &Contents, model: &Model, metric: Metric) -> Flame {
+        let of_sites = || model.sum.sites.iter().map(|site| (site.stack, site.call, metric.weight(site)));
+        match metric {
+            Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Temporary => {
+                Flame::weighed(contents, metric, of_sites())
+            }
+            Metric::Leaked => match leaks::unchecked(contents, model) {
+                Some(reason) => {
+                    let doubt = format!("not checked for leaks: {reason}");
+                    Flame { doubt: Some(doubt), ..Flame::weighed(contents, Metric::Alive, of_sites()) }
+                }
+                None => {
+                    let leaked = leaks::findings(contents, model).filter(|(_, finding)| finding.class.is_leaked());
+                    let leaked = leaked.map(|(_, finding)| (finding.stack, finding.call, finding.bytes));
+                    Flame::weighed(contents, metric, leaked)
+                }
+            },
+        }
+    }
+
+    fn weighed(contents: &Contents, metric: Metric, weights: impl Iterator<Item = (StackIndex, Call, u64)>) -> Flame {
         // Stacks that differ only in return addresses look the same and are one flame.
         let mut stacks = BTreeMap::new();
-        for site in model.sum.sites.iter().filter(|site| metric.weight(site) > 0) {
-            let weight: &mut u64 = stacks.entry(labels(&CallStack::of(contents, site.stack, site.call))).or_default();
-            *weight = weight.saturating_add(metric.weight(site));
+        for (stack, call, more) in weights.filter(|(_, _, weight)| *weight > 0) {
+            let weight: &mut u64 = stacks.entry(labels(&CallStack::of(contents, stack, call))).or_default();
+            *weight = weight.saturating_add(more);
         }
         let stacks: Vec<_> = stacks.into_iter().map(|(labels, weight)| FlameStack { labels, weight }).collect();
         let total = stacks.iter().fold(0u64, |sum, stack| sum.saturating_add(stack.weight));
-        Flame { metric, total, stacks }
+        Flame { metric, total, doubt: None, stacks }
     }
 }
 
@@ -125,7 +154,7 @@ fn labels(stack: &CallStack) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::model::Settings;
-    use crate::model::sample::server;
+    use crate::model::sample::{checked_server, server};
     use crate::trace::ProcessIndex;
 
     fn flame(metric: Metric) -> Flame {
@@ -136,9 +165,9 @@ mod tests {
 
     #[test]
     fn stacks_begin_at_the_root_and_end_with_file_and_line() {
-        let flame = flame(Metric::Leaked);
+        let flame = flame(Metric::Alive);
         let cache = ["_start", "main", "cache_insert cache.cc:120"];
-        let found = flame.stacks.iter().find(|stack| stack.labels == cache).expect("cache_insert leaks");
+        let found = flame.stacks.iter().find(|stack| stack.labels == cache).expect("cache_insert keeps blocks");
         assert_eq!(found.weight, 10_000);
         assert_eq!(flame.total, 10_000 + 8_192);
     }
@@ -149,6 +178,17 @@ mod tests {
             let flame = flame(metric);
             assert_eq!(flame.total, flame.stacks.iter().map(|stack| stack.weight).sum::<u64>(), "{}", metric.name());
         }
+    }
+
+    #[test]
+    fn only_a_scan_calls_bytes_leaked() {
+        let unchecked = flame(Metric::Leaked);
+        assert_eq!(unchecked.metric, Metric::Alive);
+        assert!(unchecked.doubt.is_some_and(|doubt| doubt.starts_with("not checked for leaks: ")));
+        let sample = checked_server();
+        let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
+        let checked = Flame::of(&sample.contents, &model, Metric::Leaked);
+        assert_eq!((checked.metric, checked.total, checked.doubt), (Metric::Leaked, 4_000, None));
     }
 
     #[test]

@@ -1,26 +1,172 @@
-//! What was alive at exit, by call stack.
+//! What was alive at exit, by call stack, and what a scan says of it.
+//!
+//! Where a scan looked at a process, its blocks come in the classes that the scan gave them. Where none did, they have
+//! no class and the report says why: that a block is alive is a fact, that it is leaked would be a guess.
 
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::frames::CallStack;
-use super::process::ThreadName;
-use crate::model::Model;
-use crate::trace::Contents;
+use super::names;
+use super::process::{ThreadName, pid};
+use crate::model::{Model, ProcessRow};
+use crate::trace::{
+    Contents, Disguise, End, Finding, Hint, Holder, LeakClass, Occasion, ProcessIndex, Scan, ScanOutcome,
+};
 
-/// The blocks of one call stack that were alive at exit.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-pub struct LeakSite {
+/// Blocks and the bytes in them.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, JsonSchema)]
+pub struct LeakSum {
     /// Requested bytes.
     pub bytes: u64,
     /// Blocks.
     pub blocks: u64,
-    /// Age of the oldest of them at its process's last event, nanoseconds.
+}
+
+impl LeakSum {
+    fn add(&mut self, bytes: u64, blocks: u64) {
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.blocks = self.blocks.saturating_add(blocks);
+    }
+}
+
+/// The blocks of every class, over all processes that were checked.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Serialize, JsonSchema)]
+pub struct LeakTotals {
+    /// Nothing points to them.
+    pub definite: LeakSum,
+    /// One block for each leaked ring of blocks.
+    pub cycle: LeakSum,
+    /// Only leaked blocks point to them.
+    pub indirect: LeakSum,
+    /// Something points into their middle, and nothing explains it.
+    pub possible: LeakSum,
+    /// The program can still get at them.
+    pub reachable: LeakSum,
+    /// The C library, the loader or a language runtime allocated them for itself.
+    pub runtime: LeakSum,
+    /// A forked process had them from its parent.
+    pub inherited: LeakSum,
+    /// Nothing points to them, but a function that still ran at `exit` allocated them.
+    pub owner_active: LeakSum,
+}
+
+impl LeakTotals {
+    /// The blocks of one class.
+    #[must_use]
+    pub fn of(&self, class: LeakClass) -> LeakSum {
+        match class {
+            LeakClass::Definite => self.definite,
+            LeakClass::Cycle => self.cycle,
+            LeakClass::Indirect => self.indirect,
+            LeakClass::Possible => self.possible,
+            LeakClass::Reachable => self.reachable,
+            LeakClass::Runtime => self.runtime,
+            LeakClass::Inherited => self.inherited,
+            LeakClass::OwnerActive => self.owner_active,
+        }
+    }
+
+    /// Everything that is lost for good: definite, cycle and indirect.
+    #[must_use]
+    pub fn leaked(&self) -> LeakSum {
+        let mut sum = LeakSum::default();
+        for class in LeakClass::ALL.into_iter().filter(|class| class.is_leaked()) {
+            sum.add(self.of(class).bytes, self.of(class).blocks);
+        }
+        sum
+    }
+
+    fn add(&mut self, finding: &Finding) {
+        let sum = match finding.class {
+            LeakClass::Definite => &mut self.definite,
+            LeakClass::Cycle => &mut self.cycle,
+            LeakClass::Indirect => &mut self.indirect,
+            LeakClass::Possible => &mut self.possible,
+            LeakClass::Reachable => &mut self.reachable,
+            LeakClass::Runtime => &mut self.runtime,
+            LeakClass::Inherited => &mut self.inherited,
+            LeakClass::OwnerActive => &mut self.owner_active,
+        };
+        sum.add(finding.bytes, finding.blocks);
+    }
+}
+
+/// Whether the blocks of one process were looked at.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct ProcessCheck {
+    /// Process id.
+    pub pid: u32,
+    /// Path of its executable.
+    pub exe: String,
+    /// Whether every block of it has a class.
+    pub checked: bool,
+    /// Why not; `null` if it was.
+    pub not_checked_reason: Option<String>,
+    /// What caused the check; `null` without one.
+    pub occasion: Option<Occasion>,
+    /// Time of the check, nanoseconds since the recording's start; `null` without one.
+    pub at_ns: Option<u64>,
+    /// How long the process waited for it, nanoseconds; `null` without one.
+    pub duration_ns: Option<u64>,
+    /// Pages of roots that could not be read, so that pointers in them were not seen; `null` without a check.
+    pub unreadable_pages: Option<u64>,
+    /// Threads that did not stop for the check, so that a leak of theirs may be missed; `null` without a check.
+    pub running_threads: Option<u64>,
+}
+
+/// A link of the chain that keeps a block reachable.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HolderView {
+    /// A block points to it.
+    Block {
+        /// Requested size of the block, bytes.
+        size_bytes: u64,
+        /// Where in it the pointer lies, bytes.
+        offset_bytes: u64,
+        /// Where it was allocated.
+        #[serde(flatten)]
+        at: CallStack,
+    },
+    /// Memory that the program can always get at points to it.
+    Root {
+        /// Which.
+        name: String,
+    },
+}
+
+/// A hidden pointer to a lost block.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct HintView {
+    /// How it is hidden.
+    pub disguise: Disguise,
+    /// Where it lies.
+    pub at: String,
+}
+
+/// The blocks of one call stack that were alive at exit and have one class.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct LeakSite {
+    /// What a scan says of them; `null` where none looked.
+    pub class: Option<LeakClass>,
+    /// Requested bytes.
+    pub bytes: u64,
+    /// Blocks.
+    pub blocks: u64,
+    /// Age of the oldest of them at its process's last event, nanoseconds; at the scan, where one looked.
     pub oldest_ns: u64,
     /// Age of the youngest, nanoseconds.
     pub youngest_ns: u64,
     /// All allocations of this stack, for comparison.
     pub allocations: u64,
+    /// Indirectly leaked blocks of any call stack that these hold.
+    pub holds: LeakSum,
+    /// For one of the blocks, who points to it, then who points to that, up to a root; empty for what nobody points to.
+    pub holders: Vec<HolderView>,
+    /// For one of the blocks, a hidden pointer to it; `null` if there is none.
+    pub hint: Option<HintView>,
     /// The threads that allocated them.
     pub threads: Vec<ThreadName>,
     /// Where they were allocated.
@@ -39,38 +185,251 @@ pub struct Leaks {
     pub inherited_blocks: u64,
     /// Requested bytes of these.
     pub inherited_bytes: u64,
+    /// Whether every process was checked; one that exec replaced by another program has nothing left to check.
+    pub checked: bool,
+    /// Why not, of the first process that was not; `null` if all were.
+    pub not_checked_reason: Option<String>,
+    /// The classes, over all processes that were checked.
+    pub totals: LeakTotals,
+    /// Every process, in the order of the recording.
+    pub processes: Vec<ProcessCheck>,
     /// How many threads the recording has in all.
     pub threads: u64,
-    /// By call stack: most bytes first, then most blocks, then by name.
+    /// By class and call stack: the worst class first, then most bytes, most blocks, name.
     pub sites: Vec<LeakSite>,
+}
+
+/// The scan that is a process's verdict: the last one that found out something, else the last one.
+pub(super) fn verdict(contents: &Contents, process: ProcessIndex) -> Option<&Scan> {
+    let of_process = || contents.scans.iter().rev().filter(|scan| scan.process == process);
+    of_process().find(|scan| matches!(scan.outcome, ScanOutcome::Checked(_))).or_else(|| of_process().next())
+}
+
+impl ProcessCheck {
+    fn of(contents: &Contents, process: ProcessIndex) -> ProcessCheck {
+        let scan = verdict(contents, process);
+        let checked = match scan.map(|scan| &scan.outcome) {
+            Some(ScanOutcome::Checked(checked)) => Ok(checked),
+            Some(ScanOutcome::NotChecked { reason }) => Err(reason.clone()),
+            None => Err(unchecked_end(contents, process)),
+        };
+        let exe = contents.processes.get(process.0 as usize).map(|process| process.exe.to_string_lossy().into_owned());
+        let found = checked.as_ref().ok();
+        ProcessCheck {
+            pid: pid(contents, process),
+            exe: exe.unwrap_or_default(),
+            checked: checked.is_ok(),
+            not_checked_reason: checked.as_ref().err().cloned(),
+            occasion: found.and(scan).map(|scan| scan.occasion),
+            at_ns: found.and(scan).map(|scan| scan.at_ns),
+            duration_ns: found.map(|checked| checked.duration_ns),
+            unreadable_pages: found.map(|checked| checked.unreadable_pages),
+            running_threads: found.map(|checked| checked.running_threads),
+        }
+    }
+}
+
+/// Why a process without any scan has none.
+fn unchecked_end(contents: &Contents, process: ProcessIndex) -> String {
+    match contents.processes.get(process.0 as usize).map(|process| process.end) {
+        Some(End::Signalled(signal)) => format!("ended by signal {signal}"),
+        Some(End::Replaced) => "replaced by exec".to_owned(),
+        Some(End::Running) => "still running when the recording ended".to_owned(),
+        Some(End::Exited(_) | End::Vanished) | None => "the recording holds no leak scan of it".to_owned(),
+    }
+}
+
+fn was_replaced(contents: &Contents, row: &ProcessRow) -> bool {
+    contents.processes.get(row.process.0 as usize).is_some_and(|process| process.end == End::Replaced)
 }
 
 impl Leaks {
     pub(super) fn of(contents: &Contents, model: &Model) -> Leaks {
         let sum = &model.sum;
-        let mut sites: Vec<_> = sum
-            .sites
-            .iter()
-            .filter(|site| site.alive.blocks > 0)
-            .map(|site| LeakSite {
-                bytes: site.alive.bytes,
-                blocks: site.alive.blocks,
-                oldest_ns: site.alive.oldest_ns,
-                youngest_ns: site.alive.youngest_ns,
-                allocations: site.allocations,
-                threads: site.alive.threads.iter().map(|&thread| ThreadName::of(contents, thread)).collect(),
-                at: CallStack::of(contents, site.stack, site.call),
-            })
-            .collect();
-        sites.sort_by(|a, b| (b.bytes, b.blocks, &a.at.frames).cmp(&(a.bytes, a.blocks, &b.at.frames)));
+        let processes = model.processes.iter().map(|row| ProcessCheck::of(contents, row.process)).collect();
+        let unchecked = unchecked(contents, model);
+        let mut totals = LeakTotals::default();
+        let mut found = FxHashMap::default();
+        for (scan, finding) in findings(contents, model) {
+            totals.add(finding);
+            found.entry((finding.stack, finding.class)).or_insert_with(Vec::new).push((scan, finding));
+        }
+        let mut sites: Vec<_> = found.into_values().map(|same| LeakSite::found(contents, model, &same)).collect();
+        sites.extend(unclassified(contents, model));
+        let rank = |site: &LeakSite| site.class.map_or(usize::MAX, |class| class as usize);
+        sites.sort_by(|a, b| {
+            (rank(a), b.bytes, b.blocks, &a.at.frames).cmp(&(rank(b), a.bytes, a.blocks, &b.at.frames))
+        });
         let inherited = sum.inherited;
         Leaks {
             bytes: sum.totals.alive_bytes,
             blocks: sum.totals.alive_blocks,
             inherited_blocks: inherited.blocks - inherited.freed_blocks,
             inherited_bytes: inherited.bytes.saturating_sub(inherited.freed_bytes),
+            checked: unchecked.is_none(),
+            not_checked_reason: unchecked,
+            totals,
+            processes,
             threads: sum.threads.len() as u64,
             sites,
         }
+    }
+}
+
+/// Why the first process that should have been checked was not; `None` if all were.
+pub(super) fn unchecked(contents: &Contents, model: &Model) -> Option<String> {
+    let due = model.processes.iter().filter(|row| !was_replaced(contents, row));
+    due.map(|row| ProcessCheck::of(contents, row.process)).find_map(|check| check.not_checked_reason)
+}
+
+/// What the scans of the model's processes found.
+pub(super) fn findings<'a>(
+    contents: &'a Contents,
+    model: &'a Model,
+) -> impl Iterator<Item = (&'a Scan, &'a Finding)> + 'a {
+    let scans = model.processes.iter().filter_map(|row| verdict(contents, row.process));
+    scans.flat_map(|scan| {
+        let findings = match &scan.outcome {
+            ScanOutcome::Checked(checked) => &checked.findings[..],
+            ScanOutcome::NotChecked { .. } => &[],
+        };
+        findings.iter().map(move |finding| (scan, finding))
+    })
+}
+
+/// What was alive at exit and is in no finding.
+fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<Item = LeakSite> + 'a {
+    let mut found: FxHashMap<_, LeakSum> = FxHashMap::default();
+    for (_, finding) in findings(contents, model).filter(|(_, finding)| finding.class != LeakClass::Inherited) {
+        found.entry(finding.stack).or_default().add(finding.bytes, finding.blocks);
+    }
+    model.sum.sites.iter().filter_map(move |site| {
+        let found = found.get(&site.stack).copied().unwrap_or_default();
+        let blocks = site.alive.blocks.saturating_sub(found.blocks);
+        (blocks > 0).then(|| LeakSite {
+            class: None,
+            bytes: site.alive.bytes.saturating_sub(found.bytes),
+            blocks,
+            oldest_ns: site.alive.oldest_ns,
+            youngest_ns: site.alive.youngest_ns,
+            allocations: site.allocations,
+            holds: LeakSum::default(),
+            holders: Vec::new(),
+            hint: None,
+            threads: site.alive.threads.iter().map(|&thread| ThreadName::of(contents, thread)).collect(),
+            at: CallStack::of(contents, site.stack, site.call),
+        })
+    })
+}
+
+impl LeakSite {
+    /// One site of the findings of several processes that share call stack and class; there is at least one.
+    fn found(contents: &Contents, model: &Model, same: &[(&Scan, &Finding)]) -> LeakSite {
+        let (_, first) = same[0];
+        let mut of = LeakSum::default();
+        let mut holds = LeakSum::default();
+        let mut threads = Vec::new();
+        for (_, finding) in same {
+            of.add(finding.bytes, finding.blocks);
+            holds.add(finding.held_bytes, finding.held_blocks);
+            threads.extend(finding.threads.iter().copied());
+        }
+        threads.sort_unstable();
+        threads.dedup();
+        let age = |pick: fn(&Finding) -> u64| {
+            same.iter().map(move |(scan, finding)| scan.at_ns.saturating_sub(pick(finding)))
+        };
+        let explained = same.iter().map(|(_, finding)| &finding.holders).find(|holders| !holders.is_empty());
+        LeakSite {
+            class: Some(first.class),
+            bytes: of.bytes,
+            blocks: of.blocks,
+            oldest_ns: age(|finding| finding.oldest_at_ns).max().unwrap_or(0),
+            youngest_ns: age(|finding| finding.youngest_at_ns).min().unwrap_or(0),
+            allocations: model
+                .sum
+                .sites
+                .iter()
+                .find(|site| site.stack == first.stack)
+                .map_or(0, |site| site.allocations),
+            holds,
+            holders: explained.into_iter().flatten().map(|holder| HolderView::of(contents, holder)).collect(),
+            hint: same.iter().find_map(|(_, finding)| finding.hint).map(HintView::of),
+            threads: threads.into_iter().map(|thread| ThreadName::of(contents, thread)).collect(),
+            at: CallStack::of(contents, first.stack, first.call),
+        }
+    }
+}
+
+impl HolderView {
+    fn of(contents: &Contents, holder: &Holder) -> HolderView {
+        match holder {
+            Holder::Root { name } => HolderView::Root { name: name.clone() },
+            Holder::Block { stack, call, size_bytes, offset_bytes } => HolderView::Block {
+                size_bytes: *size_bytes,
+                offset_bytes: *offset_bytes,
+                at: CallStack::of(contents, *stack, *call),
+            },
+        }
+    }
+}
+
+impl HintView {
+    fn of(hint: Hint) -> HintView {
+        HintView { disguise: hint.disguise, at: names::address(hint.at_addr) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Settings;
+    use crate::model::sample::{checked_server, server, server_with_child};
+
+    fn leaks(sample: &crate::model::sample::Sample) -> Leaks {
+        let all = (0..sample.streams.len() as u32).map(ProcessIndex);
+        let model = Model::of(sample, all, Settings::default()).expect("a sample has no errors");
+        Leaks::of(&sample.contents, &model)
+    }
+
+    #[test]
+    fn without_a_scan_nothing_has_a_class_and_the_reason_is_said() {
+        let leaks = leaks(&server());
+        assert!(!leaks.checked);
+        assert_eq!(leaks.not_checked_reason.as_deref(), Some("the recording holds no leak scan of it"));
+        assert!(leaks.sites.iter().all(|site| site.class.is_none()));
+        assert_eq!(leaks.totals, LeakTotals::default());
+    }
+
+    #[test]
+    fn a_process_that_a_signal_ended_says_so() {
+        let mut sample = server();
+        sample.contents.processes[0].end = End::Signalled(9);
+        assert_eq!(leaks(&sample).not_checked_reason.as_deref(), Some("ended by signal 9"));
+    }
+
+    #[test]
+    fn a_process_that_exec_replaced_needs_no_check() {
+        let mut sample = checked_server();
+        let child = server_with_child();
+        sample.contents.processes.push(child.contents.processes[1].clone());
+        sample.contents.processes[1].end = End::Replaced;
+        sample.streams.push(child.streams.into_iter().nth(1).expect("the child has a stream"));
+        let leaks = leaks(&sample);
+        assert!(leaks.checked);
+        assert_eq!(leaks.processes[1].not_checked_reason.as_deref(), Some("replaced by exec"));
+    }
+
+    #[test]
+    fn classes_and_the_rest_without_one_add_up_to_what_was_alive() {
+        let leaks = leaks(&checked_server());
+        assert!(leaks.checked);
+        let of = |class| leaks.sites.iter().filter(|site| site.class == class).map(|site| site.bytes).sum::<u64>();
+        assert_eq!(of(Some(LeakClass::Definite)), leaks.totals.definite.bytes);
+        assert_eq!(of(Some(LeakClass::Reachable)), leaks.totals.reachable.bytes);
+        assert_eq!(leaks.sites.iter().map(|site| site.bytes).sum::<u64>(), leaks.bytes);
+        assert_eq!(leaks.totals.leaked().bytes, 4_000);
+        assert_eq!(leaks.sites[0].class, Some(LeakClass::Definite));
+        assert!(leaks.sites.last().is_some_and(|site| site.class.is_none()));
     }
 }

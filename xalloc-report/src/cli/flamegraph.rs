@@ -15,7 +15,7 @@ use crate::render::flamegraph::{Growth, flamegraph};
 pub struct Flamegraph {
     #[command(flatten)]
     pub(super) trace: TraceArgs,
-    /// What the width of a flame is; `leaked` is what was alive at exit
+    /// What the width of a flame is; `alive` is what was alive at exit, `leaked` what of it nothing reached any more
     #[arg(long, value_name = "METRIC", default_value = "allocated", value_parser = named::<Metric>())]
     metric: Metric,
     /// Begin with the functions that allocate, their callers below them

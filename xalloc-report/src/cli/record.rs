@@ -12,6 +12,7 @@ use clap::{Args, ValueEnum};
 use super::args::CountArgs;
 use super::budgets::BudgetArgs;
 use super::progress::Progress;
+use super::report::or_salvaged;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{self, check};
@@ -171,10 +172,12 @@ impl Record {
         }
         let name = outcome.path.to_string_lossy();
         let trace = Trace::open(&outcome.path).map_err(|error| unreadable(&name, error))?;
-        let all: Vec<_> = (0..trace.contents().processes.len() as u32).map(ProcessIndex).collect();
         let settings = Settings { temporary_threshold: CountArgs::usual().temporary_threshold };
-        let model = Model::of(&trace, all, settings).map_err(|error| unreadable(&name, error))?;
-        let summary = analysis::summary(trace.contents(), &model);
+        let summary = or_salvaged(trace, &outcome.path, |trace| {
+            let all: Vec<_> = (0..trace.contents().processes.len() as u32).map(ProcessIndex).collect();
+            let model = Model::of(trace, all, settings).map_err(|error| unreadable(&name, error))?;
+            Ok(analysis::summary(trace.contents(), &model))
+        })?;
         if !self.quiet {
             console.notes.write_all(text::summary(&summary, &name).as_bytes())?;
             for note in outcome.notes() {

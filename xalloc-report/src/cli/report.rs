@@ -1,5 +1,7 @@
 //! The commands on a trace.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 
 use super::args::{CountArgs, Format, FormatArgs, TraceArgs};
@@ -81,13 +83,16 @@ impl Report {
     /// # Errors
     /// As [`Self::open`] and [`Self::run`].
     pub fn run_on_file(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        match self.run(&self.open()?, console) {
-            Err(failure) if failure.is_damage() && !matches!(self, Report::Events(_)) => {
-                // What says that the trace is damaged is of more use than what says that it cannot be salvaged.
-                let Ok(salvaged) = Trace::salvage(&self.trace().path) else { return Err(failure) };
-                self.run(&salvaged, console)
-            }
-            done => done,
+        let trace = self.open()?;
+        match self {
+            Report::Events(command) => command.run(&trace, console),
+            Report::Summary(_)
+            | Report::Leaks(_)
+            | Report::Top(_)
+            | Report::Histogram(_)
+            | Report::Timeline(_)
+            | Report::Flamegraph(_)
+            | Report::Check(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
         }
     }
 
@@ -106,6 +111,22 @@ impl Report {
             Report::Events(command) => command.run(trace, console),
             Report::Check(command) => command.run(trace, console),
         }
+    }
+}
+
+/// Does the work on a trace; if a block of it turns out to be damaged, once more on what can be salvaged of its file.
+pub(super) fn or_salvaged<T>(
+    trace: Trace,
+    path: &Path,
+    mut work: impl FnMut(&Trace) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match work(&trace) {
+        Err(failure) if failure.is_damage() => {
+            // What says that the trace is damaged is of more use than what says that it cannot be salvaged.
+            let Ok(salvaged) = Trace::salvage(path) else { return Err(failure) };
+            work(&salvaged)
+        }
+        done => done,
     }
 }
 

@@ -7,8 +7,9 @@ use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent, Merged, Protection
 
 use super::Recorded;
 use crate::trace::{
-    Allocator, Block, Contents, End, Entry, Event, Frame, FrameIndex, Function, Module, ModuleIndex, Process,
-    ProcessIndex, Recording, Repairs, Replay, StackIndex, StackNode, Thread, ThreadIndex,
+    Allocator, Block, Checked, Contents, Disguise, End, Entry, Event, Finding, Frame, FrameIndex, Function, Hint,
+    Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessIndex, Recording, Repairs, Replay, Scan,
+    ScanOutcome, StackIndex, StackNode, Thread, ThreadIndex,
 };
 
 mod written;
@@ -319,5 +320,56 @@ pub(crate) fn server_with_child() -> Sample {
     process.parent = Some(ProcessIndex(0));
     process.forked = true;
     process.started_at_ns = 1_000_000;
+    sample
+}
+
+/// [`server`], with a scan at its exit: four blocks of the cache are leaked, five reachable, one was not looked at.
+pub(crate) fn checked_server() -> Sample {
+    let mut sample = server();
+    let is_cache = |frame: &Frame| frame.functions.iter().any(|function| function.name == "cache_insert");
+    let frame = sample.contents.frames.iter().position(is_cache).expect("the server has a cache");
+    let frame = Some(FrameIndex(frame as u32));
+    let inner = sample.contents.stacks.iter().position(|node| node.frame == frame).expect("it has a stack");
+    // The hook's own frame is the innermost of every stack.
+    let stack = StackIndex(inner as u32 + 1);
+    let lost = Finding {
+        stack,
+        call: Call::Malloc,
+        class: LeakClass::Definite,
+        blocks: 4,
+        bytes: 4_000,
+        oldest_at_ns: 120_000,
+        youngest_at_ns: 900_000,
+        threads: vec![ThreadIndex(0)],
+        held_blocks: 0,
+        held_bytes: 0,
+        holders: Vec::new(),
+        hint: Some(Hint { disguise: Disguise::TopTagged, at_addr: 0x5555_5555_8018 }),
+    };
+    let held = Finding {
+        class: LeakClass::Reachable,
+        blocks: 5,
+        bytes: 5_000,
+        holders: vec![
+            Holder::Block { stack, call: Call::Malloc, size_bytes: 1_000, offset_bytes: 16 },
+            Holder::Root { name: "server: g_cache+0x18".to_owned() },
+        ],
+        hint: None,
+        ..lost.clone()
+    };
+    let checked = Checked {
+        duration_ns: 700_000,
+        root_bytes: 90_000,
+        unreadable_pages: 0,
+        threads: 1,
+        running_threads: 0,
+        findings: vec![lost, held],
+    };
+    sample.contents.scans.push(Scan {
+        process: ProcessIndex(0),
+        at_ns: 3_000_000,
+        occasion: Occasion::Exit,
+        outcome: ScanOutcome::Checked(checked),
+    });
     sample
 }

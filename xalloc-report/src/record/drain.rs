@@ -52,6 +52,9 @@ pub(crate) use stream::{LastWord, Shared, Stream};
 const FORK_WAIT: Duration = Duration::from_secs(1);
 /// Time between two ties of the time line to the clocks, and between two looks into the directory without a hello.
 const TIE_EVERY: Duration = Duration::from_millis(100);
+/// Time between two saves of what waits in the sink: what a recorder that is killed can lose. A shorter time would cost
+/// a slow program's trace its compression, which works by the block.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
 
 /// Where the ordered events go: the trace's writer, or a test's list.
 pub(crate) trait Sink {
@@ -71,6 +74,8 @@ pub(crate) trait Sink {
     fn push_with_text(&mut self, process: ProcessIndex, event: &Incoming, text: &str) -> Result<(), Self::Error>;
     /// A process is over: nothing more comes from it.
     fn end(&mut self, process: ProcessIndex) -> Result<(), Self::Error>;
+    /// Puts what waits where it outlives the recorder.
+    fn save(&mut self) -> Result<(), Self::Error>;
 }
 
 /// What was seen besides the events.
@@ -80,7 +85,7 @@ pub struct Observations {
     pub events: u64,
     /// Records that could not be read.
     pub damaged: u64,
-    /// Stacks that processes lost because their tables were full.
+    /// Stacks that processes lost because there was no room for them.
     pub lost_stacks: u64,
     /// Stacks that were cut at the depth limit.
     pub cut_stacks: u64,
@@ -112,6 +117,7 @@ pub(crate) struct Drain<S: Sink> {
     dictionary: Dictionary,
     timeline: Timeline,
     tied: Instant,
+    saved: Instant,
     /// Whether the time line has two readings that tell its rate.
     is_tied: bool,
     hellos: u32,
@@ -138,6 +144,7 @@ impl<S: Sink> Drain<S> {
             dictionary: Dictionary::new(recording),
             timeline: Timeline::starting_at(start),
             tied: Instant::now(),
+            saved: Instant::now(),
             is_tied: false,
             hellos: 0,
             known: HashSet::new(),
@@ -147,6 +154,12 @@ impl<S: Sink> Drain<S> {
             fork_wait: FORK_WAIT,
             observations: Observations::default(),
         }
+    }
+
+    /// Saves what is known of the recording before its first event.
+    pub(crate) fn save_beginning(&mut self) -> Result<(), S::Error> {
+        self.sink.gain(&self.dictionary.contents);
+        self.sink.save()
     }
 
     /// Processes that have begun so far.
@@ -195,6 +208,10 @@ impl<S: Sink> Drain<S> {
             live.stream.merge(&mut shared)?;
         }
         self.bury(&gone, command)?;
+        if self.saved.elapsed() >= SAVE_EVERY {
+            self.sink.save()?;
+            self.saved = Instant::now();
+        }
         Ok(came)
     }
 

@@ -1,7 +1,7 @@
 //! Why there is no recording, and the exit statuses that say so to a script.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use super::drain::Refused;
 use super::output::OutputError;
@@ -30,13 +30,19 @@ pub enum RecordError {
     /// The program cannot be started.
     #[error(transparent)]
     NotRunnable(#[from] NotRunnable),
+    /// The program could run, and nothing of it would be recorded. It was not started.
+    #[error("{} cannot be recorded", path.display())]
+    NotRecordable {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        source: Obstacle,
+    },
     /// exec failed.
-    #[error("{}", could_not_start(path, obstacle.as_ref()))]
+    #[error("{} could not be started", path.display())]
     Start {
         /// The program.
         path: PathBuf,
-        /// What was known of it beforehand.
-        obstacle: Option<Obstacle>,
         /// The system's reason.
         source: io::Error,
     },
@@ -95,19 +101,9 @@ pub enum RecordError {
     NothingToImport,
 }
 
-fn could_not_start(path: &Path, obstacle: Option<&Obstacle>) -> String {
-    match obstacle {
-        Some(obstacle) => format!("{obstacle}; it could not be started"),
-        None => format!("{} could not be started", path.display()),
-    }
-}
-
 /// Why a program never said hello.
 #[derive(Debug, thiserror::Error)]
 pub enum NoHello {
-    /// What was known beforehand.
-    #[error("the program never said hello: {0}")]
-    Obstacle(#[from] Obstacle),
     /// It said something that could not be read.
     #[error("the program said hello in a segment that could not be read: {seen}")]
     Refused {
@@ -133,9 +129,13 @@ impl RecordError {
             RecordError::NotRunnable(
                 NotRunnable::Directory { .. } | NotRunnable::NotExecutable { .. } | NotRunnable::Unreadable { .. },
             ) => exit_status::CANNOT_EXECUTE,
+            RecordError::NotRecordable { source: Obstacle::NoProgram { .. } | Obstacle::Damaged { .. }, .. } => {
+                exit_status::CANNOT_EXECUTE
+            }
             RecordError::Start { source, .. } if source.kind() == io::ErrorKind::NotFound => exit_status::NOT_FOUND,
             RecordError::Start { .. } => exit_status::CANNOT_EXECUTE,
             RecordError::NoCommand
+            | RecordError::NotRecordable { .. }
             | RecordError::Output(_)
             | RecordError::Session(_)
             | RecordError::Unpack { .. }
@@ -153,8 +153,7 @@ impl RecordError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            RecordError::NoHello { reason: NoHello::Obstacle(obstacle), .. }
-            | RecordError::Start { obstacle: Some(obstacle), .. } => Some(obstacle.hint()),
+            RecordError::NotRecordable { source, .. } => Some(source.hint()),
             RecordError::NoHello { reason: NoHello::Unknown { .. }, .. } => {
                 Some("start the program itself rather than its launcher; `xalloc-report doctor COMMAND` checks more")
             }
@@ -165,7 +164,7 @@ impl RecordError {
             RecordError::NotSpilled { .. } => Some("import reads what XALLOC_OUT=FILE made"),
             RecordError::NoCommand
             | RecordError::NotRunnable(_)
-            | RecordError::Start { obstacle: None, .. }
+            | RecordError::Start { .. }
             | RecordError::Output(_)
             | RecordError::Session(_)
             | RecordError::Signals(_)

@@ -51,7 +51,7 @@ impl Outcome {
         let counted = [
             (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
             (*damaged, "records could not be read"),
-            (*lost_stacks, "call stacks were lost because the table of a process was full"),
+            (*lost_stacks, "call stacks were lost because there was no room for them in shared memory"),
             (*cut_stacks, "call stacks were cut at the depth limit"),
             (*differing_stacks, "call stacks differed from a plain walk"),
             (*orphans, "forked processes began without their parent's blocks, because the fork was not seen"),

@@ -48,6 +48,9 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     assignments.splice(0..0, props.env.iter().cloned());
     let program = words.first().ok_or(RecordError::NoCommand)?;
     let target = inspect(Path::new(program), value_of("PATH", &assignments).as_deref())?;
+    if let Some(source) = target.obstacle {
+        return Err(RecordError::NotRecordable { path: PathBuf::from(program), source });
+    }
     let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.force)?;
     let launched = launch(props, &target, words, &assignments, &mut output);
     let (session, drain, waiter) = match launched {
@@ -60,7 +63,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     let drained = drain_all(drain, &session.control, &waiter);
     let end = waiter.end().unwrap_or(End::Running);
     if drained.processes == 0 && drained.stopped.is_none() {
-        let reason = no_hello(target, &drained.observations, session.directory());
+        let reason = no_hello(target.binary, &drained.observations, session.directory());
         output.discard();
         return Err(RecordError::NoHello { path: PathBuf::from(program), end: waiter.end(), reason });
     }
@@ -95,11 +98,11 @@ fn launch(
         host: host(),
         ..Recording::default()
     };
-    let drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
+    let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
+    drain.save_beginning()?;
     signals::catch().map_err(RecordError::Signals)?;
-    let child = start(target, words, assignments, &library, session.directory()).map_err(|source| {
-        RecordError::Start { path: target.path.clone(), obstacle: target.obstacle.clone(), source }
-    })?;
+    let child = start(target, words, assignments, &library, session.directory())
+        .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
     // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
     if let Ok(pidfd) = Pidfd::open(child.id()) {
         signals::pass_on_to(pidfd);
@@ -228,13 +231,10 @@ fn wait_out(control: &ControlPage, waiter: &Waiter) {
     }
 }
 
-fn no_hello(target: Target, observations: &Observations, session: &Path) -> NoHello {
-    if let Some(obstacle) = target.obstacle {
-        return NoHello::Obstacle(obstacle);
-    }
+fn no_hello(binary: PathBuf, observations: &Observations, session: &Path) -> NoHello {
     match observations.refused.first() {
         Some((_, seen)) => NoHello::Refused { seen: seen.clone() },
-        None => NoHello::Unknown { binary: target.binary, session: session.to_owned() },
+        None => NoHello::Unknown { binary, session: session.to_owned() },
     }
 }
 

@@ -30,4 +30,8 @@ impl Sink for Writer {
     fn end(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
         self.end_process(process)
     }
+
+    fn save(&mut self) -> Result<(), TraceError> {
+        self.flush()
+    }
 }

@@ -1,8 +1,9 @@
-//! Whether a program can be recorded, told from its file before it runs.
+//! Whether a program can be recorded, told from its file before it runs. What cannot is not run: a user who asked for a
+//! recording waits for none that will not be.
 //!
 //! A library is preloaded by the dynamic loader of the program, at its pleasure: a static program has none, musl's has
 //! another C library, the kernel makes it ignore us for setuid programs, a sanitizer brings its own malloc. Each of
-//! these looks the same afterwards (nothing was recorded), so they are told apart here, each with what can be done.
+//! these would look the same afterwards (nothing was recorded), so they are told apart here, each with what can be done.
 
 use std::env;
 use std::ffi::OsStr;
@@ -122,7 +123,9 @@ impl Obstacle {
             Obstacle::Static { .. } => "link it dynamically, or use xalloc-core as its #[global_allocator]",
             Obstacle::ForeignLoader { .. } => "build it against glibc (for Rust: a target that ends in -gnu)",
             Obstacle::OtherMachine { .. } => "build it for x86-64",
-            Obstacle::Privileged { .. } => "record a copy of it without these rights (cp makes one)",
+            Obstacle::Privileged { .. } => {
+                "record a copy of it without these rights (cp makes one), or run the recorder with them"
+            }
             Obstacle::Sanitizer { .. } => "record a build without -fsanitize",
             Obstacle::NoProgram { .. } => "name the program that runs it, as in: record python3 FILE",
             Obstacle::Damaged { .. } => "build or install it again",

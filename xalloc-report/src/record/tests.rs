@@ -92,21 +92,21 @@ fn a_forked_child_frees_what_its_parent_made() {
 }
 
 #[test]
-fn a_static_program_runs_and_the_error_says_why_nothing_was_recorded() {
+fn a_static_program_and_a_script_that_one_interprets_are_refused() {
     let place = Place::new();
     let program = place.compiled("blocks", BLOCKS, &["-static"]);
-    let props = place.props(&[&program]);
-    let error = run(&props).unwrap_err();
-    assert!(matches!(
-        error,
-        RecordError::NoHello {
-            end: Some(End::Exited(23)),
-            reason: NoHello::Obstacle(target::Obstacle::Static { .. }),
-            ..
-        }
-    ));
-    assert_eq!(error.exit_status(), exit_status::TOOL_FAILED);
-    assert!(!place.path("out.xtrace").exists());
+    let script = place.path("script");
+    fs::write(&script, format!("#!{}\n", program.display())).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
+    for command in [&program, &script] {
+        let error = run(&place.props(&[command])).unwrap_err();
+        let RecordError::NotRecordable { path, source: target::Obstacle::Static { path: of } } = &error else {
+            panic!("{error:?}")
+        };
+        assert_eq!((path, of), (command, &program));
+        assert_eq!(error.exit_status(), exit_status::TOOL_FAILED);
+        assert!(!place.path("out.xtrace").exists());
+    }
 }
 
 #[test]

@@ -46,7 +46,8 @@ pub fn flamegraph(flame: &Flame, growth: Growth, command: &str, out: &mut impl i
     } else {
         counted(flame.total, "allocation")
     };
-    let title = format!("{}: {total}", flame.metric.title());
+    let doubt = flame.doubt.as_ref().map_or_else(String::new, |doubt| format!(" ({})", printable(doubt)));
+    let title = format!("{}: {total}{doubt}", flame.metric.title());
     if flame.total == 0 {
         return out.write_all(chart::message(&title, &printable(command)).as_bytes());
     }
@@ -87,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_picture_names_functions_files_totals_and_the_unit() {
-        let svg = drawn(Metric::Leaked, Growth::FromRoot);
+        let svg = drawn(Metric::Alive, Growth::FromRoot);
         for text in [
             "Bytes alive at exit: 17.8 KiB (18,192 bytes)",
             "cache_insert cache.cc:120",
@@ -110,7 +111,7 @@ mod tests {
     fn inverted_stacks_begin_with_the_function_that_allocates() {
         let sample = server();
         let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
-        let flame = analysis::flame(&sample.contents, &model, Metric::Leaked);
+        let flame = analysis::flame(&sample.contents, &model, Metric::Alive);
         let lines = folded_lines(&flame, Growth::FromLeaf);
         assert_eq!(lines, ["cache_insert cache.cc:120;main;_start 10000", "plugin.so+0x77;main;_start 8192"]);
     }
@@ -122,7 +123,7 @@ mod tests {
 
     #[test]
     fn nothing_to_show_is_a_picture_that_says_so() {
-        let flame = Flame { metric: Metric::Leaked, total: 0, stacks: Vec::new() };
+        let flame = Flame { metric: Metric::Alive, total: 0, doubt: None, stacks: Vec::new() };
         let mut svg = Vec::new();
         flamegraph(&flame, Growth::FromRoot, "./clean", &mut svg).expect("writing to memory does not fail");
         assert!(String::from_utf8_lossy(&svg).contains("Bytes alive at exit: 0 B (0 bytes)"));

@@ -11,9 +11,9 @@ use super::text::Extent;
 use super::{chart, json, text};
 use crate::analysis::{self, EventView, EventWindow, Named, Observer, Order, Quantity, Summary};
 use crate::check::{Budgets, check};
-use crate::model::sample::{Sample, server, server_with_child};
+use crate::model::sample::{Sample, checked_server, server, server_with_child};
 use crate::model::{BUCKETS_MAX, Model, Recorded, Settings};
-use crate::trace::{Loss, ProcessIndex};
+use crate::trace::{Checked, Loss, ProcessIndex, ScanOutcome};
 use xalloc_core::wire::LossReason;
 
 const ALL: Extent = Extent { sites: 10, frames: 8 };
@@ -72,8 +72,15 @@ fn what_was_alive_at_exit_reads_as_agreed() {
 }
 
 #[test]
-fn a_clean_program_has_one_line_of_leaks() {
-    let mut sample = server();
+fn leaks_with_their_classes_read_as_agreed() {
+    let sample = checked_server();
+    assert_golden("leaks-checked.txt", &text::leaks(&analysis::leaks(&sample.contents, &replayed(&sample)), ALL));
+}
+
+#[test]
+fn a_clean_program_is_said_to_be_clean_and_nothing_more() {
+    let mut sample = checked_server();
+    sample.contents.scans[0].outcome = ScanOutcome::Checked(Checked::default());
     for slot in sample.streams[0].live_slots() {
         sample.streams[0].free(0, slot);
     }
@@ -156,7 +163,7 @@ fn json_of<R: json::Report>(report: &R) -> Value {
 fn every_json_report_keeps_the_contract() {
     let schema = json::schema();
     let contract = jsonschema::validator_for(&schema).expect("the schema is a schema");
-    for sample in [server(), server_with_child(), Sample::default()] {
+    for sample in [server(), server_with_child(), checked_server(), Sample::default()] {
         let model = replayed(&sample);
         let contents = &sample.contents;
         let mut reports = vec![

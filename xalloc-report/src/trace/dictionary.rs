@@ -16,6 +16,7 @@ use super::container::BlockHeader;
 use super::error::Malformed;
 use super::mirror::ThreadState;
 use super::records;
+use super::scan;
 use super::varint::{Cursor, put, put_bytes, unzigzag, zigzag};
 use super::{Contents, Frame, FrameIndex, Function, ModuleIndex, StackIndex, StackNode};
 
@@ -29,6 +30,7 @@ const STRING: u8 = 7;
 const FUNCTION: u8 = 8;
 const SYMBOLS: u8 = 9;
 const JUMPED: u8 = 10;
+const SCAN: u8 = 11;
 
 #[derive(Clone, Copy)]
 #[repr(usize)]
@@ -58,6 +60,7 @@ pub(super) struct Synced {
     modules: usize,
     frames: usize,
     pub(super) stacks: usize,
+    scans: usize,
 }
 
 /// Columns of a dictionary block, not yet packed.
@@ -108,8 +111,9 @@ impl Collector {
 
     /// Collects what `contents` has more than it had at the last call.
     pub(super) fn gain(&mut self, contents: &Contents) {
-        let Synced { processes, threads, modules, frames, stacks } = self.synced;
-        if !self.has_recording {
+        let Synced { processes, threads, modules, frames, stacks, scans } = self.synced;
+        // What a process says of the machine comes with its hello.
+        if !self.has_recording || contents.processes.len() > processes {
             self.has_recording = true;
             let mut record = Vec::new();
             records::put_recording(&mut record, &contents.recording);
@@ -126,12 +130,16 @@ impl Collector {
         }
         for_chunks(frames, contents.frames.len(), |first, end| self.frames(first, &contents.frames[first..end]));
         for_chunks(stacks, contents.stacks.len(), |first, end| self.stacks(first, &contents.stacks[first..end]));
+        for (index, scan) in contents.scans.iter().enumerate().skip(scans) {
+            self.indexed(SCAN, index, |out| scan::put_scan(out, scan));
+        }
         self.synced = Synced {
             processes: contents.processes.len().max(processes),
             threads: contents.threads.len().max(threads),
             modules: contents.modules.len().max(modules),
             frames: contents.frames.len().max(frames),
             stacks: contents.stacks.len().max(stacks),
+            scans: contents.scans.len().max(scans),
         };
     }
 
@@ -325,6 +333,12 @@ impl Loader {
             }
             SYMBOLS => self.symbols(from.varint()?, from.varint()?)?,
             JUMPED => self.jumped(from.varint()?, from.varint()?)?,
+            SCAN => {
+                let index = from.varint()?;
+                let processes = self.contents.processes.len();
+                let scan = scan::scan(from, processes, |bytes| self.spend(bytes))?;
+                place(&mut self.contents.scans, index, scan)?;
+            }
             // A later minor version's.
             _ => {}
         }

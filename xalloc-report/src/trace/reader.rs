@@ -4,6 +4,8 @@
 //! unpacks and expands them, the caller's thread plays them, with a few batches between. Memory is what the live
 //! blocks take (about 70 bytes each), whatever the number of events.
 //!
+//! A trace that is not whole is salvaged: `salvage` says what can be known of it.
+//!
 //! # Invariant
 //! Nothing in the file is believed: a wrong byte is an error with its place, never a panic, and never memory beyond
 //! [`Limits`].
@@ -20,7 +22,7 @@ use super::dictionary::Loader;
 use super::error::{Malformed, TraceError};
 use super::footer::{self, Entry};
 use super::play::{Player, Start};
-use super::{Contents, ProcessIndex, Replay};
+use super::{Contents, ProcessIndex, Replay, salvage};
 
 /// What a reader may use of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,14 +68,24 @@ impl Trace {
         Trace::read(file(path)?, Trust::Checksum, limits)
     }
 
-    /// Opens a trace without looking at its footer: block by block up to the first bad one.
+    /// Opens a trace of which a block turned out to be damaged, without what lies behind the damage: the later events
+    /// of the block's process, or, where the footer and the contents are damaged too, everything.
     ///
     /// # Errors
     /// As [`Self::open`].
     pub fn salvage(path: &Path) -> Result<Trace, TraceError> {
-        let source = file(path)?;
-        source.check_file_header()?;
-        Trace::scan(source, Trust::Checksum, Limits::default())
+        Trace::salvaged(file(path)?)
+    }
+
+    pub(super) fn salvaged(source: Source) -> Result<Trace, TraceError> {
+        let mut trace = Trace::read(source, Trust::Checksum, Limits::default())?;
+        // A scan has read every block that it lists.
+        if trace.contents.recording.salvage.is_none() {
+            let mut index = std::mem::take(&mut trace.index);
+            let said = salvage::drop_damaged(&mut index, |entry, payload| trace.block(entry, payload).map(|_| ()));
+            (trace.index, trace.contents.recording.salvage) = (index, said);
+        }
+        Ok(trace)
     }
 
     /// Opens a trace that lies in memory.
@@ -126,7 +138,8 @@ impl Trace {
         };
         let mut contents = loader.into_contents();
         if stopped_by.is_some() || !is_whole {
-            contents.recording.salvage = Some(salvage_text(&index, offset_bytes, source.len_bytes(), stopped_by));
+            salvage::complete(&mut contents, &index);
+            contents.recording.salvage = Some(salvage::cut(&index, offset_bytes, source.len_bytes(), stopped_by));
         }
         Ok(Trace { source, trust, limits, contents, index })
     }
@@ -394,19 +407,6 @@ fn load(source: &Source, trust: Trust, limits: Limits, index: &[Entry]) -> Resul
         loader.load(&header, &payload, &mut unpacker).map_err(|fault| fault.at(entry.offset_bytes))?;
     }
     Ok(loader.into_contents())
-}
-
-fn salvage_text(index: &[Entry], good_bytes: u64, file_bytes: u64, stopped_by: Option<TraceError>) -> String {
-    let events = index.iter().filter(|entry| entry.header.kind == BlockKind::Events as u8);
-    let (count, last_us) = events.fold((0u64, 0u64), |(count, last_us), entry| {
-        (count + u64::from(entry.header.items), last_us.max(entry.header.last_us))
-    });
-    let why = stopped_by
-        .map_or_else(|| "the trace has no footer, its recording was cut".to_owned(), |error| error.to_string());
-    format!(
-        "{why}; read were {count} events up to {:.6} s, in the first {good_bytes} of {file_bytes} bytes",
-        last_us as f64 / 1e6
-    )
 }
 
 /// Reads bytes that anyone may have made, to the end or to the first error; for fuzzing. Checksums are believed, so

@@ -73,7 +73,7 @@ fn end(from: &mut Cursor<'_>) -> Result<End, Malformed> {
     })
 }
 
-fn flag(from: &mut Cursor<'_>) -> Result<bool, Malformed> {
+pub(super) fn flag(from: &mut Cursor<'_>) -> Result<bool, Malformed> {
     match from.byte()? {
         0 => Ok(false),
         1 => Ok(true),

@@ -196,6 +196,9 @@ fn a_trace_cut_at_any_byte_reads_up_to_its_last_whole_block() {
         if !trace.contents().processes.is_empty() {
             let told = replay(&trace, 0).told;
             assert!(told.len() >= most && told == full[..told.len()], "{len}");
+            let last_ns = told.last().map_or(0, |told| told.1);
+            assert!(trace.contents().recording.duration_ns >= last_ns, "{len}");
+            assert!(trace.contents().processes[0].ended_at_ns >= last_ns, "{len}");
             most = told.len();
         }
     }
@@ -203,13 +206,61 @@ fn a_trace_cut_at_any_byte_reads_up_to_its_last_whole_block() {
 }
 
 #[test]
-fn flipped_bits_are_errors_and_nothing_worse() {
+fn flipped_bits_are_told_and_nothing_worse() {
     let bytes = write(&long_run(300));
+    let whole = replay(&Trace::from_bytes(bytes.clone()).unwrap(), 0).told;
+    let mut refused = 0;
     for at in 0..bytes.len() {
         let mut flipped = bytes.clone();
         flipped[at] ^= 1 << (at % 8);
         read_untrusted(&flipped);
+        // The minor version and what is reserved behind it mean nothing to a reader.
+        let means_nothing = (10..container::FILE_HEADER_BYTES as usize).contains(&at);
+        let mut keep = Keep::default();
+        let told = match Trace::from_bytes(flipped) {
+            Ok(trace) => {
+                let told = trace.contents().recording.salvage.is_some();
+                told || trace.replay(ProcessIndex(0), &mut keep).is_err() || keep.told != whole
+            }
+            Err(_) => true,
+        };
+        assert!(keep.told == whole[..keep.told.len()], "byte {at}");
+        assert!(told || means_nothing, "byte {at}");
+        refused += usize::from(told);
     }
+    assert!(refused >= bytes.len() - 6);
+}
+
+#[test]
+fn damage_to_one_process_takes_neither_the_others_nor_the_names() {
+    let disk = Disk::of(usize::MAX);
+    let mut contents = contents(2, 3, STACKS);
+    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    writer.sync_contents(&contents);
+    let mut block_ends = Vec::new();
+    for process in [0, 1] {
+        writer.begin_process(ProcessIndex(process), None).unwrap();
+        for _ in 0..2 {
+            push(&mut writer, process, &long_run(500)).unwrap();
+            writer.flush().unwrap();
+            block_ends.push(disk.bytes().len());
+        }
+    }
+    contents.frames[0].functions = vec![Function { name: "main".into(), file: None, line: None, inlined: false }];
+    writer.finish(contents).unwrap();
+    let mut bytes = disk.bytes();
+    let whole = Trace::from_bytes(bytes.clone()).unwrap().replay_all(|_| Keep::default()).unwrap();
+    // The second block of the first process.
+    bytes[block_ends[1] - 1] ^= 1;
+    let salvaged = Trace::salvaged(container::Source::Memory(bytes)).unwrap();
+    assert_eq!(salvaged.contents().frames[0].functions[0].name, "main");
+    let read = salvaged.replay_all(|_| Keep::default()).unwrap();
+    assert!(!read[0].told.is_empty() && read[0].told.len() < whole[0].told.len());
+    assert!(read[0].told == whole[0].told[..read[0].told.len()]);
+    assert!(read[1].told == whole[1].told);
+    let said = salvaged.contents().recording.salvage.clone().unwrap();
+    let (some, all) = (read[0].told.len() + read[1].told.len(), whole[0].told.len() + whole[1].told.len());
+    assert!(said.contains(&format!("{some} of {all} events")), "{said}");
 }
 
 #[test]

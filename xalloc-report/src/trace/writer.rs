@@ -1,8 +1,9 @@
 //! Writing a trace while the program runs.
 //!
 //! Events come in the merged order of each process, are matched and encoded at once, and leave as blocks of 64 Ki
-//! events. Nothing is written twice and nothing is seeked: what is in the file stays there, so that a recorder that
-//! is killed or a disk that is full leaves a trace up to the last whole block.
+//! events, or of fewer where the caller wants them in the file. Nothing is written twice and nothing is seeked: what is
+//! in the file stays there, so that a recorder that is killed or a disk that is full leaves a trace up to the last whole
+//! block.
 //!
 //! # Why compression has no thread of its own
 //! It is a tenth to a quarter of the writer's instructions (47 to 144 of 450 to 610 an event). On two cores the recorded

@@ -48,6 +48,9 @@ const RUNTIMES: [&str; 8] = [
     "libclang_rt.hwasan",
 ];
 
+/// What the names of glibc's loader begin with, on every architecture but those that are older than it.
+const LOADER: &str = "ld-linux";
+
 /// Functions that only a statically linked sanitizer runtime defines, and exports so that its libraries find them.
 const RUNTIME_SYMBOLS: [&[u8]; 4] = [b"__asan_init", b"__tsan_init", b"__msan_init", b"__hwasan_init"];
 
@@ -83,35 +86,40 @@ fn read(path: &Path, data: &[u8]) -> object::Result<Option<Obstacle>> {
         }
         dynamic = dynamic.or(segment.dynamic(endian, data)?);
     }
-    let Some(loader) = loader else { return Ok(Some(Obstacle::Static { path: path.to_owned() })) };
-    if !Path::new(&loader).file_name().is_some_and(|name| name.to_string_lossy().starts_with("ld-linux")) {
+    let dynamic = dynamic.unwrap_or_default();
+    let Some(loader) = loader else {
+        // The loader itself may be the command, with the program as its argument.
+        let is_loader = strings(elf::DT_SONAME, dynamic, segments, endian, data).any(|name| name.starts_with(LOADER));
+        return Ok((!is_loader).then(|| Obstacle::Static { path: path.to_owned() }));
+    };
+    if !Path::new(&loader).file_name().is_some_and(|name| name.to_string_lossy().starts_with(LOADER)) {
         return Ok(Some(Obstacle::ForeignLoader { path: path.to_owned(), loader }));
     }
-    let runtime = match linked_runtime(dynamic.unwrap_or_default(), segments, endian, data) {
+    let runtime = strings(elf::DT_NEEDED, dynamic, segments, endian, data)
+        .find(|name| RUNTIMES.iter().any(|runtime| name.starts_with(runtime)));
+    let runtime = match runtime {
         Some(runtime) => Some(runtime),
         None => built_in_runtime(header, endian, data)?,
     };
     Ok(runtime.map(|runtime| Obstacle::Sanitizer { path: path.to_owned(), runtime }))
 }
 
-/// The sanitizer runtime among the needed libraries.
-fn linked_runtime(
-    dynamic: &[elf::Dyn64<Endianness>],
-    segments: &[elf::ProgramHeader64<Endianness>],
+/// The strings of the dynamic entries with this tag: the needed libraries, the object's own name.
+fn strings<'a>(
+    wanted: elf::DynamicTag,
+    dynamic: &'a [elf::Dyn64<Endianness>],
+    segments: &'a [elf::ProgramHeader64<Endianness>],
     endian: Endianness,
-    data: &[u8],
-) -> Option<String> {
-    let value = |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|e| e.d_val(endian));
-    let (address, size) = (value(elf::DT_STRTAB)?, value(elf::DT_STRSZ)?);
-    let strings = segments.iter().find_map(|segment| segment.data_range(endian, data, address, size).ok().flatten())?;
-    dynamic
-        .iter()
-        .filter(|entry| entry.tag(endian) == elf::DT_NEEDED)
-        .filter_map(|entry| {
-            let name = strings.get(usize::try_from(entry.d_val(endian)).ok()?..)?;
-            Some(String::from_utf8_lossy(name.split(|&byte| byte == 0).next()?).into_owned())
-        })
-        .find(|name| RUNTIMES.iter().any(|runtime| name.starts_with(runtime)))
+    data: &'a [u8],
+) -> impl Iterator<Item = String> + 'a {
+    let value = |tag| dynamic.iter().find(|entry| entry.tag(endian) == tag).map(|entry| entry.d_val(endian));
+    let table = value(elf::DT_STRTAB).zip(value(elf::DT_STRSZ)).and_then(|(address, size)| {
+        segments.iter().find_map(|segment| segment.data_range(endian, data, address, size).ok().flatten())
+    });
+    dynamic.iter().filter(move |entry| entry.tag(endian) == wanted).filter_map(move |entry| {
+        let name = table?.get(usize::try_from(entry.d_val(endian)).ok()?..)?;
+        Some(String::from_utf8_lossy(name.split(|&byte| byte == 0).next()?).into_owned())
+    })
 }
 
 /// The symbol of a runtime that is part of the program itself, as clang links it.

@@ -29,6 +29,12 @@ fn an_ordinary_program_has_no_obstacle_and_is_found_in_the_path() {
 }
 
 #[test]
+fn the_loader_with_a_program_as_its_argument_is_no_static_program() {
+    let target = inspect(Path::new("/lib64/ld-linux-x86-64.so.2"), None).unwrap();
+    assert_eq!(target.obstacle, None);
+}
+
+#[test]
 fn a_script_is_judged_by_the_program_that_its_chain_of_interpreters_ends_at() {
     let directory = tempfile::tempdir().unwrap();
     let inner = script(directory.path(), "inner", "#!/bin/sh -e\nexit 0\n");

@@ -1,45 +1,29 @@
-//! What was alive at exit.
+//! What was alive at exit, and which of it is leaked.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Extent, frames};
-use crate::analysis::{LeakSite, Leaks};
+use crate::analysis::{Disguise, HolderView, LeakClass, LeakSite, Leaks};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, percent, span};
-use crate::render::style::{ASIDE, FIGURE, HEADING, PLAIN};
+use crate::render::style::{ASIDE, DOUBT, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
 
-/// Renders what was alive at exit, largest call stacks first.
+/// Links of a chain of holders that are shown; the last one, the root, always is.
+const HOLDERS_SHOWN: usize = 4;
+
+/// Renders what was alive at exit by class, largest call stacks first.
 #[must_use]
 pub fn leaks(leaks: &Leaks, extent: Extent) -> String {
     let mut out = String::new();
-    // Writing to a String does not fail, here and below.
-    let _ = writeln!(
-        out,
-        "{HEADING}alive at exit: {} in {} from {}{HEADING:#}",
-        bytes(leaks.bytes),
-        counted(leaks.blocks, "block"),
-        counted(leaks.sites.len() as u64, "call stack")
-    );
-    if leaks.blocks > 0 {
-        let _ = writeln!(
-            out,
-            "{ASIDE}not freed when the program ended; whether still pointed to is not examined here{ASIDE:#}"
-        );
-    }
-    if leaks.inherited_blocks > 0 {
-        let _ = writeln!(
-            out,
-            "{ASIDE}apart: {} in {} that forked children had from their parents{ASIDE:#}",
-            bytes(leaks.inherited_bytes),
-            counted(leaks.inherited_blocks, "block")
-        );
-    }
+    heading(&mut out, leaks);
     let mut table = Table::default();
     let shown = &leaks.sites[..leaks.sites.len().min(extent.sites)];
     for (nth, site) in shown.iter().enumerate() {
         table.row([
             right((nth + 1).to_string(), ASIDE),
+            left(site.class.map_or("", word), if is_leaked(site) { HEADING } else { PLAIN }),
             right(bytes(site.bytes), FIGURE),
             right(percent(site.bytes, leaks.bytes), PLAIN),
             left(format!("{} of {} {}", count(site.blocks), counted(site.allocations, "allocation"), by(site)), PLAIN),
@@ -50,6 +34,7 @@ pub fn leaks(leaks: &Leaks, extent: Extent) -> String {
     for (line, site) in table.lines(0).iter().zip(shown) {
         let _ = writeln!(out, "\n{line}");
         frames::append(&mut out, &site.at, extent.frames, 6);
+        explain(&mut out, site);
     }
     let more = leaks.sites.len() - shown.len();
     if more > 0 {
@@ -62,6 +47,132 @@ pub fn leaks(leaks: &Leaks, extent: Extent) -> String {
         );
     }
     out
+}
+
+/// The sums, and how far they can be trusted.
+fn heading(out: &mut String, leaks: &Leaks) {
+    let stacks: BTreeSet<_> = leaks.sites.iter().map(|site| &site.at.frames).collect();
+    // Writing to a String does not fail, here and below.
+    let _ = writeln!(
+        out,
+        "{HEADING}alive at exit: {} in {} from {}{HEADING:#}",
+        bytes(leaks.bytes),
+        counted(leaks.blocks, "block"),
+        counted(stacks.len() as u64, "call stack")
+    );
+    let checked = leaks.processes.iter().filter(|process| process.checked).count();
+    if checked > 0 {
+        let mut table = Table::default();
+        for class in LeakClass::ALL {
+            let sum = leaks.totals.of(class);
+            if sum.blocks > 0 || class == LeakClass::Definite {
+                let style = if class.is_leaked() && sum.blocks > 0 { HEADING } else { PLAIN };
+                table.row([
+                    left(word(class), style),
+                    right(bytes(sum.bytes), FIGURE),
+                    right(counted(sum.blocks, "block"), PLAIN),
+                    left(meaning(class), ASIDE),
+                ]);
+            }
+        }
+        table.write(out, 2);
+    }
+    if let Some(reason) = &leaks.not_checked_reason {
+        let which = match (leaks.processes.len(), checked) {
+            (0 | 1, _) => String::new(),
+            (all, checked) => format!(" {} of {}", all - checked, counted(all as u64, "process")),
+        };
+        let _ = writeln!(out, "{DOUBT}not checked for leaks{which}: {}{DOUBT:#}", printable(reason));
+    }
+    let doubts: u64 = leaks.processes.iter().filter_map(|process| process.running_threads).sum();
+    if doubts > 0 {
+        let _ = writeln!(
+            out,
+            "{DOUBT}{} did not stop for the check, so that leaks may have been missed{DOUBT:#}",
+            counted(doubts, "thread")
+        );
+    }
+    if leaks.inherited_blocks > 0 {
+        let _ = writeln!(
+            out,
+            "{ASIDE}apart: {} in {} that forked children had from their parents{ASIDE:#}",
+            bytes(leaks.inherited_bytes),
+            counted(leaks.inherited_blocks, "block")
+        );
+    }
+}
+
+fn is_leaked(site: &LeakSite) -> bool {
+    site.class.is_some_and(LeakClass::is_leaked)
+}
+
+fn word(class: LeakClass) -> &'static str {
+    match class {
+        LeakClass::Definite => "definite",
+        LeakClass::Cycle => "cycle",
+        LeakClass::Indirect => "indirect",
+        LeakClass::Possible => "possible",
+        LeakClass::Reachable => "reachable",
+        LeakClass::Runtime => "runtime",
+        LeakClass::Inherited => "inherited",
+        LeakClass::OwnerActive => "owner active",
+    }
+}
+
+fn meaning(class: LeakClass) -> &'static str {
+    match class {
+        LeakClass::Definite => "leaked: nothing points to them",
+        LeakClass::Cycle => "leaked: only what they point to points to them",
+        LeakClass::Indirect => "leaked: only leaked blocks point to them",
+        LeakClass::Possible => "something points into their middle",
+        LeakClass::Reachable => "still pointed to",
+        LeakClass::Runtime => "the language runtime's own",
+        LeakClass::Inherited => "from before the fork",
+        LeakClass::OwnerActive => "nothing points to them, but who allocated them had not returned",
+    }
+}
+
+/// What it holds, who holds it, and what else looks like a pointer to it.
+fn explain(out: &mut String, site: &LeakSite) {
+    if site.holds.blocks > 0 {
+        let _ = writeln!(
+            out,
+            "      {ASIDE}holds {} in {}{ASIDE:#}",
+            bytes(site.holds.bytes),
+            counted(site.holds.blocks, "block")
+        );
+    }
+    let cut = site.holders.len() > HOLDERS_SHOWN;
+    for (nth, holder) in site.holders.iter().enumerate() {
+        if cut && nth == HOLDERS_SHOWN - 1 {
+            let _ = writeln!(
+                out,
+                "      {ASIDE}held by … {}{ASIDE:#}",
+                counted((site.holders.len() - HOLDERS_SHOWN) as u64, "more block")
+            );
+        } else if !cut || nth < HOLDERS_SHOWN - 1 || nth == site.holders.len() - 1 {
+            let _ = writeln!(out, "      {ASIDE}held by {}{ASIDE:#}", told(holder));
+        }
+    }
+    if let Some(hint) = &site.hint {
+        let what = match hint.disguise {
+            Disguise::Unaligned => "an unaligned pointer to it",
+            Disguise::OnePastEnd => "a pointer just behind it",
+            Disguise::TopTagged => "a pointer to it with a tag in its upper 16 bits",
+            Disguise::Shifted => "a shifted pointer to it",
+        };
+        let _ = writeln!(out, "      {DOUBT}{what} exists at {}{DOUBT:#}", hint.at);
+    }
+}
+
+fn told(holder: &HolderView) -> String {
+    match holder {
+        HolderView::Root { name } => printable(name).into_owned(),
+        HolderView::Block { size_bytes, offset_bytes, at } => {
+            let by = at.frames.first().map_or_else(|| "unknown code".to_owned(), |frame| frame.name());
+            format!("a block of {} from {}, at +{offset_bytes:#x}", bytes(*size_bytes), printable(&by))
+        }
+    }
 }
 
 fn by(site: &LeakSite) -> String {
