@@ -31,6 +31,7 @@ mod replayer;
 pub(crate) mod sample;
 mod segments;
 mod sites;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 mod threads;

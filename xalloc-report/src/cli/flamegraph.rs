@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::{CountArgs, ForceArgs, TraceArgs};
+use super::fragmentation::look;
 use super::values::named;
 use super::{Console, Exit, Failure};
+use crate::analysis::fragmentation::At;
 use crate::analysis::{self, Metric, Named};
 use crate::model::Recorded;
 use crate::render::flamegraph::{Growth, flamegraph};
@@ -34,7 +36,12 @@ pub struct Flamegraph {
 impl Flamegraph {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let contents = trace.contents();
-        let flame = analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric);
+        let flame = match self.metric {
+            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, At::Peak)?),
+            Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Leaked | Metric::Temporary => {
+                analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric)
+            }
+        };
         let growth = if self.inverted { Growth::FromLeaf } else { Growth::FromRoot };
         let command = contents.recording.command.join(" ");
         match self.target(console.interactive) {

@@ -37,7 +37,7 @@ pub use books::{Books, Imbalance};
 pub use ranges::{Range, RangeKind};
 pub use spans::{Place, Span};
 
-use marks::{Mark, Marks, PAGE};
+use marks::{Mark, Marks};
 use ranges::Ranges;
 
 /// Smallest chunk, and what a fenced top must keep to be freed (placement policy, sections 1 and 8).
@@ -164,6 +164,13 @@ impl Layout {
     pub fn top(&self, arena: u16) -> Option<(u64, u64)> {
         let range = self.ranges.current(arena)?;
         Some((self.ranges.arenas.get(usize::from(arena))?.top, range.end))
+    }
+
+    /// By how many bytes the range at `start` grows when it gets `len_bytes` long.
+    #[must_use]
+    pub fn range_grows(&self, start: u64, len_bytes: u64) -> u64 {
+        let range = self.ranges.iter().find(|range| range.start == start);
+        range.map_or(0, |range| len_bytes.saturating_sub(range.len_bytes()))
     }
 
     fn put(&mut self, addr: u64, size_bytes: u64, mark: Mark) {

@@ -50,7 +50,7 @@ impl Books {
 }
 
 /// The books do not balance: events are missing from the trace, or this tool is wrong.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error(
     "the heap's books do not balance at event {seq}: of {segments_bytes} bytes of segments {walked:?} are found by \
      walking, {counted:?} by counting"
@@ -61,9 +61,9 @@ pub struct Imbalance {
     /// Bytes that the heap has from the system.
     pub segments_bytes: u64,
     /// The classes as a walk finds them.
-    pub walked: Books,
+    pub walked: Box<Books>,
     /// The classes as the steps added up.
-    pub counted: Books,
+    pub counted: Box<Books>,
 }
 
 /// The classes as the steps change them, mappings of chunks aside.
@@ -144,6 +144,7 @@ impl Layout {
         if walked == counted && walked.sum_bytes() == self.ranges.bytes() {
             return Ok(walked);
         }
+        let (walked, counted) = (Box::new(walked), Box::new(counted));
         Err(Imbalance { seq: self.seq, segments_bytes: self.ranges.bytes(), walked, counted })
     }
 }

@@ -31,6 +31,12 @@ pub struct Range {
 }
 
 impl Range {
+    /// Where its first chunk begins.
+    #[must_use]
+    pub const fn first_chunk(&self) -> u64 {
+        self.first
+    }
+
     /// Its length.
     #[must_use]
     pub const fn len_bytes(&self) -> u64 {

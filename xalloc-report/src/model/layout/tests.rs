@@ -7,6 +7,7 @@ use xalloc_core::heap::{Allocation, Class, Policy, Reallocated, Tunables};
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::{Call, HeapEvent};
 
+use super::marks::PAGE;
 use super::*;
 
 /// Where the simulator's mappings begin; the break is below.
