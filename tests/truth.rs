@@ -411,3 +411,22 @@ fn dhat_sum(profile: &Value, function: &str, key: &str) -> u64 {
     };
     list(profile, "pps").iter().filter(goes_through).map(|point| number(point, key)).sum()
 }
+
+#[test]
+fn a_block_that_is_freed_twice_is_told_apart_from_foreign_memory() {
+    let load = victim("double_free.c", &[]);
+    let recording = load.record();
+    assert_eq!(Some(exit_code_of_record(&load.plain())), recording.status().code(), "{}", recording.stderr());
+    let summary = recording.summary();
+    for claim in claims("double_free.c") {
+        for (name, expected) in &claim.values {
+            assert_eq!(number(&summary, name), *expected, "{name}");
+        }
+    }
+    let first = &list(&summary, "first_double_frees")[0];
+    assert_eq!(number(first, "size"), 100);
+    assert_eq!(first["allocated_by"]["function"], "main");
+    assert!(number(first, "again_at_ns") >= number(first, "freed_at_ns"));
+    let shown = recording.stderr();
+    assert!(shown.contains("1 free of a block that had been freed before") && shown.contains("SIGABRT"), "{shown}");
+}

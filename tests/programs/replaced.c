@@ -5,7 +5,7 @@
  * truth: in truth_link: allocations=10 allocated_bytes=5000
  * truth: in truth_child: allocations=1 allocated_bytes=300
  * truth: child process: allocations=1 inherited_blocks=2 inherited_bytes=1000
- * truth: summary: processes=6 dropped_events=0 unknown_frees=0
+ * truth: summary: processes=2 programs=6 dropped_events=0 unknown_frees=0
  */
 #include <stdlib.h>
 #include <sys/wait.h>

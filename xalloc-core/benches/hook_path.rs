@@ -27,7 +27,7 @@ fn allocation(number: u64) -> Stamped {
         size_bytes: 48,
         slack_bytes: 8,
         arena: ArenaId::MAIN,
-        arena_seq: number as u16,
+        arena_seq: Some(number as u16),
         call: Call::Malloc,
     };
     Stamped { stamp: Stamp(number), stack: StackId(7), event }
@@ -46,7 +46,7 @@ fn ring(c: &mut Criterion) {
     group.bench_function("encode and push", |b| {
         b.iter(|| {
             for number in 0..BATCH as u64 {
-                producer.push(&[allocation(black_box(number)).encode()]).expect("drained after each batch");
+                producer.push_one(allocation(black_box(number)).encode()).expect("drained after each batch");
             }
             let _ = consumer.release(BATCH);
         });
@@ -55,7 +55,7 @@ fn ring(c: &mut Criterion) {
         let record = allocation(1).encode();
         b.iter(|| {
             for _ in 0..BATCH {
-                producer.push(&[black_box(record)]).expect("drained after each batch");
+                producer.push_one(black_box(record)).expect("drained after each batch");
             }
             let available = consumer.available();
             let mut sum = 0;

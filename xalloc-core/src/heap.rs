@@ -66,6 +66,7 @@ mod words;
 mod xml;
 
 pub use arena::ARENA_BYTES;
+pub use free::Cacheable;
 pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
 pub use live::Live;

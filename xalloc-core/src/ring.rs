@@ -115,6 +115,8 @@ pub struct Producer<'a> {
     tail: u64,
     /// Position of `head` at which `PassedHalf` is due.
     half: u64,
+    /// Position of `head` up to which a single record can be written without a look at `tail` and `half`.
+    plain_until: u64,
 }
 
 impl<'a> Producer<'a> {
@@ -128,14 +130,40 @@ impl<'a> Producer<'a> {
         debug_assert!(slots.len().is_power_of_two());
         // Relaxed: only a producer stores `head`, and the previous one handed the ring over by the claim of its state.
         let head = indices.head.load(Ordering::Relaxed);
-        Producer { indices, slots, head, tail: head.saturating_sub(slots.len() as u64), half: head }
+        Producer { indices, slots, head, tail: head.saturating_sub(slots.len() as u64), half: head, plain_until: 0 }
+    }
+
+    /// Writes one record and publishes it: [`Producer::push`] without a look at anything in nearly all cases.
+    ///
+    /// # Errors
+    /// As [`Producer::push`].
+    #[inline(always)]
+    pub fn push_one(&mut self, record: Record) -> Result<Level, Full> {
+        if self.head >= self.plain_until {
+            return self.push(&[record]);
+        }
+        self.write(self.head, record);
+        self.head += 1;
+        // ORDERING: as in `push`.
+        self.indices.head.store(self.head, Ordering::Release);
+        Ok(Level::Low)
+    }
+
+    /// Writes the slot at `at`, which lies in `head..tail + capacity`.
+    #[inline(always)]
+    fn write(&self, at: u64, record: Record) {
+        // The mask keeps the index below the length, a power of two.
+        let slot = &self.slots[(at & (self.slots.len() as u64 - 1)) as usize];
+        slot.0.with_mut(|slot| {
+            // SAFETY: a slot of the producer (module, "Safety").
+            unsafe { slot.write(record) }
+        });
     }
 
     /// Writes `records` and publishes them together.
     ///
     /// # Errors
     /// [`Full`] if there is no room for all of them now; nothing is written then.
-    #[inline]
     pub fn push(&mut self, records: &[Record]) -> Result<Level, Full> {
         let after = self.head + records.len() as u64;
         if after > self.tail + self.slots.len() as u64 {
@@ -144,14 +172,8 @@ impl<'a> Producer<'a> {
                 return Err(Full);
             }
         }
-        let mask = self.slots.len() as u64 - 1;
         for (at, record) in (self.head..after).zip(records) {
-            // The mask keeps the index below the length, a power of two.
-            let slot = &self.slots[(at & mask) as usize];
-            slot.0.with_mut(|slot| {
-                // SAFETY: `at` lies in `head..tail + capacity`, a slot of the producer (module, "Safety").
-                unsafe { slot.write(*record) }
-            });
+            self.write(at, *record);
         }
         self.head = after;
         // ORDERING: publishes the slots written above; pairs with the Acquire load of `head` in `Consumer::available`.
@@ -170,16 +192,24 @@ impl<'a> Producer<'a> {
         let filled = self.head - self.tail;
         if filled >= half {
             self.half = self.head + half;
+            self.set_plain();
             Level::PassedHalf
         } else {
             self.half = self.tail + half;
+            self.set_plain();
             Level::Low
         }
+    }
+
+    /// After a change of `tail` or `half`: a record at a position below must fit, and leave `head` below `half`.
+    fn set_plain(&mut self) {
+        self.plain_until = (self.tail + self.slots.len() as u64).min(self.half.saturating_sub(1));
     }
 
     fn refresh_tail(&mut self) {
         // ORDERING: pairs with the Release store of `tail` in `Consumer::release`: the slots below are read to the end.
         self.tail = self.indices.tail.load(Ordering::Acquire);
+        self.set_plain();
     }
 
     /// Whether there is room for `records` now.
@@ -317,7 +347,7 @@ mod tests {
         let mut next = 0;
         for round in 0..50 {
             for number in 0..round % 9 {
-                producer.push(&[record(next + number)]).unwrap();
+                producer.push_one(record(next + number)).unwrap();
             }
             let available = consumer.available();
             assert_eq!(available as u64, round % 9);
@@ -354,11 +384,11 @@ mod tests {
         let mut producer = unsafe { Producer::new(&indices, &slots) };
         // SAFETY: the only consumer of this ring; 8 is a power of two.
         let mut consumer = unsafe { Consumer::new(&indices, &slots) };
-        let levels: Vec<Level> = (0..6).map(|n| producer.push(&[record(n)]).unwrap()).collect();
+        let levels: Vec<Level> = (0..6).map(|n| producer.push_one(record(n)).unwrap()).collect();
         assert_eq!(levels.iter().filter(|&&level| level == Level::PassedHalf).count(), 1, "{levels:?}");
         assert_eq!(levels[3], Level::PassedHalf);
         assert!(!consumer.release(6));
-        let levels: Vec<Level> = (0..6).map(|n| producer.push(&[record(n)]).unwrap()).collect();
+        let levels: Vec<Level> = (0..6).map(|n| producer.push_one(record(n)).unwrap()).collect();
         assert_eq!(levels.iter().filter(|&&level| level == Level::PassedHalf).count(), 1, "{levels:?}");
     }
 }

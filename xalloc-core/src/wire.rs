@@ -19,8 +19,8 @@ mod record;
 pub use kinds::{Advice, BinKind, Call, GrowthRule, Kind, LossReason, Merged, Protection};
 pub use record::{Record, TEXT_BYTES, text_records};
 
-/// Version of the record format. A recorder refuses a segment of another major version.
-pub const VERSION: u16 = 1;
+/// Version of the record format. A recorder refuses a segment of another version.
+pub const VERSION: u16 = 2;
 
 /// What happened inside a heap: one step of the placement policy.
 ///
@@ -76,8 +76,10 @@ pub enum HeapEvent {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs, reason = "fields are explained with their variant")]
 pub enum Event {
-    /// The program obtained a block. `slack_bytes` is usable minus requested size.
-    Alloc { addr: Addr, size_bytes: u64, slack_bytes: u16, arena: ArenaId, arena_seq: u16, call: Call },
+    /// The program obtained a block. `slack_bytes` is usable minus requested size. `arena_seq` is the number that the
+    /// allocation took in the order of its arena's steps; `None`: no arena was entered, because a thread's cache or a
+    /// mapping of its own served it, or the allocator has no such order.
+    Alloc { addr: Addr, size_bytes: u64, slack_bytes: u16, arena: ArenaId, arena_seq: Option<u16>, call: Call },
     /// A call for memory failed.
     AllocFailed { size_bytes: u64, call: Call },
     /// The program gave a block back.

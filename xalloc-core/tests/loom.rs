@@ -52,7 +52,11 @@ impl Ring {
 
     /// What a hook does with a full ring: announce, sleep, try again.
     fn push_waiting(&self, producer: &mut Producer<'_>, records: &[Record]) {
-        while producer.push(records) == Err(Full) {
+        let push = |producer: &mut Producer<'_>| match records {
+            [one] => producer.push_one(*one),
+            _ => producer.push(records),
+        };
+        while push(producer) == Err(Full) {
             if let Some(seen) = producer.prepare_wait(records.len()) {
                 self.kernel.wait(self.indices.space(), seen);
             }
@@ -183,7 +187,7 @@ fn what_a_thread_pushed_last_is_seen_by_whoever_sees_that_it_ended() {
         let writer = {
             let (ring, state) = (Arc::clone(&ring), Arc::clone(&state));
             thread::spawn(move || {
-                ring.producer().push(&[record(7)]).unwrap();
+                ring.producer().push_one(record(7)).unwrap();
                 // ORDERING: pairs with the Acquire load of the recorder below.
                 state.store(CLOSING, Ordering::Release);
             })
@@ -212,7 +216,7 @@ fn a_ring_that_half_filled_tells_its_producer_at_least_once() {
             let ring = Arc::clone(&ring);
             thread::spawn(move || {
                 let mut producer = ring.producer();
-                [producer.push(&[record(0)]).unwrap(), producer.push(&[record(1)]).unwrap()]
+                [producer.push_one(record(0)).unwrap(), producer.push_one(record(1)).unwrap()]
             })
         };
         let mut consumer = ring.consumer();
@@ -320,7 +324,7 @@ fn a_stack_that_a_record_names_is_whole_when_the_record_is_read() {
             let (memory, ring) = (Arc::clone(&memory), Arc::clone(&ring));
             thread::spawn(move || {
                 let stack = memory.insert(&[0x1000, 0x2000]);
-                ring.producer().push(&[Record { stack: stack.0, ..record(1) }]).unwrap();
+                ring.producer().push_one(Record { stack: stack.0, ..record(1) }).unwrap();
             })
         };
         let mut consumer = ring.consumer();

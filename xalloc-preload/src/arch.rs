@@ -3,6 +3,7 @@
 //! # Safety
 //! - `fs` points to the thread's descriptor from the loader's first step on; its words 0 and 2 are its own address
 //!   (System V ABI for x86-64, thread-local storage).
+//! - glibc's descriptor is at least [`DESCRIPTOR_BYTES`] long (2,304 in 2.34 to 2.36, larger later).
 #![allow(unsafe_code)]
 
 use core::arch::asm;
@@ -29,6 +30,21 @@ pub fn thread_pointer() -> usize {
     // SAFETY: by the bullet of the module.
     unsafe { asm!("mov {}, fs:[0x10]", out(reg) address, options(nostack, preserves_flags, readonly, pure)) };
     address
+}
+
+/// Bytes at the start of a thread's descriptor that can be read.
+pub const DESCRIPTOR_BYTES: usize = 2048;
+
+/// The word of the calling thread's descriptor that lies `offset` bytes behind its start.
+///
+/// # Safety
+/// - `offset` is a multiple of 8 below [`DESCRIPTOR_BYTES`].
+#[inline(always)]
+pub unsafe fn descriptor_word(offset: usize) -> usize {
+    let word: usize;
+    // SAFETY: by the contract and the last bullet of the module the word can be read.
+    unsafe { asm!("mov {}, fs:[{}]", out(reg) word, in(reg) offset, options(nostack, preserves_flags, readonly)) };
+    word
 }
 
 /// A word that the loader relocates to its own address.

@@ -17,7 +17,7 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use xalloc_core::heap::{AllocError, Heap, HeapFault, Live, NoSink, Policy, Reallocated, Sink, ThreadCache};
+use xalloc_core::heap::{AllocError, Heap, HeapFault, Live, NoSink, Policy, Reallocated, Served, Sink, ThreadCache};
 use xalloc_core::session::allocator;
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::Call;
@@ -84,7 +84,8 @@ pub(crate) struct Block {
     pub(crate) addr: Addr,
     pub(crate) usable_bytes: u64,
     pub(crate) arena: ArenaId,
-    pub(crate) arena_seq: u16,
+    /// See [`xalloc_core::wire::Event::Alloc`].
+    pub(crate) arena_seq: Option<u16>,
 }
 
 impl Block {
@@ -96,7 +97,8 @@ impl Block {
 
 impl From<xalloc_core::heap::Allocation> for Block {
     fn from(made: xalloc_core::heap::Allocation) -> Block {
-        Block { addr: made.addr, usable_bytes: made.usable_bytes, arena: made.arena, arena_seq: made.arena_seq }
+        let arena_seq = (made.served == Served::Arena).then_some(made.arena_seq);
+        Block { addr: made.addr, usable_bytes: made.usable_bytes, arena: made.arena, arena_seq }
     }
 }
 

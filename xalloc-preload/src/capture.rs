@@ -125,10 +125,26 @@ enum Ending {
 ///
 /// `announce` is told of each module that the stack touches before this returns. errno may change only where system
 /// calls are made for the first time, and is put back there.
-#[inline]
+#[inline(never)]
 pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announce: &mut impl Announce) -> StackId {
     let first = State { word: FrameWord::return_address(entry.ip as u64), sp: entry.sp as u64, fp: entry.fp as u64 };
     let generation = shared.generation();
+    let is_usual = generation == cache.generation && shared.verify_every == 0 && cache.bounds.above(first.sp).is_some();
+    if is_usual && let Some(node) = cache.recent.repeated(&first) {
+        return node;
+    }
+    capture_anew(cache, first, shared, generation, announce)
+}
+
+/// A capture of a stack that is not found as a whole, or in unusual circumstances.
+#[inline(never)]
+fn capture_anew(
+    cache: &mut ThreadCapture,
+    first: State,
+    shared: &Shared,
+    generation: u32,
+    announce: &mut impl Announce,
+) -> StackId {
     if generation != cache.generation {
         cache.recent.forget();
         cache.generation = generation;
@@ -153,7 +169,10 @@ fn capture_own(
     announce: &mut impl Announce,
 ) -> StackId {
     let ThreadCapture { recent, nodes, passed, .. } = cache;
-    if let Some(node) = recent.repeated(&first) {
+    // Looked for before, but for the sake of the self-check.
+    if shared.verify_every != 0
+        && let Some(node) = recent.repeated(&first)
+    {
         return node;
     }
     recent.begin();

@@ -18,7 +18,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use crate::backend;
-use crate::host::{self, ErrnoPlace};
+use crate::host;
 use crate::lifecycle::{self, Phase};
 use crate::segment::{self, Segment};
 use crate::thread::{self, Own, Thread};
@@ -37,7 +37,6 @@ pub(crate) enum Access {
 pub(crate) struct Inside<'t> {
     thread: &'t Thread,
     recording: Option<&'static Segment>,
-    errno_place: ErrnoPlace,
     errno: c_int,
     stays_in_its_thread: PhantomData<*mut ()>,
 }
@@ -47,14 +46,9 @@ pub(crate) struct Inside<'t> {
 pub(crate) fn enter() -> Access {
     let mut phase = lifecycle::phase();
     if phase != Phase::Live {
-        if phase != Phase::Off {
-            if !lifecycle::make_ready() {
-                return Access::Bare;
-            }
-            phase = lifecycle::phase();
-        }
-        if phase == Phase::Off && !backend::is_core() {
-            return Access::Bare;
+        match ready(phase) {
+            Some(now) => phase = now,
+            None => return Access::Bare,
         }
     }
     let Some(thread) = thread::current() else { return Access::Bare };
@@ -65,15 +59,27 @@ pub(crate) fn enter() -> Access {
     // A handler on this thread sees the flag before anything that it guards is touched.
     compiler_fence(Ordering::SeqCst);
     let recording = if phase == Phase::Live { segment::current() } else { None };
-    let errno_place = host::errno_place();
-    let errno = host::errno_at(errno_place);
-    let mut inside = Inside { thread, recording, errno_place, errno, stays_in_its_thread: PhantomData };
+    let errno = host::errno_at(thread.errno_place);
+    let mut inside = Inside { thread, recording, errno, stays_in_its_thread: PhantomData };
     if let Some(segment) = recording
         && inside.own().stream.wants_ring()
     {
         inside.own().stream.claim(segment);
     }
     Access::Inside(inside)
+}
+
+/// The phase once the library is ready; `None` where calls are served without a thread's state.
+#[cold]
+#[inline(never)]
+fn ready(mut phase: Phase) -> Option<Phase> {
+    if phase != Phase::Off {
+        if !lifecycle::make_ready() {
+            return None;
+        }
+        phase = lifecycle::phase();
+    }
+    (phase != Phase::Off || backend::is_core()).then_some(phase)
 }
 
 impl<'t> Inside<'t> {
@@ -124,7 +130,7 @@ impl Drop for Inside<'_> {
         if self.thread.has_leftovers() || self.thread.is_over() {
             self.clean_up();
         }
-        host::set_errno_at(self.errno_place, self.errno);
+        host::set_errno_at(self.thread.errno_place, self.errno);
     }
 }
 

@@ -124,6 +124,9 @@ pub(crate) extern "C" fn before_pthread_create() -> usize {
     if backend::is_core() {
         HEAP.note_multithreaded();
     }
+    if let Some(segment) = segment::current() {
+        segment.order_stamps();
+    }
     drop(access);
     next::target(next::Symbol::pthread_create)
 }

@@ -21,7 +21,7 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, Ordering};
 
 use xalloc_core::intern::{self, Node, Trie};
 use xalloc_core::primitive::AtomicU32;
@@ -54,10 +54,22 @@ pub(crate) struct Segment {
     control: Option<&'static Control>,
     /// The control file, to ask whether the recorder lives.
     control_path: Text<PATH>,
+    /// How the time is read: one of the three numbers of `stamping`.
+    stamping: AtomicU8,
     /// What the user asked for.
     pub(crate) options: Options,
     /// The process that the segment belongs to: another one runs on it between `vfork` and exec.
     pub(crate) pid: u32,
+}
+
+/// How the time of an event is read.
+mod stamping {
+    /// By the time-stamp counter, whenever the processor likes: there is one thread.
+    pub(super) const ALONE: u8 = 0;
+    /// By the time-stamp counter, after all that came before.
+    pub(super) const ORDERED: u8 = 1;
+    /// By the system's clock.
+    pub(super) const MONOTONIC: u8 = 2;
 }
 
 struct Place(UnsafeCell<MaybeUninit<Segment>>);
@@ -147,7 +159,23 @@ impl Segment {
     /// The present, in the segment's clock.
     #[inline(always)]
     pub(crate) fn now(&self) -> Stamp {
-        if self.options.clock == session::clock::TSC { clock::ticks() } else { Stamp(clock::monotonic_ns()) }
+        // Relaxed: a thread that starts another one sees what it stored itself.
+        match self.stamping.load(Ordering::Relaxed) {
+            stamping::ALONE => clock::ticks_unordered(),
+            stamping::ORDERED => clock::ticks(),
+            _ => monotonic(),
+        }
+    }
+
+    /// There is more than one thread from here on: stamps must order what they hand to each other.
+    pub(crate) fn order_stamps(&self) {
+        let was = stamping::ALONE;
+        let _was = self.stamping.compare_exchange(was, stamping::ORDERED, Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// The first value of `stamping` in a process.
+    const fn stamping_of(options: &Options) -> AtomicU8 {
+        AtomicU8::new(if options.clock == session::clock::TSC { stamping::ALONE } else { stamping::MONOTONIC })
     }
 
     /// Counts events that cannot be told of in a ring.
@@ -164,6 +192,10 @@ impl Segment {
         let (ring, header) = self.claim_reserved()?;
         // Relaxed: only uniqueness matters.
         let thread = serial.unwrap_or_else(|| self.header().threads.fetch_add(1, Ordering::Relaxed));
+        if thread > 0 {
+            // For a thread that was made without `pthread_create`, which says so earlier.
+            self.order_stamps();
+        }
         // Relaxed: the recorder reads it after a record, whose publication orders it.
         header.thread.store(thread, Ordering::Relaxed);
         // ORDERING: Release pairs with the recorder's Acquire load: who sees the number sees the ring claimed. It is said
@@ -289,4 +321,10 @@ impl Segment {
         self.header().state.store(segment_state::LIVE, Ordering::Release);
         self.ring_doorbell();
     }
+}
+
+#[cold]
+#[inline(never)]
+fn monotonic() -> Stamp {
+    Stamp(clock::monotonic_ns())
 }

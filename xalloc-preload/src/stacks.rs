@@ -8,8 +8,8 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicU16, Ordering};
 
 use xalloc_core::heap::Sink;
-use xalloc_core::units::{Addr, ArenaId, StackId};
-use xalloc_core::wire::{Event, HeapEvent};
+use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
+use xalloc_core::wire::{Event, HeapEvent, Record, Stamped};
 
 use crate::arch::Entry;
 use crate::capture::{self, Shared, ThreadCapture};
@@ -120,12 +120,24 @@ impl<'a> Steps<'a> {
     }
 }
 
-impl Sink for Steps<'_> {
-    fn event(&mut self, arena: ArenaId, seq: u16, step: HeapEvent) {
+impl Steps<'_> {
+    #[inline(never)]
+    fn push(&mut self, a: u64, b: u64, kind: u8, sub: u8, seq: u16) {
         if self.segment.options.heap_steps != 0 {
-            let stack = self.stack();
-            self.stream.event(self.segment, self.segment.now(), stack, Event::Heap { arena, seq, step });
+            let stack = self.stack().0;
+            let stamp = self.segment.now().0;
+            self.stream.push_one(self.segment, Record { stamp, a, b, stack, kind, sub, extra: seq });
         }
+    }
+}
+
+impl Sink for Steps<'_> {
+    // The kind of step is known where the heap tells it: what is left there are the operands.
+    #[inline(always)]
+    fn event(&mut self, arena: ArenaId, seq: u16, step: HeapEvent) {
+        let event = Event::Heap { arena, seq, step };
+        let Record { a, b, kind, sub, extra, .. } = Stamped { stamp: Stamp(0), stack: StackId::NONE, event }.encode();
+        self.push(a, b, kind, sub, extra);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What each thread has: its cache, its ring, its capture state, and the flag of the guard.
 //!
 //! The state lies in memory of our own and is found by a pthread key. A key that is made early enough is one of the
-//! first 32, whose values lie in the thread's descriptor: finding it costs two loads and setting it allocates nothing.
+//! first 32, whose values lie in the thread's descriptor: setting it allocates nothing, and once it is known where in the
+//! descriptor, finding it is a load.
 //!
 //! # Why not thread-local storage
 //! A thread-local segment in this library would change the size of what `pthread_create` allocates for every thread,
@@ -28,7 +29,7 @@ use xalloc_core::heap::ThreadCache;
 use crate::arch;
 use crate::backend;
 use crate::capture::ThreadCapture;
-use crate::host;
+use crate::host::{self, ErrnoPlace};
 use crate::segment;
 
 mod slab;
@@ -49,6 +50,8 @@ pub(crate) struct Thread {
     serving: AtomicBool,
     /// The kernel's number of the thread, once its last destructor has run; before that 0.
     over: AtomicU32,
+    /// Where the thread's errno is.
+    pub(crate) errno_place: ErrnoPlace,
     /// Rounds of destructors that have passed.
     rounds: AtomicU32,
     /// First of the blocks that a nested call could not free: each holds the address of the next.
@@ -74,13 +77,14 @@ pub(crate) struct Own {
 }
 
 impl Thread {
-    /// The state of a thread that has done nothing yet.
-    const fn new(capture: &'static mut ThreadCapture) -> Thread {
+    /// The state of the calling thread, which has done nothing yet.
+    fn new(capture: &'static mut ThreadCapture) -> Thread {
         Thread {
             inside: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             over: AtomicU32::new(0),
+            errno_place: host::errno_place(),
             rounds: AtomicU32::new(0),
             deferred: AtomicUsize::new(0),
             spare: Spare::new(),
@@ -104,9 +108,12 @@ impl Thread {
     /// allocator, which may call `malloc` by its public name.
     #[inline(always)]
     pub(crate) fn served<R>(&self, work: impl FnOnce() -> R) -> R {
-        if backend::is_core() {
-            return work();
-        }
+        if backend::is_core() { work() } else { self.served_by_another(work) }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn served_by_another<R>(&self, work: impl FnOnce() -> R) -> R {
         self.serving.store(true, Ordering::Relaxed);
         let result = work();
         self.serving.store(false, Ordering::Relaxed);
@@ -163,6 +170,8 @@ impl Thread {
 
 const NO_KEY: u32 = u32::MAX;
 static KEY: AtomicU32 = AtomicU32::new(NO_KEY);
+/// Where the key's value lies in a thread's descriptor, in bytes from its start; 0 if that is not known.
+static KEY_OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 /// Makes the key. Called while the process boots.
 pub(crate) fn create_key() {
@@ -185,8 +194,12 @@ pub(crate) fn current() -> Option<&'static Thread> {
 
 #[inline(always)]
 fn existing() -> Option<&'static Thread> {
-    // SAFETY: the key was made while booting; a number that is none gives null.
-    let state = unsafe { libc::pthread_getspecific(KEY.load(Ordering::Relaxed)) };
+    let state = match KEY_OFFSET.load(Ordering::Relaxed) {
+        // SAFETY: the key was made while booting; a number that is none gives null.
+        0 => unsafe { libc::pthread_getspecific(KEY.load(Ordering::Relaxed)) },
+        // SAFETY: `find_offset` found the key's value there, in a descriptor laid out as all are.
+        offset => unsafe { arch::descriptor_word(offset) as *mut c_void },
+    };
     // SAFETY: only `create` sets it, to a slot of this thread.
     unsafe { state.cast::<Thread>().as_ref() }
 }
@@ -225,9 +238,33 @@ fn create() -> Option<&'static Thread> {
         slab::release(me);
         return None;
     }
+    if KEY_OFFSET.load(Ordering::Relaxed) == 0 {
+        find_offset(key, state);
+    }
     thread.is_set_up.store(true, Ordering::Relaxed);
     thread.inside.store(false, Ordering::Relaxed);
     Some(thread)
+}
+
+/// Looks for the key's value, which is `state`, in the calling thread's descriptor. Where libc keeps it is its own
+/// business; but a word that follows every change of the value, and is the only one that has it, is the value.
+#[cold]
+#[inline(never)]
+fn find_offset(key: u32, state: *const Thread) {
+    let holds = |offset: &usize, value: *const Thread| {
+        // SAFETY: the descriptor is longer than what is searched.
+        unsafe { arch::descriptor_word(*offset) == value.addr() }
+    };
+    let mut found = (0..arch::DESCRIPTOR_BYTES).step_by(size_of::<usize>()).filter(|offset| holds(offset, state));
+    let (Some(offset), None) = (found.next(), found.next()) else { return };
+    // SAFETY: the key exists, and its place was allocated when it was set first.
+    unsafe { libc::pthread_setspecific(key, core::ptr::null()) };
+    let follows = holds(&offset, core::ptr::null());
+    // SAFETY: as above.
+    unsafe { libc::pthread_setspecific(key, state.cast()) };
+    if follows && holds(&offset, state) {
+        KEY_OFFSET.store(offset, Ordering::Relaxed);
+    }
 }
 
 /// Rounds of destructors that libc runs (`PTHREAD_DESTRUCTOR_ITERATIONS`).

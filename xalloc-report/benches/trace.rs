@@ -66,7 +66,7 @@ impl Program {
         });
         let slack_bytes = (chunk_bytes - 8 - size_bytes) as u16;
         let (arena, call) = (ArenaId::MAIN, Call::Malloc);
-        self.push(stack, Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, arena_seq: 0, call });
+        self.push(stack, Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, arena_seq: None, call });
         (addr, class)
     }
 

@@ -9,6 +9,7 @@
 //! which asked whether anything still pointed to the block; where no scan looked, nothing is called so.
 
 mod allocator_frames;
+mod double_frees;
 mod events;
 mod flame;
 pub mod fragmentation;
@@ -21,6 +22,7 @@ mod summary;
 mod timeline;
 mod top;
 
+pub use double_frees::DoubleFreeView;
 pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
@@ -28,7 +30,7 @@ pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Q
 pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
 pub use names::Named;
 pub use process::{EndView, ThreadName};
-pub use summary::{AllocatorView, LossView, ProcessSummary, Summary, ThreadSummary};
+pub use summary::{AllocatorView, LossView, ProcessSummary, Span, Summary, ThreadSummary};
 pub use timeline::{Moment, TimelineView};
 pub use top::{Order, Top, TopSite};
 

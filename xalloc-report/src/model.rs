@@ -12,13 +12,14 @@
 //! - Blocks that a forked child has from its parent are the parent's. The child neither allocated nor leaks them; what
 //!   it does with them is counted apart, in [`Inherited`].
 //! - The *peak* is the first instant at which the live bytes of one process are largest. For several processes the
-//!   peaks are added: processes are replayed one after another, so how much they held together at one instant is not
-//!   known, and the sum is what they would need at worst.
+//!   peaks are added, as the call stacks' shares of them are. How much they held together is bounded by the timeline:
+//!   never more than the largest sum, over one of its spans, of what each held at most within it.
 //!
 //! # Why processes are not merged by time
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
-//! simultaneous peak, which no one machine is sized by: the children of a build seldom peak together.
+//! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
+use self::refreed::LookBack;
 use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
 
 mod aggregates;
@@ -26,6 +27,7 @@ mod distribution;
 pub mod layout;
 mod live;
 mod percentiles;
+mod refreed;
 mod replayer;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -39,6 +41,7 @@ mod timeline;
 
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
+pub use refreed::DoubleFree;
 pub use replayer::Replayer;
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
 pub use threads::ThreadTotals;
@@ -97,8 +100,15 @@ impl Model {
         for process in processes {
             let mut replayer = Replayer::of(recorded.contents(), process, settings);
             recorded.replay(process, &mut replayer)?;
+            let unexplained = replayer.take_unexplained();
             let aggregates = replayer.finish();
-            model.processes.push(ProcessRow::of(process, &aggregates));
+            let mut row = ProcessRow::of(process, &aggregates);
+            if !unexplained.is_empty() {
+                let mut look_back = LookBack::at(unexplained);
+                recorded.replay(process, &mut look_back)?;
+                row.double_frees = look_back.finish();
+            }
+            model.processes.push(row);
             model.sum.absorb(aggregates);
         }
         Ok(model)

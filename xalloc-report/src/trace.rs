@@ -36,7 +36,7 @@ mod tests;
 mod varint;
 mod writer;
 
-pub use container::{MAJOR, MINOR};
+pub use container::{MAJOR, MINOR, is_trace};
 pub use encode::LiveSet;
 pub use error::TraceError;
 pub use play::Start;
@@ -292,7 +292,8 @@ pub struct Entry<'a> {
 #[allow(missing_docs, reason = "fields are explained with their variant")]
 pub enum Event<'a> {
     /// A block was obtained; with [`Call::Realloc`] it replaces what this thread's last [`Event::ReallocBegin`] named.
-    Alloc { slot: u32, block: &'a Block },
+    /// `arena_seq` is its number in the order of its arena's steps, if the arena itself served it.
+    Alloc { slot: u32, block: &'a Block, arena_seq: Option<u16> },
     /// A call for memory failed.
     AllocFailed { size_bytes: u64, call: Call },
     /// A block was given back.

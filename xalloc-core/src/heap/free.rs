@@ -21,6 +21,13 @@ use super::{CacheBirth, Heap, HeapFault};
 use crate::units::Addr;
 use crate::wire::{BinKind, HeapEvent, Merged};
 
+/// A block that a thread's cache has room for, until anything else is asked of that cache.
+#[derive(Debug)]
+pub struct Cacheable {
+    chunk: u64,
+    size: u64,
+}
+
 impl<O: Os> Heap<O> {
     /// Takes a block back. The null pointer is the caller's to sort out. Leaves `errno` undefined: a C `free` saves it.
     ///
@@ -33,21 +40,44 @@ impl<O: Os> Heap<O> {
     /// - Nobody uses the block any more.
     #[inline]
     pub unsafe fn free<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
-        let words = Words(&self.os);
+        // SAFETY: by the contract.
+        if let Some(found) = unsafe { self.cacheable(cache, addr) } {
+            self.free_cached(cache, found);
+            return Ok(());
+        }
         let chunk = addr.0.wrapping_sub(HEADER);
         if !chunk.is_multiple_of(ALIGNMENT) {
             return Err(HeapFault::InvalidPointer);
         }
+        let head = Words(&self.os).head(chunk);
+        Step { heap: self, cache, sink }.free_slowly(chunk, head)
+    }
+
+    /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
+    /// the block. `None`: [`Heap::free`] is to be asked. Nothing has changed in either case.
+    ///
+    /// # Safety
+    /// As for [`Heap::free`].
+    #[inline(always)]
+    pub unsafe fn cacheable(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
+        let words = Words(&self.os);
+        let chunk = addr.0.wrapping_sub(HEADER);
+        if !chunk.is_multiple_of(ALIGNMENT) {
+            return None;
+        }
         let head = words.head(chunk);
         // Bit 3 is no flag and no part of a size; a mapped chunk goes the long way as well.
-        if head & (IS_MMAPPED | OVERHEAD) == 0 {
-            let size = head & !FLAGS;
-            if cache.has_room(size) && words.bk(chunk) != KEY {
-                cache.push(words, chunk, size);
-                return Ok(());
-            }
+        if head & (IS_MMAPPED | OVERHEAD) != 0 {
+            return None;
         }
-        Step { heap: self, cache, sink }.free_slowly(chunk, head)
+        let size = head & !FLAGS;
+        (cache.has_room(size) && words.bk(chunk) != KEY).then_some(Cacheable { chunk, size })
+    }
+
+    /// The second half: puts the block into the cache that was asked.
+    #[inline(always)]
+    pub fn free_cached(&self, cache: &mut ThreadCache, Cacheable { chunk, size }: Cacheable) {
+        cache.push(Words(&self.os), chunk, size);
     }
 
     /// Takes a block back if that needs neither cache nor arena nor lock, that is if it has a mapping of its own.

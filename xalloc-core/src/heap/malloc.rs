@@ -14,11 +14,20 @@ impl<O: Os> Heap<O> {
     /// Allocates `bytes` (0 counts as 1). `None`: no memory (`ENOMEM`).
     #[inline]
     pub fn malloc<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, bytes: u64) -> Option<Allocation> {
-        let size = chunk::for_request(bytes)?;
-        if let Some(found) = cache.pop(Words(&self.os), size) {
-            return Some(Step { heap: self, cache, sink }.cached(found, size));
+        if let Some(made) = self.malloc_cached::<S>(cache, bytes) {
+            return Some(made);
         }
+        let size = chunk::for_request(bytes)?;
         Step { heap: self, cache, sink }.malloc_slowly(size)
+    }
+
+    /// The part of [`Heap::malloc`] that enters no arena, and so tells the sink nothing. `None`: the cache has no such
+    /// chunk, and nothing has changed.
+    #[inline(always)]
+    pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
+        let size = chunk::for_request(bytes)?;
+        let found = cache.pop(Words(&self.os), size)?;
+        Some(self.cached::<S>(found, size))
     }
 
     /// Allocates `count * size` bytes and clears the block's whole usable size. `None`: no memory, or the product is
@@ -80,7 +89,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             && let Some(found) = self.cache.pop(words, size)
         {
             words.zero(found + HEADER, size - chunk::OVERHEAD);
-            return Some(self.cached(found, size));
+            return Some(self.heap.cached::<S>(found, size));
         }
         self.allocate_cleared(size)
     }

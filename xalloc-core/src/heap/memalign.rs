@@ -97,7 +97,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if self.policy().memalign_scans_tcache
             && let Some(found) = self.cache.pop_aligned(self.words(), size, align)
         {
-            return Ok(self.cached(found, size));
+            return Ok(self.heap.cached::<S>(found, size));
         }
         let padded_request = size.checked_add(align + MIN_CHUNK).ok_or(AllocError::NoMemory)?;
         let padded = for_request(padded_request).ok_or(AllocError::NoMemory)?;

@@ -116,7 +116,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// What the caller learns about a block that stays as it is.
     fn unchanged(&self, chunk: u64) -> Allocation {
         let head = self.words().head(chunk);
-        if head & IS_MMAPPED != 0 { self.mapped(chunk) } else { self.cached(chunk, head & !FLAGS) }
+        if head & IS_MMAPPED != 0 { self.mapped(chunk) } else { self.heap.cached::<S>(chunk, head & !FLAGS) }
     }
 
     /// A block with a mapping of its own keeps one, however small it becomes.

@@ -83,11 +83,13 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             arena_seq: 0,
         }
     }
+}
 
+impl<O: Os> Heap<O> {
     /// What the caller of an allocation learns about a chunk from the thread's cache.
     #[inline(always)]
-    pub(super) fn cached(&self, chunk: u64, size: u64) -> Allocation {
-        let arena = if S::RECORDS { ArenaId(self.heap.arena_of(chunk)) } else { ArenaId::NONE };
+    pub(super) fn cached<S: Sink>(&self, chunk: u64, size: u64) -> Allocation {
+        let arena = if S::RECORDS { ArenaId(self.arena_of(chunk)) } else { ArenaId::NONE };
         Allocation {
             addr: Addr(chunk + chunk::HEADER),
             usable_bytes: size - chunk::OVERHEAD,

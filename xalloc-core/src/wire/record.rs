@@ -29,7 +29,8 @@ pub struct Record {
     pub stack: u32,
     /// [`Kind`] by number.
     pub kind: u8,
-    /// The closed set that belongs to the kind (call, rule, advice, flags).
+    /// The closed set that belongs to the kind (call, rule, advice, flags); of an allocation the call, shifted up by one,
+    /// and in the lowest bit whether `extra` is the arena's sequence number.
     pub sub: u8,
     /// A small field of the kind, mostly the arena's sequence number.
     pub extra: u16,
@@ -100,8 +101,8 @@ impl Event {
     fn body(&self) -> Body {
         match *self {
             Event::Alloc { addr, size_bytes, slack_bytes, arena, arena_seq, call } => Body {
-                sub: call as u8,
-                extra: arena_seq,
+                sub: (call as u8) << 1 | arena_seq.is_some() as u8,
+                extra: arena_seq.unwrap_or_default(),
                 ..body(Kind::Alloc, pack(addr.0, arena.0), pack(size_bytes, slack_bytes))
             },
             Event::AllocFailed { size_bytes, call } => {
@@ -201,7 +202,8 @@ const SUBS: [u16; 256] = {
 /// Whether `sub` is a value that records of `kind` have.
 const fn knows(kind: Kind, sub: u8) -> bool {
     match kind {
-        Kind::Alloc | Kind::AllocFailed | Kind::Free => Call::from_number(sub).is_some(),
+        Kind::Alloc => Call::from_number(sub >> 1).is_some(),
+        Kind::AllocFailed | Kind::Free => Call::from_number(sub).is_some(),
         Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(sub).is_some(),
         Kind::HeapBin => BinKind::from_number(sub).is_some(),
         Kind::ProgramAdvise => Advice::from_number(sub).is_some(),
@@ -267,6 +269,20 @@ impl Record {
         (low(self.b), high(self.b))
     }
 
+    /// The call that a record of an allocation names.
+    #[must_use]
+    #[inline]
+    pub const fn alloc_call(&self) -> Option<Call> {
+        Call::from_number(self.sub >> 1)
+    }
+
+    /// The number in the order of its arena that a record of an allocation has, if an arena served it.
+    #[must_use]
+    #[inline]
+    pub const fn arena_seq(&self) -> Option<u16> {
+        if self.sub & 1 != 0 { Some(self.extra) } else { None }
+    }
+
     /// The two chunk sizes in the second operand, bytes.
     #[must_use]
     #[inline]
@@ -295,8 +311,8 @@ impl Record {
                 size_bytes: low(self.b),
                 slack_bytes: high(self.b),
                 arena: ArenaId(high(self.a)),
-                arena_seq: self.extra,
-                call: Call::from_number(self.sub)?,
+                arena_seq: self.arena_seq(),
+                call: self.alloc_call()?,
             },
             Kind::AllocFailed => Event::AllocFailed { size_bytes: self.b, call: Call::from_number(self.sub)? },
             Kind::Free => Event::Free { addr, call: Call::from_number(self.sub)? },

@@ -54,7 +54,7 @@ pub(super) fn allocate(bytes: u64, align: u64) -> Option<Block> {
     // SAFETY: first bullet of the module: the head lies in the space just taken, aligned to 16.
     unsafe { place.write(bytes) };
     let addr = Addr(base.wrapping_add(block).expose_provenance() as u64);
-    Some(Block { addr, usable_bytes: bytes as u64, arena: ArenaId::NONE, arena_seq: 0 })
+    Some(Block { addr, usable_bytes: bytes as u64, arena: ArenaId::NONE, arena_seq: None })
 }
 
 /// Size of a block.

@@ -158,7 +158,7 @@ pub(super) fn allocate(request: &Request) -> Result<Block, AllocError> {
 fn describe(block: *mut c_void) -> Block {
     let usable_bytes = call!(malloc_usable_size as fn(*mut c_void) -> usize, (block), or 0) as u64;
     let addr = Addr(block.expose_provenance() as u64);
-    Block { addr, usable_bytes, arena: ArenaId::NONE, arena_seq: 0 }
+    Block { addr, usable_bytes, arena: ArenaId::NONE, arena_seq: None }
 }
 
 fn pointer(addr: Addr) -> *mut c_void {

@@ -100,14 +100,14 @@ impl Memory for OwnStack {
     }
 }
 
-/// Whether the word at `at`, that a walk of this thread on its own stack read before, is still `value`.
+/// The bits in which the word at `at`, that a walk of this thread on its own stack read before, is not `value` any more.
 ///
 /// # Safety
 /// - An [`OwnStack`] of the calling thread gave the word at `at` to an earlier walk.
 #[inline(always)]
-pub(super) unsafe fn is_still(at: u64, value: u64) -> bool {
+pub(super) unsafe fn change(at: u64, value: u64) -> u64 {
     // SAFETY: by the contract, and the first bullet of the module.
-    unsafe { load(at) == value }
+    unsafe { load(at) ^ value }
 }
 
 /// # Safety

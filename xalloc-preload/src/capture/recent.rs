@@ -35,7 +35,7 @@ use xalloc_core::intern::FrameWord;
 use xalloc_core::units::StackId;
 
 use super::evaluate::{SIGNAL_FP, SIGNAL_IP, SIGNAL_SP};
-use super::own_stack::{OwnStack, is_still};
+use super::own_stack::{OwnStack, change};
 use super::rule::{Kind, Rule};
 use super::shared::DEPTH;
 use super::walk::{State, saved_fp};
@@ -260,7 +260,7 @@ impl Recent {
         let start = usize::from(self.frame(run).words_start);
         let first = self.words_to(self.frame(youngest)).iter().position(|word| {
             // SAFETY: as in `has_changed`.
-            !unsafe { is_still(word.at, word.value) }
+            unsafe { change(word.at, word.value) != 0 }
         });
         // None: another thread wrote to the stack and wrote back. Then all is as it was kept, but it proves nothing.
         let first = start + first.unwrap_or(0);
@@ -401,8 +401,9 @@ impl Recent {
 /// Whether one of the words is not what it was.
 #[inline(always)]
 fn has_changed(words: &[Word]) -> bool {
-    words.iter().fold(false, |changed, word| {
+    let changed_bits = words.iter().fold(0, |changed, word| {
         // SAFETY: by both bullets of the module the word was read by a walk of this thread on its own stack.
-        changed | !unsafe { is_still(word.at, word.value) }
-    })
+        changed | unsafe { change(word.at, word.value) }
+    });
+    changed_bits != 0
 }

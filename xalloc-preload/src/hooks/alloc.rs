@@ -11,30 +11,64 @@ use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Call, Event, Stamped};
 
 use crate::arch::Entry;
-use crate::backend::{self, Block, Request};
+use crate::backend::{self, Block, HEAP, Request};
 use crate::guard::{self, Access, Inside};
 use crate::host;
 use crate::segment::{self, Segment};
-use crate::stacks::Steps;
+use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
 
-/// Serves and records a request.
+/// Serves and records a request of `malloc`'s kind.
 #[inline(always)]
-fn allocate(request: &Request, entry: Entry) -> Result<Block, AllocError> {
+fn allocate_plain(call: Call, bytes: usize, entry: Entry) -> *mut c_void {
+    let request = Request::plain(call, bytes);
     match guard::enter() {
-        Access::Inside(mut inside) => {
-            let result = match inside.recording() {
-                Some(segment) => allocate_recorded(&mut inside, segment, request, entry),
-                None => backend::allocate(request, &mut inside.own().cache, &mut NoSink),
-            };
-            if let Err(error) = result {
-                inside.set_errno(errno_of(error));
-            }
-            result
-        }
-        Access::Nested(thread) => allocate_nested(thread, request),
-        Access::Bare => backend::allocate_bare(request),
+        Access::Inside(mut inside) => match allocate_cached(&mut inside, &request, entry) {
+            Some(block) => block.as_ptr(),
+            None => pointer(allocate_inside(inside, request, entry)),
+        },
+        Access::Nested(thread) => pointer(allocate_nested(thread, &request)),
+        Access::Bare => pointer(backend::allocate_bare(&request)),
     }
+}
+
+/// Serves and records any request.
+#[inline(never)]
+fn allocate(request: Request, entry: Entry) -> Result<Block, AllocError> {
+    match guard::enter() {
+        Access::Inside(inside) => allocate_inside(inside, request, entry),
+        Access::Nested(thread) => allocate_nested(thread, &request),
+        Access::Bare => backend::allocate_bare(&request),
+    }
+}
+
+/// What most requests come to: the thread's cache has the block.
+#[inline(always)]
+fn allocate_cached(inside: &mut Inside<'_>, request: &Request, entry: Entry) -> Option<Block> {
+    if !backend::is_core() {
+        return None;
+    }
+    let Some(segment) = inside.recording() else {
+        return HEAP.malloc_cached::<NoSink>(&mut inside.own().cache, request.size).map(Block::from);
+    };
+    inside.flush_spare();
+    let Own { cache, stream, capture, .. } = inside.own();
+    let block = Block::from(HEAP.malloc_cached::<Steps<'_>>(cache, request.size)?);
+    let stack = stacks::stack_of(capture, stream, segment, entry);
+    stream.event(segment, segment.now(), stack, made(&block, request.size, request.call));
+    Some(block)
+}
+
+#[inline(never)]
+fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Result<Block, AllocError> {
+    let result = match inside.recording() {
+        Some(segment) => allocate_recorded(&mut inside, segment, &request, entry),
+        None => backend::allocate(&request, &mut inside.own().cache, &mut NoSink),
+    };
+    if let Err(error) = result {
+        inside.set_errno(errno_of(error));
+    }
+    result
 }
 
 #[inline(always)]
@@ -116,45 +150,39 @@ fn pointer(result: Result<Block, AllocError>) -> *mut c_void {
 
 /// C `malloc`.
 pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    pointer(allocate(&Request::plain(Call::Malloc, bytes), Entry { ip, sp, fp }))
+    allocate_plain(Call::Malloc, bytes, Entry { ip, sp, fp })
 }
 
 /// C `calloc`.
 pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
-    pointer(allocate(&request, Entry { ip, sp, fp }))
+    pointer(allocate(request, Entry { ip, sp, fp }))
 }
 
 /// `realloc(NULL, bytes)` and its kind.
-#[cold]
 #[inline(never)]
 pub(super) fn allocate_for_realloc(call: Call, bytes: usize, entry: Entry) -> *mut c_void {
-    pointer(allocate(&Request::plain(call, bytes), entry))
-}
-
-#[inline(never)]
-fn allocate_aligned(request: &Request, entry: Entry) -> Result<Block, AllocError> {
-    allocate(request, entry)
+    allocate_plain(call, bytes, entry)
 }
 
 /// C `memalign`.
 pub(crate) extern "C" fn on_memalign(align: usize, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    pointer(allocate_aligned(&Request::aligned(Call::Memalign, align, bytes), Entry { ip, sp, fp }))
+    pointer(allocate(Request::aligned(Call::Memalign, align, bytes), Entry { ip, sp, fp }))
 }
 
 /// C `aligned_alloc`.
 pub(crate) extern "C" fn on_aligned_alloc(align: usize, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    pointer(allocate_aligned(&Request::aligned(Call::AlignedAlloc, align, bytes), Entry { ip, sp, fp }))
+    pointer(allocate(Request::aligned(Call::AlignedAlloc, align, bytes), Entry { ip, sp, fp }))
 }
 
 /// C `valloc`.
 pub(crate) extern "C" fn on_valloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    pointer(allocate_aligned(&Request::plain(Call::Valloc, bytes), Entry { ip, sp, fp }))
+    pointer(allocate(Request::plain(Call::Valloc, bytes), Entry { ip, sp, fp }))
 }
 
 /// C `pvalloc`.
 pub(crate) extern "C" fn on_pvalloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    pointer(allocate_aligned(&Request::plain(Call::Pvalloc, bytes), Entry { ip, sp, fp }))
+    pointer(allocate(Request::plain(Call::Pvalloc, bytes), Entry { ip, sp, fp }))
 }
 
 /// C `posix_memalign`: the error is the result, and errno stays as it was.
@@ -167,7 +195,7 @@ pub(crate) extern "C" fn on_posix_memalign(
     fp: usize,
 ) -> c_int {
     let request = Request::aligned(Call::PosixMemalign, align, bytes);
-    match host::keeping_errno(|| allocate_aligned(&request, Entry { ip, sp, fp })) {
+    match host::keeping_errno(|| allocate(request, Entry { ip, sp, fp })) {
         Ok(block) => {
             *place = block.as_ptr();
             0

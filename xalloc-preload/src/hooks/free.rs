@@ -15,7 +15,7 @@ use xalloc_core::wire::{Call, Event};
 
 use super::alloc::note;
 use crate::arch::Entry;
-use crate::backend;
+use crate::backend::{self, HEAP};
 use crate::guard::{self, Access, Inside};
 use crate::host;
 use crate::segment::Segment;
@@ -33,16 +33,48 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
     }
     let addr = Addr(block.expose_provenance() as u64);
     match guard::enter() {
-        Access::Inside(mut inside) => match inside.recording() {
+        Access::Inside(mut inside) => {
             // SAFETY: by the contract.
-            Some(segment) => unsafe { free_recorded(&mut inside, segment, addr, call, entry) },
-            // SAFETY: by the contract.
-            None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
-        },
+            if unsafe { !free_cached(&mut inside, addr, call) } {
+                // SAFETY: by the contract.
+                unsafe { free_inside(inside, addr, call, entry) };
+            }
+        }
         // SAFETY: by the contract.
         Access::Nested(thread) => unsafe { free_nested(thread, addr, call) },
         // SAFETY: by the contract.
         Access::Bare => unsafe { backend::free_bare(addr) },
+    }
+}
+
+/// What most frees come to: the thread's cache takes the block. False: it does not, and nothing has happened.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(always)]
+unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
+    if !backend::is_core() || backend::bootstrap::holds(addr) {
+        return false;
+    }
+    // SAFETY: by the contract.
+    let Some(found) = (unsafe { HEAP.cacheable(&inside.own().cache, addr) }) else { return false };
+    if let Some(segment) = inside.recording() {
+        inside.flush_spare();
+        inside.own().stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
+    }
+    HEAP.free_cached(&mut inside.own().cache, found);
+    true
+}
+
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_inside(mut inside: Inside<'_>, addr: Addr, call: Call, entry: Entry) {
+    match inside.recording() {
+        // SAFETY: by the contract.
+        Some(segment) => unsafe { free_recorded(&mut inside, segment, addr, call, entry) },
+        // SAFETY: by the contract.
+        None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
     }
 }
 

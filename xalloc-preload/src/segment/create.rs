@@ -60,6 +60,7 @@ pub(crate) unsafe fn create(config: &Config, session: &Session, birth: Birth, al
         path,
         control: session.control,
         control_path: session.control_path,
+        stamping: Segment::stamping_of(&session.options),
         options: session.options,
         pid,
     };

@@ -65,7 +65,6 @@ impl Stream {
     }
 
     /// Pushes records, waiting for room if the user did not ask otherwise.
-    #[inline(always)]
     pub(crate) fn push(&mut self, segment: &'static Segment, records: &[Record]) {
         if !self.has_lost
             && let Some(claim) = &mut self.claim
@@ -82,7 +81,22 @@ impl Stream {
     /// Pushes one event.
     #[inline(always)]
     pub(crate) fn event(&mut self, segment: &'static Segment, stamp: Stamp, stack: StackId, event: Event) {
-        self.push(segment, &[Stamped { stamp, stack, event }.encode()]);
+        self.push_one(segment, Stamped { stamp, stack, event }.encode());
+    }
+
+    /// As [`Stream::push`], of one record.
+    #[inline(always)]
+    pub(crate) fn push_one(&mut self, segment: &'static Segment, record: Record) {
+        if !self.has_lost
+            && let Some(claim) = &mut self.claim
+        {
+            match claim.producer.push_one(record) {
+                Ok(Level::Low) => return,
+                Ok(Level::PassedHalf) => return segment.ring_doorbell(),
+                Err(_) => {}
+            }
+        }
+        self.push_slowly(segment, &[record]);
     }
 
     #[cold]

@@ -7,9 +7,8 @@ use std::str::FromStr;
 use schemars::JsonSchema;
 use serde::Serialize;
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::Call;
 
-use super::frames::{CallStack, FrameView};
+use super::frames::{FrameView, innermost};
 use super::names::Named;
 use super::process::{ThreadName, pid};
 use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay, StackIndex, ThreadIndex};
@@ -135,8 +134,7 @@ impl<'a, F: FnMut(EventView)> Observer<'a, F> {
 
     fn innermost(&mut self, stack: StackIndex) -> Option<FrameView> {
         let contents = self.contents;
-        let resolve = || CallStack::of(contents, stack, Call::Malloc).frames.into_iter().next();
-        self.stacks.entry(stack).or_insert_with(resolve).clone()
+        self.stacks.entry(stack).or_insert_with(|| innermost(contents, stack)).clone()
     }
 }
 

@@ -52,6 +52,12 @@ pub struct CallStack {
     pub frames: Vec<FrameView>,
 }
 
+/// The innermost function of a stack outside the allocator.
+pub(super) fn innermost(contents: &Contents, stack: StackIndex) -> Option<FrameView> {
+    // Which call it was has no influence on the frames.
+    CallStack::of(contents, stack, Call::Malloc).frames.into_iter().next()
+}
+
 impl CallStack {
     /// Resolves a stack.
     #[must_use]

@@ -1,9 +1,10 @@
 //! Processes and threads as reports name them.
 
+use rustc_hash::FxHashSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::trace::{Contents, End, ProcessIndex, ThreadIndex};
+use crate::trace::{Contents, End, Process, ProcessIndex, ThreadIndex};
 
 /// How a process ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
@@ -71,6 +72,21 @@ fn number(contents: &Contents, index: ThreadIndex) -> u32 {
     let Some(thread) = contents.threads.get(index.0 as usize) else { return 0 };
     let before = &contents.threads[..index.0 as usize];
     before.iter().filter(|other| other.process == thread.process).count() as u32 + 1
+}
+
+/// How many processes these are to the system, in order of their beginnings: what exec replaced goes on as the next one
+/// with the same id.
+pub(super) fn distinct<'a>(of: impl Iterator<Item = &'a Process>) -> u64 {
+    let mut replaced = FxHashSet::default();
+    let mut count = 0;
+    for process in of {
+        let goes_on = !process.forked && replaced.remove(&process.pid);
+        count += u64::from(!goes_on);
+        if process.end == End::Replaced {
+            replaced.insert(process.pid);
+        }
+    }
+    count
 }
 
 pub(super) fn pid(contents: &Contents, process: ProcessIndex) -> u32 {

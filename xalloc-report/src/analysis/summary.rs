@@ -4,7 +4,8 @@ use rustc_hash::FxHashSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::process::{EndView, ThreadName, pid};
+use super::double_frees::{self, DoubleFreeView};
+use super::process::{EndView, ThreadName, distinct, pid};
 use super::{allocator_frames, names};
 use crate::model::{Model, ProcessRow};
 use crate::trace::{Allocator, Contents, ProcessIndex, StackIndex};
@@ -89,6 +90,15 @@ pub struct ThreadSummary {
     pub live_at_exit_bytes: u64,
 }
 
+/// A span of the recording's time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct Span {
+    /// Its beginning, nanoseconds since the recording's start.
+    pub from_ns: u64,
+    /// Its length, nanoseconds.
+    pub length_ns: u64,
+}
+
 /// The recording as a whole.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Summary {
@@ -127,6 +137,10 @@ pub struct Summary {
     /// When that was first reached, nanoseconds since the recording's start; `null` without allocations, and for
     /// several processes, whose peaks are at different times.
     pub peak_at_ns: Option<u64>,
+    /// What all processes together held at no instant more than: of one process its peak.
+    pub peak_together_bytes: u64,
+    /// The span of time in which they may have held that; `null` without allocations.
+    pub peak_together_in: Option<Span>,
     /// Requested bytes alive at exit.
     pub live_at_exit_bytes: u64,
     /// Blocks alive at exit.
@@ -139,16 +153,22 @@ pub struct Summary {
     pub losses: Vec<LossView>,
     /// Frees of memory that was never seen allocated.
     pub unknown_frees: u64,
+    /// Frees of blocks that had been freed before; not among `unknown_frees`.
+    pub double_frees: u64,
+    /// The first of them.
+    pub first_double_frees: Vec<DoubleFreeView>,
     /// Allocations at an address that was still live: the free between was not seen.
     pub implied_frees: u64,
     /// Events that arrived too late to be put in order.
     pub late_events: u64,
     /// Threads that allocated or freed.
     pub threads: u64,
-    /// Processes that these figures are of.
+    /// Processes that these figures are of. One that exec replaced is still one.
     pub processes: u64,
-    /// Processes that the trace holds.
-    pub processes_in_trace: u64,
+    /// Programs that ran in them, each an entry of `by_process`.
+    pub programs: u64,
+    /// Programs that the trace holds.
+    pub programs_in_trace: u64,
     /// Distinct call stacks that allocated.
     pub stacks: u64,
     /// Allocations whose call stack was lost.
@@ -175,6 +195,8 @@ impl Summary {
         let losses = losses(contents, &model.processes);
         let counted: u64 = losses.iter().fold(0, |sum, loss| sum.saturating_add(loss.events));
         let unknown = unknown_frames(contents, model);
+        let together = sum.timeline.most_live();
+        let double_frees = double_frees::count(model);
         Summary {
             command: recording.command.clone(),
             end: recording.end.map(EndView::from),
@@ -193,6 +215,9 @@ impl Summary {
             reallocs_moved: sum.reallocs.moved,
             peak_live_bytes: sum.peak.bytes,
             peak_at_ns: sum.peak.at_ns,
+            // The sum of the peaks is a bound too, and for one process the better one.
+            peak_together_bytes: together.map_or(0, |(_, bytes)| bytes.min(sum.peak.bytes)),
+            peak_together_in: together.map(|(from_ns, _)| Span { from_ns, length_ns: sum.timeline.width_ns() }),
             live_at_exit_bytes: sum.totals.alive_bytes,
             live_at_exit_blocks: sum.totals.alive_blocks,
             events: sum.totals.events,
@@ -200,12 +225,18 @@ impl Summary {
             // have only the one or the other.
             dropped_events: counted.max(sum.totals.lost_events),
             losses,
-            unknown_frees: selected().fold(0, |sum, process| sum + process.repairs.unknown_frees),
+            unknown_frees: selected()
+                .fold(0u64, |sum, process| sum + process.repairs.unknown_frees)
+                .max(sum.totals.unknown_frees)
+                .saturating_sub(double_frees),
+            double_frees,
+            first_double_frees: double_frees::first(contents, model),
             implied_frees: selected().fold(0, |sum, process| sum + process.repairs.implied_frees),
             late_events: selected().fold(0, |sum, process| sum + process.repairs.late_events),
             threads: sum.threads.len() as u64,
-            processes: model.processes.len() as u64,
-            processes_in_trace: contents.processes.len() as u64,
+            processes: distinct(selected()),
+            programs: model.processes.len() as u64,
+            programs_in_trace: contents.processes.len() as u64,
             stacks: sum.sites.len() as u64,
             unknown_stacks: sum.totals.unknown_stacks,
             unknown_frames: unknown.frames,

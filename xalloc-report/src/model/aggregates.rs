@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::distribution::{Distribution, Doubling, OneTwoFive};
+use super::refreed::DoubleFree;
 use super::sites::Site;
 use super::threads::ThreadTotals;
 use super::timeline::Timeline;
@@ -185,7 +186,7 @@ impl Aggregates {
 }
 
 /// What stays of one process when several are added up.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ProcessRow {
     /// Which process.
     pub process: ProcessIndex,
@@ -197,6 +198,8 @@ pub struct ProcessRow {
     pub inherited: Inherited,
     /// Its threads that allocated or freed.
     pub threads: u64,
+    /// Its blocks that were freed twice, in order of the second free.
+    pub double_frees: Vec<DoubleFree>,
 }
 
 impl ProcessRow {
@@ -207,6 +210,7 @@ impl ProcessRow {
             peak: aggregates.peak,
             inherited: aggregates.inherited,
             threads: aggregates.threads.len() as u64,
+            double_frees: Vec::new(),
         }
     }
 }

@@ -6,6 +6,7 @@ use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::distribution::{Distribution, Doubling, OneTwoFive};
 use super::live::{LiveBlock, LiveBlocks, Owner};
+use super::refreed::Unexplained;
 use super::segments::Segments;
 use super::sites::Sites;
 use super::threads::Threads;
@@ -38,6 +39,7 @@ pub struct Replayer {
     timeline: Timeline,
     segments: Segments,
     heap_known: bool,
+    unexplained: Unexplained,
     last_at_ns: u64,
 }
 
@@ -61,6 +63,7 @@ impl Replayer {
             timeline: Timeline::default(),
             segments: Segments::default(),
             heap_known: process.is_some_and(|process| process.allocator == Allocator::Core && !process.forked),
+            unexplained: Unexplained::default(),
             last_at_ns: process.map_or(0, |process| process.started_at_ns),
         }
     }
@@ -179,6 +182,11 @@ impl Replayer {
         }
     }
 
+    /// The addresses of frees that no recorded allocation explains.
+    pub(super) fn take_unexplained(&mut self) -> Unexplained {
+        std::mem::take(&mut self.unexplained)
+    }
+
     /// Ends the replay: a realloc whose outcome was not seen has given its block back, every other block is alive.
     #[must_use]
     pub fn finish(mut self) -> Aggregates {
@@ -226,14 +234,17 @@ impl Replay for Replayer {
         self.totals.events += 1;
         self.last_at_ns = self.last_at_ns.max(entry.at_ns);
         match entry.event {
-            Event::Alloc { slot, block } => self.alloc(&entry, slot, block),
+            Event::Alloc { slot, block, arena_seq: _ } => self.alloc(&entry, slot, block),
             Event::AllocFailed { .. } => self.totals.failed += 1,
             Event::Free { slot, block } => {
                 if let Some(freed) = self.take(&entry, slot, block) {
                     self.settle(entry.thread, freed);
                 }
             }
-            Event::FreeUnknown { .. } => self.totals.unknown_frees += 1,
+            Event::FreeUnknown { addr } => {
+                self.totals.unknown_frees += 1;
+                self.unexplained.add(addr);
+            }
             Event::ReallocBegin { slot, block } => {
                 if let Some(unfinished) = self.take_pending(entry.thread) {
                     self.settle(entry.thread, unfinished);

@@ -172,7 +172,7 @@ impl Stream {
             self.slots.len() - 1
         });
         self.slots[slot] = Some(block);
-        self.push(thread, stack, Event::Alloc { slot: slot as u32, block });
+        self.push(thread, stack, Event::Alloc { slot: slot as u32, block, arena_seq: None });
         slot as u32
     }
 

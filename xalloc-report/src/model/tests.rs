@@ -110,7 +110,7 @@ fn a_wider_threshold_takes_in_what_was_freed_later() {
 fn a_child_neither_allocated_nor_leaks_what_it_has_from_its_parent() {
     let sample = server_with_child();
     let model = replayed(&sample, Settings::default());
-    let child = model.processes[1];
+    let child = &model.processes[1];
     assert_eq!((child.totals.allocations, child.totals.frees), (1, 0));
     assert_eq!((child.totals.alive_bytes, child.totals.alive_blocks), (64, 1));
     assert_eq!((child.inherited.blocks, child.inherited.bytes), (2, 1200));
@@ -144,7 +144,7 @@ fn a_slot_that_is_filled_twice_displaces_the_first_block_and_breaks_nothing() {
     let mut stream = Stream::default();
     let slot = stream.alloc(0, HERE, 10);
     let block = stream.block_in(slot);
-    stream.push(0, HERE, Event::Alloc { slot, block });
+    stream.push(0, HERE, Event::Alloc { slot, block, arena_seq: None });
     stream.free(0, slot);
     stream.push(0, StackIndex(99), Event::Free { slot, block });
     let sum = of_stream(stream, 1);
@@ -207,7 +207,7 @@ fn given_back(event: &Event<'_>) -> Option<u32> {
 fn live_after(stream: &Stream, events: usize) -> BTreeMap<u32, (StackIndex, u64)> {
     let mut live = BTreeMap::new();
     for entry in &stream.entries[..events] {
-        if let Event::Alloc { slot, block } | Event::ReallocUndo { slot, block } = entry.event {
+        if let Event::Alloc { slot, block, .. } | Event::ReallocUndo { slot, block } = entry.event {
             live.insert(slot, (block.stack, block.size_bytes));
         } else if let Some(slot) = given_back(&entry.event) {
             live.remove(&slot);
@@ -229,7 +229,7 @@ fn by_stack(live: &BTreeMap<u32, (StackIndex, u64)>) -> BTreeMap<StackIndex, (u6
 fn temporary(stream: &Stream, threshold: usize) -> u64 {
     let mut count = 0;
     for (place, entry) in stream.entries.iter().enumerate() {
-        let Event::Alloc { slot, block } = entry.event else { continue };
+        let Event::Alloc { slot, block, .. } = entry.event else { continue };
         let mut between = 0;
         for later in &stream.entries[place + 1..] {
             let undone = || {

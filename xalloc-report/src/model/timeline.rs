@@ -161,6 +161,14 @@ impl Timeline {
         }
     }
 
+    /// The first bucket with the largest [`Bucket::live_max_bytes`], by its beginning, and these bytes.
+    #[must_use]
+    pub fn most_live(&self) -> Option<(u64, u64)> {
+        let most = self.buckets.iter().map(|bucket| bucket.live_max_bytes).max().filter(|&most| most > 0)?;
+        let place = self.buckets.iter().position(|bucket| bucket.live_max_bytes == most)?;
+        Some((place as u64 * self.width_ns, most))
+    }
+
     /// The timeline in at most `buckets` buckets.
     #[must_use]
     pub fn at_most(&self, buckets: usize) -> Timeline {
@@ -214,5 +222,6 @@ mod tests {
         short.absorb(long);
         assert_eq!(short.buckets().first().map(|b| b.live_max_bytes), Some(11));
         assert_eq!(short.buckets().last().map(|b| b.live_bytes), Some(2));
+        assert_eq!(short.most_live(), Some((0, 11)));
     }
 }

@@ -96,6 +96,12 @@ pub enum RecordError {
         /// What its header lacks.
         source: Refused,
     },
+    /// A file to be imported is a trace already.
+    #[error("{} is a trace, and needs no import", path.display())]
+    AlreadyTrace {
+        /// The file.
+        path: PathBuf,
+    },
     /// Nothing to import.
     #[error("no file to import was named")]
     NothingToImport,
@@ -145,6 +151,7 @@ impl RecordError {
             | RecordError::NoHello { .. }
             | RecordError::Import { .. }
             | RecordError::NotSpilled { .. }
+            | RecordError::AlreadyTrace { .. }
             | RecordError::NothingToImport => exit_status::TOOL_FAILED,
         }
     }
@@ -161,6 +168,9 @@ impl RecordError {
                 Some("the preload and the recorder must be of one build: unset LD_PRELOAD and try again")
             }
             RecordError::Unpack { .. } => Some("set XDG_CACHE_HOME to a directory that you can write to"),
+            RecordError::AlreadyTrace { .. } => {
+                Some("the commands on a trace read it as it is: xalloc-report summary FILE")
+            }
             RecordError::NotSpilled { .. } => Some("import reads what XALLOC_OUT=FILE made"),
             RecordError::NoCommand
             | RecordError::NotRunnable(_)

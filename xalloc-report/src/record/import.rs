@@ -5,11 +5,14 @@
 //! their children, so a fork's blocks are known when the child begins. The merge is the recorder's.
 
 use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+
+use xalloc_core::session::SEGMENT_MAGIC;
 
 use super::clock::{Reading, Timeline};
 use super::drain::{
-    Birth, Dictionary, Fork, Forks, Identity, LastWord, ModuleTables, Observations, Shared, Stream, conclude,
+    Birth, Dictionary, Fork, Forks, Identity, LastWord, ModuleTables, Observations, Refused, Shared, Stream, conclude,
 };
 use super::error::RecordError;
 use super::outcome::Outcome;
@@ -18,7 +21,7 @@ use super::recorder::{Drained, finish};
 use super::spill::Spilled;
 use super::{Phase, drain::Sink};
 use crate::os::segment::Segment;
-use crate::trace::{End, LiveSet, Recording, TraceError, Writer};
+use crate::trace::{End, LiveSet, Recording, TraceError, Writer, is_trace};
 
 /// What to import.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -75,6 +78,15 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
 fn open(path: &Path) -> Result<(Identity, Segment), RecordError> {
     let failed = |source| RecordError::Import { path: path.to_owned(), source };
     let file = File::open(path).map_err(failed)?;
+    let mut mark = [0; 8];
+    // One that is shorter than a mark is neither.
+    let is_marked = file.read_exact_at(&mut mark, 0).is_ok();
+    if is_marked && is_trace(mark) {
+        return Err(RecordError::AlreadyTrace { path: path.to_owned() });
+    }
+    if u64::from_le_bytes(mark) != SEGMENT_MAGIC {
+        return Err(RecordError::NotSpilled { path: path.to_owned(), source: Refused::Magic });
+    }
     let segment = Segment::map_private(&file).map_err(failed)?;
     let identity =
         Identity::read(&segment).map_err(|source| RecordError::NotSpilled { path: path.to_owned(), source })?;

@@ -1,7 +1,9 @@
 //! The preload library as a file that the loader can open.
 //!
 //! The library is part of this binary. It is unpacked once into the user's cache under the hash of its contents and
-//! checked before each use, so that a damaged or tampered cache is noticed and two versions never meet.
+//! checked before each use, so that a damaged or tampered cache is noticed and two versions never meet. The cache keeps
+//! the versions that were used last, [`VERSIONS_KEPT`] of them: a program that runs has its library mapped, and the file's
+//! removal does not touch it; only one that then execs goes on unrecorded, which takes as many upgrades within its life.
 //!
 //! The loader splits `LD_PRELOAD` at colons and at blanks and knows no way to quote them, so a path that contains one
 //! cannot be used; the session's directory, whose name we choose, always can.
@@ -12,9 +14,13 @@ use std::io::{self, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 /// The library, as the build script made and verified it.
 pub static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libxalloc_preload.so"));
+
+/// Versions of the library that stay in the cache.
+const VERSIONS_KEPT: usize = 8;
 
 const NAME: &str = "libxalloc_preload.so";
 
@@ -50,9 +56,32 @@ pub fn unpack(caches: &Caches, session: &Path) -> io::Result<PathBuf> {
     if let Some(directory) = cached.filter(|directory| is_loadable(directory))
         && let Ok(path) = unpack_into(&directory)
     {
+        // What cannot be removed costs space and nothing else.
+        let _ = forget_old_versions(&directory);
         return Ok(path);
     }
     unpack_into(session)
+}
+
+/// Marks the version in `used` as used, and removes those that were used longest ago.
+fn forget_old_versions(used: &Path) -> io::Result<()> {
+    fs::File::open(used)?.set_modified(SystemTime::now())?;
+    let Some(cache) = used.parent() else { return Ok(()) };
+    let mut versions = Vec::new();
+    for entry in fs::read_dir(cache)? {
+        let entry = entry?;
+        // Only what has the name of a version is ours to remove.
+        if is_version(&entry.file_name()) {
+            versions.push((entry.metadata()?.modified()?, entry.path()));
+        }
+    }
+    versions.sort_unstable_by(|one, other| other.cmp(one));
+    versions.iter().skip(VERSIONS_KEPT).try_for_each(|(_, old)| fs::remove_dir_all(old))
+}
+
+/// Whether a directory has the name that [`unpack`] gives.
+fn is_version(name: &OsStr) -> bool {
+    name.len() == 16 && name.as_bytes().iter().all(u8::is_ascii_hexdigit)
 }
 
 fn unpack_into(directory: &Path) -> io::Result<PathBuf> {
@@ -127,6 +156,24 @@ mod tests {
         assert_eq!(unpack(&caches(cache.path()), session.path()).unwrap(), path);
         assert_eq!(fs::read(&path).unwrap(), LIBRARY);
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1, "no temporary file is left");
+    }
+
+    #[test]
+    fn versions_that_were_not_used_for_long_go_and_nothing_else_does() {
+        let cache = tempfile::tempdir().unwrap();
+        let versions = cache.path().join("xalloc");
+        let old = |number: u64| versions.join(format!("{number:016x}"));
+        for number in 0..20 {
+            fs::create_dir_all(old(number)).unwrap();
+            fs::write(old(number).join(NAME), "old").unwrap();
+            let used = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(number);
+            fs::File::open(old(number)).unwrap().set_modified(used).unwrap();
+        }
+        fs::create_dir(versions.join("of-somebody-else")).unwrap();
+        let path = unpack(&caches(cache.path()), cache.path()).unwrap();
+        assert!(path.exists());
+        assert_eq!(fs::read_dir(&versions).unwrap().count(), VERSIONS_KEPT + 1);
+        assert!(old(19).exists() && !old(12).exists() && versions.join("of-somebody-else").exists());
     }
 
     #[test]

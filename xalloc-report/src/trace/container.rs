@@ -33,6 +33,12 @@ pub const MAJOR: u16 = 1;
 /// Minor version; a reader of an older minor version skips the kinds of blocks that it does not know.
 pub const MINOR: u16 = 0;
 
+/// Whether a file that begins with these bytes is a trace, of whatever version.
+#[must_use]
+pub fn is_trace(first: [u8; 8]) -> bool {
+    first == MAGIC
+}
+
 /// Bytes of the file's header.
 pub(super) const FILE_HEADER_BYTES: u64 = 16;
 /// Bytes of a block's header.

@@ -57,6 +57,7 @@ pub(super) struct Obtained {
     pub(super) nth_of_thread: u32,
     pub(super) slack_bytes: u16,
     pub(super) arena: ArenaId,
+    pub(super) arena_seq: Option<u16>,
     pub(super) call: Call,
 }
 
@@ -94,7 +95,7 @@ pub(super) struct Expander {
     known: Known,
     unpacker: Unpacker,
     columns: [Column; FIELDS],
-    origins: Vec<(u16, ArenaId, Call)>,
+    origins: Vec<(u16, ArenaId, Call, Order)>,
     history: History,
     stated_addrs: usize,
     stated_slots: usize,
@@ -230,7 +231,8 @@ impl Expander {
     fn expand_alloc(&mut self, op: u8, batch: &mut Batch) -> Result<(), Malformed> {
         let size_bytes = self.column(Field::Size).varint()?;
         let stack = self.stack(Field::Stack)?;
-        let (slack_beyond, arena, call) = self.origin()?;
+        let (slack_beyond, arena, call, order) = self.origin()?;
+        let arena_seq = self.arena_seq(arena, order)?;
         let slack_bytes = slack_beyond.wrapping_add(slack_expected(size_bytes));
         let class = mirror::class_of(size_bytes);
         let (slot, addr) = if op == ALLOC_IN_PLACE {
@@ -269,7 +271,7 @@ impl Expander {
         let thread = self.mirror.thread();
         thread.near.ended(op, end_of(addr, size_bytes, slack_bytes));
         batch.steps.push(Step { at_us: self.at_us, thread: thread.index, stack, slot, act: Act::Alloc });
-        batch.obtained.push(Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, call });
+        batch.obtained.push(Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, arena_seq, call });
         Ok(())
     }
 
@@ -295,7 +297,7 @@ impl Expander {
     }
 
     #[inline]
-    fn origin(&mut self) -> Result<(u16, ArenaId, Call), Malformed> {
+    fn origin(&mut self) -> Result<(u16, ArenaId, Call, Order), Malformed> {
         let place = self.column(Field::Origin).varint()? as usize;
         if let Some(&origin) = self.origins.get(place) {
             return Ok(origin);
@@ -306,9 +308,23 @@ impl Expander {
         let small = |value| u16::try_from(value).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"));
         let field = self.column(Field::Origins);
         let (slack, arena, call) = (small(field.varint()?)?, small(field.varint()?)?, field.byte()?);
-        let call = Call::from_number(call).ok_or(Malformed::Bytes("a call is none that this version knows"))?;
-        self.origins.push((slack, ArenaId(arena), call));
-        Ok((slack, ArenaId(arena), call))
+        let (call, order) = from_call_byte(call).ok_or(Malformed::Bytes("a call is none that this version knows"))?;
+        self.origins.push((slack, ArenaId(arena), call, order));
+        Ok((slack, ArenaId(arena), call, order))
+    }
+
+    /// An allocation's number in the order of its arena.
+    #[inline]
+    fn arena_seq(&mut self, arena: ArenaId, order: Order) -> Result<Option<u16>, Malformed> {
+        let skipped = match order {
+            Order::None => return Ok(None),
+            Order::Next => 0,
+            Order::Stated => self.column(Field::HeapSeq).varint()? as u16,
+        };
+        let expected = self.history.next_seq(arena);
+        let seq = expected.wrapping_add(skipped);
+        *expected = seq.wrapping_add(1);
+        Ok(Some(seq))
     }
 
     fn stated_addr(&mut self) -> u64 {

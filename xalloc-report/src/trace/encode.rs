@@ -38,6 +38,7 @@ pub(super) struct Request {
     pub(super) size_bytes: u64,
     pub(super) slack_bytes: u16,
     pub(super) arena: ArenaId,
+    pub(super) arena_seq: Option<u16>,
     pub(super) call: Call,
 }
 
@@ -181,7 +182,7 @@ impl Encoder {
     /// A block is allocated; returns its slot. The last block at its address had the slot `had`, as far as is known.
     #[inline]
     pub(super) fn alloc(&mut self, who: Who, request: Request, had: Option<u32>) -> Result<u32, Malformed> {
-        let Request { addr, size_bytes, slack_bytes, arena, call } = request;
+        let Request { addr, size_bytes, slack_bytes, arena, arena_seq, call } = request;
         self.enter(who);
         let class = mirror::class_of(size_bytes);
         let held = if is_realloc(call) { self.mirror.thread().held } else { None };
@@ -204,7 +205,8 @@ impl Encoder {
         self.begin(who, op);
         put(self.field(Field::Size), size_bytes);
         put(self.field(Field::Stack), u64::from(who.stack.0));
-        self.origin((slack_bytes.wrapping_sub(slack_expected(size_bytes)), arena.0, call as u8));
+        let order = self.order(arena, arena_seq);
+        self.origin((slack_bytes.wrapping_sub(slack_expected(size_bytes)), arena.0, call_byte(call, order)));
         let nth_of_thread = self.mirror.occupy(slot, addr, class);
         self.mirror.thread().near.ended(op, end_of(addr, size_bytes, slack_bytes));
         let block = Block {
@@ -251,6 +253,20 @@ impl Encoder {
             ALLOC_STATED
         };
         Ok((op, self.mirror.take(class)?))
+    }
+
+    /// How the reader learns an allocation's number in the order of its arena.
+    #[inline]
+    fn order(&mut self, arena: ArenaId, seq: Option<u16>) -> Order {
+        let Some(seq) = seq else { return Order::None };
+        let expected = self.history.next_seq(arena);
+        let skipped = seq.wrapping_sub(*expected);
+        *expected = seq.wrapping_add(1);
+        if skipped == 0 {
+            return Order::Next;
+        }
+        put(self.field(Field::HeapSeq), u64::from(skipped));
+        Order::Stated
     }
 
     #[inline]

@@ -254,6 +254,8 @@ pub(super) struct History {
     /// The sequence number that the next step of each arena is expected to have.
     seqs: Vec<u16>,
     arenas: FxHashMap<u16, u32>,
+    /// The arena that [`History::next_seq`] was asked for last, and its place in `seqs`.
+    recent_arena: Option<(ArenaId, u32)>,
 }
 
 impl Default for History {
@@ -264,6 +266,7 @@ impl Default for History {
             recent: [0; 256],
             seqs: Vec::new(),
             arenas: FxHashMap::default(),
+            recent_arena: None,
         }
     }
 }
@@ -274,6 +277,7 @@ impl History {
         self.places.clear();
         self.seqs.clear();
         self.arenas.clear();
+        self.recent_arena = None;
     }
 
     pub(super) fn len(&self) -> usize {
@@ -302,13 +306,30 @@ impl History {
 
     /// Appends a kind, in the order in which the writer met them.
     pub(super) fn push(&mut self, kind: StepKind) {
-        let next = self.seqs.len() as u32;
-        let arena = *self.arenas.entry(kind.arena.0).or_insert(next);
-        if arena == next {
-            self.seqs.push(0);
-        }
+        let arena = self.index_of(kind.arena);
         let last = Flat { kind: kind.kind, sub: kind.sub, addr: 0, first: 0, second: 0 };
         self.kinds.push(Remembered { kind, last, arena });
+    }
+
+    /// The place of an arena in `seqs`.
+    fn index_of(&mut self, arena: ArenaId) -> u32 {
+        let next = self.seqs.len() as u32;
+        let index = *self.arenas.entry(arena.0).or_insert(next);
+        if index == next {
+            self.seqs.push(0);
+        }
+        index
+    }
+
+    /// The sequence number that the arena's next step is expected to have, to be replaced by what comes.
+    #[inline]
+    pub(super) fn next_seq(&mut self, arena: ArenaId) -> &mut u16 {
+        let index = match self.recent_arena {
+            Some((recent, index)) if recent == arena => index,
+            Some(_) | None => self.index_of(arena),
+        };
+        self.recent_arena = Some((arena, index));
+        &mut self.seqs[index as usize]
     }
 
     /// What is remembered of the kind at `place`, and the sequence number that its arena's next step is expected to

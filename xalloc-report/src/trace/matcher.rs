@@ -98,8 +98,9 @@ impl Matcher {
         match record.kind {
             ALLOC => {
                 let (size_bytes, slack_bytes) = record.size_and_small();
-                let Some(call) = wire::Call::from_number(record.sub) else { return Ok(()) };
-                let request = Request { addr: record.addr().0, size_bytes, slack_bytes, arena: record.arena(), call };
+                let Some(call) = record.alloc_call() else { return Ok(()) };
+                let (arena, arena_seq) = (record.arena(), record.arena_seq());
+                let request = Request { addr: record.addr().0, size_bytes, slack_bytes, arena, arena_seq, call };
                 self.alloc(who, Stamp(record.stamp), request, encoder)
             }
             FREE => {

@@ -9,6 +9,8 @@
 //! that of the block which the thread freed last (a structure that is torn down in the order it was built), or, when
 //! neither holds, by its slot.
 
+use xalloc_core::wire::Call;
+
 /// Allocation at the address that its slot had.
 pub(super) const ALLOC_SAME: u8 = 0;
 /// Allocation in place: the realloc under way keeps its slot and its address.
@@ -52,6 +54,33 @@ pub(super) const HEAP: u8 = REALLOC_UNDO + 1;
 /// Anything else; see [`super::rare`].
 pub(super) const RARE: u8 = HEAP + 1;
 
+/// How an allocation's number in the order of its arena is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Order {
+    /// It has none: the arena was not entered.
+    None,
+    /// It is the next one.
+    Next,
+    /// It is farther on, by what stands in [`Field::HeapSeq`].
+    Stated,
+}
+
+/// The byte of an allocation's origin that says its call and its order: the call in the low four bits.
+pub(super) const fn call_byte(call: Call, order: Order) -> u8 {
+    call as u8 | (order as u8) << 4
+}
+
+/// The inverse of [`call_byte`], or `None` for a byte that this version does not know.
+pub(super) fn from_call_byte(byte: u8) -> Option<(Call, Order)> {
+    let order = match byte >> 4 {
+        0 => Order::None,
+        1 => Order::Next,
+        2 => Order::Stated,
+        _ => return None,
+    };
+    Call::from_number(byte & 15).map(|call| (call, order))
+}
+
 /// The columns of a block of events, in the order in which they lie in its payload.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(usize)]
@@ -66,9 +95,9 @@ pub(super) enum Field {
     Size,
     /// Stack of each allocation.
     Stack,
-    /// Slack, arena and call of each allocation: a place in [`Field::Origins`].
+    /// Slack, arena, call and order of each allocation: a place in [`Field::Origins`].
     Origin,
-    /// The distinct triples of slack beyond the expected, arena and call.
+    /// The distinct triples of slack beyond the expected, arena, and call with order.
     Origins,
     /// Stack of each event that is no allocation; empty if none has one.
     OtherStack,
@@ -77,7 +106,7 @@ pub(super) enum Field {
     HeapKind,
     /// The distinct triples of arena, kind and small operand of heap steps.
     HeapKinds,
-    /// Sequence number of a heap step in its arena, less the expected one.
+    /// Sequence number of a heap step or an allocation in its arena, less the expected one.
     HeapSeq,
     /// Address of a heap step, less the expected one.
     HeapAddr,

@@ -70,7 +70,7 @@ impl Player {
             let (thread, stack) = (ThreadIndex(thread), StackIndex(stack));
             let event = match act {
                 Act::Alloc => {
-                    let &Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, call } =
+                    let &Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, arena_seq, call } =
                         obtained.next().ok_or(SHORT)?;
                     let block =
                         Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
@@ -78,7 +78,7 @@ impl Player {
                         Some(entry) => *entry = block,
                         None => self.blocks.push(block),
                     }
-                    Event::Alloc { slot, block: &self.blocks[slot as usize] }
+                    Event::Alloc { slot, block: &self.blocks[slot as usize], arena_seq }
                 }
                 Act::Free => Event::Free { slot, block: &self.blocks[slot as usize] },
                 Act::ReallocBegin => Event::ReallocBegin { slot, block: &self.blocks[slot as usize] },

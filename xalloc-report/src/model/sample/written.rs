@@ -38,12 +38,12 @@ fn push(writer: &mut Writer, process: ProcessIndex, stream: &Stream) -> Result<(
 fn wire<'a>(entry: &Entry<'a>) -> (Vec<Wire>, &'a str) {
     let one = |event| (vec![event], "");
     match entry.event {
-        Event::Alloc { block, .. } => one(Wire::Alloc {
+        Event::Alloc { block, arena_seq, .. } => one(Wire::Alloc {
             addr: Addr(block.addr),
             size_bytes: block.size_bytes,
             slack_bytes: block.slack_bytes,
             arena: block.arena,
-            arena_seq: 0,
+            arena_seq,
             call: block.call,
         }),
         Event::AllocFailed { size_bytes, call } => one(Wire::AllocFailed { size_bytes, call }),

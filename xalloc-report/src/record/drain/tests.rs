@@ -95,7 +95,7 @@ fn alloc(addr: u64) -> Event {
         size_bytes: 24,
         slack_bytes: 0,
         arena: ArenaId::MAIN,
-        arena_seq: 0,
+        arena_seq: None,
         call: Call::Malloc,
     }
 }

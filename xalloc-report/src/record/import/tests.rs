@@ -20,7 +20,7 @@ fn alloc(stamp: Stamp, addr: u64) -> Record {
         size_bytes: 24,
         slack_bytes: 0,
         arena: ArenaId::MAIN,
-        arena_seq: 0,
+        arena_seq: None,
         call: Call::Malloc,
     };
     Stamped { stamp, stack: StackId::NONE, event }.encode()
@@ -99,10 +99,25 @@ fn a_child_that_is_given_with_its_parent_has_its_blocks() {
 fn files_that_are_something_else_are_errors() {
     let directory = tempfile::tempdir().unwrap();
     let import = |files| import(&props(directory.path(), files), &mut |_| ());
-    assert!(matches!(import(vec!["/bin/cat".into()]), Err(RecordError::Import { .. })));
+    assert!(matches!(import(vec!["/bin/cat".into()]), Err(RecordError::NotSpilled { .. })));
     assert!(matches!(import(vec!["/no/such/file".into()]), Err(RecordError::Import { .. })));
     assert!(matches!(import(Vec::new()), Err(RecordError::NothingToImport)));
     let zeroes = directory.path().join("zeroes");
     std::fs::File::create(&zeroes).unwrap().set_len(layout::SEGMENT_BYTES as u64).unwrap();
     assert!(matches!(import(vec![zeroes]), Err(RecordError::NotSpilled { .. })));
+}
+
+#[test]
+fn what_is_no_recording_is_told_by_what_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("file");
+    let props = ImportProps { files: vec![file.clone()], output: None, force: false, symbols: false };
+    for not_a_recording in [&b""[..], b"short", b"#!/bin/sh\necho a script\n", &[0x7f; 4096]] {
+        std::fs::write(&file, not_a_recording).unwrap();
+        let refused = import(&props, &mut |_| ()).unwrap_err();
+        assert!(matches!(refused, RecordError::NotSpilled { source: Refused::Magic, .. }), "{refused:?}");
+    }
+    drop(Writer::create(&file).unwrap());
+    let refused = import(&props, &mut |_| ()).unwrap_err();
+    assert!(matches!(refused, RecordError::AlreadyTrace { .. }), "{refused:?}");
 }

@@ -1,15 +1,19 @@
 //! The summary: about ten lines, and what to type next.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
-use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary};
+use super::frames::place;
+use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary, ThreadSummary};
 use crate::render::escape::{printable, shell};
-use crate::render::number::{bytes, count, counted, percent, span};
+use crate::render::number::{bytes, count, counted, instant, percent, span};
 use crate::render::style::{ASIDE, COMMAND, DOUBT, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
 
 /// Processes of the table; JSON has all.
 const PROCESSES_SHOWN: usize = 20;
+/// Threads of the table; JSON has all.
+const THREADS_SHOWN: usize = 10;
 
 /// Renders the summary of the trace at `path`.
 #[must_use]
@@ -21,6 +25,10 @@ pub fn summary(summary: &Summary, path: &str) -> String {
     if summary.by_process.len() > 1 {
         processes(&mut out, &summary.by_process);
     }
+    // One thread a program is what the table above shows.
+    if summary.threads > summary.programs {
+        threads(&mut out, &summary.by_thread);
+    }
     next(&mut out, summary, path);
     out
 }
@@ -30,7 +38,10 @@ pub(super) fn end(end: Option<EndView>) -> String {
     match end {
         None => "end unknown (the trace was cut)".to_owned(),
         Some(EndView::Exited { status }) => format!("exit status {status}"),
-        Some(EndView::Signalled { signal }) => format!("ended by signal {signal}"),
+        Some(EndView::Signalled { signal }) => match signal_name(signal) {
+            Some(name) => format!("ended by {name} (signal {signal})"),
+            None => format!("ended by signal {signal}"),
+        },
         Some(EndView::Replaced) => "replaced by exec".to_owned(),
         Some(EndView::Running) => "still running".to_owned(),
         Some(EndView::Vanished) => "end unknown (not a child)".to_owned(),
@@ -49,7 +60,11 @@ fn heading(out: &mut String, summary: &Summary) {
         if summary.libc.is_empty() { "libc unknown".to_owned() } else { format!("glibc {}", printable(&summary.libc)) };
     // Writing to a String does not fail, here and below.
     let _ = writeln!(out, "{HEADING}{command}{HEADING:#}");
-    let _ = writeln!(out, "{ASIDE}{}, {}, {allocator}, {libc}{ASIDE:#}\n", end(summary.end), span(summary.duration_ns));
+    let length = match summary.duration_ns {
+        0 => "length unknown".to_owned(),
+        ns => span(ns),
+    };
+    let _ = writeln!(out, "{ASIDE}{}, {length}, {allocator}, {libc}{ASIDE:#}\n", end(summary.end));
 }
 
 fn figures(summary: &Summary) -> Table {
@@ -77,9 +92,15 @@ fn figures(summary: &Summary) -> Table {
     let peak = match summary.peak_at_ns {
         Some(at_ns) => format!("live at {}", span(at_ns)),
         None if summary.peak_live_bytes == 0 => "nothing was ever live".to_owned(),
-        None => "live, the sum of each process's own peak".to_owned(),
+        None => {
+            let when = summary.peak_together_in.map_or_else(String::new, |within| {
+                format!(", within {} from {}", span(within.length_ns), span(within.from_ns))
+            });
+            let sum = bytes(summary.peak_live_bytes);
+            format!("live together at most{when}; {sum} if each program's own peak is added")
+        }
     };
-    row("peak", bytes(summary.peak_live_bytes), peak);
+    row("peak", bytes(summary.peak_together_bytes), peak);
     row(
         "alive at exit",
         bytes(summary.live_at_exit_bytes),
@@ -89,15 +110,15 @@ fn figures(summary: &Summary) -> Table {
         1 => "its next allocation".to_owned(),
         n => format!("its next {} allocations", count(n.into())),
     };
-    row(
-        "temporary",
-        count(summary.temporary_allocations),
-        format!(
+    let temporary = match summary.allocations {
+        0 => "nothing was allocated".to_owned(),
+        allocations => format!(
             "{} of allocations, {}; freed by their thread before {window}",
-            percent(summary.temporary_allocations, summary.allocations),
+            percent(summary.temporary_allocations, allocations),
             bytes(summary.temporary_bytes)
         ),
-    );
+    };
+    row("temporary", count(summary.temporary_allocations), temporary);
     row(
         "reallocs",
         count(summary.reallocs_in_place + summary.reallocs_moved),
@@ -112,8 +133,13 @@ fn figures(summary: &Summary) -> Table {
         "events",
         count(summary.events),
         format!(
-            "{dropped}; {}, {}, {}",
+            "{dropped}; {}{}, {}, {}",
             counted(summary.processes, "process"),
+            if summary.programs > summary.processes {
+                format!(" (by exec {})", counted(summary.programs, "program"))
+            } else {
+                String::new()
+            },
             counted(summary.threads, "thread"),
             counted(summary.stacks, "call stack")
         ),
@@ -131,7 +157,12 @@ fn doubts(out: &mut String, summary: &Summary) {
         doubts.push(format!("pid {}: {} missing ({})", loss.pid, counted(loss.events, "event"), loss.reason));
     }
     if !summary.symbolized {
-        doubts.push("functions unknown: recorded without symbols".to_owned());
+        let why = if summary.salvage.is_some() {
+            "the recording ended before they were named"
+        } else {
+            "recorded without symbols"
+        };
+        doubts.push(format!("functions unknown: {why}"));
     } else if summary.unknown_frames > 0 {
         let mut modules: Vec<_> = summary
             .modules_without_symbols
@@ -155,6 +186,9 @@ fn doubts(out: &mut String, summary: &Summary) {
             counted(summary.unknown_stacks, "allocation")
         ));
     }
+    if summary.double_frees > 0 {
+        doubts.push(double_frees(summary));
+    }
     if summary.unknown_frees > 0 {
         doubts.push(format!(
             "{} of memory from before the recording, or foreign",
@@ -167,15 +201,88 @@ fn doubts(out: &mut String, summary: &Summary) {
     if summary.late_events > 0 {
         doubts.push(format!("{} arrived too late to be put in order", counted(summary.late_events, "event")));
     }
-    if summary.processes < summary.processes_in_trace {
-        doubts.push(format!(
-            "{} of {} shown",
-            count(summary.processes),
-            counted(summary.processes_in_trace, "process")
-        ));
+    if summary.programs < summary.programs_in_trace {
+        doubts.push(format!("{} of {} shown", count(summary.programs), counted(summary.programs_in_trace, "program")));
     }
     for doubt in doubts {
         let _ = writeln!(out, "  {DOUBT}note{DOUBT:#}  {doubt}");
+    }
+}
+
+/// How often, and where the first one was.
+fn double_frees(summary: &Summary) -> String {
+    let mut text = format!("{} of a block that had been freed before", counted(summary.double_frees, "free"));
+    if let Some(first) = summary.first_double_frees.first() {
+        let from = first
+            .allocated_by
+            .as_ref()
+            .map_or_else(String::new, |frame| format!(" from {} ({})", printable(&frame.name()), place(frame)));
+        let _ = write!(
+            text,
+            "{} {} of {}{from} was freed at {} and again {} later",
+            if summary.double_frees > 1 { "; the first:" } else { ":" },
+            first.addr,
+            bytes(first.size),
+            instant(first.freed_at_ns),
+            span(first.again_at_ns.saturating_sub(first.freed_at_ns)),
+        );
+    }
+    text
+}
+
+/// Names of the signals that end programs, as `kill -l` has them.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        libc::SIGHUP => "SIGHUP",
+        libc::SIGINT => "SIGINT",
+        libc::SIGQUIT => "SIGQUIT",
+        libc::SIGILL => "SIGILL",
+        libc::SIGTRAP => "SIGTRAP",
+        libc::SIGABRT => "SIGABRT",
+        libc::SIGBUS => "SIGBUS",
+        libc::SIGFPE => "SIGFPE",
+        libc::SIGKILL => "SIGKILL",
+        libc::SIGUSR1 => "SIGUSR1",
+        libc::SIGSEGV => "SIGSEGV",
+        libc::SIGUSR2 => "SIGUSR2",
+        libc::SIGPIPE => "SIGPIPE",
+        libc::SIGALRM => "SIGALRM",
+        libc::SIGTERM => "SIGTERM",
+        libc::SIGXCPU => "SIGXCPU",
+        libc::SIGXFSZ => "SIGXFSZ",
+        libc::SIGSYS => "SIGSYS",
+        _ => return None,
+    })
+}
+
+/// The threads that allocated most bytes.
+fn threads(out: &mut String, threads: &[ThreadSummary]) {
+    let mut busiest: Vec<_> = threads.iter().collect();
+    busiest.sort_by_key(|thread| Reverse(thread.allocated_bytes));
+    let mut table = Table::default();
+    let titles = ["tid", "allocations", "allocated", "frees", "of others' blocks", "temporary", "alive at exit"];
+    table.row(titles.map(|title| right(title, ASIDE)).into_iter().chain([left("thread", ASIDE)]));
+    for thread in busiest.iter().take(THREADS_SHOWN) {
+        table.row([
+            right(thread.thread.tid.to_string(), PLAIN),
+            right(count(thread.allocations), PLAIN),
+            right(bytes(thread.allocated_bytes), PLAIN),
+            right(count(thread.frees), PLAIN),
+            right(count(thread.foreign_frees), PLAIN),
+            right(count(thread.temporary_allocations), PLAIN),
+            right(bytes(thread.live_at_exit_bytes), PLAIN),
+            left(printable(&thread.thread.name), PLAIN),
+        ]);
+    }
+    out.push('\n');
+    table.write(out, 2);
+    more(out, threads.len().saturating_sub(THREADS_SHOWN), "thread");
+}
+
+/// Says that a table was cut.
+fn more(out: &mut String, hidden: usize, noun: &str) {
+    if hidden > 0 {
+        let _ = writeln!(out, "  {ASIDE}… {} more; --format json lists all{ASIDE:#}", counted(hidden as u64, noun));
     }
 }
 
@@ -199,15 +306,16 @@ fn processes(out: &mut String, processes: &[ProcessSummary]) {
     }
     out.push('\n');
     table.write(out, 2);
-    let more = processes.len().saturating_sub(PROCESSES_SHOWN);
-    if more > 0 {
-        let _ = writeln!(out, "  {ASIDE}… {} more; --format json lists all{ASIDE:#}", counted(more as u64, "process"));
-    }
+    more(out, processes.len().saturating_sub(PROCESSES_SHOWN), "program");
 }
 
 /// The commands that this recording suggests.
 fn next(out: &mut String, summary: &Summary, path: &str) {
     let path = shell(path);
+    if summary.allocations == 0 {
+        // Every report on it would be empty.
+        return;
+    }
     let mut commands = vec![format!("flamegraph {path} --metric peak -o peak.svg")];
     if summary.live_at_exit_blocks > 0 {
         commands.push(format!("leaks {path}"));

@@ -28,15 +28,17 @@ struct Column {
 pub fn timeline(timeline: &TimelineView, width: usize) -> String {
     let mut out = String::new();
     let columns = columns(timeline, plot_columns(width));
+    // What is plotted: of several programs the sum of what each held at most within a span.
+    let peak = timeline.buckets.iter().map(|bucket| bucket.live_max_bytes).max().unwrap_or(0);
     let heap = columns.iter().any(|column| column.heap_bytes.is_some());
     // Writing to a String does not fail, here and below.
     let _ = writeln!(
         out,
         "{HEADING}live bytes{HEADING:#} {BAR}█{BAR:#}{}   {ASIDE}peak{ASIDE:#} {FIGURE}{}{FIGURE:#}{}",
         if heap { format!("   {HEADING}heap{HEADING:#} {DOUBT}•{DOUBT:#}") } else { String::new() },
-        bytes(timeline.peak_live_bytes),
+        bytes(peak),
         if timeline.processes > 1 {
-            format!(" {ASIDE}(sum of {} processes){ASIDE:#}", timeline.processes)
+            format!(" {ASIDE}at most, of {} programs together{ASIDE:#}", timeline.processes)
         } else {
             String::new()
         },

@@ -10,7 +10,7 @@ pub(super) type Told = (u64, u64, u32, u32, String);
 
 pub(super) fn name(event: &Event<'_>) -> String {
     match event {
-        Event::Alloc { block, .. } => format!("Alloc {block:?}"),
+        Event::Alloc { block, arena_seq, .. } => format!("Alloc {block:?} {arena_seq:?}"),
         Event::Free { block, .. } => format!("Free {block:?}"),
         Event::ReallocBegin { block, .. } => format!("ReallocBegin {block:?}"),
         Event::ReallocUndo { block, .. } => format!("ReallocUndo {block:?}"),
@@ -35,7 +35,7 @@ impl Replay for Keep {
     fn entry(&mut self, entry: Entry<'_>) {
         let Entry { seq, at_ns, thread, stack, event } = entry;
         match event {
-            Event::Alloc { slot, block } => assert!(self.slots.insert(slot, *block).is_none()),
+            Event::Alloc { slot, block, .. } => assert!(self.slots.insert(slot, *block).is_none()),
             Event::ReallocUndo { slot, block } => assert!(self.slots.insert(slot, *block).is_none()),
             Event::Free { slot, block } | Event::ReallocBegin { slot, block } => {
                 assert_eq!(self.slots.remove(&slot).as_ref(), Some(block));

@@ -46,7 +46,7 @@ impl Naive {
         let who = (incoming.at_ns / 1000, thread, incoming.stack.0);
         let nobody = (who.0, thread, 0);
         match incoming.event().unwrap() {
-            Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, call, .. } => {
+            Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, arena_seq, call } => {
                 let realloc = matches!(call, Call::Realloc | Call::Reallocarray);
                 if realloc && let Some(old) = self.unknown_reallocs.remove(&thread) {
                     self.unknown(nobody, old);
@@ -79,7 +79,7 @@ impl Naive {
                     arena,
                     call,
                 };
-                self.tell(who, &Event::Alloc { slot: 0, block: &block });
+                self.tell(who, &Event::Alloc { slot: 0, block: &block, arena_seq });
                 match parked {
                     Some((free_stamp, free_who, _)) if stamp < free_stamp => {
                         self.tell(free_who, &Event::Free { slot: 0, block: &block });

@@ -125,7 +125,8 @@ pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
         // Mostly a few small sizes, so that freed slots of a class are used again.
         let size_bytes =
             if size.is_multiple_of(6) { u64::from(size) << (size % 7) } else { 24 + u64::from(size % 3) * 16 };
-        let alloc = |call| Wire::Alloc { addr, size_bytes, slack_bytes: size % 40, arena, arena_seq: pick, call };
+        let arena_seq = (pick % 3 != 0).then_some(if pick % 3 == 1 { pick } else { size });
+        let alloc = |call| Wire::Alloc { addr, size_bytes, slack_bytes: size % 40, arena, arena_seq, call };
         let event = match what {
             0..36 => alloc(if what < 30 { Call::Malloc } else { Call::Calloc }),
             36..64 => Wire::Free { addr, call: Call::Free },
