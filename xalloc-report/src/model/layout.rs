@@ -411,7 +411,7 @@ impl Replay for Layout {
         self.seq = entry.seq + 1;
         self.at_ns = entry.at_ns;
         match entry.event {
-            Event::Alloc { slot, block } => self.alloc(slot, entry.seq, block),
+            Event::Alloc { slot, block, .. } => self.alloc(slot, entry.seq, block),
             Event::Free { slot, block } => self.free(slot, block, entry.thread),
             Event::FreeUnknown { addr } => {
                 let chunk = addr.wrapping_sub(HEADER);

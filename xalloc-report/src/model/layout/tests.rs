@@ -75,7 +75,7 @@ impl Pair {
             arena: made.arena,
             call,
         };
-        self.tell(thread, Event::Alloc { slot, block: &block });
+        self.tell(thread, Event::Alloc { slot, block: &block, arena_seq: None });
         self.live.push((slot, block));
     }
 

@@ -80,7 +80,7 @@ impl Simulated {
             arena: made.arena,
             call: Call::Malloc,
         }));
-        self.stream.push(thread as u32, stack, Event::Alloc { slot, block });
+        self.stream.push(thread as u32, stack, Event::Alloc { slot, block, arena_seq: None });
         Own { slot, block }
     }
 
