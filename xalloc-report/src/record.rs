@@ -40,7 +40,7 @@ pub use drain::{Observations, Refused};
 pub use error::{NoHello, RecordError, exit_status};
 pub use launch::{Assignment, split_assignments};
 pub use outcome::Outcome;
-pub use output::OutputError;
+pub use output::{Existing, OutputError};
 pub use session::SessionError;
 pub use symbolize::Unnamed;
 
@@ -87,8 +87,8 @@ pub struct Props {
     pub env: Vec<Assignment>,
     /// Where the trace goes: a path with `%e %p %t %h`. `None`: a free name after the program, in the current directory.
     pub output: Option<PathBuf>,
-    /// Overwrite what is there.
-    pub force: bool,
+    /// What happens to a file that is there.
+    pub existing: Existing,
     /// See [`Allocator`].
     pub allocator: Allocator,
     /// See [`Overflow`].
@@ -115,7 +115,7 @@ impl Props {
             command,
             env: Vec::new(),
             output: None,
-            force: false,
+            existing: Existing::Keep,
             allocator: Allocator::default(),
             overflow: Overflow::default(),
             follow: true,

@@ -5,6 +5,7 @@ use std::io::{self, BufWriter, Write};
 use std::path::Path;
 
 use super::Failure;
+pub use crate::record::Existing;
 use crate::render::escape::printable;
 
 /// The two streams of a command, and what is known of the terminal.
@@ -53,13 +54,4 @@ impl Console<'_> {
         })?;
         Ok(writeln!(self.notes, "wrote {name}")?)
     }
-}
-
-/// What happens to a file that is in the way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Existing {
-    /// It stays, and nothing is written.
-    Keep,
-    /// It is replaced.
-    Replace,
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::args::ForceArgs;
 use super::progress::Progress;
 use super::record::failure;
 use super::{Console, Exit, Failure};
@@ -19,9 +20,8 @@ pub struct Import {
     /// Trace to write; a free name after the first file otherwise
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace an existing trace
-    #[arg(short, long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     /// Leave functions unresolved; for recordings of another machine
     #[arg(long)]
     no_symbols: bool,
@@ -32,7 +32,7 @@ impl Import {
         let props = ImportProps {
             files: self.files.clone(),
             output: self.output.clone(),
-            force: self.force,
+            existing: self.force.into(),
             symbols: !self.no_symbols,
         };
         let mut progress = Progress::new();

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-use super::args::CountArgs;
+use super::args::{CountArgs, ForceArgs};
 use super::budgets::BudgetArgs;
 use super::progress::Progress;
 use super::report::or_salvaged;
@@ -70,9 +70,8 @@ pub struct Record {
     /// the program
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
-    /// Replace an existing trace
-    #[arg(short, long)]
-    force: bool,
+    #[command(flatten)]
+    force: ForceArgs,
     /// Who serves the program's allocations
     #[arg(long, value_enum, default_value_t)]
     allocator: Allocator,
@@ -115,7 +114,7 @@ impl Record {
     fn props(&self) -> Props {
         Props {
             output: self.output.clone(),
-            force: self.force,
+            existing: self.force.into(),
             allocator: self.allocator.into(),
             overflow: self.overflow.into(),
             follow: !self.no_follow,
@@ -250,7 +249,7 @@ mod tests {
         for separator in [&[][..], &["--"]] {
             let props = record(&[&["-f"], separator, &own].concat());
             assert_eq!(props.command, own);
-            assert!(props.force);
+            assert_eq!(props.existing, record::Existing::Replace);
             assert_eq!(props.output, None);
         }
     }

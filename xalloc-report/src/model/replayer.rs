@@ -166,7 +166,7 @@ impl Replayer {
                 let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
                 self.totals.frees += 1;
                 self.lifetime.record(lifetime_ns);
-                self.sites.at(site).freed(size_bytes, lifetime_ns, freed.temporary);
+                self.sites.at(site).freed(lifetime_ns);
                 let freeing = self.threads.at(by);
                 freeing.frees += 1;
                 if thread != by {
@@ -174,6 +174,7 @@ impl Replayer {
                     self.totals.foreign_frees += 1;
                 }
                 if freed.temporary {
+                    self.sites.at(site).was_temporary(size_bytes);
                     freeing.temporary += 1;
                     self.totals.temporary += 1;
                     self.totals.temporary_bytes = self.totals.temporary_bytes.saturating_add(size_bytes);

@@ -158,13 +158,15 @@ impl Site {
     }
 
     #[inline]
-    pub(super) fn freed(&mut self, size_bytes: u64, lifetime_ns: u64, temporary: bool) {
+    pub(super) fn freed(&mut self, lifetime_ns: u64) {
         self.frees += 1;
         self.lifetimes.record(lifetime_ns);
-        if temporary {
-            self.temporary += 1;
-            self.temporary_bytes = self.temporary_bytes.saturating_add(size_bytes);
-        }
+    }
+
+    /// A block that was just freed was temporary.
+    pub(super) fn was_temporary(&mut self, size_bytes: u64) {
+        self.temporary += 1;
+        self.temporary_bytes = self.temporary_bytes.saturating_add(size_bytes);
     }
 
     pub(super) fn outlived(&mut self, age_ns: u64, size_bytes: u64, thread: ThreadIndex) {

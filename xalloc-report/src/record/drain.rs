@@ -42,8 +42,8 @@ pub(crate) use dictionary::Dictionary;
 pub(crate) use forks::{Fork, Forks};
 pub use identity::Refused;
 pub(crate) use identity::{Birth, Identity};
-use live::Live;
 pub(crate) use live::{Command, conclude};
+use live::{Live, Presence};
 pub(crate) use modules::ModuleTables;
 pub(crate) use stream::{LastWord, Shared, Stream};
 
@@ -286,13 +286,21 @@ impl<S: Sink> Drain<S> {
             let is_over = gone || (live.said_its_last_word() && self.has_successor(live));
             if is_over {
                 let live = self.live.remove(at);
-                let end = live.end(gone, self.has_successor(&live), command);
+                let end = live.end(self.presence(&live, gone), command);
                 self.end(live, end)?;
             } else {
                 at += 1;
             }
         }
         Ok(())
+    }
+
+    fn presence(&self, live: &Live, is_gone: bool) -> Presence {
+        match (self.has_successor(live), is_gone) {
+            (true, _) => Presence::Replaced,
+            (false, true) => Presence::Gone,
+            (false, false) => Presence::There,
+        }
     }
 
     /// Whether another program runs under the same process id now.
@@ -327,8 +335,7 @@ impl<S: Sink> Drain<S> {
     /// Ends all processes, those that still run too.
     pub(crate) fn end_all(&mut self, command: Command) -> Result<(), S::Error> {
         while let Some(live) = self.live.pop() {
-            let (gone, replaced) = (live.is_gone(command), self.has_successor(&live));
-            let end = live.end(gone, replaced, command);
+            let end = live.end(self.presence(&live, live.is_gone(command)), command);
             self.observations.running += usize::from(end == End::Running);
             self.end(live, end)?;
         }
@@ -339,7 +346,8 @@ impl<S: Sink> Drain<S> {
     /// as far as they came.
     pub(crate) fn into_parts(mut self, command: Command) -> (Contents, Observations, S) {
         for live in self.live.drain(..) {
-            let end = live.end(live.is_gone(command), false, command);
+            let seen = if live.is_gone(command) { Presence::Gone } else { Presence::There };
+            let end = live.end(seen, command);
             conclude(live.stream, end, &mut self.dictionary, &mut self.observations);
         }
         (self.dictionary.contents, self.observations, self.sink)

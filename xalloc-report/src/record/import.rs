@@ -16,7 +16,7 @@ use super::drain::{
 };
 use super::error::RecordError;
 use super::outcome::Outcome;
-use super::output::{Names, Output, host};
+use super::output::{Existing, Names, Output, host};
 use super::recorder::{Drained, finish};
 use super::spill::Spilled;
 use super::{Phase, drain::Sink};
@@ -30,8 +30,8 @@ pub struct ImportProps {
     pub files: Vec<PathBuf>,
     /// Where the trace goes, as in [`super::Props::output`]; `%e` is the name of the first file.
     pub output: Option<PathBuf>,
-    /// Overwrite what is there.
-    pub force: bool,
+    /// What happens to a file that is there.
+    pub existing: Existing,
     /// Name the frames; right only where the program's binaries are the ones that ran.
     pub symbols: bool,
 }
@@ -54,7 +54,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     };
     let timeline = timeline(files.iter().map(|(identity, _)| identity.reading()).collect());
     let names = Names::of(props.files.first().map_or(Path::new(""), PathBuf::as_path));
-    let output = Output::create(props.output.as_deref(), &names, props.force)?;
+    let output = Output::create(props.output.as_deref(), &names, props.existing)?;
     let file =
         output.file.try_clone().map_err(|source| TraceError::Create { path: output.path().to_owned(), source })?;
     let mut merged = Merged {

@@ -23,6 +23,15 @@ const DEFAULT: &str = "%e.xtrace";
 /// Numbers that are tried to find a free default name.
 const MOST_NUMBERED: u32 = 10_000;
 
+/// What happens to a file that is in the way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Existing {
+    /// It stays, and nothing is written.
+    Keep,
+    /// It is replaced.
+    Replace,
+}
+
 /// What the parts of a pattern stand for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Names {
@@ -80,7 +89,7 @@ enum Name {
     /// It was there before, and is no regular file.
     Found,
     /// It is temporary until the program's process id is known.
-    Unsettled { temporary: TempPath, pattern: PathBuf, names: Names, overwrite: bool },
+    Unsettled { temporary: TempPath, pattern: PathBuf, names: Names, existing: Existing },
     /// It is temporary until there is a trace to replace that file.
     Replacing { temporary: TempPath, old: PathBuf },
 }
@@ -90,16 +99,16 @@ impl Output {
     ///
     /// # Errors
     /// [`OutputError`].
-    pub(crate) fn create(pattern: Option<&Path>, names: &Names, overwrite: bool) -> Result<Output, OutputError> {
-        let Some(pattern) = pattern else { return numbered(names, overwrite) };
+    pub(crate) fn create(pattern: Option<&Path>, names: &Names, existing: Existing) -> Result<Output, OutputError> {
+        let Some(pattern) = pattern else { return numbered(names, existing) };
         // The letters are checked now; the process id has no influence on that.
         let path = expand(pattern, names, 0)?;
         if !needs_pid(pattern) {
-            return make(&path, overwrite);
+            return make(&path, existing);
         }
         let (file, temporary) = beside(&path)?;
         let path = temporary.to_path_buf();
-        let name = Name::Unsettled { temporary, pattern: pattern.to_owned(), names: names.clone(), overwrite };
+        let name = Name::Unsettled { temporary, pattern: pattern.to_owned(), names: names.clone(), existing };
         Ok(Output { file, path, name })
     }
 
@@ -109,16 +118,16 @@ impl Output {
     /// # Errors
     /// [`OutputError`].
     pub(crate) fn settle(&mut self, pid: u32) -> Result<(), OutputError> {
-        let (temporary, path, overwrite) = match std::mem::replace(&mut self.name, Name::Made) {
-            Name::Unsettled { temporary, pattern, names, overwrite } => {
-                (temporary, expand(&pattern, &names, pid)?, overwrite)
+        let (temporary, path, existing) = match std::mem::replace(&mut self.name, Name::Made) {
+            Name::Unsettled { temporary, pattern, names, existing } => {
+                (temporary, expand(&pattern, &names, pid)?, existing)
             }
             settled @ (Name::Made | Name::Found | Name::Replacing { .. }) => {
                 self.name = settled;
                 return Ok(());
             }
         };
-        if overwrite && path.is_file() {
+        if existing == Existing::Replace && path.is_file() {
             self.name = Name::Replacing { temporary, old: path };
             return Ok(());
         }
@@ -158,11 +167,11 @@ impl Output {
     }
 }
 
-fn numbered(names: &Names, overwrite: bool) -> Result<Output, OutputError> {
+fn numbered(names: &Names, existing: Existing) -> Result<Output, OutputError> {
     let first = expand(Path::new(DEFAULT), names, 0)?;
     let mut path = first.clone();
     for number in 2..MOST_NUMBERED {
-        match make(&path, overwrite) {
+        match make(&path, existing) {
             Err(OutputError::Exists { .. }) => {
                 let mut name = names.program.clone();
                 name.push(format!(".{number}.xtrace"));
@@ -174,15 +183,15 @@ fn numbered(names: &Names, overwrite: bool) -> Result<Output, OutputError> {
     Err(OutputError::Exists { path: first })
 }
 
-fn make(path: &Path, overwrite: bool) -> Result<Output, OutputError> {
+fn make(path: &Path, existing: Existing) -> Result<Output, OutputError> {
     match fs::metadata(path) {
-        Ok(found) if overwrite && found.is_file() => {
+        Ok(found) if existing == Existing::Replace && found.is_file() => {
             // Behind a symbolic link it is the file that is replaced and not the link.
             let old = fs::canonicalize(path).map_err(|source| failed(path, source))?;
             let (file, temporary) = beside(&old)?;
             Ok(Output { file, path: temporary.to_path_buf(), name: Name::Replacing { temporary, old } })
         }
-        Ok(_) if overwrite => {
+        Ok(_) if existing == Existing::Replace => {
             let file = File::options().write(true).open(path).map_err(|source| failed(path, source))?;
             Ok(Output { file, path: path.to_owned(), name: Name::Found })
         }
@@ -270,7 +279,7 @@ mod tests {
     fn a_name_with_the_process_id_is_given_when_the_program_runs() {
         let directory = tempfile::tempdir().unwrap();
         let pattern = directory.path().join("%e-%p-%t-%h-100%%.xtrace");
-        let mut output = Output::create(Some(&pattern), &names(), false).unwrap();
+        let mut output = Output::create(Some(&pattern), &names(), Existing::Keep).unwrap();
         assert!(output.path().exists());
         output.settle(42).unwrap();
         let path = output.path().to_owned();
@@ -285,11 +294,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("a.xtrace");
         fs::write(&path, "old").unwrap();
-        assert!(matches!(Output::create(Some(&path), &names(), false), Err(OutputError::Exists { .. })));
+        assert!(matches!(Output::create(Some(&path), &names(), Existing::Keep), Err(OutputError::Exists { .. })));
         assert_eq!(fs::read(&path).unwrap(), b"old");
         let pattern = directory.path().join("%p.xtrace");
         fs::write(directory.path().join("7.xtrace"), "old").unwrap();
-        let mut output = Output::create(Some(&pattern), &names(), false).unwrap();
+        let mut output = Output::create(Some(&pattern), &names(), Existing::Keep).unwrap();
         assert!(matches!(output.settle(7), Err(OutputError::Exists { .. })));
         drop(output);
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2, "the temporary name goes");
@@ -304,7 +313,7 @@ mod tests {
         for pattern in [path.clone(), directory.path().join("%p.xtrace"), link.clone()] {
             fs::write(&path, "old").unwrap();
             let begin = || {
-                let mut output = Output::create(Some(&pattern), &names(), true).unwrap();
+                let mut output = Output::create(Some(&pattern), &names(), Existing::Replace).unwrap();
                 output.settle(7).unwrap();
                 io::Write::write_all(&mut output.file, b"trace").unwrap();
                 assert_eq!(fs::read(&path).unwrap(), b"old");
@@ -324,7 +333,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let link = directory.path().join("null");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        let output = Output::create(Some(&link), &names(), true).unwrap();
+        let output = Output::create(Some(&link), &names(), Existing::Replace).unwrap();
         assert_eq!(output.path(), link);
         output.discard();
         assert!(link.is_symlink());
@@ -333,8 +342,8 @@ mod tests {
     #[test]
     fn a_place_that_cannot_be_written_and_a_letter_that_means_nothing_are_errors() {
         let missing = Path::new("/no/such/directory/a.xtrace");
-        assert!(matches!(Output::create(Some(missing), &names(), false), Err(OutputError::Unwritable { .. })));
-        let unknown = Output::create(Some(Path::new("/tmp/%q")), &names(), false);
+        assert!(matches!(Output::create(Some(missing), &names(), Existing::Keep), Err(OutputError::Unwritable { .. })));
+        let unknown = Output::create(Some(Path::new("/tmp/%q")), &names(), Existing::Keep);
         assert!(matches!(unknown, Err(OutputError::Pattern { letter: 'q', .. })));
     }
 }

@@ -51,7 +51,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     if let Some(source) = target.obstacle {
         return Err(RecordError::NotRecordable { path: PathBuf::from(program), source });
     }
-    let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.force)?;
+    let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.existing)?;
     let launched = launch(props, &target, words, &assignments, &mut output);
     let (session, drain, waiter) = match launched {
         Ok(launched) => launched,

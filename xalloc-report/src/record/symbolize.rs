@@ -11,11 +11,10 @@ pub type Unnamed = Vec<(PathBuf, Vec<Missing>)>;
 
 /// Fills in the functions of all frames that lie in a module, and the operators that left none.
 pub(crate) fn symbolize(contents: &mut Contents, places: Places) -> Unnamed {
-    let modules = contents.modules.iter().map(|module| symbols::Module {
-        path: module.path.clone(),
-        build_id: module.build_id.clone(),
-        ..symbols::Module::default()
-    });
+    let modules = contents
+        .modules
+        .iter()
+        .map(|module| symbols::Module { path: module.path.clone(), build_id: module.build_id.clone() });
     let modules: Vec<_> = modules.collect();
     let mut frames_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, frame) in contents.frames.iter().enumerate() {

@@ -10,6 +10,9 @@ use super::escape::{folded, printable};
 use super::number::{bytes, count, counted};
 use crate::analysis::{Flame, FlameStack};
 
+/// Frames with a smaller share of the total are not drawn: at the usual 1200 pixels they are a pixel wide.
+const LEAST_PERCENT: f64 = 0.1;
+
 /// Which end of a stack the graph grows from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Growth {
@@ -53,7 +56,15 @@ pub fn flamegraph(flame: &Flame, growth: Growth, command: &str, out: &mut impl i
     }
     let mut options = Options::default();
     options.title = title;
-    options.subtitle = Some(printable(command).into_owned()).filter(|command| !command.is_empty());
+    // Deep recursion has thousands of frames that are thinner than a line, and would be most of the picture's height.
+    options.min_width = LEAST_PERCENT;
+    let hidden = flame.stacks.iter().any(|stack| (stack.weight as f64) < flame.total as f64 * LEAST_PERCENT / 100.0);
+    let mut subtitle = vec![printable(command).into_owned()];
+    if hidden {
+        subtitle.push(format!("functions below {LEAST_PERCENT} % are not drawn"));
+    }
+    subtitle.retain(|part| !part.is_empty());
+    options.subtitle = Some(subtitle.join(" · ")).filter(|subtitle| !subtitle.is_empty());
     options.count_name = if flame.metric.is_bytes() { "bytes" } else { "allocations" }.to_owned();
     options.name_type = "Function:".to_owned();
     options.colors = Palette::Basic(BasicPalette::Mem);
@@ -119,6 +130,26 @@ mod tests {
     #[test]
     fn the_same_trace_gives_the_same_picture() {
         assert_eq!(drawn(Metric::Peak, Growth::FromLeaf), drawn(Metric::Peak, Growth::FromLeaf));
+    }
+
+    #[test]
+    fn a_recursion_of_little_weight_does_not_make_the_picture_tall() {
+        let stack = |depth: usize, weight| FlameStack { labels: vec!["recurse".to_owned(); depth], weight };
+        let svg = |stacks: Vec<FlameStack>| {
+            let flame =
+                Flame { metric: Metric::Allocated, total: stacks.iter().map(|s| s.weight).sum(), stacks, doubt: None };
+            let mut svg = Vec::new();
+            flamegraph(&flame, Growth::FromRoot, "./deep", &mut svg).expect("writing to memory does not fail");
+            String::from_utf8(svg).expect("an SVG is text")
+        };
+        let height = |svg: &str| {
+            let from = svg.find("height=\"").expect("an SVG has a height") + 8;
+            svg[from..].split('"').next().and_then(|digits| digits.parse::<u32>().ok()).expect("a number")
+        };
+        let (shallow, deep) = (svg(vec![stack(3, 10_000)]), svg(vec![stack(3, 10_000), stack(300, 5)]));
+        assert_eq!(height(&shallow), height(&deep));
+        assert!(deep.contains("functions below 0.1 % are not drawn") && !shallow.contains("not drawn"));
+        assert!(height(&svg(vec![stack(300, 10_000)])) > 10 * height(&shallow));
     }
 
     #[test]

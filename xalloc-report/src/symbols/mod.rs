@@ -38,7 +38,6 @@ mod table;
 mod tests;
 mod untrusted;
 
-use std::ops::Range;
 use std::path::PathBuf;
 
 pub use self::demangle::{MAX_NAME_BYTES, demangle};
@@ -59,19 +58,6 @@ pub struct Module {
     pub path: PathBuf,
     /// The GNU build-id, usually 20 bytes; empty when it had none, and then the file at `path` is believed.
     pub build_id: Vec<u8>,
-    /// Load bias: runtime address less `bias` is the ELF virtual address. 0 for a program linked to a fixed address.
-    pub bias: u64,
-    /// The runtime addresses it occupied, end not included.
-    pub ranges: Vec<Range<u64>>,
-}
-
-impl Module {
-    /// The ELF virtual address of a runtime address; `None` when the module does not contain it.
-    pub fn elf_vaddr(&self, runtime_address: u64) -> Option<u64> {
-        let is_inside = self.ranges.iter().any(|range| range.contains(&runtime_address));
-        // The bias is a difference modulo 2^64: a library may be mapped below the address it was linked for.
-        is_inside.then(|| runtime_address.wrapping_sub(self.bias))
-    }
 }
 
 /// One function at an address, and where in its source.
@@ -102,21 +88,4 @@ pub enum Detail {
     Functions,
     /// Inlined functions, files and lines.
     Lines,
-}
-
-#[cfg(test)]
-mod unit_tests {
-    use super::*;
-
-    #[test]
-    fn an_address_outside_of_a_module_has_no_elf_address_and_a_negative_bias_wraps() {
-        let module = Module {
-            bias: 0x1000_u64.wrapping_neg(),
-            ranges: vec![0x5000..0x6000, 0x8000..0x9000],
-            ..Module::default()
-        };
-        assert_eq!(module.elf_vaddr(0x5010), Some(0x6010));
-        assert_eq!(module.elf_vaddr(0x8000), Some(0x9000));
-        assert_eq!(module.elf_vaddr(0x6000), None);
-    }
 }

@@ -61,9 +61,16 @@ pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> An
         let calls = Calls { elf: &file.image.elf, slots: &slots, table: &table };
         answer.callees = addresses.iter().map(|address| calls.callee(*address)).collect();
     }
-    let has_all_names = mini.is_some() || files.iter().any(|file| file.image.has_symtab());
     if answer.detail == Detail::Nothing {
-        answer.grade_names(module, binary.is_some(), has_all_names, looked_for);
+        // Without DWARF the names are as good as the tables; what would make them better is said.
+        let path = module.path.clone();
+        if mini.is_some() || files.iter().any(|file| file.image.has_symtab()) {
+            answer.detail = Detail::Functions;
+            answer.missing.push(Missing::NoLines { path, looked_for });
+        } else if binary.is_some() {
+            answer.detail = Detail::Exports;
+            answer.missing.push(Missing::Stripped { path, looked_for });
+        }
     }
     answer
 }
@@ -76,18 +83,6 @@ impl Answer {
             callees: vec![None; addresses],
             detail: Detail::Nothing,
             missing: Vec::new(),
-        }
-    }
-
-    /// Notes how good the names are without DWARF, and what would make them better.
-    fn grade_names(&mut self, module: &Module, has_binary: bool, has_all_names: bool, looked_for: Vec<PathBuf>) {
-        let path = module.path.clone();
-        if has_all_names {
-            self.detail = Detail::Functions;
-            self.missing.push(Missing::NoLines { path, looked_for });
-        } else if has_binary {
-            self.detail = Detail::Exports;
-            self.missing.push(Missing::Stripped { path, looked_for });
         }
     }
 }

@@ -29,6 +29,17 @@ pub(crate) struct Command {
     pub(crate) end: Option<End>,
 }
 
+/// What is to be seen of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Presence {
+    /// It runs.
+    There,
+    /// The kernel has ended it.
+    Gone,
+    /// Another program runs under its id.
+    Replaced,
+}
+
 impl Live {
     pub(super) fn is_gone(&self, command: Command) -> bool {
         let is_command = self.stream.identity.pid == command.pid;
@@ -39,20 +50,21 @@ impl Live {
         self.stream.segment.header_u32(HeaderWord::State) == segment_state::ENDED
     }
 
-    pub(super) fn end(&self, gone: bool, replaced: bool, command: Command) -> End {
+    /// How the process ended, by what the kernel and the session show of it.
+    pub(super) fn end(&self, seen: Presence, command: Command) -> End {
         let is_command = self.stream.identity.pid == command.pid;
-        if replaced {
+        if seen == Presence::Replaced {
             return End::Replaced;
         }
         if let (true, Some(end)) = (is_command, command.end) {
             return end;
         }
-        let is_over = gone || self.said_its_last_word();
-        match self.stream.last_word {
-            LastWord::Exit(status) if is_over => End::Exited(status),
-            LastWord::Exec if is_over => End::Replaced,
-            LastWord::None | LastWord::Exit(_) | LastWord::Exec if gone => End::Vanished,
-            LastWord::None | LastWord::Exit(_) | LastWord::Exec => End::Running,
+        let is_over = seen == Presence::Gone || self.said_its_last_word();
+        match (self.stream.last_word, seen) {
+            (LastWord::Exit(status), _) if is_over => End::Exited(status),
+            (LastWord::Exec, _) if is_over => End::Replaced,
+            (_, Presence::Gone) => End::Vanished,
+            (_, Presence::There | Presence::Replaced) => End::Running,
         }
     }
 }

@@ -275,25 +275,6 @@ fn a_program_that_was_replaced_by_exec_ends_when_the_next_says_hello_under_its_i
 }
 
 #[test]
-fn a_file_with_the_name_of_one_that_was_removed_is_another_process() {
-    let directory = tempfile::tempdir().unwrap();
-    let mut drain = drain(directory.path());
-    for (number, name) in (0..).zip(["segment.1.0", "segment.1.1", "segment.1.0"]) {
-        let birth = fake::Birth { started: Stamp(ticks().0 + number), ..born(NOBODY) };
-        let process = FakeProcess::create(&directory.path().join(name), birth);
-        process.thread(0, 0).push(ticks(), StackId::NONE, alloc(0x1000));
-        process.set_state(segment_state::ENDED);
-        // The second pass buries the one before.
-        for _ in 0..2 {
-            drain.pass(number as u32 + 1, COMMAND).unwrap();
-        }
-    }
-    let (contents, _, kept) = finish(drain, ENDED);
-    assert_eq!(contents.processes.len(), 3);
-    assert_eq!(kept.events.len(), 3);
-}
-
-#[test]
 fn the_same_stack_of_two_processes_at_different_addresses_is_one_stack() {
     let directory = tempfile::tempdir().unwrap();
     let mut drain = drain(directory.path());

@@ -42,7 +42,7 @@ fn batch(thread: u32, records: &[Record]) -> Vec<u8> {
 }
 
 fn props(directory: &Path, files: Vec<PathBuf>) -> ImportProps {
-    ImportProps { files, output: Some(directory.join("out.xtrace")), force: true, symbols: false }
+    ImportProps { files, output: Some(directory.join("out.xtrace")), existing: Existing::Replace, symbols: false }
 }
 
 #[test]
@@ -111,7 +111,7 @@ fn files_that_are_something_else_are_errors() {
 fn what_is_no_recording_is_told_by_what_it_is() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("file");
-    let props = ImportProps { files: vec![file.clone()], output: None, force: false, symbols: false };
+    let props = ImportProps { files: vec![file.clone()], output: None, existing: Existing::Keep, symbols: false };
     for not_a_recording in [&b""[..], b"short", b"#!/bin/sh\necho a script\n", &[0x7f; 4096]] {
         std::fs::write(&file, not_a_recording).unwrap();
         let refused = import(&props, &mut |_| ()).unwrap_err();

@@ -75,7 +75,7 @@ impl Lab {
 
     /// Resolves addresses of the file `path` with the build-id it has now.
     pub(super) fn resolve(&self, path: &Path, addresses: impl IntoIterator<Item = u64>) -> Resolved {
-        let module = Module { path: path.to_owned(), build_id: build_id(path), ..Module::default() };
+        let module = Module { path: path.to_owned(), build_id: build_id(path) };
         self.resolve_module(module, addresses.into_iter().collect())
     }
 

@@ -58,7 +58,7 @@ fn the_build_id_directory_supplies_lines_even_when_the_binary_is_gone() {
     let outer: Vec<u64> = range_of(&lab.path("whole"), "outer").collect();
     assert_inner_is_inlined(&lab.resolve(&lab.path("app"), outer.clone()));
 
-    let gone = Module { path: lab.path("gone"), build_id: id, ..Module::default() };
+    let gone = Module { path: lab.path("gone"), build_id: id };
     let resolved = lab.resolve_module(gone, outer);
     assert_inner_is_inlined(&resolved);
     assert_eq!(resolved.missing, [Missing::NoFile { path: lab.path("gone") }]);
@@ -98,7 +98,7 @@ fn a_replaced_binary_gives_no_names_and_says_so() {
     let lab = Lab::new();
     let app = lab.build_app("-g -O0");
     let recorded = vec![7; 20];
-    let module = Module { path: app.clone(), build_id: recorded.clone(), ..Module::default() };
+    let module = Module { path: app.clone(), build_id: recorded.clone() };
     let resolved = lab.resolve_module(module, range_of(&app, "outer").collect());
     assert!(resolved.frames.iter().all(Vec::is_empty));
     assert_eq!(resolved.detail, Detail::Nothing);
@@ -171,7 +171,7 @@ fn the_debuginfod_client_is_asked_for_the_build_id_when_nothing_is_on_disk() {
     let mut places = lab.places();
     places.debuginfod_find = Some(client);
     let app = lab.path("app");
-    let module = Module { build_id: build_id(&app), path: app, ..Module::default() };
+    let module = Module { build_id: build_id(&app), path: app };
     let addresses = range_of(&lab.path("whole"), "outer").collect();
     let symbolizer = Symbolizer::new(vec![module], places);
     assert_inner_is_inlined(&symbolizer.resolve(&[Wanted { module: ModuleIndex(0), addresses }])[0]);
