@@ -181,7 +181,8 @@ fn every_json_report_keeps_the_contract() {
         ];
         reports.extend(Order::ALL.iter().map(|&by| json_of(&analysis::top(contents, &model, by))));
         reports.extend(Quantity::ALL.iter().map(|&of| json_of(&analysis::histogram(&model, of))));
-        if let Ok(seen) = fragmentation(&sample, ProcessIndex(0), At::Peak) {
+        if sample.contents.recording.command == ["./app"] {
+            let seen = fragmentation(&sample, ProcessIndex(0), At::Peak).expect("the books balance");
             reports.push(json_of(&seen));
         }
         for report in reports {
