@@ -46,6 +46,7 @@ const REPORT: &[Layer] = &[
     Apart(&["trace"]),
     Apart(&["symbols"]),
     Apart(&["record", "model"]),
+    Apart(&["simulate"]),
     Apart(&["analysis"]),
     Apart(&["check"]),
     Apart(&["render", "export"]),

@@ -27,7 +27,8 @@ pub(crate) fn files(endings: &[&str]) -> Vec<String> {
 
 /// A victim, built and ready to run. `file` is its name in `tests/programs`.
 pub(crate) fn victim(file: &str, arguments: &[&str]) -> Load {
-    Load::new(built(file, file.split('.').next().expect("a name"), &[]), arguments)
+    let name = Path::new(file).file_stem().and_then(|stem| stem.to_str()).expect("a name");
+    Load::new(built(file, name, &[]), arguments)
 }
 
 /// A victim without the dynamic loader.

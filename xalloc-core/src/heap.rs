@@ -75,7 +75,7 @@ pub use policy::{AlignedRests, BreakFallback, CacheBirth, Policy, ReallocSlack};
 pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
-pub use tunables::{Parameter, Tunables};
+pub use tunables::{Parameter, Tunable, Tunables};
 pub use validate::{Books, Imbalance};
 
 use core::sync::atomic::{AtomicBool, Ordering};

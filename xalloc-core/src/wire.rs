@@ -16,7 +16,7 @@ use crate::units::{Addr, ArenaId, StackId, Stamp};
 mod kinds;
 mod record;
 
-pub use kinds::{Advice, BinKind, Call, GrowthRule, Kind, LossReason, Merged, Protection};
+pub use kinds::{Advice, BinKind, Call, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
 pub use record::{Record, TEXT_BYTES, text_records};
 
 /// Version of the record format. A recorder refuses a segment of another version.
@@ -103,6 +103,9 @@ pub enum Event {
     ProgramAdvise { addr: Addr, len_bytes: u64, advice: Advice },
     /// The program itself moved the break with `brk` or `sbrk`.
     ProgramBrk { from: Addr, to: Addr },
+    /// The program asked something of the heap besides a block; stamped before it is done. The steps that it leads to
+    /// follow in the same thread.
+    HeapCall { call: HeapCall, argument: i32, value: u64 },
     /// A thread's first event. `text_bytes` of thread name follow.
     ThreadStart { tid: u32, text_bytes: u16 },
     /// A thread's last event.

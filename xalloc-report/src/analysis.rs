@@ -21,6 +21,7 @@ mod process;
 mod summary;
 mod timeline;
 mod top;
+mod what_if;
 
 pub use double_frees::DoubleFreeView;
 pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
@@ -33,6 +34,7 @@ pub use process::{EndView, ThreadName};
 pub use summary::{AllocatorView, LossView, ProcessSummary, Span, Summary, ThreadSummary};
 pub use timeline::{Moment, TimelineView};
 pub use top::{Order, Top, TopSite};
+pub use what_if::{Engine, Fidelity, PartingView, RunView, WhatIf};
 
 pub use crate::trace::{Disguise, LeakClass, Occasion};
 

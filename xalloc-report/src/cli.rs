@@ -27,6 +27,7 @@ mod report;
 #[cfg(test)]
 mod tests;
 mod values;
+mod what_if;
 
 pub use console::{Console, Existing};
 pub use doctor::Doctor;

@@ -7,5 +7,6 @@ pub mod model;
 pub mod os;
 pub mod record;
 pub mod render;
+pub mod simulate;
 pub mod symbols;
 pub mod trace;

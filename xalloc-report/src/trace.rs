@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::{Advice, Call, HeapEvent, LossReason, Protection, Record};
+use xalloc_core::wire::{Advice, Call, HeapCall, HeapEvent, LossReason, Protection, Record};
 
 mod checkpoint;
 mod columns;
@@ -107,6 +107,8 @@ pub struct Recording {
     pub host: String,
     /// The C library, as `gnu_get_libc_version` said.
     pub libc: String,
+    /// Processors online when the recording was written: malloc's limit of arenas depends on them. 0: not known.
+    pub processors: u32,
     /// How the recorded command itself ended; `None` while unknown (the trace was cut).
     pub end: Option<End>,
     /// Whether frames carry functions.
@@ -316,6 +318,8 @@ pub enum Event<'a> {
     ProgramAdvise { addr: u64, len_bytes: u64, advice: Advice },
     /// The program moved the break itself.
     ProgramBrk { from: u64, to: u64 },
+    /// The program, or its environment, asked something of the heap besides a block.
+    HeapCall { call: HeapCall, argument: i32, value: u64 },
     /// A thread's first event.
     ThreadStart,
     /// A thread's last event.

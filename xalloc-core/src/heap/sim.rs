@@ -14,6 +14,7 @@
 //! - Storage for arenas is boxed, aligned to 16, and kept until the simulation ends.
 #![allow(unsafe_code)]
 
+mod pages;
 mod simulation;
 
 pub use simulation::{BlockWords, Simulation, SubHeap};
@@ -24,45 +25,16 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
+use self::pages::{PAGE, Page, Pages};
 use super::chunk::round_up;
 use super::{ARENA_BYTES, Memory, Os};
 
-/// Bytes of a simulated page.
-const PAGE: u64 = 4096;
 /// Where the simulated break begins. Only its alignment matters: results are compared as offsets to it.
 pub const BREAK_BASE: u64 = 0x0000_1000_0000_0000;
 /// Upper end of the area of mappings, which are placed downwards as Linux does.
 const MAPS_END: u64 = 0x0000_7f00_0000_0000;
 /// Lower end of the area of mappings.
 const MAPS_START: u64 = 0x0000_4000_0000_0000;
-
-/// The words of a page.
-type Page = Box<[u64; 512]>;
-
-/// Pages of one area, by number of page from its anchored end.
-#[derive(Debug, Default)]
-struct Pages(Vec<Option<Page>>);
-
-impl Pages {
-    fn word(&self, page: u64, slot: usize) -> u64 {
-        self.0.get(page as usize).and_then(Option::as_ref).map_or(0, |page| page[slot])
-    }
-
-    fn set_word(&mut self, page: u64, slot: usize, value: u64) {
-        let page = page as usize;
-        if page >= self.0.len() {
-            if value == 0 {
-                return;
-            }
-            self.0.resize_with(page + 1, || None);
-        }
-        self.0[page].get_or_insert_with(|| Box::new([0; 512]))[slot] = value;
-    }
-
-    fn take(&mut self, page: u64) -> Option<Page> {
-        self.0.get_mut(page as usize)?.take()
-    }
-}
 
 /// Storage for an arena's state, aligned as [`Os::arena_home`] promises.
 type Home = [u128; ARENA_BYTES.div_ceil(16)];
@@ -164,9 +136,45 @@ impl Sim {
 
     /// Drops the contents of whole pages.
     fn forget(&self, addr: u64, len: u64) {
-        for page in (addr..addr + len).step_by(PAGE as usize) {
-            drop(self.take_page(page));
+        self.on_pages(addr, len, Pages::clear);
+    }
+
+    /// Calls `on` with the area that holds `[addr, addr + len)` and the numbers there of the range's pages, the first
+    /// and the last one.
+    fn on_pages(&self, addr: u64, len: u64, on: impl FnOnce(&mut Pages, usize, usize)) {
+        let Some(last) = len.checked_sub(1).map(|rest| addr.saturating_add(rest)) else { return };
+        if addr >= MAPS_START {
+            if last < MAPS_END {
+                on(&mut self.above.borrow_mut(), number_above(last), number_above(addr));
+            }
+        } else if addr >= BREAK_BASE {
+            let number = |addr: u64| ((addr - BREAK_BASE) / PAGE) as usize;
+            on(&mut self.below.borrow_mut(), number(addr), number(last));
         }
+    }
+
+    /// The program writes to `[addr, addr + len)`.
+    fn touch(&self, addr: u64, len: u64) {
+        self.on_pages(addr, len, Pages::mark);
+    }
+
+    /// Bytes of `[addr, addr + len)` on pages that were written to.
+    fn resident_of(&self, addr: u64, len: u64) -> u64 {
+        let mut bytes = 0;
+        self.on_pages(addr, len, |pages, first, last| {
+            let is_above = addr >= MAPS_START;
+            for number in (first..=last).filter(|&number| pages.is_resident(number)) {
+                let start =
+                    if is_above { MAPS_END - (number as u64 + 1) * PAGE } else { BREAK_BASE + number as u64 * PAGE };
+                bytes += (addr + len).min(start + PAGE) - addr.max(start);
+            }
+        });
+        bytes
+    }
+
+    /// Bytes of all pages that were written to since the system gave them.
+    fn resident_bytes(&self) -> u64 {
+        (self.below.borrow().resident() + self.above.borrow().resident()) * PAGE
     }
 
     fn take_page(&self, addr: u64) -> Option<Page> {
@@ -176,6 +184,11 @@ impl Sim {
             self.below.borrow_mut().take(addr.checked_sub(BREAK_BASE)? / PAGE)
         }
     }
+}
+
+/// Number of the page of an address in the area of mappings, counted from its upper end.
+fn number_above(addr: u64) -> usize {
+    ((MAPS_END - 1 - addr) / PAGE) as usize
 }
 
 impl Drop for Sim {
@@ -238,6 +251,9 @@ unsafe impl Os for Sim {
         }
         let to = self.take_hole(new_len)?;
         for offset in (0..old_len).step_by(PAGE as usize) {
+            if self.above.borrow().is_resident(number_above(addr + offset)) {
+                self.touch(to + offset, PAGE);
+            }
             if let Some(page) = self.take_page(addr + offset) {
                 for (slot, &word) in page.iter().enumerate().filter(|&(_, &word)| word != 0) {
                     let at = (MAPS_END - 1 - to - offset) / PAGE;

@@ -31,6 +31,69 @@ pub struct Tunables {
     pub tcache_unsorted_limit: Option<u64>,
 }
 
+/// One of the numbers. Their values are those of [`crate::wire::HeapCall::Tunable`]'s argument, and never change.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[allow(missing_docs, reason = "each is the field of `Tunables` of that name")]
+pub enum Tunable {
+    TopPad = 0,
+    TrimThreshold = 1,
+    MmapThreshold = 2,
+    MmapMax = 3,
+    MaxFast = 4,
+    ArenaMax = 5,
+    ArenaTest = 6,
+    TcacheCount = 7,
+    TcacheMax = 8,
+    TcacheUnsortedLimit = 9,
+}
+
+impl Tunable {
+    /// All of them, by number.
+    pub const ALL: [Tunable; 10] = [
+        Tunable::TopPad,
+        Tunable::TrimThreshold,
+        Tunable::MmapThreshold,
+        Tunable::MmapMax,
+        Tunable::MaxFast,
+        Tunable::ArenaMax,
+        Tunable::ArenaTest,
+        Tunable::TcacheCount,
+        Tunable::TcacheMax,
+        Tunable::TcacheUnsortedLimit,
+    ];
+
+    /// Its name in `GLIBC_TUNABLES`, behind `glibc.malloc.`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Tunable::TopPad => "top_pad",
+            Tunable::TrimThreshold => "trim_threshold",
+            Tunable::MmapThreshold => "mmap_threshold",
+            Tunable::MmapMax => "mmap_max",
+            Tunable::MaxFast => "mxfast",
+            Tunable::ArenaMax => "arena_max",
+            Tunable::ArenaTest => "arena_test",
+            Tunable::TcacheCount => "tcache_count",
+            Tunable::TcacheMax => "tcache_max",
+            Tunable::TcacheUnsortedLimit => "tcache_unsorted_limit",
+        }
+    }
+
+    /// The name of the environment variable that sets it, if there is one.
+    #[must_use]
+    pub const fn variable(self) -> Option<&'static str> {
+        match self {
+            Tunable::TopPad => Some("MALLOC_TOP_PAD_"),
+            Tunable::TrimThreshold => Some("MALLOC_TRIM_THRESHOLD_"),
+            Tunable::MmapThreshold => Some("MALLOC_MMAP_THRESHOLD_"),
+            Tunable::MmapMax => Some("MALLOC_MMAP_MAX_"),
+            Tunable::ArenaMax => Some("MALLOC_ARENA_MAX"),
+            Tunable::ArenaTest => Some("MALLOC_ARENA_TEST"),
+            Tunable::MaxFast | Tunable::TcacheCount | Tunable::TcacheMax | Tunable::TcacheUnsortedLimit => None,
+        }
+    }
+}
+
 impl Tunables {
     /// Nothing tuned.
     pub const NONE: Tunables = Tunables {
@@ -46,25 +109,57 @@ impl Tunables {
         tcache_unsorted_limit: None,
     };
 
+    /// The value of one of the numbers.
+    #[must_use]
+    pub const fn get(&self, tunable: Tunable) -> Option<u64> {
+        match tunable {
+            Tunable::TopPad => self.top_pad_bytes,
+            Tunable::TrimThreshold => self.trim_threshold_bytes,
+            Tunable::MmapThreshold => self.mmap_threshold_bytes,
+            Tunable::MmapMax => self.mmap_max,
+            Tunable::MaxFast => self.mxfast_bytes,
+            Tunable::ArenaMax => self.arena_max,
+            Tunable::ArenaTest => self.arena_test,
+            Tunable::TcacheCount => self.tcache_count,
+            Tunable::TcacheMax => self.tcache_max_bytes,
+            Tunable::TcacheUnsortedLimit => self.tcache_unsorted_limit,
+        }
+    }
+
+    /// Sets one of the numbers.
+    pub fn set(&mut self, tunable: Tunable, value: u64) {
+        let field = match tunable {
+            Tunable::TopPad => &mut self.top_pad_bytes,
+            Tunable::TrimThreshold => &mut self.trim_threshold_bytes,
+            Tunable::MmapThreshold => &mut self.mmap_threshold_bytes,
+            Tunable::MmapMax => &mut self.mmap_max,
+            Tunable::MaxFast => &mut self.mxfast_bytes,
+            Tunable::ArenaMax => &mut self.arena_max,
+            Tunable::ArenaTest => &mut self.arena_test,
+            Tunable::TcacheCount => &mut self.tcache_count,
+            Tunable::TcacheMax => &mut self.tcache_max_bytes,
+            Tunable::TcacheUnsortedLimit => &mut self.tcache_unsorted_limit,
+        };
+        *field = Some(value);
+    }
+
+    /// Sets the tunable whose `name_of` is `name` to what `text` says, if there is one and it says a number.
+    fn set_named(&mut self, name: &[u8], text: &[u8], name_of: impl Fn(Tunable) -> Option<&'static str>) {
+        let named = |tunable: &&Tunable| name_of(**tunable).is_some_and(|known| known.as_bytes() == name);
+        if let Some(&tunable) = Tunable::ALL.iter().find(named)
+            && let Some(number) = parse_number(text)
+        {
+            self.set(tunable, number);
+        }
+    }
+
     /// Reads one `NAME=value` string of the environment's `MALLOC_` variables; `GLIBC_TUNABLES` is not among them.
     ///
     /// Call this for every string of the environment first and [`Tunables::apply_glibc_tunables`] afterwards: glibc
     /// lets the latter win wherever it stands.
     pub fn apply_variable(&mut self, variable: &[u8]) {
         let Some(equals) = variable.iter().position(|&byte| byte == b'=') else { return };
-        let (name, value) = (&variable[..equals], &variable[equals + 1..]);
-        let field = match name {
-            b"MALLOC_TOP_PAD_" => &mut self.top_pad_bytes,
-            b"MALLOC_TRIM_THRESHOLD_" => &mut self.trim_threshold_bytes,
-            b"MALLOC_MMAP_THRESHOLD_" => &mut self.mmap_threshold_bytes,
-            b"MALLOC_MMAP_MAX_" => &mut self.mmap_max,
-            b"MALLOC_ARENA_MAX" => &mut self.arena_max,
-            b"MALLOC_ARENA_TEST" => &mut self.arena_test,
-            _ => return,
-        };
-        if let Some(number) = parse_number(value) {
-            *field = Some(number);
-        }
+        self.set_named(&variable[..equals], &variable[equals + 1..], Tunable::variable);
     }
 
     /// Reads the value of `GLIBC_TUNABLES`: `glibc.malloc.name=value` pairs with colons between them.
@@ -72,22 +167,7 @@ impl Tunables {
         for pair in list.split(|&byte| byte == b':') {
             let Some(rest) = pair.strip_prefix(b"glibc.malloc.".as_slice()) else { continue };
             let Some(equals) = rest.iter().position(|&byte| byte == b'=') else { continue };
-            let field = match &rest[..equals] {
-                b"top_pad" => &mut self.top_pad_bytes,
-                b"trim_threshold" => &mut self.trim_threshold_bytes,
-                b"mmap_threshold" => &mut self.mmap_threshold_bytes,
-                b"mmap_max" => &mut self.mmap_max,
-                b"mxfast" => &mut self.mxfast_bytes,
-                b"arena_max" => &mut self.arena_max,
-                b"arena_test" => &mut self.arena_test,
-                b"tcache_count" => &mut self.tcache_count,
-                b"tcache_max" => &mut self.tcache_max_bytes,
-                b"tcache_unsorted_limit" => &mut self.tcache_unsorted_limit,
-                _ => continue,
-            };
-            if let Some(number) = parse_number(&rest[equals + 1..]) {
-                *field = Some(number);
-            }
+            self.set_named(&rest[..equals], &rest[equals + 1..], |tunable| Some(tunable.name()));
         }
     }
 }

@@ -31,7 +31,7 @@ numbered! {
         HeapTcacheFlush = 26, HeapConsolidate = 27, HeapArenaBirth = 28, HeapArenaIdle = 29, HeapArenaAttach = 30,
         HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34, HeapCacheBirth = 35,
         ProgramMap = 64, ProgramUnmap = 65, ProgramRemapFrom = 66, ProgramRemapTo = 67, ProgramAdvise = 68,
-        ProgramBrk = 69,
+        ProgramBrk = 69, HeapCall = 70,
         ThreadStart = 96, ThreadExit = 97, Fork = 98, Exec = 99, ExecFailed = 100, Exit = 101,
         Module = 112, ModuleRange = 113, ModulesClosed = 114, Marker = 115, Lost = 116,
         Text = 255,
@@ -46,6 +46,20 @@ numbered! {
         Valloc = 7, Pvalloc = 8, Free = 9, FreeSized = 10, FreeAlignedSized = 11,
         /// A Rust program's `GlobalAlloc`, without the C interface between.
         GlobalAlloc = 12,
+    }
+}
+
+numbered! {
+    /// What is asked of the heap besides blocks, and what a request for a block does not say itself.
+    HeapCall {
+        /// The thread's next allocation asks for an alignment of `value` bytes, more than every block has.
+        Aligned = 0,
+        /// `malloc_trim(value)`.
+        MallocTrim = 1,
+        /// `mallopt(argument, value)`.
+        Mallopt = 2,
+        /// The environment set the tunable of number `argument` to `value` before the first request.
+        Tunable = 3,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The 32 bytes of a record and the two total functions between them and the typed events.
 
-use super::kinds::{Advice, BinKind, Call, GrowthRule, Kind, LossReason, Merged, Protection};
+use super::kinds::{Advice, BinKind, Call, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
 use super::{Event, HeapEvent, Stamped};
 use crate::units::{Addr, ArenaId, StackId, Stamp};
 
@@ -127,6 +127,9 @@ impl Event {
                 Body { sub: advice as u8, ..body(Kind::ProgramAdvise, addr.0, len_bytes) }
             }
             Event::ProgramBrk { from, to } => body(Kind::ProgramBrk, from.0, to.0),
+            Event::HeapCall { call, argument, value } => {
+                Body { sub: call as u8, ..body(Kind::HeapCall, argument as u32 as u64, value) }
+            }
             Event::ThreadStart { tid, text_bytes } => {
                 Body { extra: text_bytes, ..body(Kind::ThreadStart, tid as u64, 0) }
             }
@@ -207,6 +210,7 @@ const fn knows(kind: Kind, sub: u8) -> bool {
         Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(sub).is_some(),
         Kind::HeapBin => BinKind::from_number(sub).is_some(),
         Kind::ProgramAdvise => Advice::from_number(sub).is_some(),
+        Kind::HeapCall => HeapCall::from_number(sub).is_some(),
         Kind::Lost => LossReason::from_number(sub).is_some(),
         Kind::ReallocBegin
         | Kind::ReallocUndo
@@ -330,6 +334,11 @@ impl Record {
             Kind::ProgramRemapTo => Event::ProgramRemapTo { addr, len_bytes },
             Kind::ProgramAdvise => Event::ProgramAdvise { addr, len_bytes, advice: Advice::from_number(self.sub)? },
             Kind::ProgramBrk => Event::ProgramBrk { from: addr, to: Addr(self.b) },
+            Kind::HeapCall => Event::HeapCall {
+                call: HeapCall::from_number(self.sub)?,
+                argument: self.a as u32 as i32,
+                value: self.b,
+            },
             Kind::ThreadStart => Event::ThreadStart { tid: self.a as u32, text_bytes },
             Kind::ThreadExit => Event::ThreadExit,
             Kind::Fork => Event::Fork { fork_serial: self.a as u32 },
@@ -426,6 +435,7 @@ impl Record {
             | Kind::ProgramRemapTo
             | Kind::ProgramAdvise
             | Kind::ProgramBrk
+            | Kind::HeapCall
             | Kind::ThreadStart
             | Kind::ThreadExit
             | Kind::Fork

@@ -8,7 +8,7 @@ use core::ptr::null_mut;
 
 use xalloc_core::heap::{AllocError, NoSink};
 use xalloc_core::units::{StackId, Stamp};
-use xalloc_core::wire::{Call, Event, Stamped};
+use xalloc_core::wire::{Call, Event, HeapCall, Stamped};
 
 use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
@@ -17,6 +17,9 @@ use crate::host;
 use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
+
+/// The alignment that every block has: a request for more is recorded with it.
+const EVERY_ALIGNMENT: u64 = 16;
 
 /// Serves and records a request of `malloc`'s kind.
 #[inline(always)]
@@ -84,6 +87,10 @@ fn allocate_recorded(
     let mut steps = Steps::new(segment, stream, capture, entry);
     let result = thread.served(|| backend::allocate(request, cache, &mut steps));
     let stack = steps.stack();
+    if request.align > EVERY_ALIGNMENT {
+        let event = Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align };
+        stream.event(segment, segment.now(), stack, event);
+    }
     stream.event(segment, segment.now(), stack, event_of(request, &result));
     result
 }

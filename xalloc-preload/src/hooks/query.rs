@@ -9,12 +9,14 @@ use core::fmt;
 
 use xalloc_core::heap::{MallInfo, NoSink, ThreadCache};
 use xalloc_core::units::Addr;
+use xalloc_core::wire::{Event, HeapCall};
 
 use crate::arch::Entry;
 use crate::backend::next::call;
 use crate::backend::{self, HEAP};
-use crate::guard::{self, Access};
-use crate::stacks::Steps;
+use crate::guard::{self, Access, Inside};
+use crate::segment::Segment;
+use crate::stacks::{self, Steps};
 use crate::thread::Own;
 
 /// C `malloc_usable_size`.
@@ -35,12 +37,24 @@ pub(crate) extern "C" fn on_malloc_trim(pad: usize, ip: usize, sp: usize, fp: us
         return next_trim(pad);
     }
     let recording = inside.recording();
+    let event = Event::HeapCall { call: HeapCall::MallocTrim, argument: 0, value: pad as u64 };
+    tell(&mut inside, recording, event, entry);
     let Own { cache, stream, capture, .. } = inside.own();
     let did = match recording {
         Some(segment) => HEAP.trim(cache, &mut Steps::new(segment, stream, capture, entry), pad as u64),
         None => HEAP.trim(cache, &mut NoSink, pad as u64),
     };
     c_int::from(did)
+}
+
+/// Records what is asked of the heap, before it is done.
+fn tell(inside: &mut Inside<'_>, recording: Option<&'static Segment>, event: Event, entry: Entry) {
+    if let Some(segment) = recording {
+        inside.flush_spare();
+        let Own { stream, capture, .. } = inside.own();
+        let stack = stacks::stack_of(capture, stream, segment, entry);
+        stream.event(segment, segment.now(), stack, event);
+    }
 }
 
 fn next_trim(pad: usize) -> c_int {
@@ -57,6 +71,8 @@ pub(crate) extern "C" fn on_mallopt(parameter: c_int, value: c_int, ip: usize, s
     }
     let Access::Inside(mut inside) = access else { return 0 };
     let recording = inside.recording();
+    let event = Event::HeapCall { call: HeapCall::Mallopt, argument: parameter, value: i64::from(value) as u64 };
+    tell(&mut inside, recording, event, entry);
     let Own { cache, stream, capture, .. } = inside.own();
     let did = match recording {
         Some(segment) => HEAP.mallopt(cache, &mut Steps::new(segment, stream, capture, entry), parameter, value),

@@ -3,10 +3,12 @@
 //! What cannot be pushed is counted, by reason, and told in a record as soon as there is room; what can never be told
 //! is counted in the segment's header.
 
+use xalloc_core::heap::Tunable;
 use xalloc_core::ring::{Level, Producer};
 use xalloc_core::units::{StackId, Stamp};
-use xalloc_core::wire::{Event, LossReason, Record, Stamped, TEXT_BYTES, text_records};
+use xalloc_core::wire::{Event, HeapCall, LossReason, Record, Stamped, TEXT_BYTES, text_records};
 
+use crate::config::config;
 use crate::host;
 use crate::lifecycle::{self, Phase};
 use crate::segment::{self, Claim, Segment, Verdict};
@@ -61,7 +63,22 @@ impl Stream {
         let length = name.iter().position(|&byte| byte == 0).unwrap_or(name.len());
         let name = name.get(..length).unwrap_or_default();
         let tid = host::tid();
+        let is_first_of_process = self.serial == Some(0);
         self.push_text(segment, StackId::NONE, name, |text_bytes| Event::ThreadStart { tid, text_bytes });
+        if is_first_of_process {
+            self.tell_tunables(segment);
+        }
+    }
+
+    /// Says what the environment set of the heap's numbers.
+    fn tell_tunables(&mut self, segment: &'static Segment) {
+        let tunables = &config().tunables;
+        for tunable in Tunable::ALL {
+            if let Some(value) = tunables.get(tunable) {
+                let event = Event::HeapCall { call: HeapCall::Tunable, argument: tunable as i32, value };
+                self.event(segment, segment.now(), StackId::NONE, event);
+            }
+        }
     }
 
     /// Pushes records, waiting for room if the user did not ask otherwise.

@@ -162,6 +162,7 @@ impl<F: FnMut(EventView)> Replay for Observer<'_, F> {
             | Event::ProgramRemap { .. }
             | Event::ProgramAdvise { .. }
             | Event::ProgramBrk { .. }
+            | Event::HeapCall { .. }
             | Event::ThreadStart
             | Event::ThreadExit
             | Event::Fork

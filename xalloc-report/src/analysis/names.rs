@@ -1,5 +1,6 @@
 //! The words by which reports name the closed sets of the format.
 
+use xalloc_core::heap::{Parameter, Tunable};
 use xalloc_core::wire::{Advice, BinKind, Call, GrowthRule, LossReason, Protection};
 
 /// A closed set whose members have names: on the command line, in JSON and in text the same.
@@ -82,6 +83,29 @@ pub(super) const fn loss(reason: LossReason) -> &'static str {
 pub(super) fn protection(protection: Protection) -> String {
     let letter = |granted, letter| if granted { letter } else { '-' };
     [letter(protection.read, 'r'), letter(protection.write, 'w'), letter(protection.execute, 'x')].iter().collect()
+}
+
+/// A parameter of `mallopt` by its name in `malloc.h`; one that is none by its number.
+pub(super) fn parameter(number: i32) -> String {
+    let name = match Parameter::from_number(number) {
+        Some(Parameter::MaxFast) => "M_MXFAST",
+        Some(Parameter::TrimThreshold) => "M_TRIM_THRESHOLD",
+        Some(Parameter::TopPad) => "M_TOP_PAD",
+        Some(Parameter::MmapThreshold) => "M_MMAP_THRESHOLD",
+        Some(Parameter::MmapMax) => "M_MMAP_MAX",
+        Some(Parameter::CheckAction) => "M_CHECK_ACTION",
+        Some(Parameter::Perturb) => "M_PERTURB",
+        Some(Parameter::ArenaTest) => "M_ARENA_TEST",
+        Some(Parameter::ArenaMax) => "M_ARENA_MAX",
+        None => return number.to_string(),
+    };
+    name.to_owned()
+}
+
+/// A tunable of malloc by its name in `GLIBC_TUNABLES`; one that this version does not know by its number.
+pub(super) fn tunable(number: i32) -> String {
+    let known = usize::try_from(number).ok().and_then(|number| Tunable::ALL.get(number));
+    known.map_or_else(|| number.to_string(), |tunable| tunable.name().to_owned())
 }
 
 /// An address as JSON and text show it.

@@ -11,6 +11,7 @@ use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::fragmentation::Fragmentation;
 use super::ranking::{Leaks, Top};
+use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::model::Recorded;
@@ -36,6 +37,8 @@ pub enum Report {
     Flamegraph(Flamegraph),
     /// The events themselves, one a line
     Events(Events),
+    /// What the heap would have been under other rules: thresholds, releases of glibc, fixes
+    WhatIf(WhatIf),
     /// Judge the recording by budgets; for continuous integration
     Check(Check),
 }
@@ -51,6 +54,7 @@ impl Report {
             Report::Fragmentation(command) => &command.trace,
             Report::Flamegraph(command) => &command.trace,
             Report::Events(command) => &command.trace,
+            Report::WhatIf(command) => &command.trace,
             Report::Check(command) => &command.trace,
         }
     }
@@ -97,6 +101,7 @@ impl Report {
             | Report::Timeline(_)
             | Report::Fragmentation(_)
             | Report::Flamegraph(_)
+            | Report::WhatIf(_)
             | Report::Check(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
         }
     }
@@ -115,6 +120,7 @@ impl Report {
             Report::Fragmentation(command) => command.run(trace, console),
             Report::Flamegraph(command) => command.run(trace, console),
             Report::Events(command) => command.run(trace, console),
+            Report::WhatIf(command) => command.run(trace, console),
             Report::Check(command) => command.run(trace, console),
         }
     }

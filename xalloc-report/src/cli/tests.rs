@@ -41,7 +41,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 #[test]
 fn every_report_writes_text_and_where_it_has_one_json() {
     let sample = server_with_child();
-    for command in ["summary", "leaks", "top", "histogram", "timeline", "events"] {
+    for command in ["summary", "leaks", "top", "histogram", "timeline", "events", "what-if"] {
         let human = run(&sample, &format!("{command} a.xtrace"));
         assert!(human.exit.is_ok() && human.out.lines().count() > 3, "{command}");
         let json = run(&sample, &format!("{command} a.xtrace --format json")).out;

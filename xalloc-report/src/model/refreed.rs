@@ -88,6 +88,7 @@ impl Replay for LookBack {
             | Event::ProgramRemap { .. }
             | Event::ProgramAdvise { .. }
             | Event::ProgramBrk { .. }
+            | Event::HeapCall { .. }
             | Event::ThreadStart
             | Event::ThreadExit
             | Event::Fork

@@ -272,6 +272,7 @@ impl Replay for Replayer {
             | Event::ProgramRemap { .. }
             | Event::ProgramAdvise { .. }
             | Event::ProgramBrk { .. }
+            | Event::HeapCall { .. }
             | Event::ThreadStart
             | Event::ThreadExit
             | Event::Fork

@@ -299,6 +299,7 @@ pub(crate) fn server() -> Sample {
         tool_version: "0.1.0".to_owned(),
         host: "build-7".to_owned(),
         libc: "2.36".to_owned(),
+        processors: 2,
         end: Some(End::Exited(0)),
         symbolized: true,
         salvage: None,

@@ -5,7 +5,7 @@ use xalloc_core::wire::HeapEvent;
 
 /// The heap segments of one process.
 #[derive(Default, Debug)]
-pub(super) struct Segments {
+pub(crate) struct Segments {
     break_bytes: u64,
     mapped: FxHashMap<u64, u64>,
     mapped_bytes: u64,
@@ -13,7 +13,7 @@ pub(super) struct Segments {
 
 impl Segments {
     /// Bytes in all segments.
-    pub(super) fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         self.break_bytes.saturating_add(self.mapped_bytes)
     }
 
@@ -21,7 +21,7 @@ impl Segments {
     ///
     /// Steps that move memory between classes of a segment (splits, merges, bins) change nothing here, nor do pages
     /// that are returned inside a segment: it stays part of the heap.
-    pub(super) fn apply(&mut self, step: HeapEvent) -> bool {
+    pub(crate) fn apply(&mut self, step: HeapEvent) -> bool {
         match step {
             HeapEvent::Brk { from, to, .. } => {
                 self.break_bytes = self.break_bytes.saturating_add(to.0.saturating_sub(from.0));

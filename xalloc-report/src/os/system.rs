@@ -1,7 +1,8 @@
-//! What the system says beyond what std asks: free space, file capabilities, the C library's version.
+//! What the system says beyond what std asks: free space, file capabilities, the C library's version, processors.
 //!
 //! # Safety
 //! - `statvfs` and `getxattr` read a NUL-terminated path and write only the struct or the buffer that they are given.
+//! - `sysconf` takes a number and touches no memory.
 //! - `gnu_get_libc_version` returns a NUL-terminated constant.
 #![allow(unsafe_code)]
 
@@ -39,8 +40,17 @@ pub fn has_file_capabilities(path: &Path) -> bool {
 pub fn libc_version() -> String {
     // SAFETY: takes nothing (module).
     let version = unsafe { libc::gnu_get_libc_version() };
-    // SAFETY: second bullet of the module.
+    // SAFETY: last bullet of the module.
     unsafe { CStr::from_ptr(version) }.to_string_lossy().into_owned()
+}
+
+/// Processors that are online: glibc's malloc limits its arenas by them, whatever this process may use of them. At
+/// least 1.
+#[must_use]
+pub fn processors_online() -> u32 {
+    // SAFETY: by the module.
+    let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+    u32::try_from(online).unwrap_or(0).max(1)
 }
 
 #[cfg(test)]
@@ -53,5 +63,6 @@ mod tests {
         assert!(free_bytes(Path::new("/no/such/path")).is_err());
         assert!(!has_file_capabilities(Path::new("/bin/sh")));
         assert!(libc_version().starts_with("2."));
+        assert!(processors_online() >= 1);
     }
 }

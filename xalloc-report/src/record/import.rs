@@ -21,6 +21,7 @@ use super::recorder::{Drained, finish};
 use super::spill::Spilled;
 use super::{Phase, drain::Sink};
 use crate::os::segment::Segment;
+use crate::os::system::processors_online;
 use crate::trace::{End, LiveSet, Recording, TraceError, Writer, is_trace};
 
 /// What to import.
@@ -50,6 +51,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
         tool_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
         libc: first.libc.clone(),
+        processors: processors_online(),
         ..Recording::default()
     };
     let timeline = timeline(files.iter().map(|(identity, _)| identity.reading()).collect());

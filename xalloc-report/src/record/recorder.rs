@@ -27,6 +27,7 @@ use super::{Allocator, Clock, Overflow, Phase, Props};
 use crate::os::control::ControlPage;
 use crate::os::pidfd::Pidfd;
 use crate::os::signals;
+use crate::os::system::processors_online;
 use crate::symbols::Places;
 use crate::trace::{Contents, End, Recording, TraceError, Writer, Written};
 
@@ -96,6 +97,7 @@ fn launch(
         started_unix_ns: realtime_ns(),
         tool_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
+        processors: processors_online(),
         ..Recording::default()
     };
     let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);

@@ -10,10 +10,11 @@ use serde_json::Value;
 use super::text::Extent;
 use super::{chart, json, text};
 use crate::analysis::fragmentation::{At, fragmentation};
-use crate::analysis::{self, EventView, EventWindow, Named, Observer, Order, Quantity, Summary};
+use crate::analysis::{self, EventView, EventWindow, Named, Observer, Order, Quantity, Summary, WhatIf};
 use crate::check::{Budgets, check};
 use crate::model::sample::{Sample, checked_server, fragmented, server, server_with_child};
 use crate::model::{BUCKETS_MAX, Model, Recorded, Settings};
+use crate::simulate::{self, Run};
 use crate::trace::{Checked, Loss, ProcessIndex, ScanOutcome};
 use xalloc_core::wire::LossReason;
 
@@ -34,6 +35,21 @@ fn events(sample: &Sample) -> Vec<EventView> {
     let mut observer = Observer::of(&sample.contents, ProcessIndex(0), &window, |event| events.push(event));
     sample.replay(ProcessIndex(0), &mut observer).expect("a sample has no errors");
     events
+}
+
+/// The sample's first process under its own rules and two others. Its addresses are made up, so the heaps part.
+fn what_if(sample: &Sample) -> WhatIf {
+    let process = ProcessIndex(0);
+    let requests = simulate::gather(sample, process).expect("a sample has no errors");
+    let recorded = simulate::Settings::recorded(&sample.contents, &requests);
+    let run = |list: &str| {
+        let mut settings = recorded;
+        settings.apply(list).expect("these are settings");
+        let name = if list.is_empty() { "baseline" } else { list };
+        Run { name: name.to_owned(), requests: &requests, settings, compares: list.is_empty() }
+    };
+    let outcomes = simulate::run_all(&[run(""), run("top_pad=0,trim_threshold=4K"), run("glibc=2.41")]);
+    WhatIf::of(sample, process, &requests, &recorded, &outcomes).expect("a sample has no errors")
 }
 
 fn path(of: &str) -> PathBuf {
@@ -133,6 +149,11 @@ fn events_tell_their_story_line_by_line() {
 }
 
 #[test]
+fn what_if_runs_read_as_agreed() {
+    assert_golden("what-if.txt", &text::what_if(&what_if(&server()), 2));
+}
+
+#[test]
 fn each_verdict_reads_as_agreed() {
     let budgets = Budgets {
         max_leaked_bytes: Some(4_096),
@@ -179,6 +200,9 @@ fn every_json_report_keeps_the_contract() {
             json_of(&analysis::timeline(&model, 50)),
             json_of(&check(&summarised(&sample), &Budgets { max_leaked_bytes: Some(1), ..Budgets::default() })),
         ];
+        if !sample.streams.is_empty() {
+            reports.push(json_of(&what_if(&sample)));
+        }
         reports.extend(Order::ALL.iter().map(|&by| json_of(&analysis::top(contents, &model, by))));
         reports.extend(Quantity::ALL.iter().map(|&of| json_of(&analysis::histogram(&model, of))));
         if sample.contents.recording.command == ["./app"] {

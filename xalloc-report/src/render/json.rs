@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::analysis::fragmentation::Fragmentation;
-use crate::analysis::{EventView, Histogram, Leaks, Summary, TimelineView, Top};
+use crate::analysis::{EventView, Histogram, Leaks, Summary, TimelineView, Top, WhatIf};
 use crate::check::Verdict;
 
 /// Version of the contract, major.minor.
@@ -45,6 +45,10 @@ impl Report for Verdict {
 }
 impl Report for Events {
     const SCHEMA: &'static str = "xalloc-report/events";
+}
+
+impl Report for WhatIf {
+    const SCHEMA: &'static str = "xalloc-report/what-if";
 }
 
 /// The result of `events`; written as a stream by [`EventStream`], never held.
@@ -121,6 +125,7 @@ pub fn schema() -> Value {
         (TimelineView::SCHEMA, generator.subschema_for::<TimelineView>()),
         (Fragmentation::SCHEMA, generator.subschema_for::<Fragmentation>()),
         (Verdict::SCHEMA, generator.subschema_for::<Verdict>()),
+        (WhatIf::SCHEMA, generator.subschema_for::<WhatIf>()),
         (Events::SCHEMA, generator.subschema_for::<Events>()),
     ];
     json!({

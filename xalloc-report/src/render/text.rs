@@ -9,6 +9,7 @@ mod leaks;
 mod summary;
 mod timeline;
 mod top;
+mod what_if;
 
 pub use check::check;
 pub use events::{event, process_heading};
@@ -18,6 +19,7 @@ pub use leaks::leaks;
 pub use summary::summary;
 pub use timeline::timeline;
 pub use top::top;
+pub use what_if::what_if;
 
 /// How much of a list of call stacks is shown.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

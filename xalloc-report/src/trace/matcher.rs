@@ -160,6 +160,9 @@ impl Matcher {
             wire::Event::ProgramBrk { from, to } => {
                 encoder.other(who, &Event::ProgramBrk { from: from.0, to: to.0 });
             }
+            wire::Event::HeapCall { call, argument, value } => {
+                encoder.other(who, &Event::HeapCall { call, argument, value });
+            }
             wire::Event::ThreadStart { .. } => encoder.other(who, &Event::ThreadStart),
             wire::Event::ThreadExit => encoder.other(who, &Event::ThreadExit),
             wire::Event::Fork { .. } => encoder.other(who, &Event::Fork),

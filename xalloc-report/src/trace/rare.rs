@@ -2,7 +2,7 @@
 //!
 //! They are a few in a thousand, so each is written plainly: a tag, its numbers as varints, its text.
 
-use xalloc_core::wire::{Advice, Call, LossReason, Protection};
+use xalloc_core::wire::{Advice, Call, HeapCall, LossReason, Protection};
 
 use super::Event;
 use super::error::Malformed;
@@ -24,6 +24,8 @@ const EXIT: u8 = 13;
 const MARKER: u8 = 14;
 const LOST: u8 = 15;
 const MODULES_CLOSED: u8 = 16;
+/// Since 1.1.
+const HEAP_CALL: u8 = 17;
 
 /// Appends `event`; blocks and heap steps are none of its business and append nothing.
 pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
@@ -52,6 +54,9 @@ pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
             tagged(PROGRAM_ADVISE, &[addr, len_bytes, advice as u64]);
         }
         Event::ProgramBrk { from, to } => tagged(PROGRAM_BRK, &[from, to]),
+        Event::HeapCall { call, argument, value } => {
+            tagged(HEAP_CALL, &[call as u64, zigzag(i64::from(argument) as u64), value]);
+        }
         Event::ThreadStart => tagged(THREAD_START, &[]),
         Event::ThreadExit => tagged(THREAD_EXIT, &[]),
         Event::Fork => tagged(FORK, &[]),
@@ -78,6 +83,10 @@ pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
 fn numbered<T>(from: &mut Cursor<'_>, reading: impl Fn(u8) -> Option<T>) -> Result<T, Malformed> {
     let number = u8::try_from(from.varint()?).ok();
     number.and_then(reading).ok_or(Malformed::Bytes("a number is none that this version knows"))
+}
+
+fn narrow(number: u64, fault: &'static str) -> Result<i32, Malformed> {
+    i32::try_from(number as i64).map_err(|_| Malformed::Bytes(fault))
 }
 
 /// The next event of the column.
@@ -108,15 +117,17 @@ pub(super) fn decode<'a>(from: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> 
             advice: numbered(from, Advice::from_number)?,
         },
         PROGRAM_BRK => Event::ProgramBrk { from: from.varint()?, to: from.varint()? },
+        HEAP_CALL => Event::HeapCall {
+            call: numbered(from, HeapCall::from_number)?,
+            argument: narrow(unzigzag(from.varint()?), "an argument of a heap call exceeds 32 bits")?,
+            value: from.varint()?,
+        },
         THREAD_START => Event::ThreadStart,
         THREAD_EXIT => Event::ThreadExit,
         FORK => Event::Fork,
         EXEC => Event::Exec { path: from.text()? },
         EXEC_FAILED => Event::ExecFailed,
-        EXIT => {
-            let status = i32::try_from(unzigzag(from.varint()?) as i64);
-            Event::Exit { status: status.map_err(|_| Malformed::Bytes("an exit status exceeds 32 bits"))? }
-        }
+        EXIT => Event::Exit { status: narrow(unzigzag(from.varint()?), "an exit status exceeds 32 bits")? },
         MARKER => Event::Marker { text: from.text()? },
         LOST => Event::Lost { events: from.varint()?, reason: numbered(from, LossReason::from_number)? },
         MODULES_CLOSED => Event::ModulesClosed,

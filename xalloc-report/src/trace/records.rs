@@ -83,8 +83,18 @@ pub(super) fn flag(from: &mut Cursor<'_>) -> Result<bool, Malformed> {
 
 /// Appends the recording; what salvage says is the reader's and not stored.
 pub(super) fn put_recording(out: &mut Vec<u8>, recording: &Recording) {
-    let Recording { command, started_unix_ns, duration_ns, tool_version, host, libc, end, symbolized, salvage: _ } =
-        recording;
+    let Recording {
+        command,
+        started_unix_ns,
+        duration_ns,
+        tool_version,
+        host,
+        libc,
+        processors,
+        end,
+        symbolized,
+        salvage: _,
+    } = recording;
     put_list(out, command);
     put(out, *started_unix_ns);
     put(out, *duration_ns);
@@ -96,6 +106,7 @@ pub(super) fn put_recording(out: &mut Vec<u8>, recording: &Recording) {
     if let Some(end) = end {
         put_end(out, *end);
     }
+    put(out, u64::from(*processors));
 }
 
 pub(super) fn recording(from: &mut Cursor<'_>) -> Result<Recording, Malformed> {
@@ -108,6 +119,8 @@ pub(super) fn recording(from: &mut Cursor<'_>) -> Result<Recording, Malformed> {
         libc: from.text()?.to_owned(),
         symbolized: flag(from)?,
         end: if flag(from)? { Some(end(from)?) } else { None },
+        // Since 1.1.
+        processors: if from.is_empty() { 0 } else { from.varint32()? },
         salvage: None,
     })
 }

@@ -12,7 +12,8 @@ use super::super::{
     AllocError, Allocation, Books, Heap, HeapFault, Imbalance, MallInfo, Os, Policy, Reallocated, Sink, Span,
     ThreadCache, Tunables, WalkError,
 };
-use super::{BREAK_BASE, PAGE, Sim, SystemCalls};
+use super::pages::PAGE;
+use super::{BREAK_BASE, Sim, SystemCalls};
 use crate::units::Addr;
 
 /// A simulated process: a heap and its threads, number 0 the main one.
@@ -174,6 +175,28 @@ impl Simulation {
     #[must_use]
     pub fn calls(&self) -> SystemCalls {
         self.heap.os.calls.get()
+    }
+
+    /// The program writes to `len` bytes from `addr` on: their pages count as resident from here on.
+    pub fn touch(&mut self, addr: Addr, len: u64) {
+        self.heap.os.touch(addr.0, len);
+    }
+
+    /// Bytes of the pages that the heap or the program wrote to and that were not given back since.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        self.heap.os.resident_bytes()
+    }
+
+    /// Bytes of a range that lie on resident pages.
+    #[must_use]
+    pub fn resident_bytes_of(&self, addr: Addr, len: u64) -> u64 {
+        self.heap.os.resident_of(addr.0, len)
+    }
+
+    /// Counts system calls from here on.
+    pub fn forget_calls(&mut self) {
+        self.heap.os.calls.set(SystemCalls::default());
     }
 
     /// The in-band words of a block that the policy's equality with glibc is judged by.

@@ -1,6 +1,6 @@
 //! The kinds by which events are selected.
 
-use xalloc_core::wire::{Call, HeapEvent};
+use xalloc_core::wire::{Call, HeapCall, HeapEvent};
 
 use crate::analysis::names::Named;
 use crate::trace::Event;
@@ -16,7 +16,7 @@ pub enum EventKind {
     Realloc,
     /// The break moved up.
     Brk,
-    /// The break moved down.
+    /// The break moved down, or the program asked for it with `malloc_trim`.
     Trim,
     /// Free pages inside the heap went back to the system.
     Release,
@@ -42,6 +42,8 @@ pub enum EventKind {
     Arena,
     /// The mmap threshold moved.
     Threshold,
+    /// `mallopt`, and what the environment set of malloc's numbers.
+    Setting,
     /// A thread began or ended.
     Thread,
     /// fork, exec and exit.
@@ -73,6 +75,7 @@ impl Named for EventKind {
         EventKind::Consolidate,
         EventKind::Arena,
         EventKind::Threshold,
+        EventKind::Setting,
         EventKind::Thread,
         EventKind::Process,
         EventKind::Marker,
@@ -99,6 +102,7 @@ impl Named for EventKind {
             EventKind::Consolidate => "consolidate",
             EventKind::Arena => "arena",
             EventKind::Threshold => "threshold",
+            EventKind::Setting => "setting",
             EventKind::Thread => "thread",
             EventKind::Process => "process",
             EventKind::Marker => "marker",
@@ -128,6 +132,9 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::ProgramRemap { .. } => (EventKind::Mremap, None),
         Event::ProgramAdvise { .. } => (EventKind::Madvise, None),
         Event::ProgramBrk { .. } => (EventKind::Brk, None),
+        Event::HeapCall { call: HeapCall::Aligned, .. } => (EventKind::Alloc, None),
+        Event::HeapCall { call: HeapCall::MallocTrim, .. } => (EventKind::Trim, None),
+        Event::HeapCall { call: HeapCall::Mallopt | HeapCall::Tunable, .. } => (EventKind::Setting, None),
         Event::ThreadStart | Event::ThreadExit => (EventKind::Thread, None),
         Event::Fork | Event::Exec { .. } | Event::ExecFailed | Event::Exit { .. } => (EventKind::Process, None),
         Event::Marker { .. } => (EventKind::Marker, None),

@@ -2,7 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use xalloc_core::wire::HeapEvent;
+use xalloc_core::wire::{HeapCall, HeapEvent};
 
 use crate::analysis::names::{self, address};
 use crate::trace::{Entry, Event};
@@ -75,6 +75,14 @@ pub enum What {
     ProgramMadvise { addr: String, size: u64, advice: String },
     /// The program itself moved the break.
     ProgramBrk { from: String, to: String },
+    /// The thread's next allocation asks for this alignment.
+    Aligned { align: u64 },
+    /// The program called `malloc_trim`, which leaves `pad` bytes at the top.
+    MallocTrim { pad: u64 },
+    /// The program called `mallopt`.
+    Mallopt { parameter: String, value: i64 },
+    /// The environment set a tunable of malloc.
+    Tunable { name: String, value: u64 },
     /// A thread's first event.
     ThreadStart,
     /// A thread's last event.
@@ -133,6 +141,12 @@ impl What {
                 What::ProgramMadvise { addr: address(addr), size: len_bytes, advice: names::advice(advice).to_owned() }
             }
             Event::ProgramBrk { from, to } => What::ProgramBrk { from: address(from), to: address(to) },
+            Event::HeapCall { call, argument, value } => match call {
+                HeapCall::Aligned => What::Aligned { align: value },
+                HeapCall::MallocTrim => What::MallocTrim { pad: value },
+                HeapCall::Mallopt => What::Mallopt { parameter: names::parameter(argument), value: value as i64 },
+                HeapCall::Tunable => What::Tunable { name: names::tunable(argument), value },
+            },
             Event::ThreadStart => What::ThreadStart,
             Event::ThreadExit => What::ThreadExit,
             Event::Fork => What::Fork,

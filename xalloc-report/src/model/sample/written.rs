@@ -64,6 +64,7 @@ fn wire<'a>(entry: &Entry<'a>) -> (Vec<Wire>, &'a str) {
         Event::ProgramAdvise { addr, len_bytes, advice } => {
             one(Wire::ProgramAdvise { addr: Addr(addr), len_bytes, advice })
         }
+        Event::HeapCall { call, argument, value } => one(Wire::HeapCall { call, argument, value }),
         Event::ProgramBrk { from, to } => one(Wire::ProgramBrk { from: Addr(from), to: Addr(to) }),
         Event::ThreadStart => one(Wire::ThreadStart { tid: 0, text_bytes: 0 }),
         Event::ThreadExit => one(Wire::ThreadExit),

@@ -333,7 +333,8 @@ impl Stream {
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }
             | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. } => shared.sink.push_all(self.index, one)?,
+            | Event::ProgramBrk { .. }
+            | Event::HeapCall { .. } => shared.sink.push_all(self.index, one)?,
             Event::ProgramMap { text_bytes, .. } | Event::Marker { text_bytes } => {
                 self.push_with_text(lane, &incoming, text_bytes, shared)?;
             }

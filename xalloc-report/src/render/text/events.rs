@@ -103,6 +103,10 @@ fn story(what: &What) -> (&'static str, String) {
         }
         What::ProgramMadvise { addr, size, advice } => ("madvise", format!("{addr} {} {advice}", b(*size))),
         What::ProgramBrk { from, to } => ("brk", format!("{from} -> {to}, by the program")),
+        What::Aligned { align } => ("align", format!("the next block to {}", b(*align))),
+        What::MallocTrim { pad } => ("trim", format!("asked for by malloc_trim({pad})")),
+        What::Mallopt { parameter, value } => ("mallopt", format!("{parameter} = {value}")),
+        What::Tunable { name, value } => ("tunable", format!("{name} = {value}, by the environment")),
         What::ThreadStart => ("thread", "begins".to_owned()),
         What::ThreadExit => ("thread", "ends".to_owned()),
         What::Fork => ("fork", String::new()),
