@@ -19,7 +19,7 @@
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
 //! simultaneous peak, which no one machine is sized by: the children of a build seldom peak together.
 
-use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
+use crate::trace::{Contents, ProcessIndex, Replay, Snapshot, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
@@ -57,6 +57,12 @@ pub trait Recorded {
     /// # Errors
     /// When the events cannot be read; what was handed over before stays valid.
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), Self::Error>;
+
+    /// What the kernel said of the process's memory, in order of time.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Self::Error>;
 }
 
 /// What the reader of a report may choose about counting.
@@ -114,5 +120,9 @@ impl Recorded for Trace {
 
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
         self.replay(process, to)
+    }
+
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, TraceError> {
+        self.snapshots(process)
     }
 }

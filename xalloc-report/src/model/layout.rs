@@ -148,6 +148,11 @@ impl Layout {
         self.blocks.get(slot as usize).filter(|held| held.is_live)
     }
 
+    /// The ranges that the heap has from the system, by address.
+    pub fn ranges(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter()
+    }
+
     /// All blocks that live.
     pub fn blocks(&self) -> impl Iterator<Item = &Held> {
         self.blocks.iter().filter(|held| held.is_live)

@@ -31,7 +31,7 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89xtrace\n";
 /// Major version of the format; a reader refuses a larger one.
 pub const MAJOR: u16 = 1;
 /// Minor version; a reader of an older minor version skips the kinds of blocks that it does not know.
-pub const MINOR: u16 = 0;
+pub const MINOR: u16 = 1;
 
 /// Bytes of the file's header.
 pub(super) const FILE_HEADER_BYTES: u64 = 16;
@@ -57,6 +57,8 @@ pub(super) enum BlockKind {
     Dictionary = 3,
     /// The list of all blocks before it.
     Footer = 4,
+    /// What the kernel said of one process's memory at one time. Since minor version 1.
+    Snapshot = 5,
 }
 
 /// The first block of a checkpoint.
