@@ -20,7 +20,7 @@
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
 use self::refreed::LookBack;
-use crate::trace::{Contents, ProcessIndex, Replay, Trace, TraceError};
+use crate::trace::{Contents, ProcessIndex, Replay, Snapshot, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
@@ -61,6 +61,12 @@ pub trait Recorded {
     /// # Errors
     /// When the events cannot be read; what was handed over before stays valid.
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), Self::Error>;
+
+    /// What the kernel said of the process's memory, in order of time.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Self::Error>;
 }
 
 /// What the reader of a report may choose about counting.
@@ -125,5 +131,9 @@ impl Recorded for Trace {
 
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
         self.replay(process, to)
+    }
+
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, TraceError> {
+        self.snapshots(process)
     }
 }

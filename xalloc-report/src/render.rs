@@ -10,6 +10,7 @@ pub mod escape;
 pub mod flamegraph;
 #[cfg(test)]
 mod golden;
+pub mod heap_picture;
 pub mod json;
 pub mod number;
 mod style;

@@ -25,7 +25,7 @@ pub enum Metric {
     Leaked,
     /// Number of temporary allocations.
     Temporary,
-    /// Free bytes that the site's blocks pin on their pages, at the peak.
+    /// Free bytes that the site's blocks pin on their pages at some moment.
     Pinned,
 }
 
@@ -85,7 +85,7 @@ impl Metric {
             Metric::Alive => "Bytes alive at exit",
             Metric::Leaked => "Leaked bytes",
             Metric::Temporary => "Temporary allocations",
-            Metric::Pinned => "Free bytes pinned by call site at the peak",
+            Metric::Pinned => "Free bytes pinned by call site",
         }
     }
 }

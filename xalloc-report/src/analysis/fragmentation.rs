@@ -28,6 +28,7 @@ mod ladder;
 mod padding;
 mod pages;
 mod pins;
+mod rss;
 mod sites;
 mod staircase;
 #[cfg(test)]
@@ -36,12 +37,14 @@ mod watch;
 
 pub use free::{BinView, CacheView, FreeView, SizeCount, UnusableView};
 pub use padding::PaddingView;
+pub use rss::{RssView, Segment, SegmentView, UntouchedView};
 pub use sites::{CoverView, GrowthView, PinView, StepView, SystemCallView, SystemCallsView, ThresholdView};
 pub use watch::{ColumnView, MapRange};
 
 use ladder::Ladder;
 use pages::Residency;
 use pins::Pins;
+use rss::Measured;
 use watch::{Target, Watch};
 
 /// The moment that a report is about.
@@ -156,6 +159,8 @@ pub struct RatiosView {
 pub enum ResidencyView {
     /// By the model: resident from its first use to its release.
     Modelled,
+    /// As the kernel said, close to this moment.
+    Measured,
 }
 
 /// The heap of one process at one moment.
@@ -202,6 +207,9 @@ pub struct Fragmentation {
     pub staircase: Vec<StepView>,
     /// The sizes that waste most.
     pub padding_by_size: Vec<PaddingView>,
+    /// The process's resident memory, from what was asked for to the kernel's sum, at the look that is nearest; `null` if
+    /// the recording has none.
+    pub rss: Option<RssView>,
     /// Where the dynamic mmap threshold was moved to last; `null` if it never was, or the thresholds are fixed.
     pub mmap_threshold: Option<ThresholdView>,
     /// Growths of the heap in its whole life.
@@ -238,19 +246,26 @@ struct Modelled<'l>(&'l Layout);
 
 impl Residency for Modelled<'_> {
     fn is_resident(&self, addr: u64) -> bool {
-        self.0.is_touched(addr)
+        // Where the steps are not known, nothing is said of pages but that blocks lie there.
+        !self.0.knows_steps() || self.0.is_touched(addr)
     }
 }
 
 impl Picture {
-    fn of(contents: &Contents, layout: &Layout) -> Result<Picture, Imbalance> {
+    fn of(contents: &Contents, layout: &Layout, measured: Option<&Measured>) -> Result<Picture, Imbalance> {
+        match measured {
+            Some(measured) => Picture::with(contents, layout, measured),
+            None => Picture::with(contents, layout, &Modelled(layout)),
+        }
+    }
+
+    fn with(contents: &Contents, layout: &Layout, residency: &impl Residency) -> Result<Picture, Imbalance> {
         let books = layout.books()?;
-        let residency = Modelled(layout);
-        let pins = Pins::of(layout, &residency);
+        let pins = Pins::of(layout, residency);
         let arenas = arenas(layout);
         let in_arenas = arenas.iter().filter(|view| view.arena.is_some());
         let used_bytes = in_arenas.map(|view| view.books.live + view.books.metadata).sum();
-        let ladder = Ladder::of(layout, &residency, used_bytes);
+        let ladder = Ladder::of(layout, residency, used_bytes);
         let padding = padding::of(contents, layout);
         let requested = layout.requested_bytes();
         Ok(Picture {
@@ -317,9 +332,23 @@ pub fn fragmentation<R: Recorded>(
         At::Seq(seq) => Target::Seq(seq.saturating_add(1).min(survey.events())),
         At::Time(at_ns) => Target::Time(at_ns),
     };
+    let snapshots = recorded.snapshots(process).map_err(FragmentationError::Recorded)?;
+    let at_ns = match at {
+        At::Peak => survey.most_requested.at_ns,
+        At::Time(at_ns) => at_ns,
+        At::Exit => survey.life_ns().1,
+        // When an event happened is known only when it comes; the looks are few, so any between is as good.
+        At::Seq(_) => survey.most_requested.at_ns,
+    };
+    let nearest = snapshots.iter().min_by_key(|snapshot| snapshot.at_ns.abs_diff(at_ns));
     let mut watch = Watch::new(contents, layout, target, survey.life_ns());
+    watch.lay_over(nearest, at_ns);
     recorded.replay(process, &mut watch).map_err(FragmentationError::Recorded)?;
-    let watched = watch.finish()?;
+    let mut watched = watch.finish()?;
+    if let Some(rss) = &mut watched.rss {
+        rss.looks = snapshots.len() as u64;
+        rss.looks_cost_ns = snapshots.iter().map(|snapshot| snapshot.cost_ns).sum();
+    }
     Ok(assemble(contents, process, is_core, &survey, &replayer.finish(), watched))
 }
 
@@ -383,7 +412,7 @@ fn assemble(
     life: &Aggregates,
     watched: watch::Watched,
 ) -> Fragmentation {
-    let watch::Watched { picture, growths, pin_time, map } = watched;
+    let watch::Watched { picture, growths, pin_time, map, rss, residency } = watched;
     let (mean_requested, mean_footprint) = survey.means();
     let ratio = |of: u64, to: u64| (to > 0).then(|| of as f64 / to as f64);
     let of = |mark: &Mark| ratio(mark.footprint_bytes, mark.requested_bytes);
@@ -399,7 +428,8 @@ fn assemble(
         padding: picture.padding.1,
         headers: picture.headers,
         books: picture.books.into(),
-        residency: ResidencyView::Modelled,
+        residency,
+        rss,
         live_pages: picture.pins.pages,
         pinned_bytes: picture.pins.pinned_bytes,
         pins: sites::pins(contents, &picture.pins, &picture.live, &pin_time, life),

@@ -1,11 +1,16 @@
 //! `fragmentation`: the heap at one moment, by class, page and call site.
 
+use std::io::Write;
+use std::path::PathBuf;
+
 use clap::Args;
 
-use super::args::{ExtentArgs, Format, FormatArgs, TraceArgs};
+use super::args::{ExtentArgs, ForceArgs, Format, FormatArgs, TraceArgs};
+use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, fragmentation};
 use crate::model::Recorded;
+use crate::render::heap_picture::{Picture, heap_picture};
 use crate::render::{json, text};
 use crate::trace::ProcessIndex;
 
@@ -16,6 +21,14 @@ pub struct Fragmentation {
     /// The moment: `peak`, `exit`, seconds since the start (`1.5s`, `20ms`) or the number of an event
     #[arg(long, value_name = "peak|exit|TIME|SEQ", default_value = "peak", value_parser = moment)]
     at: At,
+    /// Write a picture as SVG to this file (`-`: standard output)
+    #[arg(short, long, value_name = "OUT.svg", conflicts_with = "format")]
+    output: Option<PathBuf>,
+    /// What the picture shows
+    #[arg(long, value_name = "WHAT", default_value = "map", value_parser = named::<Picture>(), requires = "output")]
+    picture: Picture,
+    #[command(flatten)]
+    force: ForceArgs,
     #[command(flatten)]
     extent: ExtentArgs,
     #[command(flatten)]
@@ -25,6 +38,15 @@ pub struct Fragmentation {
 impl Fragmentation {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let view = look(&self.trace, trace, self.at)?;
+        if let Some(path) = &self.output {
+            let svg = heap_picture(&view, self.picture, &trace.contents().recording.command.join(" "));
+            if path.as_os_str() == "-" {
+                console.out.write_all(svg.as_bytes())?;
+            } else {
+                console.write_file(path, self.force.into(), |file| file.write_all(svg.as_bytes()))?;
+            }
+            return Ok(Exit::Success);
+        }
         match self.format.format {
             Format::Human => console.out.write_all(text::fragmentation(&view, self.extent.into()).as_bytes())?,
             Format::Json => json::write(&view, &mut console.out)?,
@@ -48,7 +70,7 @@ pub(super) fn look<R: Recorded>(args: &TraceArgs, trace: &R, at: At) -> Result<V
 }
 
 /// A moment: a word, a time with its unit, or the number of an event.
-fn moment(text: &str) -> Result<At, String> {
+pub(super) fn moment(text: &str) -> Result<At, String> {
     match text {
         "peak" => return Ok(At::Peak),
         "exit" => return Ok(At::Exit),

@@ -148,6 +148,11 @@ impl Layout {
         self.blocks.get(slot as usize).filter(|held| held.is_live)
     }
 
+    /// The ranges that the heap has from the system, by address.
+    pub fn ranges(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter()
+    }
+
     /// All blocks that live.
     pub fn blocks(&self) -> impl Iterator<Item = &Held> {
         self.blocks.iter().filter(|held| held.is_live)
@@ -438,6 +443,7 @@ impl Replay for Layout {
             }
             Event::Heap { arena, step, .. } => self.step(arena.0, step, entry.thread),
             Event::AllocFailed { .. }
+            | Event::HeapCall { .. }
             | Event::ProgramMap { .. }
             | Event::ProgramUnmap { .. }
             | Event::ProgramRemap { .. }

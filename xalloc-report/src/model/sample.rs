@@ -9,7 +9,7 @@ use super::Recorded;
 use crate::trace::{
     Allocator, Block, Checked, Contents, Disguise, End, Entry, Event, Finding, Frame, FrameIndex, Function, Hint,
     Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessIndex, Recording, Repairs, Replay, Scan,
-    ScanOutcome, StackIndex, StackNode, Thread, ThreadIndex,
+    ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex,
 };
 
 pub(crate) mod simulated;
@@ -20,6 +20,7 @@ mod written;
 pub(crate) struct Sample {
     pub(crate) contents: Contents,
     pub(crate) streams: Vec<Stream>,
+    pub(crate) snapshots: Vec<Snapshot>,
 }
 
 impl Recorded for Sample {
@@ -38,6 +39,10 @@ impl Recorded for Sample {
             to.entry(*entry);
         }
         Ok(())
+    }
+
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Infallible> {
+        Ok(self.snapshots.iter().filter(|snapshot| snapshot.process == process).cloned().collect())
     }
 }
 

@@ -213,6 +213,7 @@ impl Replay for Survey {
             }
             Event::Fork if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
             Event::AllocFailed { .. }
+            | Event::HeapCall { .. }
             | Event::FreeUnknown { .. }
             | Event::ProgramMap { .. }
             | Event::ProgramUnmap { .. }

@@ -54,17 +54,77 @@ pub(super) trait Visit {
     fn filled(&mut self, from: u64, to: u64, site: StackIndex);
 }
 
-/// Goes through the pages of the arenas, or of the mappings of chunks too.
+/// Goes through the pages of the arenas. Where the inside of the heap is not seen, its blocks are all that is known.
 pub(super) fn visit(layout: &Layout, visit: &mut impl Visit) {
-    let mut page = Page::default();
-    let flush = |page: &mut Page, visit: &mut dyn FnMut(&Page)| {
-        if !page.is_empty() {
-            visit(page);
+    if layout.knows_steps() {
+        visit_spans(layout, visit);
+    } else {
+        visit_blocks(layout, visit);
+    }
+}
+
+/// A page that is being filled, and what is told of the full ones.
+struct Filler<'v, V> {
+    page: Page,
+    visit: &'v mut V,
+}
+
+impl<V: Visit> Filler<'_, V> {
+    /// Something lies in `[from, to)`: a chunk of a call stack, or what is the heap's own.
+    fn fill(&mut self, from: u64, to: u64, site: Option<StackIndex>) {
+        let mut at = from;
+        while at < to {
+            let base = at / PAGE * PAGE;
+            let whole_end = to / PAGE * PAGE;
+            if let Some(site) = site
+                && at == base
+                && whole_end > at
+            {
+                self.visit.filled(at, whole_end, site);
+                at = whole_end;
+                continue;
+            }
+            if base != self.page.addr {
+                self.end_page();
+                self.page.addr = base;
+            }
+            let bytes = (base + PAGE).min(to) - at;
+            match site {
+                Some(site) => {
+                    self.page.live_bytes += bytes;
+                    if !self.page.sites.contains(&site) {
+                        self.page.sites.push(site);
+                    }
+                }
+                None => self.page.metadata_bytes += bytes,
+            }
+            at += bytes;
         }
-        page.live_bytes = 0;
-        page.metadata_bytes = 0;
-        page.sites.clear();
-    };
+    }
+
+    fn end_page(&mut self) {
+        if !self.page.is_empty() {
+            self.visit.page(&self.page);
+        }
+        self.page.live_bytes = 0;
+        self.page.metadata_bytes = 0;
+        self.page.sites.clear();
+    }
+}
+
+fn visit_blocks(layout: &Layout, visit: &mut impl Visit) {
+    let mut blocks: Vec<_> = layout.blocks().collect();
+    blocks.sort_unstable_by_key(|held| held.addr);
+    let mut filler = Filler { page: Page::default(), visit };
+    for held in blocks {
+        let end = held.addr + held.size_bytes + u64::from(held.slack_bytes);
+        filler.fill(held.addr, end, Some(held.stack));
+    }
+    filler.end_page();
+}
+
+fn visit_spans(layout: &Layout, visit: &mut impl Visit) {
+    let mut filler = Filler { page: Page::default(), visit };
     layout.spans(|span| {
         if span.place.is_free() || span.range.kind == RangeKind::Mapped {
             return;
@@ -75,34 +135,7 @@ pub(super) fn visit(layout: &Layout, visit: &mut impl Visit) {
             Place::Cached(_) | Place::Fast(_) | Place::Binned(_) | Place::Top => return,
             Place::Header | Place::Bookkeeping | Place::Fence => None,
         };
-        let mut at = span.addr;
-        while at < span.end() {
-            let base = at / PAGE * PAGE;
-            let whole_end = span.end() / PAGE * PAGE;
-            if let Some(site) = site
-                && at == base
-                && whole_end > at
-            {
-                visit.filled(at, whole_end, site);
-                at = whole_end;
-                continue;
-            }
-            if base != page.addr {
-                flush(&mut page, &mut |page| visit.page(page));
-                page.addr = base;
-            }
-            let bytes = (base + PAGE).min(span.end()) - at;
-            match site {
-                Some(site) => {
-                    page.live_bytes += bytes;
-                    if !page.sites.contains(&site) {
-                        page.sites.push(site);
-                    }
-                }
-                None => page.metadata_bytes += bytes,
-            }
-            at += bytes;
-        }
+        filler.fill(span.addr, span.end(), site);
     });
-    flush(&mut page, &mut |page| visit.page(page));
+    filler.end_page();
 }

@@ -9,10 +9,11 @@ use serde::Serialize;
 use super::growth::Growths;
 use super::pages::PAGE;
 use super::pins::Pins;
-use super::{Layout, Modelled, Picture, Place, RangeKind, Span};
+use super::rss::{Measured, RssView};
+use super::{Layout, Modelled, Picture, Place, RangeKind, ResidencyView, Span};
 use crate::analysis::names::address;
 use crate::model::layout::Imbalance;
-use crate::trace::{Block, Contents, Entry, Event, Replay, StackIndex};
+use crate::trace::{Block, Contents, Entry, Event, Replay, Snapshot, StackIndex};
 
 /// Looks at the heap on the way, evenly over the process's life.
 const LOOKS: u64 = 96;
@@ -22,6 +23,9 @@ const WALKED_SPANS: u64 = 24 << 20;
 const CELLS: u64 = 160;
 /// Operations that a thread may be within when the moment comes: it is put off to the end of one of them.
 const PUT_OFF: u32 = 4096;
+
+/// A look at the kernel's tables counts for a moment that is at most this part of the process's life away.
+const CLOSE: u64 = 100;
 
 /// When the picture is taken.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,6 +73,10 @@ pub(super) struct Watch<'c> {
     target: Target,
     picture: Option<Result<Picture, Imbalance>>,
     put_off: u32,
+    snapshot: Option<&'c Snapshot>,
+    rss: Option<RssView>,
+    /// The pages of a snapshot that is close to the picture's moment.
+    measured: Option<Measured>,
     growths: Growths,
     next_look_ns: u64,
     look_every_ns: u64,
@@ -89,6 +97,8 @@ pub(super) struct Watched {
     /// Bytes times nanoseconds that each site has pinned.
     pub(super) pin_time: FxHashMap<StackIndex, u128>,
     pub(super) map: Vec<ColumnView>,
+    pub(super) rss: Option<RssView>,
+    pub(super) residency: ResidencyView,
 }
 
 impl<'c> Watch<'c> {
@@ -100,6 +110,9 @@ impl<'c> Watch<'c> {
             target,
             picture: None,
             put_off: 0,
+            snapshot: None,
+            rss: None,
+            measured: None,
             growths: Growths::default(),
             next_look_ns: life_ns.0 + look_every_ns,
             look_every_ns,
@@ -113,19 +126,38 @@ impl<'c> Watch<'c> {
         }
     }
 
+    /// Lays a snapshot over the layout when its time comes. The picture, which is of `at_ns`, uses its pages if the two
+    /// are close together.
+    pub(super) fn lay_over(&mut self, snapshot: Option<&'c Snapshot>, at_ns: u64) {
+        let life_ns = self.life_ns.1.saturating_sub(self.life_ns.0);
+        let close = snapshot.filter(|snapshot| snapshot.at_ns.abs_diff(at_ns) <= life_ns / CLOSE);
+        let close = close.filter(|snapshot| snapshot.mappings.iter().any(|mapping| mapping.runs.is_some()));
+        self.measured = close.map(Measured::of);
+        self.snapshot = snapshot;
+    }
+
+    fn explain(&mut self) {
+        if let Some(snapshot) = self.snapshot.take() {
+            self.rss = Some(RssView::of(self.contents, &self.layout, snapshot));
+        }
+    }
+
     /// The picture, taken at the end if its moment has not come.
     pub(super) fn finish(mut self) -> Result<Watched, Imbalance> {
         self.look(self.life_ns.1);
         self.charge(self.life_ns.1);
+        self.explain();
         let picture = match self.picture {
             Some(picture) => picture?,
-            None => Picture::of(self.contents, &self.layout)?,
+            None => Picture::of(self.contents, &self.layout, self.measured.as_ref())?,
         };
-        Ok(Watched { picture, growths: self.growths, pin_time: self.pin_time, map: self.map })
+        let Watch { growths, pin_time, map, rss, measured, .. } = self;
+        let residency = if measured.is_some() { ResidencyView::Measured } else { ResidencyView::Modelled };
+        Ok(Watched { picture, growths, pin_time, map, rss, residency })
     }
 
     fn take_picture(&mut self) {
-        let picture = Picture::of(self.contents, &self.layout);
+        let picture = Picture::of(self.contents, &self.layout, self.measured.as_ref());
         // Where a thread was within an operation, the books balance at its end.
         if picture.is_err() && self.put_off < PUT_OFF {
             self.put_off += 1;
@@ -180,6 +212,9 @@ impl Replay for Watch<'_> {
             && entry.at_ns > at_ns
         {
             self.take_picture();
+        }
+        if self.snapshot.is_some_and(|snapshot| entry.at_ns > snapshot.at_ns) {
+            self.explain();
         }
         if entry.at_ns >= self.next_look_ns {
             self.look(entry.at_ns);

@@ -11,6 +11,7 @@ use xalloc_core::session::segment_state;
 use super::{Dictionary, Identity, LastWord, Observations, Stream};
 use crate::os::pidfd::Pidfd;
 use crate::os::segment::{HeaderCounter, HeaderWord};
+use crate::record::looks::Looks;
 use crate::trace::End;
 
 /// A process that is being drained.
@@ -19,6 +20,7 @@ pub(super) struct Live {
     pub(super) stream: Stream,
     pub(super) path: PathBuf,
     pub(super) pidfd: Option<Pidfd>,
+    pub(super) looks: Looks,
 }
 
 /// What is known about the recorded command itself.

@@ -61,6 +61,10 @@ impl Sink for Kept {
         Ok(())
     }
 
+    fn snapshot(&mut self, _: &Snapshot) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn save(&mut self) -> Result<(), Infallible> {
         Ok(())
     }

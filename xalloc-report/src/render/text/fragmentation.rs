@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Extent, frames};
 use crate::analysis::FrameView;
-use crate::analysis::fragmentation::{Fragmentation, StepView};
+use crate::analysis::fragmentation::{Fragmentation, ResidencyView, Segment, StepView};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, instant, percent, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, FUNCTION, HEADING, PLAIN};
@@ -33,6 +33,7 @@ pub fn fragmentation(of: &Fragmentation, extent: Extent) -> String {
              core for books, bins, tops and the release ladder{DOUBT:#}"
         );
     }
+    rss(&mut out, of, extent);
     ladder(&mut out, of);
     pins(&mut out, of, extent);
     staircase(&mut out, of, extent);
@@ -79,11 +80,87 @@ fn arenas(of: &Fragmentation) -> String {
     format!("all that the heap has: {}, {} in mapped chunks", counted(arenas, "arena"), bytes(mapped))
 }
 
+fn segment(of: Segment) -> &'static str {
+    match of {
+        Segment::Text => "text",
+        Segment::Data => "data",
+        Segment::Bss => "bss",
+        Segment::Heap => "heap",
+        Segment::Arenas => "thread arenas",
+        Segment::MappedChunks => "mapped chunks",
+        Segment::Stacks => "stacks",
+        Segment::Files => "files",
+        Segment::Recorder => "the recorder's own",
+        Segment::OtherAnonymous => "other anonymous",
+    }
+}
+
+fn rss(out: &mut String, of: &Fragmentation, extent: Extent) {
+    let Some(rss) = &of.rss else {
+        if of.core {
+            heading(out, "resident memory", "unknown: the process ended before its memory was looked at");
+        }
+        return;
+    };
+    let title = format!("resident memory at {}: {}", instant(rss.at_ns), bytes(rss.total));
+    heading(out, &title, "from what was asked for to what the kernel says");
+    let mut table = Table::default();
+    let mut row = |sign: &str, name: &str, value: u64, meaning: String| {
+        table.row([
+            right(sign, ASIDE),
+            left(name, PLAIN),
+            right(bytes(value), FIGURE),
+            right(percent(value, rss.total), PLAIN),
+            left(meaning, ASIDE),
+        ]);
+    };
+    let plain = String::new;
+    if of.core {
+        row("", "requested", rss.requested, plain());
+        row("+", "padding and headers", rss.overhead, plain());
+        row("+", "cached", rss.cached, "thread caches and fast bins".to_owned());
+        row("+", "free in bins", rss.bin_free, plain());
+        row("+", "top", rss.top, plain());
+        row("+", "metadata", rss.metadata, plain());
+        row("=", "the heap's segments", rss.segments, plain());
+        row("-", "not resident", rss.not_resident, "never touched, or given back".to_owned());
+        row("=", "resident heap", rss.heap_resident, plain());
+    }
+    for view in rss.map.iter().filter(|view| view.resident_bytes > 0) {
+        let is_heap = [Segment::Heap, Segment::Arenas, Segment::MappedChunks].contains(&view.segment);
+        let sign = if is_heap { "of it" } else { "+" };
+        row(sign, segment(view.segment), view.resident_bytes, format!("of {} mapped", bytes(view.virtual_bytes)));
+    }
+    row("", "unexplained", rss.unexplained, plain());
+    table.write(out, 2);
+    let _ = writeln!(
+        out,
+        "  {ASIDE}{} minor and {} major page faults; {} took {} in all{ASIDE:#}",
+        count(rss.minor_faults),
+        count(rss.major_faults),
+        counted(rss.looks, "look"),
+        span(rss.looks_cost_ns)
+    );
+    for site in rss.untouched.iter().filter(|site| site.bytes * 50 > rss.total).take(extent.sites.min(LINES)) {
+        let _ = writeln!(
+            out,
+            "  never touched: {FIGURE}{}{FIGURE:#} in {} from {FUNCTION}{}{FUNCTION:#}",
+            bytes(site.bytes),
+            counted(site.blocks, "block"),
+            leaf(&site.at.frames)
+        );
+    }
+}
+
 fn ladder(out: &mut String, of: &Fragmentation) {
     if !of.core {
         return;
     }
-    heading(out, "what would go back", "of the arenas' resident memory, by the model of pages");
+    let known = match of.residency {
+        ResidencyView::Modelled => "of the arenas' resident memory, by the model of pages",
+        ResidencyView::Measured => "of the arenas' resident memory, by the kernel's tables",
+    };
+    heading(out, "what would go back", known);
     let ladder = of.ladder;
     let mut table = Table::default();
     let mut row = |name: &str, value: u64, meaning: &str| {
@@ -138,7 +215,7 @@ fn staircase(out: &mut String, of: &Fragmentation, extent: Extent) {
     if steps.is_empty() {
         return;
     }
-    heading(out, "what keeps the top", "live chunks above free memory; bytes that go back if they and all above go");
+    heading(out, "what keeps the top", "live chunks above free memory, and what each step holds");
     for step in steps {
         let what = if step.chunks == 1 {
             format!("1 chunk of {}", bytes(step.size))
@@ -152,11 +229,17 @@ fn staircase(out: &mut String, of: &Fragmentation, extent: Extent) {
         };
         let keeps = if step.chunks == 1 { "keeps" } else { "keep" };
         let of_arena = if step.arena == 0 { String::new() } else { format!(" of arena {}", step.arena) };
+        let above = if step.gain_bytes == step.step_bytes {
+            String::new()
+        } else {
+            format!(" ({} with what keeps the memory above)", bytes(step.gain_bytes))
+        };
         let _ = writeln!(
             out,
-            "  {what} from {FUNCTION}{}{FUNCTION:#} {keeps} {FIGURE}{}{FIGURE:#}{of_arena} from being returned, {} old{}",
+            "  {what} from {FUNCTION}{}{FUNCTION:#} {keeps} {FIGURE}{}{FIGURE:#}{of_arena} from being returned{above}, {} \
+             old{}",
             leaf(&step.at.frames),
-            bytes(step.gain_bytes),
+            bytes(step.step_bytes),
             span(step.age_ns),
             if step.is_mixed { ", with blocks of others" } else { "" }
         );
