@@ -1,4 +1,24 @@
-//! The allocator and the recording primitives of xalloc.
+//! The allocator and the recording primitives of xalloc: what runs inside a recorded program, and what its recorder must
+//! know of it.
+//!
+//! # Rooms, bottom to top
+//! | room | subject |
+//! |---|---|
+//! | `primitive`, `units` | atomics that loom can replace; addresses, sizes and ids as types |
+//! | `wire` | an event in 32 bytes |
+//! | `sys` | time stamps, futexes, a lock, places that threads hold and leave |
+//! | `ring`, `intern` | shared memory between a program's threads and the recorder: events, call stacks |
+//! | `session` | how the two find each other, and where everything lies in a segment |
+//! | `heap` | malloc as glibc places it, with every step told |
+//! | `global` | the heap as a Rust program's allocator |
+//!
+//! # Why one crate
+//! The library in the program and the recorder beside it must agree on every byte that they share, and what is simulated
+//! must be what runs. So both are built of this crate, which has no std, allocates nothing of its own and knows neither.
+//!
+//! # Invariant
+//! What two processes share is atomic or has one owner at a time, and no process ever waits for a lock of another: either
+//! can be killed at any instruction.
 #![cfg_attr(not(test), no_std)]
 
 #[cfg(any(test, feature = "simulator"))]
@@ -13,7 +33,6 @@ pub mod primitive;
 pub mod ring;
 #[cfg(not(xalloc_loom))]
 pub mod session;
-#[cfg(not(xalloc_loom))]
 pub mod sys;
 pub mod units;
 pub mod wire;

@@ -5,7 +5,7 @@
 //! path travels in the environment (`XALLOC_SESSION`), so it reaches children that close every file descriptor and
 //! programs started by exec. Each process maps the control page, makes a segment file of its own
 //! (`segment.<pid>.<n>`, [`layout`]), fills in the [`Header`], and says hello by setting its state and ringing the
-//! control page's doorbell. The recorder maps the segment and drains it; when the process is gone it removes the file.
+//! control page's doorbell. One that cannot do so leaves a note of the reason ([`Refusal`]). The recorder maps the segment and drains it; when the process is gone it removes the file.
 //!
 //! Without a recorder (`XALLOC_OUT=file`) the process makes the same segment as that file, and instead of waiting for
 //! a consumer it appends the contents of a full ring behind the segment ([`SpillHeader`]).
@@ -19,6 +19,9 @@ use crate::primitive::{AtomicU32, AtomicU64};
 use crate::ring;
 
 pub mod layout;
+mod refusal;
+
+pub use refusal::{REFUSED_PREFIX, Refusal};
 
 /// First eight bytes of a control page.
 pub const CONTROL_MAGIC: u64 = u64::from_le_bytes(*b"xaCTRL\0\x01");

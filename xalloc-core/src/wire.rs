@@ -97,7 +97,8 @@ pub enum Event {
     ProgramUnmap { addr: Addr, len_bytes: u64 },
     /// The program called `mremap`; [`Event::ProgramRemapTo`] follows.
     ProgramRemapFrom { addr: Addr, len_bytes: u64 },
-    /// Where the mapping of the preceding [`Event::ProgramRemapFrom`] is now.
+    /// Where the mapping of the preceding [`Event::ProgramRemapFrom`] is now; without one, that the preceding
+    /// [`Event::ProgramUnmap`] of this range failed.
     ProgramRemapTo { addr: Addr, len_bytes: u64 },
     /// The program called `madvise`, `mlock` or `munlock` on a range.
     ProgramAdvise { addr: Addr, len_bytes: u64, advice: Advice },

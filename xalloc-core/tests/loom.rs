@@ -1,4 +1,4 @@
-//! Models of the ring and of the stack trie: loom runs each under every interleaving and every reordering that the
+//! Models of the ring, the stack trie, the lock and the tenure of a place: loom runs each under every interleaving and every reordering that the
 //! memory model allows, up to a bound on preemptions.
 //!
 //! Run with `RUSTFLAGS="--cfg xalloc_loom" CARGO_TARGET_DIR=target/loom cargo test -p xalloc-core --test loom --release`
@@ -13,8 +13,10 @@
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use xalloc_core::intern::{Counters, FrameWord, Growth, Node, Reserve, Trie};
-use xalloc_core::primitive::{AtomicU32, AtomicU64, Ordering};
+use xalloc_core::primitive::{AtomicU32, AtomicU64, Ordering, UnsafeCell};
 use xalloc_core::ring::{Consumer, Full, Indices, Producer, Slot};
+use xalloc_core::sys::lock::Lock;
+use xalloc_core::sys::tenure::{Holder, Tenure};
 use xalloc_core::units::StackId;
 use xalloc_core::wire::Record;
 
@@ -360,7 +362,7 @@ fn when_nodes_run_out_one_thread_gets_the_last_and_the_other_is_counted() {
     });
 }
 
-/// Memory that refuses once, and then grants what is asked for.
+/// Memory that grants the first step, refuses the second once, and then grants what is asked for.
 #[derive(Debug)]
 struct Grudging {
     asked: AtomicU32,
@@ -369,7 +371,7 @@ struct Grudging {
 
 impl Reserve for Grudging {
     fn reserve(&self, growth: &Growth) -> bool {
-        let is_granted = self.asked.fetch_add(1, Ordering::Relaxed) > 0;
+        let is_granted = self.asked.fetch_add(1, Ordering::Relaxed) != 1;
         if is_granted {
             self.granted.fetch_max(growth.nodes.end as u32, Ordering::Relaxed);
         }
@@ -391,6 +393,9 @@ fn room_that_comes_while_another_thread_is_refused_hands_out_no_node_twice_and_n
             assert!(id == StackId::UNKNOWN || id.0 < granted, "{id:?} of {granted}");
             id
         };
+        // Two nodes are the first step.
+        let first = [0x100, 0x200].map(|address| insert(&memory, &kernel, address));
+        assert_eq!(first, [StackId(2), StackId(3)]);
         let other = {
             let (memory, kernel) = (Arc::clone(&memory), Arc::clone(&kernel));
             thread::spawn(move || [0x1000, 0x2000].map(|address| insert(&memory, &kernel, address)))
@@ -403,6 +408,67 @@ fn room_that_comes_while_another_thread_is_refused_hands_out_no_node_twice_and_n
         known.dedup();
         assert_eq!(known.len(), count, "one node for two stacks");
         assert_eq!(memory.with(|trie| trie.lost()) as usize, 3 - count);
+    });
+}
+
+#[test]
+fn threads_that_want_a_lock_have_it_one_at_a_time_and_none_sleeps_for_ever() {
+    model(|| {
+        let shared = Arc::new((Lock::new(), UnsafeCell::new(0_u32)));
+        let add = |shared: &(Lock, UnsafeCell<u32>), tid| {
+            let (lock, counter) = shared;
+            lock.acquire(tid);
+            assert_eq!(lock.owner(), Some(tid));
+            // SAFETY: the lock is held; loom fails the model if another thread is here too.
+            counter.with_mut(|place| unsafe { *place += 1 });
+            lock.release();
+        };
+        let others = [2, 3].map(|tid| {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || add(&shared, tid))
+        });
+        add(&shared, 1);
+        for other in others {
+            other.join().unwrap();
+        }
+        // SAFETY: the other threads are gone.
+        assert_eq!(shared.1.with(|place| unsafe { *place }), 3);
+        assert_eq!(shared.0.owner(), None);
+    });
+}
+
+#[test]
+fn of_a_thief_and_a_successor_with_the_old_address_one_gets_the_place() {
+    const GONE: u32 = 7;
+    model(|| {
+        let (former, thief) = (Holder::at(64).unwrap(), Holder::at(128).unwrap());
+        let shared = Arc::new((Tenure::new(), UnsafeCell::new(0_u64)));
+        assert!(shared.0.claim(former));
+        shared.0.end(former, GONE);
+        // A place is used by whoever got it; loom fails the model if two threads do at once.
+        let use_it = |cell: &UnsafeCell<u64>| {
+            // SAFETY: by what the model shows.
+            cell.with_mut(|place| unsafe { *place += 1 });
+        };
+        let other = {
+            let shared = Arc::clone(&shared);
+            thread::spawn(move || {
+                let (place, cell) = &*shared;
+                let won = place.over().is_some_and(|over| over.thread() == GONE && place.take_over(over, thief));
+                if won {
+                    use_it(cell);
+                }
+                won
+            })
+        };
+        // A new thread has the descriptor that the former holder had.
+        let (place, cell) = &*shared;
+        let won = place.is_of(former) && place.over().is_some_and(|over| place.take_over(over, former));
+        if won {
+            use_it(cell);
+        }
+        assert!(won != other.join().unwrap(), "one of the two");
+        assert!(place.is_of(if won { former } else { thief }));
     });
 }
 

@@ -54,6 +54,8 @@ pub(crate) struct Config {
     pub(crate) place: Text<PATH>,
     /// Our variables, for programs that are started with another environment: each with a NUL behind it.
     settings: Text<{ 2 * PATH }>,
+    /// Whether the user wants to be told on standard error why nothing is recorded, where there is no recorder to say it.
+    pub(crate) is_verbose: bool,
     /// This library as the loader names it.
     pub(crate) library: Text<PATH>,
     /// Only without a recorder: a recorder's control page has its own.
@@ -71,6 +73,7 @@ static CONFIG: Place = Place(UnsafeCell::new(Config {
     output: Output::Nowhere,
     place: Text::new(),
     settings: Text::new(),
+    is_verbose: false,
     library: Text::new(),
     options: Options::new(),
     tunables: Tunables::NONE,
@@ -131,6 +134,8 @@ impl Config {
         } else if name == OUT_VARIABLE.as_bytes() && self.output == Output::Nowhere {
             self.output = Output::File;
             self.place = Text::of(value);
+        } else if name == b"XALLOC_VERBOSE" {
+            self.is_verbose = value == b"1" || value == b"yes";
         } else if let Some(name) = name.strip_prefix(SETTING_PREFIX) {
             apply_option(&mut self.options, name, value);
         }

@@ -6,7 +6,8 @@
 //! `vfork` whatever is taken is taken from the parent.
 //!
 //! # Safety
-//! - `argv` and `envp` are null or arrays of strings that end with a null pointer, as C demands of the caller.
+//! - An environment is read only once [`is_sound`] has seen that the kernel can read it: a program may pass a pointer to
+//!   nowhere, and gets the kernel's answer as without us. `argv` is passed on unread.
 //! - An environment that is made here is valid until the same thread makes another.
 #![allow(unsafe_code)]
 
@@ -69,11 +70,54 @@ fn look_at(envp: Strings) -> Found {
     found
 }
 
+/// Whether `envp` is null, or an array of strings that can be read to its end.
+fn is_sound(envp: Strings) -> bool {
+    const PAGE: usize = 4096;
+    let mut seen = usize::MAX;
+    let mut can_read = |address: usize| {
+        let page = address / PAGE;
+        let is_known = page == seen;
+        seen = page;
+        is_known || host::is_readable(address & !7)
+    };
+    if envp.is_null() {
+        return true;
+    }
+    for at in 0.. {
+        let place = envp.wrapping_add(at);
+        // A pointer that is not aligned can lie across two pages.
+        if !can_read(place.addr()) || !can_read(place.addr() + size_of::<usize>() - 1) {
+            return false;
+        }
+        // SAFETY: the kernel has just read it.
+        let string = unsafe { place.read_unaligned() };
+        if string.is_null() {
+            return true;
+        }
+        let mut start = string;
+        loop {
+            if !can_read(start.addr()) {
+                return false;
+            }
+            let rest = PAGE - start.addr() % PAGE;
+            // SAFETY: the kernel has just read of this page, and no further is looked.
+            if unsafe { libc::strnlen(start, rest) } < rest {
+                break;
+            }
+            start = start.wrapping_add(rest);
+        }
+    }
+    true
+}
+
 /// The environment that a new program gets instead of `envp`.
 fn adapted(envp: Strings) -> Strings {
     // Booting finds out what is wanted, if nothing was called before.
     let access = guard::enter();
     if !lifecycle::has_session() || config().library.as_bytes().is_empty() {
+        return envp;
+    }
+    if !is_sound(envp) {
         return envp;
     }
     let follows = lifecycle::follows_children();
@@ -265,11 +309,13 @@ pub(crate) unsafe extern "C" fn on_execlp(file: *const c_char, strings: Strings)
 
 /// C `execle`: behind the null that ends the arguments stands the environment.
 pub(crate) unsafe extern "C" fn on_execle(path: *const c_char, strings: Strings) -> c_int {
-    let mut arguments = 0;
-    // SAFETY: the array ends with a null pointer.
-    unsafe { each_string(strings, &mut |_| arguments += 1) };
-    // SAFETY: by C's contract one more argument follows the null.
-    let place = unsafe { strings.add(arguments + 1) }.cast::<Strings>();
+    let mut end = strings;
+    // SAFETY: the stub's array ends with a null pointer; the strings themselves are the kernel's to read.
+    while !unsafe { end.read() }.is_null() {
+        end = end.wrapping_add(1);
+    }
+    // By C's contract one more argument follows the null.
+    let place = end.wrapping_add(1).cast::<Strings>();
     // SAFETY: as above.
     let envp = unsafe { place.read() };
     // SAFETY: as for `execve`.

@@ -56,7 +56,8 @@ pub(crate) fn enter() -> Access {
         return Access::Nested(thread);
     }
     thread.inside.store(true, Ordering::Relaxed);
-    // A handler on this thread sees the flag before anything that it guards is touched.
+    // ORDERING: pairs with the handlers of this very thread, which no processor reorders against it: they see the flag
+    // before anything that it guards is touched. So do all compiler fences here.
     compiler_fence(Ordering::SeqCst);
     let recording = if phase == Phase::Live { segment::current() } else { None };
     let errno = host::errno_at(thread.errno_place);

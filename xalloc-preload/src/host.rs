@@ -118,7 +118,7 @@ impl File {
         (fd >= 0).then(|| File(fd as c_int))
     }
 
-    /// Sets the file's size.
+    /// Sets the file's size; false: errno says why not.
     pub(crate) fn resize(&self, bytes: usize) -> bool {
         // SAFETY: second bullet of the module.
         unsafe { libc::syscall(libc::SYS_ftruncate, self.0, bytes) == 0 }
@@ -210,6 +210,24 @@ impl Drop for File {
     }
 }
 
+/// Removes a file.
+pub(crate) fn remove_file(path: &CStr) {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_unlinkat, libc::AT_FDCWD, path.as_ptr(), 0_usize) };
+}
+
+/// Makes an empty file, without a descriptor.
+pub(crate) fn make_empty_file(path: &CStr) {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_mknodat, libc::AT_FDCWD, path.as_ptr(), libc::S_IFREG | 0o600, 0_usize) };
+}
+
+/// Writes to standard error, what fits at once.
+pub(crate) fn print_error(text: &[u8]) {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_write, 2, text.as_ptr(), text.len()) };
+}
+
 /// Maps `bytes` of zeroed memory of our own, for ever; over what is at `place`, if that is given.
 ///
 /// # Safety
@@ -275,6 +293,18 @@ pub(crate) fn is_readable_path(path: *const c_char) -> bool {
         // SAFETY: the kernel answers with an error where it cannot read.
         let answer = unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) };
         answer == 0 || errno() != libc::EFAULT
+    })
+}
+
+/// Whether the eight bytes at `address`, a multiple of eight, can be read.
+///
+/// The kernel is asked to change the mask of signals by them, in a way that it does not know: it reads them first.
+pub(crate) fn is_readable(address: usize) -> bool {
+    const NO_WAY: usize = usize::MAX;
+    // SAFETY: the kernel answers with an error where it cannot read, and with another where it can.
+    keeping_errno(|| unsafe {
+        libc::syscall(libc::SYS_rt_sigprocmask, NO_WAY, address, 0_usize, 8_usize);
+        errno() != libc::EFAULT
     })
 }
 

@@ -21,8 +21,9 @@
 //! | `exports` | the C symbols |
 //!
 //! # What a hook may do
-//! It takes no lock, waits for nobody but the recorder, asks the system only where the program's own call does or a
-//! thread is new, and never panics. It runs inside `malloc`, in signal handlers, before constructors and after
+//! The recording takes no lock, waits for nobody but the recorder, asks the system only where the program's own call does,
+//! a thread is new or more shared memory comes into use, and never panics. (The heap that serves the memory has its
+//! arenas' locks, as any malloc.) It runs inside `malloc`, in signal handlers, before constructors and after
 //! destructors; where it cannot do its work, it serves the memory and counts.
 //!
 //! # Two builds of one source

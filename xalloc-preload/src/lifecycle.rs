@@ -13,8 +13,8 @@
 //! # A forked child is cold by itself
 //! The phase is one word in a page that the kernel hands to a forked child as zeroes, so a child starts cold whichever
 //! way it was made, a raw `clone` included, and makes its own segment at its first call. A child of `vfork` shares the
-//! page, the memory and the thread with its parent, and goes on as the parent. No lock is held over a fork: there is
-//! none.
+//! page, the memory and the thread with its parent, and goes on as the parent. The recording has no lock that a fork could
+//! catch; the heap's are those of threads that the child does not have, and it gives them up (`backend::forked`).
 //!
 //! # Safety
 //! - The page is a static of this library, page-aligned and a page long, in its zero-initialised data, which is private
@@ -25,14 +25,14 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use xalloc_core::session::allocator;
+use xalloc_core::session::{Refusal, allocator};
 
 use crate::arch;
 use crate::backend;
 use crate::config::{self, config};
 use crate::host;
 use crate::process;
-use crate::segment::{self, Birth, Session};
+use crate::segment::{self, Birth, Refused, Session};
 use crate::stacks;
 use crate::thread;
 
@@ -84,10 +84,10 @@ pub(crate) fn phase() -> Phase {
     }
 }
 
-/// Ends recording for good: the recorder is finished or gone. The program goes on.
-pub(crate) fn stop_recording() {
+/// Ends recording for good: the recorder is finished or gone. The program goes on. False: it had ended before.
+pub(crate) fn stop_recording() -> bool {
     // Relaxed: a thread that sees it late pushes into a ring that nobody reads.
-    let _was = PAGE.word.compare_exchange(LIVE, OFF, Ordering::Relaxed, Ordering::Relaxed);
+    PAGE.word.compare_exchange(LIVE, OFF, Ordering::Relaxed, Ordering::Relaxed).is_ok()
 }
 
 /// Boots if the process is cold, waits while another thread boots. False: the library cannot be used yet, because it is
@@ -125,7 +125,10 @@ fn boot() -> usize {
     if !is_child {
         // SAFETY: this thread is booting, by the exchange that led here.
         unsafe { config::read() };
-        let session = Session::open(config());
+        let session = Session::open(config()).unwrap_or_else(|refused| {
+            refused.tell(config());
+            None
+        });
         // SAFETY: second bullet of the module.
         unsafe { SESSION.0.get().write(session) };
         let wanted = session.map_or(config().options.allocator, |session| session.options.allocator);
@@ -144,12 +147,27 @@ fn boot() -> usize {
     let follows = birth == Birth::Exec || session.options.follow != 0;
     let allocator = if backend::is_core() { allocator::CORE } else { allocator::SYSTEM };
     // SAFETY: this thread is booting; a child has no other.
-    if !follows || !unsafe { segment::create(config(), &session, birth, allocator) } {
+    if !follows {
         return OFF;
     }
-    // SAFETY: as above.
-    let has_stacks = segment::current().is_some_and(|segment| unsafe { stacks::begin(segment) });
-    if has_stacks { LIVE } else { OFF }
+    // SAFETY: this thread is booting; a child has no other.
+    let made = unsafe { segment::create(config(), &session, birth, allocator) }.and_then(|()| {
+        // SAFETY: as above.
+        let has_stacks = segment::current().is_some_and(|segment| unsafe { stacks::begin(segment) });
+        if has_stacks {
+            return Ok(());
+        }
+        let refused = Refused::by_system(Refusal::Memory);
+        segment::withdraw();
+        Err(refused)
+    });
+    match made {
+        Ok(()) => LIVE,
+        Err(refused) => {
+            refused.tell(config());
+            OFF
+        }
+    }
 }
 
 /// Makes the process cold again, in a child whose page the kernel did not wipe.

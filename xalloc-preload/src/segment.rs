@@ -38,11 +38,13 @@ use crate::text::Text;
 mod control;
 mod create;
 mod full;
+mod refused;
 mod reserve;
 
 pub(crate) use control::Session;
 pub(crate) use create::{Birth, create};
 pub(crate) use full::{Verdict, make_room};
+pub(crate) use refused::Refused;
 
 /// A mapped segment.
 pub(crate) struct Segment {
@@ -107,6 +109,14 @@ pub(crate) fn quarantine() {
     if let Some(segment) = current() {
         // SAFETY: the place is the inherited segment's mapping, which belongs to this library.
         unsafe { host::map_anonymous(layout::SEGMENT_BYTES, segment.base.as_ptr()) };
+    }
+}
+
+/// Takes back that there is a segment: nothing will be recorded in it, and its file goes.
+pub(crate) fn withdraw() {
+    if let Some(segment) = current() {
+        segment.set_ended();
+        host::remove_file(segment.path.as_c());
     }
 }
 

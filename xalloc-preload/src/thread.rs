@@ -25,6 +25,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use xalloc_core::heap::ThreadCache;
+use xalloc_core::sys::tenure::{Holder, Tenure};
 
 use crate::arch;
 use crate::backend;
@@ -48,8 +49,10 @@ pub(crate) struct Thread {
     is_set_up: AtomicBool,
     /// Whether the hook is in the program's own allocator: what that asks of itself is not the program's doing.
     serving: AtomicBool,
-    /// The kernel's number of the thread, once its last destructor has run; before that 0.
-    over: AtomicU32,
+    /// Whether the thread's last destructor has run. Its own handlers and late calls look at it.
+    over: AtomicBool,
+    /// Its place in the directory, where the others look.
+    place: &'static Tenure,
     /// Where the thread's errno is.
     pub(crate) errno_place: ErrnoPlace,
     /// Rounds of destructors that have passed.
@@ -78,12 +81,13 @@ pub(crate) struct Own {
 
 impl Thread {
     /// The state of the calling thread, which has done nothing yet.
-    fn new(capture: &'static mut ThreadCapture) -> Thread {
+    fn new(place: &'static Tenure, capture: &'static mut ThreadCapture) -> Thread {
         Thread {
             inside: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
             serving: AtomicBool::new(false),
-            over: AtomicU32::new(0),
+            over: AtomicBool::new(false),
+            place,
             errno_place: host::errno_place(),
             rounds: AtomicU32::new(0),
             deferred: AtomicUsize::new(0),
@@ -128,7 +132,7 @@ impl Thread {
     /// Whether the thread's last destructor has run: what it holds is to be given back after each call.
     #[inline(always)]
     pub(crate) fn is_over(&self) -> bool {
-        self.over.load(Ordering::Relaxed) != 0
+        self.over.load(Ordering::Relaxed)
     }
 
     /// Keeps `block` to be freed when the interrupted hook ends.
@@ -209,6 +213,11 @@ pub(crate) fn is_inside() -> bool {
     existing().is_some_and(|thread| thread.inside.load(Ordering::Relaxed))
 }
 
+/// The calling thread as a holder of slots.
+fn me() -> Option<Holder> {
+    Holder::at(arch::thread_pointer() as u64)
+}
+
 #[cold]
 #[inline(never)]
 fn create() -> Option<&'static Thread> {
@@ -216,26 +225,29 @@ fn create() -> Option<&'static Thread> {
     if key == NO_KEY {
         return None;
     }
-    let me = arch::thread_pointer();
-    if let Some(thread) = slab::find(me) {
-        if !thread.is_set_up.load(Ordering::Relaxed) {
-            // The call below allocates: its inner call is a nested one.
-            return Some(thread);
-        }
-        match thread.over.load(Ordering::Relaxed) {
-            // A thread that is gone without its destructor had this descriptor.
-            0 => wind_up(thread),
-            tid if tid == host::tid() => return Some(thread),
-            _ => {}
-        }
-        slab::release(me);
-    }
-    let thread = slab::claim(me)?;
+    let me = me()?;
+    let thread = match slab::find(me) {
+        // The call below allocates: its inner call is a nested one.
+        Some(found) if !found.thread.is_set_up.load(Ordering::Relaxed) => return Some(found.thread),
+        Some(found) => match found.place.over() {
+            Some(over) if over.thread() == host::tid() => return Some(found.thread),
+            // A thread that is gone had this descriptor. Where another takes its slot at this moment, this finds one
+            // elsewhere.
+            Some(over) if found.place.take_over(over, me) => slab::renew(found)?,
+            Some(_) => slab::claim(me)?,
+            // The same, of one that is gone without its destructor: nobody else may take its slot.
+            None => {
+                wind_up(found.thread);
+                slab::renew(found)?
+            }
+        },
+        None => slab::claim(me)?,
+    };
     thread.inside.store(true, Ordering::Relaxed);
     let state: *const Thread = thread;
     // SAFETY: the key exists. A key above 31 allocates here, and that call finds the thread in set-up.
     if host::keeping_errno(|| unsafe { libc::pthread_setspecific(key, state.cast()) }) != 0 {
-        slab::release(me);
+        thread.place.give_up();
         return None;
     }
     if KEY_OFFSET.load(Ordering::Relaxed) == 0 {
@@ -280,8 +292,11 @@ unsafe extern "C" fn end(state: *mut c_void) {
         return;
     }
     wind_up(thread);
-    thread.over.store(host::tid(), Ordering::Relaxed);
+    thread.over.store(true, Ordering::Relaxed);
     thread.inside.store(false, Ordering::Relaxed);
+    if let Some(me) = me() {
+        thread.place.end(me, host::tid());
+    }
 }
 
 /// Gives back what a thread holds: the heap's cache and the ring.
@@ -306,7 +321,7 @@ fn wind_up(thread: &'static Thread) {
 /// What is left of the threads after a fork: the caller's state, if it has one, with its ring forgotten. Returns the
 /// number of the fork, 0 if it was not announced.
 pub(crate) fn forked() -> u32 {
-    slab::keep_only(arch::thread_pointer());
+    slab::keep_only(me());
     let Some(thread) = existing() else {
         // A raw `clone` by a thread that never allocated: locks of the threads that are gone must go all the same.
         backend::forked(&mut ThreadCache::new());

@@ -131,7 +131,7 @@ fn mappings_that_the_program_makes_are_recorded_with_the_file_behind_them() {
     let scratch = Scratch::new("mappings");
     let program = scratch.program("mappings");
     let output = record(&scratch, "core", &mut Command::new(program));
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "r\n1\n1\n1\n");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "r\n1\n1\n1\n1\n");
     let [recording] = scratch.recordings().try_into().expect("one process");
     let mapped: Vec<_> =
         recording.events.iter().filter(|event| matches!(event.stamped.event, Event::ProgramMap { .. })).collect();
@@ -141,7 +141,9 @@ fn mappings_that_the_program_makes_are_recorded_with_the_file_behind_them() {
     assert!(mapped[1].text.starts_with(b"/etc/passwd"));
     assert!(recording.depth(mapped[1]) >= 2);
     let count = |wanted: fn(&Event) -> bool| recording.count(wanted);
-    assert_eq!(count(|event| matches!(event, Event::ProgramUnmap { .. })), 2);
+    // The third is refused, and taken back.
+    assert_eq!(count(|event| matches!(event, Event::ProgramUnmap { .. })), 3);
+    assert_eq!(count(|event| matches!(event, Event::ProgramRemapTo { len_bytes: 4096, .. })), 1);
     assert_eq!(count(|event| matches!(event, Event::ProgramRemapTo { len_bytes: 0x20_0000, .. })), 1);
     assert_eq!(count(|event| matches!(event, Event::ProgramAdvise { .. })), 3);
     assert_eq!(count(|event| matches!(event, Event::ProgramBrk { .. })), 2);
@@ -237,4 +239,47 @@ fn a_program_that_is_killed_leaves_what_it_did_until_then() {
     let killed = recordings.iter().find(|it| it.birth == birth::EXEC).expect("the shell");
     assert_eq!(killed.state, segment_state::LIVE);
     assert!(killed.count(|event| matches!(event, Event::Alloc { .. })) > 5);
+}
+
+#[test]
+fn a_pointer_to_nowhere_in_an_exec_is_an_error_of_the_kernels_as_without_the_library() {
+    let scratch = Scratch::new("bad-exec");
+    let program = scratch.program("bad_exec");
+    let plain = Command::new(&program).output().expect("it starts");
+    assert_eq!(String::from_utf8_lossy(&plain.stdout).matches("EFAULT").count(), 11, "{plain:?}");
+    let output = record(&scratch, "core", &mut Command::new(program));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&plain.stdout));
+    assert!(output.status.success(), "{output:?}");
+    let [recording] = scratch.recordings().try_into().expect("one process");
+    assert_eq!(recording.state, segment_state::ENDED);
+}
+
+#[test]
+fn a_handler_that_asks_for_an_alignment_that_there_is_not_is_refused() {
+    let scratch = Scratch::new("bad-align");
+    let output = record(&scratch, "core", &mut Command::new(scratch.program("bad_align")));
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
+}
+
+#[test]
+fn why_nothing_is_recorded_is_said_to_who_asked_for_it_and_no_file_is_left() {
+    let scratch = Scratch::new("refused");
+    for (limit, reason) in [("-v 150000", "cannot be mapped"), ("-f 2000", "the limit on the size of files")] {
+        for verbose in ["0", "1"] {
+            let mut shell = Command::new("sh");
+            // A program without threads: their stacks may not fit into so little address space with or without us.
+            let command = format!("ulimit {limit}; LD_PRELOAD=\"$0\" exec sh -c 'exit 42'");
+            shell.args(["-c", &command]).arg(support::library());
+            let output = shell
+                .env("XALLOC_OUT", scratch.path("trace"))
+                .env("XALLOC_VERBOSE", verbose)
+                .output()
+                .expect("it starts");
+            let stderr = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(42), "{stderr}");
+            assert_eq!(stderr.lines().count(), usize::from(verbose == "1"), "{stderr}");
+            assert!(verbose == "0" || stderr.contains(reason), "{stderr}");
+            assert!(scratch.recordings().is_empty());
+        }
+    }
 }

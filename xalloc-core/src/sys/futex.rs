@@ -5,6 +5,12 @@
 //! reference points to is readable for the whole call.
 #![allow(unsafe_code)]
 
+#[cfg(xalloc_loom)]
+mod model;
+#[cfg(xalloc_loom)]
+pub use model::{wait_untimed, wake};
+
+#[cfg(not(xalloc_loom))]
 use crate::primitive::AtomicU32;
 
 /// Who else may sleep on the word.
@@ -16,6 +22,7 @@ pub enum Scope {
     Shared,
 }
 
+#[cfg(not(xalloc_loom))]
 impl Scope {
     const fn flag(self) -> i32 {
         match self {
@@ -27,6 +34,7 @@ impl Scope {
 
 /// Sleeps while `word` is `expected`, until woken or for `timeout_ns` at most. May return early for any reason: the
 /// caller looks again. errno is left as it was.
+#[cfg(not(xalloc_loom))]
 pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, timeout_ns: u64) {
     let timeout = libc::timespec {
         tv_sec: (timeout_ns / 1_000_000_000) as libc::time_t,
@@ -36,11 +44,13 @@ pub fn wait(word: &AtomicU32, expected: u32, scope: Scope, timeout_ns: u64) {
 }
 
 /// As [`wait`], for as long as it takes.
+#[cfg(not(xalloc_loom))]
 pub fn wait_untimed(word: &AtomicU32, expected: u32, scope: Scope) {
     sleep(word, expected, scope, core::ptr::null());
 }
 
 /// `timeout` is null or points to a `timespec` that lives through the call.
+#[cfg(not(xalloc_loom))]
 fn sleep(word: &AtomicU32, expected: u32, scope: Scope, timeout: *const libc::timespec) {
     // SAFETY: the word is readable (module), the timeout is null or alive.
     preserving_errno(|| unsafe {
@@ -49,11 +59,13 @@ fn sleep(word: &AtomicU32, expected: u32, scope: Scope, timeout: *const libc::ti
 }
 
 /// Wakes up to `sleepers` threads that sleep on `word`. errno is left as it was.
+#[cfg(not(xalloc_loom))]
 pub fn wake(word: &AtomicU32, sleepers: i32, scope: Scope) {
     // SAFETY: the word is only an address to this operation.
     preserving_errno(|| unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | scope.flag(), sleepers) });
 }
 
+#[cfg(not(xalloc_loom))]
 fn preserving_errno(call: impl FnOnce() -> libc::c_long) {
     // SAFETY: libc gives every thread its errno; the pointer is valid for the life of the thread.
     let errno = unsafe { libc::__errno_location() };

@@ -7,7 +7,8 @@
 //! Nothing here calls another function or reads a relocated word: the arena works before relocation.
 //!
 //! # Safety
-//! - Space is handed out once, by counting up; a block lies behind 16 bytes of which the first word is its size.
+//! - Space is handed out once, by counting up what fits; a block lies behind 16 bytes of which the first word is its
+//!   size.
 //! - The arena is zero-initialised data, so a block is zero without being cleared.
 #![allow(unsafe_code)]
 
@@ -36,20 +37,27 @@ pub(crate) fn holds(addr: Addr) -> bool {
     (addr.0 as usize).wrapping_sub(ARENA.0.get().addr()) < BYTES
 }
 
-/// A zeroed block. `None`: the arena is used up.
+/// A zeroed block; an alignment that is no power of two counts as the next one, as for C `memalign`. `None`: the arena
+/// has no room for it, and is as it was.
 pub(super) fn allocate(bytes: u64, align: u64) -> Option<Block> {
-    let align = (align as usize).clamp(HEAD, 4096);
+    let align = (align as usize).max(HEAD).checked_next_power_of_two()?;
     let bytes = (bytes as usize).checked_next_multiple_of(HEAD)?;
-    let taken = HEAD.checked_add(bytes)?.checked_add(align - HEAD)?;
-    if taken > BYTES {
-        return None;
-    }
-    let at = TAKEN.fetch_add(taken, Ordering::Relaxed);
-    if at.checked_add(taken)? > BYTES {
-        return None;
-    }
-    let block = (at + HEAD + align - 1) & !(align - 1);
     let base = ARENA.0.get().cast::<u8>();
+    let mut taken = TAKEN.load(Ordering::Relaxed);
+    let block = loop {
+        // The address is aligned, not the offset: the arena itself is aligned to a page.
+        let first = base.addr().checked_add(taken)?.checked_add(HEAD)?;
+        let block = first.checked_next_multiple_of(align)? - base.addr();
+        let end = block.checked_add(bytes)?;
+        if end > BYTES {
+            return None;
+        }
+        // Relaxed: only uniqueness matters.
+        match TAKEN.compare_exchange(taken, end, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => break block,
+            Err(newer) => taken = newer,
+        }
+    };
     let place = base.wrapping_add(block - HEAD).cast::<usize>();
     // SAFETY: first bullet of the module: the head lies in the space just taken, aligned to 16.
     unsafe { place.write(bytes) };
@@ -86,4 +94,29 @@ pub(super) unsafe fn leave(addr: Addr, bytes: u64, allocate: impl FnOnce() -> Op
         unsafe { block.as_ptr().cast::<u8>().wrapping_add(at).write_volatile(byte) };
     }
     Outcome::Block(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_alignment_holds_blocks_are_apart_and_a_refusal_takes_nothing() {
+        let mut end = 0;
+        for align in [1, 16, 24, 48, 4096, 5000, 8192] {
+            let block = allocate(40, align).unwrap();
+            assert!(block.addr.0.is_multiple_of(align.max(16).next_power_of_two()), "{align}");
+            assert!(block.addr.0 >= end);
+            assert!(holds(block.addr));
+            // SAFETY: a block of the arena.
+            assert_eq!(unsafe { usable_bytes(block.addr) }, 48);
+            end = block.addr.0 + 48;
+        }
+        for (bytes, align) in
+            [(BYTES as u64, 16), (16, 1 << 40), (u64::MAX, 16), (16, u64::MAX), (u64::MAX - 7, 1 << 63)]
+        {
+            assert!(allocate(bytes, align).is_none());
+        }
+        assert_eq!(allocate(16, 16).unwrap().addr.0, end + 16);
+    }
 }

@@ -19,9 +19,14 @@ const PAGE: u64 = 4096;
 
 /// Allocates by a mapping; zeroed, for the mapping is new.
 pub(super) fn detached(request: &Request) -> Result<Block, AllocError> {
+    let is_power = request.align.is_power_of_two();
     let align = match request.call {
+        Call::PosixMemalign if !is_power || !request.align.is_multiple_of(8) => return Err(AllocError::BadAlignment),
+        Call::AlignedAlloc if !is_power => return Err(AllocError::BadAlignment),
         Call::Valloc | Call::Pvalloc => PAGE,
-        Call::Memalign | Call::AlignedAlloc | Call::PosixMemalign => request.align.max(16).next_power_of_two(),
+        Call::Memalign | Call::AlignedAlloc | Call::PosixMemalign => {
+            request.align.max(16).checked_next_power_of_two().ok_or(AllocError::BadAlignment)?
+        }
         Call::Malloc
         | Call::Calloc
         | Call::Realloc

@@ -48,8 +48,12 @@ const WORDS: usize = 2 * FRAMES;
 const WORDS_OF_FRAME: usize = 3;
 /// Beyond so many frames, and this many times the depth of the stack, all is forgotten: what lies in a core's nearest
 /// cache is found in no time, what was long ago is seldom of use.
-const PLENTY: usize = 512;
+const PLENTY: usize = 1024;
 const PLENTY_OF_DEPTHS: usize = 4;
+/// Runs of which a stack may consist, each compared with a little effort of its own. Of the repeated stacks with more,
+/// one of so many is walked as a whole, and then is one run: it may be repeated a million times more.
+const MANY_RUNS: u32 = 2;
+const WALK_ONE_OF: u32 = 16;
 /// Stacks that are found by their innermost state.
 const TIPS: usize = 256;
 
@@ -121,6 +125,8 @@ pub(super) struct Recent {
     latest: u16,
     /// During a walk: the frame with which it is compared next.
     at: u16,
+    /// Repeated stacks with many runs that were found.
+    scattered: u32,
     /// During a walk: the words from `at` to the root were compared already.
     is_compared: bool,
 }
@@ -153,6 +159,7 @@ impl Recent {
             words_len: 0,
             latest: NONE,
             at: NONE,
+            scattered: 0,
             is_compared: false,
         }
     }
@@ -188,8 +195,9 @@ impl Recent {
             return None;
         }
         let node = frame.node;
-        let mut at = frame;
+        let (mut at, mut runs) = (frame, 0);
         loop {
+            runs += 1;
             if has_changed(self.words_to(at)) {
                 return None;
             }
@@ -200,6 +208,14 @@ impl Recent {
             at = self.frame(below);
         }
         self.latest = tip;
+        if runs > MANY_RUNS {
+            self.scattered = self.scattered.wrapping_add(1);
+            if self.scattered.is_multiple_of(WALK_ONE_OF) {
+                // The walk joins nothing, and is kept as a whole.
+                self.latest = NONE;
+                return None;
+            }
+        }
         Some(node)
     }
 

@@ -93,12 +93,19 @@ fn record_map(entry: Entry, addr: Addr, length: usize, prot: c_int, flags: c_int
 
 /// C `munmap`.
 pub(crate) unsafe extern "C" fn on_munmap(place: *mut c_void, length: usize, ip: usize, sp: usize, fp: usize) -> c_int {
-    // What the kernel will refuse is not recorded.
-    if place.addr().is_multiple_of(PAGE) && length > 0 {
-        record(Entry { ip, sp, fp }, Event::ProgramUnmap { addr: address(place), len_bytes: length as u64 });
+    let entry = Entry { ip, sp, fp };
+    let (addr, len_bytes) = (address(place), length as u64);
+    // What the kernel is sure to refuse is not recorded; what it refuses all the same is taken back.
+    let is_told = place.addr().is_multiple_of(PAGE) && length > 0;
+    if is_told {
+        record(entry, Event::ProgramUnmap { addr, len_bytes });
     }
     // SAFETY: by the bullet of the module.
-    unsafe { libc::syscall(libc::SYS_munmap, place, length) as c_int }
+    let answer = unsafe { libc::syscall(libc::SYS_munmap, place, length) as c_int };
+    if is_told && answer != 0 {
+        record(entry, Event::ProgramRemapTo { addr, len_bytes });
+    }
+    answer
 }
 
 /// C `mremap`; `new_place` means something only with `MREMAP_FIXED`.

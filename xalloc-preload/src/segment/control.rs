@@ -7,10 +7,11 @@
 
 use core::sync::atomic::Ordering;
 
-use xalloc_core::session::{CONTROL_MAGIC, CONTROL_NAME, Control, Options, control_state};
+use xalloc_core::session::{CONTROL_MAGIC, CONTROL_NAME, Control, Options, Refusal, control_state};
 use xalloc_core::sys::futex::{self, Scope};
 use xalloc_core::wire;
 
+use super::Refused;
 use crate::config::{Config, Output, PATH};
 use crate::host::File;
 use crate::text::Text;
@@ -27,45 +28,48 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    /// Finds the recorder that the environment names. `None`: nothing is to be recorded, or the recorder is gone, or
-    /// it speaks another version.
-    pub(crate) fn open(config: &Config) -> Option<Session> {
+    /// Finds the recorder that the environment names. `None`: nothing is to be recorded, or the recorder is finished.
+    pub(crate) fn open(config: &Config) -> Result<Option<Session>, Refused> {
         match config.output {
-            Output::Nowhere => None,
-            Output::File => Some(Session { control: None, control_path: Text::new(), options: config.options }),
+            Output::Nowhere => Ok(None),
+            Output::File => Ok(Some(Session { control: None, control_path: Text::new(), options: config.options })),
             Output::Session => {
                 let mut path = config.place;
                 path.push(b"/");
                 path.push(CONTROL_NAME.as_bytes());
                 let control = map(&path)?;
-                Some(Session { control: Some(control), control_path: path, options: control.options })
+                // Relaxed: the page was complete before its path was known.
+                let is_wanted = control.state.load(Ordering::Relaxed) == control_state::RECORDING;
+                let session = Session { control: Some(control), control_path: path, options: control.options };
+                Ok(is_wanted.then_some(session))
             }
         }
     }
 }
 
-fn map(path: &Text<PATH>) -> Option<&'static Control> {
-    let file = File::open(path.as_c(), libc::O_RDWR)?;
+fn map(path: &Text<PATH>) -> Result<&'static Control, Refused> {
+    let unreadable = || Refused::by_system(Refusal::Control);
+    let file = File::open(path.as_c(), libc::O_RDWR).ok_or_else(unreadable)?;
     if path.is_cut() || file.size() < size_of::<Control>() as u64 {
-        return None;
+        return Err(Refused::seen(Refusal::Version));
     }
     // SAFETY: a new mapping, wherever the kernel likes.
-    let memory = unsafe { file.map(size_of::<Control>(), true, core::ptr::null_mut()) }?;
+    let memory = unsafe { file.map(size_of::<Control>(), true, core::ptr::null_mut()) }.ok_or_else(unreadable)?;
     // SAFETY: by the bullet of the module; the file is at least as long.
     let control = unsafe { memory.cast::<Control>().as_ref() };
-    let is_wanted = control.magic == CONTROL_MAGIC
-        && control.version == u32::from(wire::VERSION)
-        // Relaxed: the page was complete before its path was known.
-        && control.state.load(Ordering::Relaxed) == control_state::RECORDING;
-    is_wanted.then_some(control)
+    if control.magic != CONTROL_MAGIC || control.version != u32::from(wire::VERSION) {
+        return Err(Refused::seen(Refusal::Version));
+    }
+    Ok(control)
 }
 
 /// Wakes the recorder if it sleeps.
 pub(super) fn ring_doorbell(control: &Control) {
-    // ORDERING: with the load below: the recorder sets `sleeping` and then compares the doorbell. Either this sees that
-    // it sleeps, or the recorder sees the new number and does not.
+    // ORDERING: Release publishes what is rung for to the Acquire load in the recorder's `ControlPage::doorbell`. SeqCst
+    // sets it before the load below, as the fence in `ControlPage::sleep` sets the recorder's store of `sleeping` before
+    // the futex's look at this word: either this sees that it sleeps, or the futex sees the new number.
     control.doorbell.fetch_add(1, Ordering::SeqCst);
-    // ORDERING: see above.
+    // ORDERING: SeqCst; pairs with the fence in `ControlPage::sleep`, see above.
     if control.sleeping.load(Ordering::SeqCst) != 0 {
         futex::wake(&control.doorbell, 1, Scope::Shared);
     }

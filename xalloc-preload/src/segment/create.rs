@@ -8,12 +8,14 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use xalloc_core::intern;
-use xalloc_core::session::{self, Header, PATH_BYTES, SEGMENT_MAGIC, SPILL_MAGIC, SpillHeader, layout, segment_state};
+use xalloc_core::session::{
+    self, Header, PATH_BYTES, Refusal, SEGMENT_MAGIC, SPILL_MAGIC, SpillHeader, layout, segment_state,
+};
 use xalloc_core::sys::clock;
 use xalloc_core::units::Stamp;
 use xalloc_core::wire;
 
-use super::{Segment, Session, install};
+use super::{Refused, Segment, Session, install};
 use crate::config::{Config, Output, PATH};
 use crate::host::{self, File};
 use crate::text::Text;
@@ -27,23 +29,20 @@ pub(crate) enum Birth {
     Fork(u32),
 }
 
-/// Makes the process's segment and says hello. False: it cannot be made, and nothing is recorded.
+/// Makes the process's segment and says hello. Where it cannot be made, no file is left behind.
 ///
 /// # Safety
 /// - The calling thread is booting the process, and no other thread exists that uses a former segment.
-pub(crate) unsafe fn create(config: &Config, session: &Session, birth: Birth, allocator: u32) -> bool {
+pub(crate) unsafe fn create(config: &Config, session: &Session, birth: Birth, allocator: u32) -> Result<(), Refused> {
     let pid = host::pid();
-    let former = super::current().map(|segment| segment.base);
-    let made = make_file(config, pid).and_then(|(file, path)| {
-        let place = former.map_or(core::ptr::null_mut(), NonNull::as_ptr);
-        // SAFETY: the place is null or the inherited segment's mapping, which nobody uses any more.
-        let base = unsafe { file.map(layout::SEGMENT_BYTES, true, place) }?;
-        super::reserve::reserve(base, Some(&file), 0..layout::RING_HEADERS.end).then_some((base, path))
+    let made = open_file(config, pid).and_then(|(file, path)| match map(&file) {
+        Ok(base) => Ok((base, path)),
+        Err(refused) => {
+            host::remove_file(path.as_c());
+            Err(refused)
+        }
     });
-    let Some((base, path)) = made else {
-        super::quarantine();
-        return false;
-    };
+    let (base, path) = made.inspect_err(|_| super::quarantine())?;
     // SAFETY: the mapping is new and nobody else's.
     unsafe { write_header(base, pid, birth, session, allocator) };
     let mut levels: [&'static [AtomicU32]; intern::LEVELS.len()] = [&[]; intern::LEVELS.len()];
@@ -75,20 +74,40 @@ pub(crate) unsafe fn create(config: &Config, session: &Session, birth: Birth, al
         control.hellos.fetch_add(1, Ordering::Release);
         super::control::ring_doorbell(control);
     }
-    true
+    Ok(())
 }
 
-/// Makes the file, at its full size.
-fn make_file(config: &Config, pid: u32) -> Option<(File, Text<PATH>)> {
+fn open_file(config: &Config, pid: u32) -> Result<(File, Text<PATH>), Refused> {
     if host::file_size_limit() < layout::SEGMENT_BYTES as u64 {
-        return None;
+        return Err(Refused::seen(Refusal::FileSize));
     }
-    let (file, path) = match config.output {
-        Output::Nowhere => return None,
-        Output::Session => new_in_session(config, pid)?,
-        Output::File => new_as_file(config, pid)?,
+    let made = match config.output {
+        Output::Nowhere => None,
+        Output::Session => new_in_session(config, pid),
+        Output::File => new_as_file(config, pid),
     };
-    file.resize(layout::SEGMENT_BYTES).then_some((file, path))
+    made.ok_or_else(|| Refused::by_system(Refusal::File))
+}
+
+/// Makes the file as long as a segment, maps it where the process had its former one, and gets its first pages ready.
+fn map(file: &File) -> Result<NonNull<u8>, Refused> {
+    if !file.resize(layout::SEGMENT_BYTES) {
+        return Err(Refused::by_system(Refusal::NoRoom));
+    }
+    let former = super::current().map(|segment| segment.base);
+    let place = former.map_or(core::ptr::null_mut(), NonNull::as_ptr);
+    // SAFETY: the place is null or the inherited segment's mapping, which nobody uses any more.
+    let base = unsafe { file.map(layout::SEGMENT_BYTES, true, place) };
+    let base = base.ok_or_else(|| Refused::by_system(Refusal::Memory))?;
+    if super::reserve::reserve(base, Some(file), 0..layout::RING_HEADERS.end) {
+        return Ok(base);
+    }
+    let refused = Refused::by_system(Refusal::NoRoom);
+    if former.is_none() {
+        // SAFETY: the mapping was made above, and nobody knows it.
+        unsafe { host::unmap(base, layout::SEGMENT_BYTES) };
+    }
+    Err(refused)
 }
 
 /// Numbers of segment files that are tried: a process can be followed through that many execs.

@@ -7,10 +7,11 @@
 use core::hint::spin_loop;
 
 use xalloc_core::ring::Producer;
-use xalloc_core::session::overflow;
+use xalloc_core::session::{Refusal, overflow};
 use xalloc_core::sys::futex::{self, Scope};
 
-use super::Segment;
+use super::{Refused, Segment};
+use crate::config::config;
 use crate::host::File;
 use crate::lifecycle::{self, Phase};
 
@@ -46,7 +47,9 @@ pub(crate) fn make_room(
         if segment.spill(ring, thread) {
             return Verdict::Room;
         }
-        lifecycle::stop_recording();
+        if lifecycle::stop_recording() {
+            Refused::by_system(Refusal::Write).tell(config());
+        }
         return Verdict::Ended;
     }
     if segment.options.overflow == overflow::DROP {

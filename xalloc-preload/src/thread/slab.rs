@@ -1,17 +1,19 @@
 //! Where the states of threads lie: chunks of slots in mappings of our own, and a directory of who owns which.
 //!
-//! The owner of a slot is the address of its thread's descriptor. A new thread that finds its own address in the
-//! directory is the successor of a thread that ended.
+//! The holder of a slot is its thread, by the address of its descriptor ([`Tenure`]). A new thread that finds its own
+//! address in the directory is the successor of a thread that ended.
 //!
 //! # Safety
 //! - A slot's address is `chunk + index`, in a mapping that is never undone and starts as zeroes, which is the first
 //!   value of a [`ThreadCapture`].
-//! - A slot is written by the thread that has just put its address into the directory's empty entry.
+//! - A slot is written by the thread that has just got its place in the directory, by one exchange of the place's word.
 #![allow(unsafe_code)]
 
 use core::mem::MaybeUninit;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use xalloc_core::sys::tenure::{Holder, Tenure};
 
 use super::Thread;
 use crate::capture::ThreadCapture;
@@ -30,74 +32,81 @@ const CHUNK: usize = 8;
 /// Most threads that can have a state at once; further ones allocate without cache and record nothing.
 const MOST: usize = 1 << 15;
 
-static OWNERS: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+static PLACES: [Tenure; MOST] = [const { Tenure::new() }; MOST];
 static CHUNKS: [AtomicPtr<Slot>; MOST / CHUNK] = [const { AtomicPtr::new(null_mut()) }; MOST / CHUNK];
 /// Entries of the directory that were ever used.
 static USED: AtomicUsize = AtomicUsize::new(0);
 
-fn used() -> &'static [AtomicUsize] {
-    OWNERS.get(..USED.load(Ordering::Relaxed)).unwrap_or(&OWNERS)
+fn used() -> &'static [Tenure] {
+    PLACES.get(..USED.load(Ordering::Relaxed)).unwrap_or(&PLACES)
 }
 
-fn entry_of(owner: usize) -> Option<usize> {
-    used().iter().position(|entry| entry.load(Ordering::Relaxed) == owner)
+/// A slot that a thread has, or that a thread with the same descriptor had.
+#[derive(Clone, Copy)]
+pub(super) struct Found {
+    entry: usize,
+    /// Its place in the directory.
+    pub(super) place: &'static Tenure,
+    /// The state in it.
+    pub(super) thread: &'static Thread,
 }
 
-/// The slot that `owner` has.
-pub(super) fn find(owner: usize) -> Option<&'static Thread> {
-    thread_at(entry_of(owner)?)
-}
-
-/// The state in a slot that has, or had, an owner.
-fn thread_at(entry: usize) -> Option<&'static Thread> {
+/// The slot that `holder` has.
+pub(super) fn find(holder: Holder) -> Option<Found> {
+    let (entry, place) = used().iter().enumerate().find(|(_, place)| place.is_of(holder))?;
     // ORDERING: pairs with the Release exchange in `chunk`.
     let chunk = CHUNKS.get(entry / CHUNK)?.load(Ordering::Acquire);
     if chunk.is_null() {
         return None;
     }
-    // SAFETY: first bullet of the module; the thread lies at the slot's start, and `claim` wrote it.
-    unsafe { chunk.wrapping_add(entry % CHUNK).cast::<Thread>().as_ref() }
+    // SAFETY: first bullet of the module; the thread lies at the slot's start, and `begin` wrote it.
+    let thread = unsafe { chunk.wrapping_add(entry % CHUNK).cast::<Thread>().as_ref() }?;
+    Some(Found { entry, place, thread })
 }
 
-/// Gives `owner` a slot, in the state of a thread that has done nothing yet. `None`: there is no room.
-pub(super) fn claim(owner: usize) -> Option<&'static Thread> {
-    let entry = take_entry(owner)?;
-    let Some(chunk) = chunk(entry / CHUNK) else {
-        release(owner);
-        return None;
-    };
-    let slot = chunk.wrapping_add(entry % CHUNK);
+/// Gives `holder` a slot, in the state of a thread that has done nothing yet. `None`: there is no room.
+pub(super) fn claim(holder: Holder) -> Option<&'static Thread> {
+    let (entry, place) = take_entry(holder)?;
+    let begun = begin(entry, place);
+    if begun.is_none() {
+        place.give_up();
+    }
+    begun
+}
+
+/// Begins anew in a slot that the caller has just got from a thread that is gone.
+pub(super) fn renew(found: Found) -> Option<&'static Thread> {
+    begin(found.entry, found.place)
+}
+
+fn begin(entry: usize, place: &'static Tenure) -> Option<&'static Thread> {
+    let slot = chunk(entry / CHUNK)?.wrapping_add(entry % CHUNK);
     let capture = slot.wrapping_byte_add(core::mem::offset_of!(Slot, capture)).cast::<ThreadCapture>();
-    // SAFETY: by the bullets of the module it has a value, and it is this owner's alone.
+    // SAFETY: by the bullets of the module it has a value, and it is this holder's alone.
     let capture = unsafe { &mut *capture };
     let thread = slot.cast::<Thread>();
     // SAFETY: second bullet of the module; the thread lies at the slot's start.
-    unsafe { thread.write(Thread::new(capture)) };
+    unsafe { thread.write(Thread::new(place, capture)) };
     // SAFETY: just written.
     unsafe { thread.as_ref() }
 }
 
-fn take_entry(owner: usize) -> Option<usize> {
-    let is_taken = |entry: &AtomicUsize| {
-        entry.load(Ordering::Relaxed) == 0
-            // ORDERING: pairs with the Release store in `release`: the former owner has left the slot.
-            && entry.compare_exchange(0, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
-    };
-    if let Some(entry) = used().iter().position(is_taken) {
-        return Some(entry);
+fn take_entry(holder: Holder) -> Option<(usize, &'static Tenure)> {
+    if let Some(taken) = used().iter().enumerate().find(|(_, place)| place.claim(holder)) {
+        return Some(taken);
     }
-    if let Some(entry) = take_over(owner) {
-        return Some(entry);
+    if let Some(taken) = take_over(holder) {
+        return Some(taken);
     }
     loop {
         // Relaxed: the number alone is unique.
         let entry = USED.fetch_add(1, Ordering::Relaxed);
-        let Some(place) = OWNERS.get(entry) else {
+        let Some(place) = PLACES.get(entry) else {
             USED.fetch_sub(1, Ordering::Relaxed);
             return None;
         };
-        if is_taken(place) {
-            return Some(entry);
+        if place.claim(holder) {
+            return Some((entry, place));
         }
     }
 }
@@ -106,21 +115,16 @@ fn take_entry(owner: usize) -> Option<usize> {
 const LOOKS: usize = 8;
 
 /// Takes the slot of a thread that is over and that the kernel does not know any more.
-fn take_over(owner: usize) -> Option<usize> {
+fn take_over(holder: Holder) -> Option<(usize, &'static Tenure)> {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     let used = used();
     for _ in 0..LOOKS.min(used.len()) {
         // Relaxed: any place will do to begin at.
-        let number = NEXT.fetch_add(1, Ordering::Relaxed).checked_rem(used.len())?;
-        let Some(entry) = used.get(number) else { continue };
-        let former = entry.load(Ordering::Relaxed);
-        let tid = thread_at(number).map_or(0, |thread| thread.over.load(Ordering::Relaxed));
-        if tid != 0
-            && !host::keeping_errno(|| host::is_thread(tid))
-            // ORDERING: Acquire as in `take_entry`; the former owner is gone.
-            && entry.compare_exchange(former, owner, Ordering::Acquire, Ordering::Relaxed).is_ok()
-        {
-            return Some(number);
+        let entry = NEXT.fetch_add(1, Ordering::Relaxed).checked_rem(used.len())?;
+        let Some(place) = used.get(entry) else { continue };
+        let Some(over) = place.over() else { continue };
+        if !host::keeping_errno(|| host::is_thread(over.thread())) && place.take_over(over, holder) {
+            return Some((entry, place));
         }
     }
     None
@@ -147,19 +151,11 @@ fn chunk(number: usize) -> Option<*mut Slot> {
     }
 }
 
-/// Takes the slot of `owner` back.
-pub(super) fn release(owner: usize) {
-    if let Some(entry) = entry_of(owner).and_then(|entry| OWNERS.get(entry)) {
-        // ORDERING: pairs with the Acquire exchange in `take_entry`. It fails where another thread took the slot over.
-        let _was = entry.compare_exchange(owner, 0, Ordering::Release, Ordering::Relaxed);
-    }
-}
-
-/// Takes every slot back but that of `owner`: after a fork the other threads do not exist.
-pub(super) fn keep_only(owner: usize) {
-    for entry in used() {
-        if entry.load(Ordering::Relaxed) != owner {
-            entry.store(0, Ordering::Relaxed);
+/// Takes every slot back but that of `holder`: after a fork the other threads do not exist.
+pub(super) fn keep_only(holder: Option<Holder>) {
+    for place in used() {
+        if !holder.is_some_and(|holder| place.is_of(holder)) {
+            place.give_up();
         }
     }
 }

@@ -49,6 +49,7 @@ impl Spare {
         };
         // SAFETY: by the bullet of the module the number makes the cell this call's.
         unsafe { cell.get().write(record) };
+        // ORDERING: pairs with the fence in `flush`, on the same thread: the cell is written before it is read.
         compiler_fence(Ordering::SeqCst);
     }
 
@@ -58,6 +59,7 @@ impl Spare {
         let mut done = 0;
         loop {
             let length = self.length.load(Ordering::Relaxed);
+            // ORDERING: pairs with the fence in `note`, in a handler of this thread.
             compiler_fence(Ordering::SeqCst);
             for cell in self.cells.iter().take(length as usize).skip(done) {
                 // SAFETY: below `length`, and by the invariant written.

@@ -91,7 +91,7 @@ impl ControlPage {
     pub fn sleep(&self, seen: u32, timeout_ns: u64) {
         let sleeping = self.word(offset_of!(Control, sleeping));
         sleeping.store(1, Ordering::Relaxed);
-        // ORDERING: pairs with the fence of a producer between its increment of the doorbell and its look at
+        // ORDERING: pairs with the two SeqCst accesses of a producer, its increment of the doorbell and then its look at
         // `sleeping`: either it sees that we sleep, or the futex sees that the bell has changed.
         fence(Ordering::SeqCst);
         futex::wait(self.word(offset_of!(Control, doorbell)), seen, futex::Scope::Shared, timeout_ns);
@@ -110,6 +110,7 @@ impl ControlPage {
 #[cfg(test)]
 impl ControlPage {
     pub(crate) fn state(&self) -> u32 {
+        // ORDERING: pairs with the Release store in `finish`.
         self.word(offset_of!(Control, state)).load(Ordering::Acquire)
     }
 }

@@ -6,6 +6,7 @@
 
 pub mod control;
 pub mod file;
+pub mod inherited;
 pub mod lock;
 pub mod pidfd;
 pub mod segment;

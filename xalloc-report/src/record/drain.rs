@@ -14,12 +14,12 @@
 //! deeper heap.
 
 use std::collections::HashSet;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use xalloc_core::session::segment_state;
+use xalloc_core::session::{REFUSED_PREFIX, Refusal, segment_state};
 use xalloc_core::sys::clock::ticks;
 use xalloc_core::units::Stamp;
 
@@ -100,8 +100,33 @@ pub struct Observations {
     pub orphans: u64,
     /// Segments that were not readable, with the reason.
     pub refused: Vec<(PathBuf, String)>,
+    /// Processes that could not be recorded and said why.
+    pub unrecorded: Vec<Unrecorded>,
     /// Processes that still ran at the end.
     pub running: usize,
+}
+
+/// The note of a process that could not be recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unrecorded {
+    /// The process, in its own pid namespace.
+    pub pid: u32,
+    /// Why.
+    pub reason: Refusal,
+    /// The system's number for it, 0 if it has none.
+    pub errno: i32,
+}
+
+impl Unrecorded {
+    /// Reads the name of a note; `None` if it is none.
+    fn read(name: &OsStr) -> Option<Unrecorded> {
+        let mut parts = name.to_str()?.strip_prefix(REFUSED_PREFIX)?.split('.');
+        let pid = parts.next()?.parse().ok()?;
+        let number: u8 = parts.next()?.parse().ok()?;
+        let reason = Refusal::ALL.into_iter().find(|reason| reason.number() == number)?;
+        let errno = parts.next()?.parse().ok()?;
+        parts.next().is_none().then_some(Unrecorded { pid, reason, errno })
+    }
 }
 
 /// A segment whose process has not begun in the trace.
@@ -163,6 +188,11 @@ impl<S: Sink> Drain<S> {
     pub(crate) fn save_beginning(&mut self) -> Result<(), S::Error> {
         self.sink.gain(&self.dictionary.contents);
         self.sink.save()
+    }
+
+    /// What the events name.
+    pub(crate) fn contents(&self) -> &Contents {
+        &self.dictionary.contents
     }
 
     /// Processes that have begun so far.
@@ -240,7 +270,15 @@ impl<S: Sink> Drain<S> {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            if !name.as_encoded_bytes().starts_with(b"segment.") || self.known.contains(&name) {
+            if self.known.contains(&name) {
+                continue;
+            }
+            if let Some(note) = Unrecorded::read(&name) {
+                self.observations.unrecorded.push(note);
+                self.known.insert(name);
+                continue;
+            }
+            if !name.as_encoded_bytes().starts_with(b"segment.") {
                 continue;
             }
             let path = entry.path();

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use xalloc_core::session::Refusal;
+
 use super::drain::Refused;
 use super::output::OutputError;
 use super::session::SessionError;
@@ -116,6 +118,14 @@ pub enum NoHello {
         /// What was wrong with the segment.
         seen: String,
     },
+    /// It could not be recorded, and left a note of the reason.
+    #[error("the program could not be recorded: {}{}", reason.seen(), system(*errno))]
+    ByProgram {
+        /// The reason.
+        reason: Refusal,
+        /// The system's number for it, 0 if it has none.
+        errno: i32,
+    },
     /// It ended before its first allocation, or somebody removed the variables on the way to it.
     #[error("the program never said hello, though nothing about {} forbids it: it, or a launcher before it, cleaned LD_PRELOAD or XALLOC_SESSION from its environment, or a sandbox keeps it from {}", binary.display(), session.display())]
     Unknown {
@@ -124,6 +134,11 @@ pub enum NoHello {
         /// The session's directory.
         session: PathBuf,
     },
+}
+
+/// The system's word behind a reason.
+pub(crate) fn system(errno: i32) -> String {
+    if errno == 0 { String::new() } else { format!(": {}", io::Error::from_raw_os_error(errno)) }
 }
 
 impl RecordError {
@@ -164,6 +179,7 @@ impl RecordError {
             RecordError::NoHello { reason: NoHello::Unknown { .. }, .. } => {
                 Some("start the program itself rather than its launcher; `xalloc-report doctor COMMAND` checks more")
             }
+            RecordError::NoHello { reason: NoHello::ByProgram { reason, .. }, .. } => Some(reason.hint()),
             RecordError::NoHello { reason: NoHello::Refused { .. }, .. } => {
                 Some("the preload and the recorder must be of one build: unset LD_PRELOAD and try again")
             }

@@ -19,9 +19,11 @@ use super::outcome::Outcome;
 use super::output::{Existing, Names, Output, host};
 use super::recorder::{Drained, finish};
 use super::spill::Spilled;
+use super::symbolize::Naming;
 use super::{Phase, drain::Sink};
 use crate::os::segment::Segment;
 use crate::os::system::processors_online;
+use crate::symbols::Places;
 use crate::trace::{End, LiveSet, Recording, TraceError, Writer, is_trace};
 
 /// What to import.
@@ -72,7 +74,8 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let processes = dictionary.contents.processes.len();
     let drained = Drained { contents: dictionary.contents, observations, writer, processes, stopped };
     let end = first_end.unwrap_or(End::Vanished);
-    let mut outcome = finish(props.symbols, drained, end, output.path().to_owned(), on_phase)?;
+    let naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
+    let mut outcome = finish(naming, drained, end, output.path().to_owned(), on_phase)?;
     outcome.path = output.keep();
     Ok(outcome)
 }

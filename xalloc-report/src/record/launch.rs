@@ -12,6 +12,7 @@ use xalloc_core::session::SESSION_VARIABLE;
 
 use super::preload::with_ours_first;
 use super::target::Target;
+use crate::os::inherited;
 use crate::trace::End;
 
 /// A variable and its value.
@@ -64,6 +65,7 @@ pub(crate) fn start(
     }
     command.envs(assignments.iter().map(|(name, value)| (name, value)));
     command.env("LD_PRELOAD", preload).env(SESSION_VARIABLE, session);
+    inherited::hand_on(&mut command);
     command.spawn()
 }
 

@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::drain::Observations;
-use super::error::exit_status;
+use super::drain::{Observations, Unrecorded};
+use super::error::{exit_status, system};
 use super::symbolize::Unnamed;
 use crate::trace::{End, TraceError, Written};
 
@@ -38,15 +38,25 @@ impl Outcome {
     /// Whether everything that happened is in the trace.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let Observations { damaged, lost_stacks, orphans, refused, .. } = &self.observations;
-        self.stopped.is_none() && *damaged == 0 && *lost_stacks == 0 && *orphans == 0 && refused.is_empty()
+        let Observations { damaged, lost_stacks, orphans, refused, unrecorded, .. } = &self.observations;
+        let is_whole = *damaged == 0 && *lost_stacks == 0 && *orphans == 0;
+        self.stopped.is_none() && is_whole && refused.is_empty() && unrecorded.is_empty()
     }
 
     /// What a reader of the trace has to know besides [`Outcome::stopped`], each a sentence.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let Observations { damaged, lost_stacks, cut_stacks, differing_stacks, orphans, refused, running, .. } =
-            &self.observations;
+        let Observations {
+            damaged,
+            lost_stacks,
+            cut_stacks,
+            differing_stacks,
+            orphans,
+            refused,
+            unrecorded,
+            running,
+            ..
+        } = &self.observations;
         let mut notes = Vec::new();
         let counted = [
             (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
@@ -58,6 +68,9 @@ impl Outcome {
         ];
         notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
         notes.extend(refused.iter().map(|(path, why)| format!("{} was not read: {why}", path.display())));
+        notes.extend(unrecorded.iter().map(|Unrecorded { pid, reason, errno }| {
+            format!("process {pid} was not recorded: {}{}; {}", reason.seen(), system(*errno), reason.hint())
+        }));
         notes
     }
 }

@@ -14,14 +14,14 @@ use xalloc_core::session::{Options, allocator, clock, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
-use super::drain::{Command, Drain, Observations};
+use super::drain::{Command, Drain, Observations, Unrecorded};
 use super::error::{NoHello, RecordError};
 use super::launch::{Assignment, end_of, split_assignments, start, value_of};
 use super::outcome::Outcome;
 use super::output::{Names, Output, host};
 use super::preload::{Caches, unpack};
 use super::session::{Session, places};
-use super::symbolize::{Unnamed, symbolize};
+use super::symbolize::{Naming, Unnamed, symbolize};
 use super::target::{Target, inspect};
 use super::{Allocator, Clock, Overflow, Phase, Props};
 use crate::os::control::ControlPage;
@@ -61,7 +61,8 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
             return Err(error);
         }
     };
-    let drained = drain_all(drain, &session.control, &waiter);
+    let mut naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
+    let drained = drain_all(drain, &session.control, &waiter, &mut naming);
     let end = waiter.end().unwrap_or(End::Running);
     if drained.processes == 0 && drained.stopped.is_none() {
         let reason = no_hello(target.binary, &drained.observations, session.directory());
@@ -70,7 +71,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     }
     // The segments are drained: their memory is given back before symbols ask for some.
     drop(session);
-    let mut outcome = finish(props.symbols, drained, end, output.path().to_owned(), on_phase)?;
+    let mut outcome = finish(naming, drained, end, output.path().to_owned(), on_phase)?;
     outcome.path = output.keep();
     Ok(outcome)
 }
@@ -178,8 +179,8 @@ pub(super) struct Drained {
 }
 
 /// Records until the command has ended, its user has lost patience, or the trace cannot be written any more.
-fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter) -> Drained {
-    let mut stopped = record_until_the_end(&mut drain, control, waiter).err();
+fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter, naming: &mut Option<Naming>) -> Drained {
+    let mut stopped = record_until_the_end(&mut drain, control, waiter, naming).err();
     control.finish();
     drain.wake_waiting();
     if stopped.is_some() {
@@ -197,12 +198,20 @@ fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter) -
     Drained { contents, observations, writer, processes, stopped }
 }
 
-fn record_until_the_end(drain: &mut Drain<Writer>, control: &ControlPage, waiter: &Waiter) -> Result<(), TraceError> {
+fn record_until_the_end(
+    drain: &mut Drain<Writer>,
+    control: &ControlPage,
+    waiter: &Waiter,
+    naming: &mut Option<Naming>,
+) -> Result<(), TraceError> {
     let mut sleep_ns = SHORT_SLEEP_NS;
     loop {
         let bell = control.doorbell();
         let command = waiter.command();
         let came = drain.pass(control.hellos(), command)?;
+        if let Some(naming) = naming {
+            naming.note(drain.contents());
+        }
         if command.end.is_some() || signals::received() >= IMPATIENT {
             return Ok(());
         }
@@ -221,6 +230,7 @@ fn last_passes(drain: &mut Drain<Writer>, control: &ControlPage, waiter: &Waiter
         }
     }
     drain.stop_waiting_for_forks();
+    drain.discover();
     drain.pass(control.hellos(), waiter.command()).map(|_| ())
 }
 
@@ -234,6 +244,9 @@ fn wait_out(control: &ControlPage, waiter: &Waiter) {
 }
 
 fn no_hello(binary: PathBuf, observations: &Observations, session: &Path) -> NoHello {
+    if let Some(&Unrecorded { reason, errno, .. }) = observations.unrecorded.first() {
+        return NoHello::ByProgram { reason, errno };
+    }
     match observations.refused.first() {
         Some((_, seen)) => NoHello::Refused { seen: seen.clone() },
         None => NoHello::Unknown { binary, session: session.to_owned() },
@@ -242,7 +255,7 @@ fn no_hello(binary: PathBuf, observations: &Observations, session: &Path) -> NoH
 
 /// Names the frames, if that is wanted, and writes what is not events.
 pub(super) fn finish(
-    with_symbols: bool,
+    naming: Option<Naming>,
     drained: Drained,
     end: End,
     path: PathBuf,
@@ -253,9 +266,11 @@ pub(super) fn finish(
     let duration_ns = contents.processes.iter().map(|process| process.ended_at_ns).max().unwrap_or_default();
     contents.recording.duration_ns = duration_ns;
     let mut unnamed = Unnamed::new();
-    if with_symbols && stopped.is_none() {
+    if let Some(naming) = naming
+        && stopped.is_none()
+    {
         on_phase(Phase::Naming { frames: contents.frames.len() });
-        unnamed = symbolize(&mut contents, Places::of_this_machine());
+        unnamed = symbolize(&mut contents, Places::of_this_machine(), naming);
     }
     on_phase(Phase::Writing);
     let mut written: Written = writer.written();

@@ -3,34 +3,67 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use crate::symbols::{self, Missing, Places, Symbolizer, Wanted, demangle};
-use crate::trace::{Contents, Frame, FrameIndex, Function};
+use crate::symbols::{self, Early, Missing, Places, Symbolizer, Wanted, demangle};
+use crate::trace::{Contents, Frame, FrameIndex, Function, Module};
 
 /// What could not be named, by file.
 pub type Unnamed = Vec<(PathBuf, Vec<Missing>)>;
 
+/// The naming of frames as they appear, so that little is left to do at the end.
+pub(crate) struct Naming {
+    early: Early,
+    /// Frames that were looked at.
+    frames: usize,
+}
+
+impl Naming {
+    /// Nothing is asked yet; debug information is looked for in `places`.
+    pub(crate) fn new(places: Places) -> Naming {
+        Naming { early: Early::new(places), frames: 0 }
+    }
+
+    /// Asks for the names of the frames that are there for the first time. Those whose module is not known yet are
+    /// named at the end.
+    pub(crate) fn note(&mut self, contents: &Contents) {
+        let mut gained: BTreeMap<usize, Vec<u64>> = BTreeMap::new();
+        for frame in contents.frames.get(self.frames..).unwrap_or_default() {
+            if let Some(module) = frame.module {
+                gained.entry(module.0 as usize).or_default().push(call_of(frame));
+            }
+        }
+        self.frames = contents.frames.len();
+        for (module, addresses) in gained {
+            self.early.ask(symbols::ModuleIndex(module), addresses, || symbols_module(&contents.modules[module]));
+        }
+    }
+}
+
+/// A frame holds a return address; the call that is meant ends one byte before it.
+fn call_of(frame: &Frame) -> u64 {
+    frame.address.wrapping_sub(1)
+}
+
+fn symbols_module(module: &Module) -> symbols::Module {
+    symbols::Module { path: module.path.clone(), build_id: module.build_id.clone() }
+}
+
 /// Fills in the functions of all frames that lie in a module, and the operators that left none.
-pub(crate) fn symbolize(contents: &mut Contents, places: Places) -> Unnamed {
-    let modules = contents
-        .modules
-        .iter()
-        .map(|module| symbols::Module { path: module.path.clone(), build_id: module.build_id.clone() });
-    let modules: Vec<_> = modules.collect();
+pub(crate) fn symbolize(contents: &mut Contents, places: Places, naming: Naming) -> Unnamed {
+    let modules = contents.modules.iter().map(symbols_module).collect();
     let mut frames_of: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (at, frame) in contents.frames.iter().enumerate() {
         if let Some(module) = frame.module {
             frames_of.entry(module.0 as usize).or_default().push(at);
         }
     }
-    // A frame holds a return address; the call that is meant ends one byte before it.
     let wanted: Vec<Wanted> = frames_of
         .iter()
         .map(|(&module, frames)| Wanted {
             module: symbols::ModuleIndex(module),
-            addresses: frames.iter().map(|&at| contents.frames[at].address.wrapping_sub(1)).collect(),
+            addresses: frames.iter().map(|&at| call_of(&contents.frames[at])).collect(),
         })
         .collect();
-    let answers = Symbolizer::new(modules, places).resolve(&wanted);
+    let answers = Symbolizer::new(modules, places).resolve_after(naming.early, &wanted);
     let mut unnamed = Unnamed::new();
     let mut callees = vec![None; contents.frames.len()];
     for ((module, frames), answer) in frames_of.into_iter().zip(answers) {
@@ -83,7 +116,7 @@ fn function(frame: symbols::Frame) -> Function {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Module, ModuleIndex, StackIndex, StackNode};
+    use crate::trace::{ModuleIndex, StackIndex, StackNode};
 
     #[test]
     fn a_return_address_in_our_own_binary_is_named_after_the_function_that_called() {
@@ -101,13 +134,25 @@ mod tests {
         let path = std::env::current_exe().unwrap();
         let base = maps.lines().find(|line| line.ends_with(path.to_str().unwrap())).unwrap();
         let base = u64::from_str_radix(base.split('-').next().unwrap(), 16).unwrap();
-        let module = Module { path, build_id: Vec::new() };
-        let frame =
-            Frame { module: Some(ModuleIndex(0)), address: runtime - base, functions: Vec::new(), jumped: None };
-        let mut contents = Contents { modules: vec![module], frames: vec![frame], ..Contents::default() };
-        symbolize(&mut contents, Places::of_this_machine());
-        assert!(!contents.frames[0].functions.is_empty());
-        assert!(contents.recording.symbolized);
+        let name_of = |is_early| {
+            let module = Module { path: path.clone(), build_id: Vec::new() };
+            let address = runtime - base;
+            let frame = Frame { module: Some(ModuleIndex(0)), address, functions: Vec::new(), jumped: None };
+            let mut contents = Contents { modules: vec![module], frames: vec![frame], ..Contents::default() };
+            let mut naming = Naming::new(Places::of_this_machine());
+            if is_early {
+                naming.note(&contents);
+            }
+            // One that was not there before joins it.
+            contents.frames.push(Frame { address: address + 1, ..contents.frames[0].clone() });
+            symbolize(&mut contents, Places::of_this_machine(), naming);
+            assert!(contents.recording.symbolized);
+            assert!(!contents.frames[1].functions.is_empty());
+            contents.frames.swap_remove(0).functions
+        };
+        let (early, late) = (name_of(true), name_of(false));
+        assert!(!late.is_empty());
+        assert_eq!(early, late);
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! it hold many copies of one long directory name.
 //!
 //! # Layers
-//! `resolve` (one module) uses `locate` (files), `dwarf` and `split` (lines and inlined functions), `table`, `plt` and
+//! `symbolizer` (all modules) and `early` (while the program runs) use `resolve` (one module), which uses `locate` (files), `dwarf` and `split` (lines and inlined functions), `table`, `plt` and
 //! `minidebug` (names), `call` (what a call names), `demangle`. All parse through `image`. No file of this room knows the trace's format.
 //!
 //! # Why our own locator
@@ -22,6 +22,7 @@
 mod call;
 mod demangle;
 mod dwarf;
+mod early;
 mod error;
 mod image;
 mod locate;
@@ -41,6 +42,7 @@ mod untrusted;
 use std::path::PathBuf;
 
 pub use self::demangle::{MAX_NAME_BYTES, demangle};
+pub use self::early::Early;
 pub use self::error::Error;
 pub use self::locate::Places;
 pub use self::missing::Missing;

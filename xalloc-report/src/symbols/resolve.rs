@@ -22,8 +22,9 @@ pub(super) struct Answer {
     pub(super) missing: Vec<Missing>,
 }
 
-/// Resolves `addresses` (ELF virtual addresses, ascending) of `module`.
-pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> Answer {
+/// Resolves addresses of `module` (ELF virtual addresses) in batches, whose answers follow one another; the module's
+/// files stay open until there are no more.
+pub(super) fn resolve(module: &Module, places: &Places, mut batches: impl Iterator<Item = Vec<u64>>) -> Answer {
     let Found { binary, debug, looked_for, mut missing } = locate(module, places);
     let binary = binary.as_ref().and_then(Parsed::of);
     let debug = debug.as_ref().and_then(Parsed::of);
@@ -39,28 +40,34 @@ pub(super) fn resolve(module: &Module, places: &Places, addresses: &[u64]) -> An
     let stubs = binary.as_ref().map(|file| plt::stubs(&file.image.elf, &slots)).unwrap_or_default();
     let table = Table::collect(files.iter().map(|file| &file.image.elf).chain(&mini), stubs);
 
-    let mut answer = Answer { missing, ..Answer::nothing(addresses.len()) };
+    // A debug file has no code.
+    let calls = binary.as_ref().map(|file| Calls { elf: &file.image.elf, slots: &slots, table: &table });
+
+    let mut answer = Answer::nothing(0);
+    let mut complete = |addresses: &[u64], mut frames: Vec<Vec<Frame>>| {
+        for (frames, address) in frames.iter_mut().zip(addresses) {
+            name_from_table(frames, *address, &table);
+        }
+        answer.frames.append(&mut frames);
+        let callee = |address: &u64| calls.as_ref().and_then(|calls| calls.callee(*address));
+        answer.callees.extend(addresses.iter().map(callee));
+    };
+    let mut detail = Detail::Nothing;
     if let Some(file) = files.iter().find(|file| file.image.has_dwarf()) {
         let owners = files.iter().map(|file| file.path.to_owned()).collect();
-        match (DwarfSource { file, owners, places }).frames(addresses, &mut answer.missing) {
-            Ok(frames) => {
-                answer.frames = frames;
-                answer.detail = Detail::Lines;
-            }
+        match (DwarfSource { file, owners, places }).frames(&mut batches, &mut complete, &mut missing) {
+            Ok(()) => detail = Detail::Lines,
             Err(error) => {
-                let malformed = Missing::Malformed { path: file.path.to_owned(), reason: error.to_string() };
-                answer.missing.push(malformed);
+                missing.push(Missing::Malformed { path: file.path.to_owned(), reason: error.to_string() });
             }
         }
     }
-    for (frames, address) in answer.frames.iter_mut().zip(addresses) {
-        name_from_table(frames, *address, &table);
+    // Without DWARF, and none of them was taken yet.
+    for addresses in batches {
+        let unknown = vec![Vec::new(); addresses.len()];
+        complete(&addresses, unknown);
     }
-    // A debug file has no code.
-    if let Some(file) = &binary {
-        let calls = Calls { elf: &file.image.elf, slots: &slots, table: &table };
-        answer.callees = addresses.iter().map(|address| calls.callee(*address)).collect();
-    }
+    (answer.missing, answer.detail) = (missing, detail);
     if answer.detail == Detail::Nothing {
         // Without DWARF the names are as good as the tables; what would make them better is said.
         let path = module.path.clone();
@@ -150,7 +157,13 @@ struct DwarfSource<'a> {
 }
 
 impl DwarfSource<'_> {
-    fn frames(&self, addresses: &[u64], missing: &mut Vec<Missing>) -> Result<Vec<Vec<Frame>>, Error> {
+    /// Hands the frames of each batch to `complete`. After an error no batch was taken.
+    fn frames(
+        &self,
+        batches: &mut impl Iterator<Item = Vec<u64>>,
+        complete: &mut impl FnMut(&[u64], Vec<Vec<Frame>>),
+        missing: &mut Vec<Missing>,
+    ) -> Result<(), Error> {
         let Parsed { path, image } = self.file;
         let sections = dwarf::sections(image, SectionSet::Main)?;
         let supplementary = supplementary(image, path, self.places).unwrap_or_else(|wanted| {
@@ -165,13 +178,16 @@ impl DwarfSource<'_> {
         let mut split = SplitFiles::new(&maps, &decompressed, endian, self.owners.clone());
 
         let mut first_error = None;
-        let mut frames = Vec::with_capacity(addresses.len());
-        for address in addresses {
-            // One malformed unit must not take the names of all others with it.
-            frames.push(dwarf::frames(&context, *address, |wanted| split.load(wanted)).unwrap_or_else(|error| {
-                first_error.get_or_insert(error);
-                Vec::new()
-            }));
+        for addresses in batches {
+            let mut frames_at = |address: &u64| {
+                // One malformed unit must not take the names of all others with it.
+                dwarf::frames(&context, *address, |wanted| split.load(wanted)).unwrap_or_else(|error| {
+                    first_error.get_or_insert(error);
+                    Vec::new()
+                })
+            };
+            let frames = addresses.iter().map(&mut frames_at).collect();
+            complete(&addresses, frames);
         }
         if let Some(error) = first_error {
             missing.push(Missing::Malformed { path: path.to_path_buf(), reason: error.to_string() });
@@ -179,7 +195,7 @@ impl DwarfSource<'_> {
         if let Some(dwo) = split.missing.take() {
             missing.push(Missing::NoSplitFile { path: path.to_path_buf(), dwo });
         }
-        Ok(frames)
+        Ok(())
     }
 }
 

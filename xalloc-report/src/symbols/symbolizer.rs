@@ -1,4 +1,5 @@
-//! All modules of a recording at once: workers take modules off a list, largest demand first.
+//! All modules of a recording at once: workers take modules off a list, largest demand first. Modules that were opened
+//! while the program ran ([`Early`]) are asked for the rest.
 //!
 //! # Invariant
 //! A module that fails takes only itself along. What cannot be read is an answer with a reason; should a parser panic in
@@ -10,11 +11,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use super::early::{Early, STACK_BYTES};
 use super::resolve::{Answer, resolve};
 use super::{Detail, Frame, Missing, Module, ModuleIndex, Places};
-
-/// Stack of a worker: many times what the readers' bounded recursion takes. Untouched pages cost nothing.
-const STACK_BYTES: usize = 16 << 20;
 
 /// Addresses of one module whose names are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,6 +58,11 @@ impl Symbolizer {
     /// Modules are opened for the time of the call and closed as soon as they are done. A module index outside of the
     /// list has no names and no reason.
     pub fn resolve(&self, wanted: &[Wanted]) -> Vec<Resolved> {
+        self.resolve_after(Early::new(self.places.clone()), wanted)
+    }
+
+    /// As [`Symbolizer::resolve`], with what was found while the program ran.
+    pub fn resolve_after(&self, mut early: Early, wanted: &[Wanted]) -> Vec<Resolved> {
         let mut distinct: BTreeMap<ModuleIndex, Vec<u64>> = BTreeMap::new();
         for question in wanted {
             distinct.entry(question.module).or_default().extend(&question.addresses);
@@ -68,13 +72,20 @@ impl Symbolizer {
             .filter_map(|(index, mut addresses)| {
                 addresses.sort_unstable();
                 addresses.dedup();
+                let addresses = early.ask_rest(index, addresses)?;
                 Some(Job { index, module: self.modules.get(index.0)?, addresses })
             })
             .collect();
+        early.hurry();
         // The longest job decides when the last worker is done, so it must not be the last to start.
         jobs.sort_by_key(|job| std::cmp::Reverse(job.addresses.len()));
-        let answers = self.work(&jobs);
-        wanted.iter().map(|question| pick(question, &jobs, &answers)).collect()
+        let mut answers = self.work(&jobs);
+        let mut addresses: BTreeMap<_, _> = jobs.into_iter().map(|job| (job.index, job.addresses)).collect();
+        for (index, asked, answer) in early.finish() {
+            addresses.insert(index, asked);
+            answers.insert(index, answer);
+        }
+        wanted.iter().map(|question| pick(question, &addresses, &answers)).collect()
     }
 
     fn work(&self, jobs: &[Job<'_>]) -> BTreeMap<ModuleIndex, Answer> {
@@ -112,20 +123,29 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn run(&self, places: &Places) -> Answer {
-        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(self.module, places, &self.addresses)));
-        resolved.unwrap_or_else(|_| Answer {
-            missing: vec![Missing::Malformed {
-                path: self.module.path.clone(),
-                reason: "its reader failed; please report this with the file".to_owned(),
-            }],
-            ..Answer::nothing(self.addresses.len())
-        })
+        let batch = std::iter::once(self.addresses.clone());
+        let resolved = catch_unwind(AssertUnwindSafe(|| resolve(self.module, places, batch)));
+        resolved.unwrap_or_else(|_| reader_failed(self.module, self.addresses.len()))
     }
 }
 
-fn pick(question: &Wanted, jobs: &[Job<'_>], answers: &BTreeMap<ModuleIndex, Answer>) -> Resolved {
-    let job = jobs.iter().find(|job| job.index == question.module);
-    let Some((job, answer)) = job.and_then(|job| Some((job, answers.get(&job.index)?))) else {
+/// The answer where a panic ended a module's reader.
+pub(super) fn reader_failed(module: &Module, addresses: usize) -> Answer {
+    Answer {
+        missing: vec![Missing::Malformed {
+            path: module.path.clone(),
+            reason: "its reader failed; please report this with the file".to_owned(),
+        }],
+        ..Answer::nothing(addresses)
+    }
+}
+
+fn pick(
+    question: &Wanted,
+    addresses: &BTreeMap<ModuleIndex, Vec<u64>>,
+    answers: &BTreeMap<ModuleIndex, Answer>,
+) -> Resolved {
+    let Some((addresses, answer)) = addresses.get(&question.module).zip(answers.get(&question.module)) else {
         return Resolved {
             frames: vec![Vec::new(); question.addresses.len()],
             callees: vec![None; question.addresses.len()],
@@ -133,7 +153,7 @@ fn pick(question: &Wanted, jobs: &[Job<'_>], answers: &BTreeMap<ModuleIndex, Ans
             missing: Vec::new(),
         };
     };
-    let position = |address: &u64| job.addresses.binary_search(address).ok();
+    let position = |address: &u64| addresses.binary_search(address).ok();
     let frames_at = |address| answer.frames.get(position(address)?).cloned();
     let callee_at = |address| answer.callees.get(position(address)?).cloned().flatten();
     Resolved {

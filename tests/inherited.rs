@@ -1,0 +1,49 @@
+//! What the program is given by the recorder is what the recorder was given: signals, and limits.
+
+mod support;
+
+use std::process::{Command, Output};
+
+use support::xalloc;
+
+/// Runs `then` in a shell after `first`; `$0` is the recorder and `$1` a place for the trace.
+fn shell(first: &str, then: &str) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    let recorder = xalloc();
+    Command::new("sh")
+        .args(["-c", &format!("{first}; {then}")])
+        .arg(recorder.get_program())
+        .arg(folder.path().join("t.xtrace"))
+        .output()
+        .expect("a shell")
+}
+
+const SIGNALS: &str = "grep -E '^Sig(Ign|Blk|Cgt)' /proc/self/status";
+
+#[test]
+fn signals_are_ignored_in_the_program_exactly_where_its_parent_ignores_them() {
+    for first in ["true", "trap '' PIPE", "trap '' HUP INT QUIT TERM", "trap '' USR1 PIPE CHLD"] {
+        let plain = shell(first, SIGNALS);
+        let recorded = shell(first, &format!("\"$0\" record -o \"$1\" -- {SIGNALS}"));
+        assert!(plain.status.success() && recorded.status.success(), "{recorded:?}");
+        assert_eq!(String::from_utf8_lossy(&recorded.stdout), String::from_utf8_lossy(&plain.stdout), "{first}");
+    }
+}
+
+#[test]
+fn a_program_whose_limits_forbid_the_recording_runs_all_the_same_and_the_reason_is_named() {
+    let output = shell("ulimit -f 100000", "\"$0\" record -o \"$1\" -- sh -c 'echo ran; exit 3'");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ran\n");
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    for word in ["nothing was recorded", "the limit on the size of files", "ulimit -f"] {
+        assert!(stderr.contains(word), "`{word}` is missing in:\n{stderr}");
+    }
+    let output = shell("true", "\"$0\" record -o \"$1\" -- sh -c 'ulimit -v 150000; /bin/echo ran; exit 3'");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "ran\n");
+    assert_eq!(output.status.code(), Some(3), "{stderr}");
+    for word in ["was not recorded: the shared memory cannot be mapped", "ulimit -v"] {
+        assert!(stderr.contains(word), "`{word}` is missing in:\n{stderr}");
+    }
+}
