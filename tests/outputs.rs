@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use support::victims::victim;
+use support::victims::{static_victim, victim};
 use support::{Recording, number, tool, xalloc};
 
 fn recording() -> Recording {
@@ -209,7 +209,13 @@ fn a_reader_that_goes_away_is_no_error() {
 fn check_passes_within_a_budget_and_fails_with_1_beyond_it() {
     let recording = recording();
     let verdict = |budget: &[&str]| {
-        let output = xalloc().arg("check").arg(&recording.trace).args(budget).output().expect("it starts");
+        let output = xalloc()
+            .arg("check")
+            .arg(&recording.trace)
+            .args(["--fail-on", "none"])
+            .args(budget)
+            .output()
+            .expect("it starts");
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
     let (code, told) = verdict(&["--max-peak-bytes", "211000", "--max-allocations", "119"]);
@@ -217,14 +223,53 @@ fn check_passes_within_a_budget_and_fails_with_1_beyond_it() {
     for (budget, value, limit) in [
         ("--max-peak-bytes", "211000", "210999"),
         ("--max-allocations", "119", "118"),
-        ("--max-leaked-bytes", "10000", "9999"),
-        ("--max-leaked-blocks", "10", "9"),
+        ("--max-alive-bytes", "10000", "9999"),
+        ("--max-alive-blocks", "10", "9"),
     ] {
         let (code, told) = verdict(&[budget, limit]);
         assert_eq!(code, Some(1), "{budget}: {told}");
         let digits: String = told.chars().filter(|c| c.is_ascii_digit() || c.is_whitespace()).collect();
         assert!(digits.contains(value) && digits.contains(limit), "{budget}: value and limit are not told:\n{told}");
     }
+}
+
+#[test]
+fn check_records_a_command_and_leaves_its_output_alone() {
+    let program = victim("totals.c", &[]);
+    let plain = program.plain();
+    let folder = tempfile::tempdir().expect("a folder");
+    let (trace, junit) = (folder.path().join("kept.xtrace"), folder.path().join("junit.xml"));
+    let check = |limit: &str| {
+        let mut command = xalloc();
+        command.args(["check", "--fail-on", "none", "--max-alive-bytes", limit, "--trace"]).arg(&trace);
+        command.arg("--report").arg(format!("junit={}", junit.display())).arg("--");
+        program.behind(command)
+    };
+    let kept = check("10000");
+    assert_eq!((kept.status.code(), &kept.stdout), (Some(0), &plain.stdout), "{kept:?}");
+    let exceeded = check("9999");
+    assert_eq!((exceeded.status.code(), &exceeded.stdout), (Some(1), &plain.stdout), "{exceeded:?}");
+    assert!(String::from_utf8_lossy(&exceeded.stderr).contains("-1 B"), "{exceeded:?}");
+    let report = fs::read_to_string(&junit).expect("the report");
+    assert!(report.contains("<failure type=\"xalloc/budget-alive-at-exit-bytes\""), "{report}");
+    let again = xalloc().arg("check").arg(&trace).args(["--fail-on", "none", "--max-alive-bytes", "9999"]).output();
+    assert_eq!(again.expect("it starts").status.code(), Some(1), "the trace was not kept");
+}
+
+#[test]
+fn check_tells_what_could_not_be_recorded_from_what_failed_and_from_what_is_not_there() {
+    let code = |words: &[&str]| {
+        let output = xalloc().arg("check").args(["--fail-on", "none", "--"]).args(words).output().expect("it starts");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let still = static_victim("totals.c");
+    let (status, told) = code(&[&still.to_string_lossy()]);
+    assert!(status == Some(3) && told.contains("statically linked"), "{status:?} {told}");
+    let (status, told) = code(&["sh", "-c", "exit 7"]);
+    assert!(status == Some(4) && told.contains("exit status 7"), "{status:?} {told}");
+    let (status, told) = code(&["./no-such-program"]);
+    assert!(status == Some(2) && told.contains("no-such-program"), "{status:?} {told}");
+    assert_eq!(code(&["true"]).0, Some(0));
 }
 
 #[test]

@@ -14,6 +14,7 @@ mod events;
 mod flame;
 pub mod fragmentation;
 mod frames;
+mod growth;
 mod histogram;
 mod leaks;
 mod names;
@@ -23,10 +24,12 @@ mod timeline;
 mod top;
 mod what_if;
 
+pub use allocator_frames::is_allocator;
 pub use double_frees::DoubleFreeView;
 pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
+pub use growth::Growth;
 pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Quantity, SizeBucket, SizeHistogram};
 pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
 pub use names::Named;
@@ -48,6 +51,17 @@ pub fn summary(contents: &crate::trace::Contents, model: &crate::model::Model) -
 #[must_use]
 pub fn leaks(contents: &crate::trace::Contents, model: &crate::model::Model) -> Leaks {
     Leaks::of(contents, model)
+}
+
+/// Tells which call stacks of a process held more and more over the run, and how fast.
+///
+/// # Errors
+/// That of the replay.
+pub fn growth<R: crate::model::Recorded>(
+    recorded: &R,
+    process: crate::trace::ProcessIndex,
+) -> Result<Growth, R::Error> {
+    Growth::of(recorded, process)
 }
 
 /// Ranks the call stacks.

@@ -1,240 +1,116 @@
-//! Budgets and the verdict on them: what a build fails on.
+//! The verdict on recordings: what a build fails on.
 //!
-//! A verdict has four outcomes, and *clean* is never confused with *not known*: a recording with dropped events, one
-//! that was cut, or one of a program that never said anything gives [`Outcome::Indeterminate`], whatever the figures
-//! say. A program that failed by itself is told apart too, because its figures are those of another run than the one
-//! that was meant.
+//! Judging is apart from reading and from writing: [`RunEvidence`] is what a trace gives, [`Policy`] what is asked, and
+//! [`judge`] makes of both a [`Verdict`], from which every report is rendered.
 //!
-//! When several hold, the first of this order decides: the program failed, indeterminate, budget exceeded, pass. The
-//! budgets are shown in every case.
+//! # Clean is never confused with not known
+//! A recording with dropped events, one that was cut, one of a program that never said anything, a process whose blocks
+//! no scan looked at: each makes the verdict [`Outcome::Indeterminate`], whatever the figures say. A program that
+//! failed by itself is told apart too, because its figures are those of another run than the one that was meant.
+//!
+//! # Which outcome decides
+//! Of one process its doubts come before its leaks if they touch them: with dropped events a block may look lost that
+//! was freed. Over processes and recordings the worst decides: program failed, fail, indeterminate, pass. A leak that
+//! was found in one process stays found, however little is known of another.
+//!
+//! # What is counted
+//! Leaked is what the scan calls definite or cycle, with the indirect blocks that these hold. Where no scan looked,
+//! leaked is at most what was alive at exit: a budget that even this keeps is kept.
 
-use schemars::JsonSchema;
-use serde::Serialize;
-
-use crate::analysis::{EndView, Summary};
-
-/// What a recording may cost; `None` is no limit.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct Budgets {
-    /// Most requested bytes alive at exit.
-    pub max_leaked_bytes: Option<u64>,
-    /// Most blocks alive at exit.
-    pub max_leaked_blocks: Option<u64>,
-    /// Largest live requested bytes.
-    pub max_peak_bytes: Option<u64>,
-    /// Most allocations, reallocs included.
-    pub max_allocations: Option<u64>,
-}
-
-impl Budgets {
-    /// Whether nothing is limited.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        *self == Budgets::default()
-    }
-
-    fn limits_leaks(&self) -> bool {
-        self.max_leaked_bytes.is_some() || self.max_leaked_blocks.is_some()
-    }
-}
-
-/// What a budget limits.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Subject {
-    /// Requested bytes alive at exit; whether something still points to them is not asked.
-    AliveAtExitBytes,
-    /// Blocks alive at exit, likewise.
-    AliveAtExitBlocks,
-    /// Largest live requested bytes.
-    PeakLiveBytes,
-    /// Allocations.
-    Allocations,
-}
-
-/// One budget, with what was measured.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-pub struct BudgetLine {
-    /// What is limited.
-    pub subject: Subject,
-    /// What was measured.
-    pub value: u64,
-    /// The most that is allowed.
-    pub limit: u64,
-    /// What is left of the limit; negative: by how much it is exceeded.
-    pub margin: i64,
-    /// Whether it is exceeded.
-    pub exceeded: bool,
-}
-
-impl BudgetLine {
-    fn of(subject: Subject, value: u64, limit: Option<u64>) -> Option<BudgetLine> {
-        let limit = limit?;
-        let distance = i64::try_from(limit.abs_diff(value)).unwrap_or(i64::MAX);
-        let exceeded = value > limit;
-        Some(BudgetLine { subject, value, limit, margin: if exceeded { -distance } else { distance }, exceeded })
-    }
-}
-
-/// The verdict in a word.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// Every budget is kept.
-    Pass,
-    /// At least one is not.
-    BudgetExceeded,
-    /// The recording does not allow a verdict.
-    Indeterminate,
-    /// The recorded program itself failed.
-    ProgramFailed,
-}
-
-/// The verdict.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
-pub struct Verdict {
-    /// In a word.
-    pub outcome: Outcome,
-    /// Why it is not a verdict on the budgets; empty if it is.
-    pub reasons: Vec<String>,
-    /// Every budget that was set.
-    pub budgets: Vec<BudgetLine>,
-}
-
-/// Judges a recording.
-#[must_use]
-pub fn check(summary: &Summary, budgets: &Budgets) -> Verdict {
-    let lines: Vec<_> = [
-        BudgetLine::of(Subject::AliveAtExitBytes, summary.live_at_exit_bytes, budgets.max_leaked_bytes),
-        BudgetLine::of(Subject::AliveAtExitBlocks, summary.live_at_exit_blocks, budgets.max_leaked_blocks),
-        BudgetLine::of(Subject::PeakLiveBytes, summary.peak_live_bytes, budgets.max_peak_bytes),
-        BudgetLine::of(Subject::Allocations, summary.allocations, budgets.max_allocations),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let failure = failure(summary);
-    let doubts = doubts(summary, budgets);
-    let outcome = if failure.is_some() {
-        Outcome::ProgramFailed
-    } else if !doubts.is_empty() {
-        Outcome::Indeterminate
-    } else if lines.iter().any(|line| line.exceeded) {
-        Outcome::BudgetExceeded
-    } else {
-        Outcome::Pass
-    };
-    Verdict { outcome, reasons: failure.into_iter().chain(doubts).collect(), budgets: lines }
-}
-
-fn failure(summary: &Summary) -> Option<String> {
-    match summary.end? {
-        EndView::Exited { status: 0 } | EndView::Replaced | EndView::Running | EndView::Vanished => None,
-        EndView::Exited { status } => Some(format!("the program ended with exit status {status}")),
-        EndView::Signalled { signal } => Some(format!("the program was ended by signal {signal}")),
-    }
-}
-
-/// What keeps the figures from being those of the whole run.
-fn doubts(summary: &Summary, budgets: &Budgets) -> Vec<String> {
-    let mut doubts = Vec::new();
-    if summary.processes == 0 || summary.events == 0 {
-        doubts.push("nothing was recorded: the program never reported an event".to_owned());
-    }
-    if summary.dropped_events > 0 {
-        doubts.push(format!("{} events were dropped", summary.dropped_events));
-    }
-    if let Some(salvage) = &summary.salvage {
-        doubts.push(format!("the trace is not whole: {salvage}"));
-    }
-    if summary.end.is_none() {
-        doubts.push("how the program ended is not in the trace".to_owned());
-    }
-    let running = summary.by_process.iter().filter(|process| process.end == EndView::Running).count();
-    if running > 0 && budgets.limits_leaks() {
-        let processes = if running == 1 { "1 process".to_owned() } else { format!("{running} processes") };
-        doubts.push(format!("{processes} still ran at the end of the recording, so nothing is alive *at exit* yet"));
-    }
-    doubts
-}
-
+mod baseline;
+mod budgets;
+mod date;
+mod evidence;
+mod fingerprint;
+mod judge;
+mod leak;
+mod own;
+mod pattern;
+mod rules;
+mod suppressions;
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::analysis;
-    use crate::model::sample::{Sample, server};
-    use crate::model::{Model, Settings};
-    use crate::trace::{End, Loss, ProcessIndex};
-    use xalloc_core::wire::LossReason;
+mod tests;
+mod verdict;
 
-    fn judged(sample: &Sample, budgets: Budgets) -> Verdict {
-        let all = (0..sample.streams.len() as u32).map(ProcessIndex);
-        let model = Model::of(sample, all, Settings::default()).expect("a sample has no errors");
-        check(&analysis::summary(&sample.contents, &model), &budgets)
+pub use baseline::{Baseline, BaselineError};
+pub use budgets::{BudgetLine, Budgets, Standing, Subject, Unit};
+pub use date::Date;
+pub use evidence::{ProcessEvidence, RunEvidence, Selection, Site, Wanted};
+pub use leak::{Disposition, Leak, Place};
+pub use own::OwnCode;
+pub use pattern::Pattern;
+pub use rules::{INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};
+pub use suppressions::{SuppressionError, SuppressionUse, Suppressions};
+pub use verdict::{BaselineUse, Figures, Outcome, ProcessVerdict, RuleLine, RunVerdict, Verdict};
+
+/// What is asked of recordings.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// The rules that fail a check.
+    pub fail_on: Vec<Rule>,
+    /// Whether a recording without any leak scan is indeterminate; otherwise only its budgets are judged.
+    pub leaks_required: bool,
+    /// What a run may cost.
+    pub budgets: Budgets,
+    /// Whose leaks count, and where they are blamed.
+    pub own: OwnCode,
+    /// Leaks that are not to be reported.
+    pub suppressions: Suppressions,
+    /// Leaks that are known.
+    pub baseline: Option<Baseline>,
+    /// The day by which suppressions expire.
+    pub today: Date,
+}
+
+impl Policy {
+    /// What of a recording's blocks has to be kept to be judged by it.
+    #[must_use]
+    pub fn wanted(&self) -> Wanted {
+        let asks = |rule| self.fail_on.contains(&rule);
+        Wanted { reachable: asks(Rule::Reachable) || asks(Rule::New), growth: asks(Rule::Growth) }
     }
+}
 
-    fn leaked_bytes(limit: u64) -> Budgets {
-        Budgets { max_leaked_bytes: Some(limit), ..Budgets::default() }
-    }
-
-    #[test]
-    fn a_budget_is_kept_up_to_its_last_byte() {
-        let kept = judged(&server(), leaked_bytes(18_192));
-        assert_eq!((kept.outcome, kept.budgets[0].margin), (Outcome::Pass, 0));
-        let exceeded = judged(&server(), leaked_bytes(18_191));
-        assert_eq!((exceeded.outcome, exceeded.budgets[0].margin), (Outcome::BudgetExceeded, -1));
-    }
-
-    #[test]
-    fn every_budget_shows_value_limit_and_margin_though_another_is_exceeded() {
-        let budgets = Budgets {
-            max_leaked_bytes: Some(0),
-            max_leaked_blocks: Some(100),
-            max_peak_bytes: Some(1 << 20),
-            max_allocations: Some(53),
+/// Judges recordings.
+#[must_use]
+pub fn judge(runs: Vec<RunEvidence>, policy: &Policy) -> Verdict {
+    let mut uses = policy.suppressions.uses(policy.today);
+    let mut met = policy.baseline.as_ref().map(|_| BaselineUse::default());
+    let runs: Vec<_> = runs.into_iter().map(|run| judge::judge(run, policy, &mut uses, &mut met)).collect();
+    let outcome = runs.iter().map(|run| run.outcome).max().unwrap_or(Outcome::Indeterminate);
+    if let (Some(met), Some(baseline)) = (&mut met, &policy.baseline) {
+        let is_met = |class: &str, fingerprint: &str| {
+            let mut leaks = runs.iter().flat_map(|run| &run.leaks);
+            leaks.any(|leak| leak.class_name() == class && leak.fingerprint == fingerprint)
         };
-        let verdict = judged(&server(), budgets);
-        let lines: Vec<_> = verdict.budgets.iter().map(|line| (line.value, line.margin, line.exceeded)).collect();
-        assert_eq!(lines[0], (18_192, -18_192, true));
-        assert_eq!(lines[1], (11, 89, false));
-        assert!(!lines[2].2);
-        assert_eq!(lines[3], (54, -1, true));
+        let gone = baseline.leaks().filter(|(class, fingerprint, _)| !is_met(class, fingerprint));
+        met.gone =
+            gone.map(|(class, fingerprint, known)| format!("{class} {fingerprint} {}", known.function)).collect();
     }
-
-    #[test]
-    fn dropped_events_make_the_verdict_indeterminate_even_if_the_figures_fit() {
-        let mut sample = server();
-        sample.contents.processes[0].losses = vec![Loss { reason: LossReason::RingFull, events: 1 }];
-        assert_eq!(judged(&sample, leaked_bytes(u64::MAX)).outcome, Outcome::Indeterminate);
+    Verdict {
+        outcome,
+        fail_on: policy.fail_on.clone(),
+        runs,
+        suppressions: uses,
+        foreign_suppressions: policy.suppressions.foreign,
+        baseline: met,
     }
+}
 
-    #[test]
-    fn a_cut_trace_and_an_empty_one_are_indeterminate() {
-        let mut cut = server();
-        cut.contents.recording.salvage = Some("the last 3 blocks are missing".to_owned());
-        assert_eq!(judged(&cut, leaked_bytes(u64::MAX)).outcome, Outcome::Indeterminate);
-        let mut empty = Sample::default();
-        empty.contents.recording.end = Some(End::Exited(0));
-        assert_eq!(judged(&empty, leaked_bytes(0)).outcome, Outcome::Indeterminate);
-    }
-
-    #[test]
-    fn a_program_that_failed_is_not_judged_by_its_budgets() {
-        let mut sample = server();
-        for end in [End::Exited(3), End::Signalled(11)] {
-            sample.contents.recording.end = Some(end);
-            let verdict = judged(&sample, leaked_bytes(0));
-            assert_eq!(verdict.outcome, Outcome::ProgramFailed);
-            assert!(verdict.budgets[0].exceeded, "the figures are shown all the same");
+/// The baseline that accepts what the verdict shows: leaks that fail or are known, and the runs' figures.
+#[must_use]
+pub fn accepted(verdict: &Verdict) -> Baseline {
+    let mut baseline = Baseline::default();
+    for run in &verdict.runs {
+        for leak in &run.leaks {
+            match leak.disposition {
+                Disposition::Fails | Disposition::Known => baseline.accept(leak),
+                Disposition::Suppressed | Disposition::NotOwn | Disposition::Listed => {}
+            }
+        }
+        for (_, name, value) in judge::growing(&run.figures) {
+            baseline.keep(&run.name, name, value);
         }
     }
-
-    #[test]
-    fn what_a_running_process_holds_is_no_leak_yet_but_its_peak_counts() {
-        let mut sample = server();
-        sample.contents.processes[0].end = End::Running;
-        assert_eq!(judged(&sample, leaked_bytes(u64::MAX)).outcome, Outcome::Indeterminate);
-        let peak = Budgets { max_peak_bytes: Some(u64::MAX), ..Budgets::default() };
-        assert_eq!(judged(&sample, peak).outcome, Outcome::Pass);
-    }
+    baseline
 }

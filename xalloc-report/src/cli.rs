@@ -9,8 +9,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod args;
-mod budgets;
 mod chart;
+mod check;
 mod console;
 mod doctor;
 mod events;
@@ -23,12 +23,14 @@ mod import;
 mod progress;
 mod ranking;
 mod record;
+mod recording;
 mod report;
 #[cfg(test)]
 mod tests;
 mod values;
 mod what_if;
 
+pub use check::Check;
 pub use console::{Console, Existing};
 pub use doctor::Doctor;
 pub use exit::Exit;
@@ -54,6 +56,7 @@ enum Command {
     Record(Record),
     #[command(flatten)]
     Report(Report),
+    Check(Check),
     Import(Import),
     Doctor(Doctor),
     Generate(generate::Generate),
@@ -96,6 +99,7 @@ pub fn main() -> ExitCode {
 fn run(command: &Command, console: &mut Console<'_>) -> Result<Exit, Failure> {
     match command {
         Command::Record(record) => record.run(console),
+        Command::Check(check) => check.run(console),
         Command::Import(import) => import.run(console),
         Command::Doctor(doctor) => doctor.run(console),
         Command::Report(report) => report.run_on_file(console),

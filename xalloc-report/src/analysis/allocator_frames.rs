@@ -61,7 +61,8 @@ pub(super) fn is_hook_module(path: &Path) -> bool {
 }
 
 /// Whether the function only passes an allocation on to the allocator, or is the allocator.
-pub(super) fn is_allocator(function: &str) -> bool {
+#[must_use]
+pub fn is_allocator(function: &str) -> bool {
     let bare = function.split('@').next().unwrap_or(function);
     C_FUNCTIONS.contains(&bare)
         || RUST_FUNCTIONS.iter().any(|name| bare == *name || bare.ends_with(&format!("::{name}")))

@@ -12,7 +12,7 @@ use super::names;
 use super::process::{ThreadName, pid};
 use crate::model::{Model, ProcessRow};
 use crate::trace::{
-    Contents, Disguise, End, Finding, Hint, Holder, LeakClass, Occasion, ProcessIndex, Scan, ScanOutcome,
+    Contents, Disguise, End, Finding, Hint, Holder, LeakClass, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex,
 };
 
 /// Blocks and the bytes in them.
@@ -25,7 +25,8 @@ pub struct LeakSum {
 }
 
 impl LeakSum {
-    fn add(&mut self, bytes: u64, blocks: u64) {
+    /// Adds more of the same.
+    pub fn add(&mut self, bytes: u64, blocks: u64) {
         self.bytes = self.bytes.saturating_add(bytes);
         self.blocks = self.blocks.saturating_add(blocks);
     }
@@ -78,8 +79,16 @@ impl LeakTotals {
         sum
     }
 
-    fn add(&mut self, finding: &Finding) {
-        let sum = match finding.class {
+    /// Adds those of another process.
+    pub fn absorb(&mut self, other: &LeakTotals) {
+        for class in LeakClass::ALL {
+            let LeakSum { bytes, blocks } = other.of(class);
+            self.of_mut(class).add(bytes, blocks);
+        }
+    }
+
+    fn of_mut(&mut self, class: LeakClass) -> &mut LeakSum {
+        match class {
             LeakClass::Definite => &mut self.definite,
             LeakClass::Cycle => &mut self.cycle,
             LeakClass::Indirect => &mut self.indirect,
@@ -88,8 +97,7 @@ impl LeakTotals {
             LeakClass::Runtime => &mut self.runtime,
             LeakClass::Inherited => &mut self.inherited,
             LeakClass::OwnerActive => &mut self.owner_active,
-        };
-        sum.add(finding.bytes, finding.blocks);
+        }
     }
 }
 
@@ -172,6 +180,9 @@ pub struct LeakSite {
     /// Where they were allocated.
     #[serde(flatten)]
     pub at: CallStack,
+    /// The same as the trace has it.
+    #[serde(skip)]
+    pub origin: StackIndex,
 }
 
 /// Everything that was alive at exit.
@@ -251,7 +262,7 @@ impl Leaks {
         let mut totals = LeakTotals::default();
         let mut found = FxHashMap::default();
         for (scan, finding) in findings(contents, model) {
-            totals.add(finding);
+            totals.of_mut(finding.class).add(finding.bytes, finding.blocks);
             found.entry((finding.stack, finding.class)).or_insert_with(Vec::new).push((scan, finding));
         }
         let mut sites: Vec<_> = found.into_values().map(|same| LeakSite::found(contents, model, &same)).collect();
@@ -318,6 +329,7 @@ fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<I
             hint: None,
             threads: site.alive.threads.iter().map(|&thread| ThreadName::of(contents, thread)).collect(),
             at: CallStack::of(contents, site.stack, site.call),
+            origin: site.stack,
         })
     })
 }
@@ -357,6 +369,7 @@ impl LeakSite {
             hint: same.iter().find_map(|(_, finding)| finding.hint).map(HintView::of),
             threads: threads.into_iter().map(|thread| ThreadName::of(contents, thread)).collect(),
             at: CallStack::of(contents, first.stack, first.call),
+            origin: first.stack,
         }
     }
 }

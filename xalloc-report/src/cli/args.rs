@@ -1,6 +1,6 @@
 //! Arguments that several commands share.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
@@ -72,10 +72,10 @@ impl From<ForceArgs> for Existing {
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ExtentArgs {
     /// Most call stacks to show
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 10)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = Extent::default().sites)]
     limit: usize,
     /// Most functions of each call stack to show
-    #[arg(long, value_name = "N", default_value_t = 8)]
+    #[arg(long, value_name = "N", default_value_t = Extent::default().frames)]
     frames: usize,
 }
 
@@ -85,27 +85,34 @@ impl From<ExtentArgs> for Extent {
     }
 }
 
+/// The processes that are asked for, by pid or number; all of them if none is.
+pub(super) fn processes_of(contents: &Contents, wanted: Option<u32>) -> Result<Vec<ProcessIndex>, Failure> {
+    let all = || (0..contents.processes.len() as u32).map(ProcessIndex);
+    let Some(wanted) = wanted else { return Ok(all().collect()) };
+    // A program that execs keeps its pid: then one pid is several processes of the trace.
+    let with_pid: Vec<_> =
+        all().zip(&contents.processes).filter(|(_, process)| process.pid == wanted).map(|(index, _)| index).collect();
+    if !with_pid.is_empty() {
+        return Ok(with_pid);
+    }
+    let numbered: Vec<_> = all().filter(|index| index.0 == wanted).collect();
+    if numbered.is_empty() {
+        let known: Vec<_> = contents.processes.iter().take(20).map(|process| process.pid.to_string()).collect();
+        let error = anyhow::anyhow!("the trace has no process with pid or number {wanted}");
+        return Err(Failure::new(error).hint(format!("pids in the trace: {}", known.join(", "))));
+    }
+    Ok(numbered)
+}
+
 impl TraceArgs {
     /// The processes that are asked for.
     pub(super) fn processes(&self, contents: &Contents) -> Result<Vec<ProcessIndex>, Failure> {
-        let all = || (0..contents.processes.len() as u32).map(ProcessIndex);
-        let Some(wanted) = self.process else { return Ok(all().collect()) };
-        // A program that execs keeps its pid: then one pid is several processes of the trace.
-        let with_pid: Vec<_> = all()
-            .zip(&contents.processes)
-            .filter(|(_, process)| process.pid == wanted)
-            .map(|(index, _)| index)
-            .collect();
-        if !with_pid.is_empty() {
-            return Ok(with_pid);
-        }
-        let numbered: Vec<_> = all().filter(|index| index.0 == wanted).collect();
-        if numbered.is_empty() {
-            let known: Vec<_> = contents.processes.iter().take(20).map(|process| process.pid.to_string()).collect();
-            let error = anyhow::anyhow!("the trace has no process with pid or number {wanted}");
-            return Err(Failure::new(error).hint(format!("pids in the trace: {}", known.join(", "))));
-        }
-        Ok(numbered)
+        processes_of(contents, self.process)
+    }
+
+    /// The trace turned out to be unreadable.
+    pub(super) fn unreadable(&self, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+        unreadable(&self.path, error)
     }
 
     /// Replays them.
@@ -114,12 +121,12 @@ impl TraceArgs {
         let processes = self.processes(trace.contents())?;
         Model::of(trace, processes, settings).map_err(|error| self.unreadable(error))
     }
+}
 
-    /// The trace turned out to be unreadable.
-    pub(super) fn unreadable(&self, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
-        let path = crate::render::escape::printable(&self.path.to_string_lossy()).into_owned();
-        Failure::new(error).while_doing(format!("cannot read {path}"))
-    }
+/// The trace turned out to be unreadable.
+pub(super) fn unreadable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
+    let path = crate::render::escape::printable(&path.to_string_lossy()).into_owned();
+    Failure::new(error).while_doing(format!("cannot read {path}"))
 }
 
 impl CountArgs {

@@ -5,13 +5,14 @@ use std::process::ExitCode;
 /// The codes as `--help` and the man pages list them; a test holds them against [`Exit`].
 pub(super) const HELP: &str = "\
 Exit status:
-  0    success; `check`: every budget is kept
-  1    `check`: a budget is exceeded
+  0    success; `check`: every rule and budget is kept
+  1    `check`: a leak, or a budget that is exceeded
   2    usage error, unreadable input or unwritable output
-  3    `check`: indeterminate (events dropped, trace cut, nothing recorded); `doctor`: a recording would fail
+  3    `check`: indeterminate (nothing recorded, trace cut, events dropped, not checked for leaks); `doctor`: a
+       recording would fail
   4    `check`: the recorded program itself failed
 `record` ends as the program does: with its exit status, or 128 + the number of the signal that ended it; else
-  23   `record` with a budget: the program succeeded and a check failed
+  23   `record` with a check: the program succeeded and the check did not
   125  xalloc itself failed
   126  the program cannot be executed
   127  the program was not found";
@@ -19,10 +20,10 @@ Exit status:
 /// How a command ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Exit {
-    /// Everything was done; `check`: every budget is kept.
+    /// Everything was done; `check`: every rule and budget is kept.
     Success,
-    /// `check`: a budget is exceeded.
-    BudgetExceeded,
+    /// `check`: a rule or a budget is broken.
+    CheckFailed,
     /// Usage error, unreadable input or unwritable output.
     Usage,
     /// `check`: the recording does not allow a verdict; `doctor`: a recording would fail.
@@ -31,7 +32,7 @@ pub enum Exit {
     ProgramFailed,
     /// `record`: the program's own exit status, or 128 and the number of its signal.
     Program(u8),
-    /// `record` with a budget: the program succeeded, and a check failed.
+    /// `record` with a check: the program succeeded, and the check did not.
     RecordCheckFailed,
     /// `record`: xalloc itself failed.
     RecordFailed,
@@ -47,7 +48,7 @@ impl Exit {
     pub const fn code(self) -> u8 {
         match self {
             Exit::Success => 0,
-            Exit::BudgetExceeded => 1,
+            Exit::CheckFailed => 1,
             Exit::Usage => 2,
             Exit::Indeterminate => 3,
             Exit::ProgramFailed => 4,
@@ -74,7 +75,7 @@ mod tests {
     fn every_code_is_in_the_help_and_no_two_are_alike() {
         let all = [
             Exit::Success,
-            Exit::BudgetExceeded,
+            Exit::CheckFailed,
             Exit::Usage,
             Exit::Indeterminate,
             Exit::ProgramFailed,

@@ -7,61 +7,21 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::args::{CountArgs, ForceArgs};
-use super::budgets::BudgetArgs;
+use super::check::{Judge, SettingArgs, doubts};
 use super::progress::Progress;
+use super::recording::RecordingArgs;
 use super::report::or_salvaged;
 use super::{Console, Exit, Failure};
 use crate::analysis;
-use crate::check::{self, check};
+use crate::check::{RunEvidence, Verdict};
 use crate::model::{Model, Settings};
 use crate::record::{self, Outcome, Props, RecordError};
 use crate::render::escape::printable;
-use crate::render::text;
+use crate::render::text::{self, Extent};
 use crate::trace::{ProcessIndex, Trace, TraceError};
-
-/// Who is to serve the program's allocations.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Allocator {
-    /// xalloc's own heap, which places chunks as glibc does
-    Core,
-    /// The program's own allocator, recorded from outside
-    System,
-    /// `core`, unless the program brings an allocator of its own
-    #[default]
-    Auto,
-}
-
-impl From<Allocator> for record::Allocator {
-    fn from(choice: Allocator) -> record::Allocator {
-        match choice {
-            Allocator::Core => record::Allocator::Core,
-            Allocator::System => record::Allocator::System,
-            Allocator::Auto => record::Allocator::Auto,
-        }
-    }
-}
-
-/// What a thread does when its ring is full.
-#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
-enum Overflow {
-    /// Wait for the recorder: nothing is lost
-    #[default]
-    Wait,
-    /// Drop the event and count it
-    Drop,
-}
-
-impl From<Overflow> for record::Overflow {
-    fn from(choice: Overflow) -> record::Overflow {
-        match choice {
-            Overflow::Wait => record::Overflow::Wait,
-            Overflow::Drop => record::Overflow::Drop,
-        }
-    }
-}
 
 /// Run a program, record its allocations, print the summary
 #[derive(Args, Clone, Debug)]
@@ -72,39 +32,17 @@ pub struct Record {
     output: Option<PathBuf>,
     #[command(flatten)]
     force: ForceArgs,
-    /// Who serves the program's allocations
-    #[arg(long, value_enum, default_value_t)]
-    allocator: Allocator,
-    /// Record children that the program forks or executes (the default)
-    #[arg(long, overrides_with = "no_follow")]
-    follow: bool,
-    /// Record only the program itself
-    #[arg(long, overrides_with = "follow")]
-    no_follow: bool,
-    /// What a thread does when the recorder does not keep up
-    #[arg(long, value_enum, default_value_t)]
-    overflow: Overflow,
-    /// Frames that a call stack keeps, innermost first
-    #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1024))]
-    depth: u32,
-    /// Leave out the heap's own steps (split, coalesce, bin)
-    #[arg(long)]
-    no_heap_steps: bool,
-    /// Compare every N-th call stack with a plain walk and count the differences
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    verify_stacks: u32,
-    /// Leave functions unresolved; the trace keeps the build-ids
-    #[arg(long)]
-    no_symbols: bool,
+    #[command(flatten)]
+    recording: RecordingArgs,
     /// Do not print the summary
     #[arg(short, long)]
     quiet: bool,
-    /// Judge the recording by the budgets, as naming one does too; exit status 23 if one is exceeded and the program
-    /// itself succeeded
+    /// Judge the recording as `check` does, as naming a rule or a budget does too; exit status 23 if that fails and the
+    /// program itself succeeded
     #[arg(long)]
     check: bool,
     #[command(flatten)]
-    budgets: BudgetArgs,
+    settings: SettingArgs,
     /// The program and its arguments; leading NAME=value words are its environment
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     command: Vec<OsString>,
@@ -112,32 +50,19 @@ pub struct Record {
 
 impl Record {
     fn props(&self) -> Props {
-        Props {
-            output: self.output.clone(),
-            existing: self.force.into(),
-            allocator: self.allocator.into(),
-            overflow: self.overflow.into(),
-            follow: !self.no_follow,
-            depth: self.depth,
-            verify_every: self.verify_stacks,
-            heap_steps: !self.no_heap_steps,
-            symbols: !self.no_symbols,
-            ..Props::new(self.command.clone())
-        }
+        Props { output: self.output.clone(), existing: self.force.into(), ..self.recording.props(&self.command) }
     }
 
-    /// The budgets that the recording is judged by, if it is to be judged.
-    fn to_check(&self) -> Result<Option<check::Budgets>, Failure> {
-        let budgets = self.budgets.budgets();
-        match (budgets.is_empty(), self.check) {
-            (false, _) => Ok(Some(budgets)),
-            (true, false) => Ok(None),
-            (true, true) => Err(BudgetArgs::none_given()),
+    /// By what the recording is judged, if it is to be judged.
+    fn judge(&self) -> Result<Option<Judge>, Failure> {
+        if !self.check && !self.settings.asks() {
+            return Ok(None);
         }
+        Judge::of(&self.settings, &std::env::current_dir()?).map(Some)
     }
 
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let budgets = self.to_check()?;
+        let judge = self.judge()?;
         let mut progress = Progress::new();
         let recorded = record::run_with_progress(&self.props(), &mut |phase| progress.show(phase));
         progress.end();
@@ -146,16 +71,16 @@ impl Record {
         if let Some(stopped) = outcome.stopped.take() {
             write!(console.notes, "{}", stopped_early(stopped))?;
         }
-        let shown = self.after(&outcome, budgets.as_ref(), console);
+        let shown = self.after(&outcome, judge.as_ref(), console);
         // The program's status is the caller's first interest: what goes wrong with the summary may not replace it.
         let verdict = match shown {
             Ok(verdict) => verdict,
             Err(failure) => {
                 write!(console.notes, "{failure}")?;
-                return Ok(exit);
+                return Ok(if judge.is_some() && outcome.exit_status() == 0 { Exit::RecordCheckFailed } else { exit });
             }
         };
-        let failed = matches!(verdict, Some(check::Outcome::BudgetExceeded | check::Outcome::Indeterminate));
+        let failed = verdict.is_some_and(|verdict| !verdict.passes());
         Ok(if failed && outcome.exit_status() == 0 { Exit::RecordCheckFailed } else { exit })
     }
 
@@ -163,19 +88,21 @@ impl Record {
     fn after(
         &self,
         outcome: &Outcome,
-        budgets: Option<&check::Budgets>,
+        judge: Option<&Judge>,
         console: &mut Console<'_>,
-    ) -> Result<Option<check::Outcome>, Failure> {
-        if self.quiet && budgets.is_none() {
+    ) -> Result<Option<Verdict>, Failure> {
+        if self.quiet && judge.is_none() {
             return Ok(None);
         }
         let name = outcome.path.to_string_lossy();
         let trace = Trace::open(&outcome.path).map_err(|error| unreadable(&name, error))?;
         let settings = Settings { temporary_threshold: CountArgs::usual().temporary_threshold };
-        let summary = or_salvaged(trace, &outcome.path, |trace| {
+        let (summary, run) = or_salvaged(trace, &outcome.path, |trace| {
             let all: Vec<_> = (0..trace.contents().processes.len() as u32).map(ProcessIndex).collect();
+            let run = judge.map(|judge| judge.evidence(trace, &all)).transpose();
+            let run = run.map_err(|error| unreadable(&name, error))?;
             let model = Model::of(trace, all, settings).map_err(|error| unreadable(&name, error))?;
-            Ok(analysis::summary(trace.contents(), &model))
+            Ok((analysis::summary(trace.contents(), &model), run))
         })?;
         if !self.quiet {
             console.notes.write_all(text::summary(&summary, &name).as_bytes())?;
@@ -183,10 +110,12 @@ impl Record {
                 writeln!(console.notes, "note: {}", printable(&note))?;
             }
         }
-        let Some(budgets) = budgets else { return Ok(None) };
-        let verdict = check(&summary, budgets);
-        console.notes.write_all(text::check(&verdict).as_bytes())?;
-        Ok(Some(verdict.outcome))
+        let (Some(judge), Some(run)) = (judge, run) else { return Ok(None) };
+        let run = RunEvidence { doubts: doubts(outcome), ..run };
+        let verdict = judge.verdict(vec![run], console)?;
+        console.notes.write_all(text::check(&verdict, Extent::default()).as_bytes())?;
+        judge.report(&verdict, Extent::default(), console)?;
+        Ok(Some(verdict))
     }
 }
 
@@ -234,13 +163,12 @@ mod tests {
     }
 
     #[test]
-    fn a_budget_is_checked_without_being_asked_to_and_a_check_without_one_is_wrong_use() {
-        for check in [&["--check"][..], &[]] {
-            let budgets = parsed(&[check, &["--max-leaked-blocks", "0", "./app"]].concat()).to_check().unwrap();
-            assert_eq!(budgets.and_then(|budgets| budgets.max_leaked_blocks), Some(0));
+    fn a_rule_or_a_budget_is_checked_without_being_asked_to_and_asking_alone_checks_the_usual_rules() {
+        for words in [&["--max-leaked-blocks", "0"][..], &["--fail-on", "possible"], &["--check"]] {
+            assert!(parsed(&[words, &["./app"]].concat()).judge().unwrap().is_some(), "{words:?}");
         }
-        assert!(parsed(&["./app"]).to_check().unwrap().is_none());
-        assert_eq!(parsed(&["--check", "./app"]).to_check().unwrap_err().exit(), Exit::Usage);
+        assert!(parsed(&["./app"]).judge().unwrap().is_none());
+        assert_eq!(parsed(&["--max-leaked-blocks", "few", "./app"]).judge().unwrap_err().exit(), Exit::Usage);
     }
 
     #[test]

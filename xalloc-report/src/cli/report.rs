@@ -4,8 +4,7 @@ use std::path::Path;
 
 use clap::{Args, Subcommand};
 
-use super::args::{CountArgs, Format, FormatArgs, TraceArgs};
-use super::budgets::Check;
+use super::args::{CountArgs, Format, FormatArgs, TraceArgs, unreadable};
 use super::chart::{Histogram, Timeline};
 use super::events::Events;
 use super::flamegraph::Flamegraph;
@@ -39,8 +38,6 @@ pub enum Report {
     Events(Events),
     /// What the heap would have been under other rules: thresholds, releases of glibc, fixes
     WhatIf(WhatIf),
-    /// Judge the recording by budgets; for continuous integration
-    Check(Check),
 }
 
 impl Report {
@@ -55,7 +52,6 @@ impl Report {
             Report::Flamegraph(command) => &command.trace,
             Report::Events(command) => &command.trace,
             Report::WhatIf(command) => &command.trace,
-            Report::Check(command) => &command.trace,
         }
     }
 
@@ -64,25 +60,7 @@ impl Report {
     /// # Errors
     /// When it is not there, or no trace.
     pub fn open(&self) -> Result<Trace, Failure> {
-        let args = self.trace();
-        Trace::open(&args.path).map_err(|error| {
-            let hint = match &error {
-                TraceError::Open { .. } => Some("record one: xalloc-report record -o app.xtrace ./app"),
-                TraceError::Create { .. }
-                | TraceError::Read { .. }
-                | TraceError::NotATrace { .. }
-                | TraceError::NewerVersion { .. }
-                | TraceError::Damaged { .. }
-                | TraceError::TooManyLive { .. }
-                | TraceError::NoSuchProcess { .. }
-                | TraceError::Write { .. }
-                | TraceError::Stopped { .. }
-                | TraceError::NotInContents { .. }
-                | TraceError::ProcessNotOpen { .. } => None,
-            };
-            let failure = args.unreadable(error);
-            if let Some(hint) = hint { failure.hint(hint) } else { failure }
-        })
+        open(&self.trace().path)
     }
 
     /// Does the work on the trace's file. A damaged block, which is met only when the events are read, makes it a trace
@@ -101,8 +79,7 @@ impl Report {
             | Report::Timeline(_)
             | Report::Fragmentation(_)
             | Report::Flamegraph(_)
-            | Report::WhatIf(_)
-            | Report::Check(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
+            | Report::WhatIf(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
         }
     }
 
@@ -121,9 +98,30 @@ impl Report {
             Report::Flamegraph(command) => command.run(trace, console),
             Report::Events(command) => command.run(trace, console),
             Report::WhatIf(command) => command.run(trace, console),
-            Report::Check(command) => command.run(trace, console),
         }
     }
+}
+
+/// Opens a trace.
+pub(super) fn open(path: &Path) -> Result<Trace, Failure> {
+    Trace::open(path).map_err(|error| {
+        let hint = match &error {
+            TraceError::Open { .. } => Some("record one: xalloc-report record -o app.xtrace ./app"),
+            TraceError::Create { .. }
+            | TraceError::Read { .. }
+            | TraceError::NotATrace { .. }
+            | TraceError::NewerVersion { .. }
+            | TraceError::Damaged { .. }
+            | TraceError::TooManyLive { .. }
+            | TraceError::NoSuchProcess { .. }
+            | TraceError::Write { .. }
+            | TraceError::Stopped { .. }
+            | TraceError::NotInContents { .. }
+            | TraceError::ProcessNotOpen { .. } => None,
+        };
+        let failure = unreadable(path, error);
+        if let Some(hint) = hint { failure.hint(hint) } else { failure }
+    })
 }
 
 /// Does the work on a trace; if a block of it turns out to be damaged, once more on what can be salvaged of its file.

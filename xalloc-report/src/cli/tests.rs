@@ -4,8 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::{Cli, Console, Exit, Failure, Report};
 use crate::model::sample::{Sample, Stream, server, server_with_child};
-use crate::trace::{End, Event, Loss, ProcessIndex, StackIndex};
-use xalloc_core::wire::LossReason;
+use crate::trace::{Event, ProcessIndex, StackIndex};
 
 #[derive(Parser, Debug)]
 struct OnTrace {
@@ -49,27 +48,6 @@ fn every_report_writes_text_and_where_it_has_one_json() {
         assert_eq!(value["schema"], format!("xalloc-report/{command}"));
         assert!(value["schema_version"].is_string() && value["result"].is_object());
     }
-}
-
-#[test]
-fn check_ends_with_a_code_for_each_outcome() {
-    let mut sample = server();
-    assert_eq!(exit(&sample, "check a.xtrace --max-leaked-bytes 20KiB").code(), 0);
-    assert_eq!(exit(&sample, "check a.xtrace --max-leaked-bytes 1KiB").code(), 1);
-    assert_eq!(exit(&sample, "check a.xtrace --max-allocations 53 --max-peak-bytes 1GiB").code(), 1);
-    sample.contents.recording.end = Some(End::Signalled(6));
-    assert_eq!(exit(&sample, "check a.xtrace --max-leaked-bytes 1KiB").code(), 4);
-    sample.contents.recording.end = Some(End::Exited(0));
-    sample.contents.processes[0].losses = vec![Loss { reason: LossReason::RingFull, events: 1 }];
-    assert_eq!(exit(&sample, "check a.xtrace --max-leaked-bytes 1GiB").code(), 3);
-    assert_eq!(exit(&Sample::default(), "check a.xtrace --max-leaked-bytes 1GiB").code(), 3);
-}
-
-#[test]
-fn a_check_without_a_budget_is_a_usage_error() {
-    let failure = run(&server(), "check a.xtrace").exit.expect_err("there is nothing to check");
-    assert_eq!(failure.exit().code(), 2);
-    assert!(failure.to_string().contains("--max-leaked-bytes"));
 }
 
 #[test]

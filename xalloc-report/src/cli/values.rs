@@ -54,6 +54,25 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     if scaled < u64::MAX as f64 { Ok(scaled.round() as u64) } else { Err(too_large()) }
 }
 
+/// A number of things.
+pub(super) fn number(text: &str) -> Result<u64, String> {
+    text.trim().parse().map_err(|_| format!("`{text}` is no number of things; write for example 1000"))
+}
+
+/// A share in per cent as hundredths of one: `25%`, `2.5 %`, `10`.
+pub(super) fn basis_points(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no share in per cent; write for example 25% or 2.5%");
+    let number = text.trim().trim_end_matches('%').trim_end();
+    let (whole, part) = number.split_once('.').unwrap_or((number, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(whole) || !digits(part) || part.len() > 2 {
+        return Err(wrong());
+    }
+    let hundredths: u64 = format!("{part:0<2}").parse().map_err(|_| wrong())?;
+    let whole: u64 = whole.parse().map_err(|_| wrong())?;
+    whole.checked_mul(100).and_then(|whole| whole.checked_add(hundredths)).ok_or_else(wrong)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -63,6 +82,14 @@ mod tests {
         let sizes = ["4096", "0", "64KiB", "1.5 MiB", "2GB", "16777215TiB"].map(bytes);
         let expected = [4096, 0, 65_536, 1_572_864, 2_000_000_000, 16_777_215 << 40];
         assert_eq!(sizes, expected.map(Ok));
+    }
+
+    #[test]
+    fn shares_are_counted_in_hundredths_of_a_per_cent() {
+        assert_eq!(["25%", "2.5 %", "10", "0.07%", "150%"].map(basis_points), [2_500, 250, 1_000, 7, 15_000].map(Ok));
+        for bad in ["", "%", "-1%", "1.234%", "a%", ".5", "1.", "99999999999999999999"] {
+            assert!(basis_points(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

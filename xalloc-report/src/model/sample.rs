@@ -77,6 +77,15 @@ impl Sample {
         process
     }
 
+    /// The call stack of the first process's first block of this size.
+    pub(crate) fn stack_of(&self, size_bytes: u64) -> StackIndex {
+        let found = self.streams[0].entries.iter().find_map(|entry| {
+            let Event::Alloc { block, .. } = entry.event else { return None };
+            (block.size_bytes == size_bytes).then_some(block.stack)
+        });
+        found.expect("the sample has a block of this size")
+    }
+
     /// Adds a code location and returns it.
     pub(crate) fn frame(&mut self, module: &str, address: u64, functions: &[(&str, &str, u32)]) -> FrameIndex {
         let module = match self.contents.modules.iter().position(|known| known.path.as_os_str() == module) {

@@ -29,3 +29,9 @@ pub struct Extent {
     /// Functions of each.
     pub frames: usize,
 }
+
+impl Default for Extent {
+    fn default() -> Extent {
+        Extent { sites: 10, frames: 8 }
+    }
+}

@@ -1,0 +1,128 @@
+//! What makes two leaks of different builds the same leak.
+//!
+//! The fingerprint is a hash of the class and of the normalised names of the functions from the blamed frame outwards.
+//! Addresses and lines are not in it, so that it outlives a rebuild and an edit above it in the file; neither is what
+//! compilers and linkers append to names, nor how deep a recursion went, nor what libc calls around `main`.
+
+use super::leak::class_name;
+use crate::analysis::{CallStack, FrameView};
+use crate::trace::LeakClass;
+
+/// Functions of libc that call `main` or a thread's function: others of them in another version of libc.
+const STARTERS: &[&str] = &[
+    "_start",
+    "__libc_start_main",
+    "__libc_start_main_impl",
+    "__libc_start_call_main",
+    "start_thread",
+    "clone",
+    "clone3",
+    "__clone3",
+    "thread_start",
+];
+
+/// Beginnings of what a compiler appends to the name of a copy of a function.
+const CLONES: &[&str] = &[".isra.", ".constprop.", ".part.", ".cold", ".lto_priv.", ".llvm."];
+
+/// 16 hexadecimal digits.
+#[must_use]
+pub(super) fn fingerprint(class: Option<LeakClass>, at: &CallStack, blamed: Option<usize>) -> String {
+    let mut names: Vec<String> =
+        at.frames[blamed.unwrap_or_default().min(at.frames.len())..].iter().map(name).collect();
+    while names.last().is_some_and(|name| STARTERS.contains(&name.as_str())) {
+        names.pop();
+    }
+    names.dedup();
+    let mut hash = Hash::new();
+    hash.add(class_name(class));
+    names.iter().for_each(|name| hash.add(name));
+    format!("{:016x}", hash.0)
+}
+
+/// The function as it is called in every build; the module alone where it has no name.
+fn name(frame: &FrameView) -> String {
+    match (&frame.function, frame.module_name()) {
+        (Some(function), _) => normalised(function),
+        (None, Some(module)) => module.split(".so").next().unwrap_or(module).to_owned(),
+        (None, None) => "?".to_owned(),
+    }
+}
+
+fn normalised(function: &str) -> String {
+    // `malloc@GLIBC_2.2.5`, `f@plt`; an operator or a template may hold no `@`.
+    let name = function.split('@').next().unwrap_or(function);
+    let name = name.split(" [clone").next().unwrap_or(name);
+    let cut = CLONES.iter().filter_map(|clone| name.find(clone)).min().unwrap_or(name.len());
+    without_rust_hash(&name[..cut]).to_owned()
+}
+
+/// Rust's older mangling ends a name with `::h` and 16 digits of a hash that each build has its own of.
+fn without_rust_hash(name: &str) -> &str {
+    let Some((rest, hash)) = name.rsplit_once("::h") else { return name };
+    if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) { rest } else { name }
+}
+
+/// FNV-1a with 64 bits, by its authors' constants: a hash that means the same in every version of xalloc, against
+/// accidents and not against people.
+struct Hash(u64);
+
+impl Hash {
+    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x100_0000_01b3;
+
+    fn new() -> Hash {
+        Hash(Hash::OFFSET_BASIS)
+    }
+
+    /// Adds a text and a byte that is in none.
+    fn add(&mut self, text: &str) {
+        for byte in text.bytes().chain([0xff]) {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(Hash::PRIME);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::suppressions::tests::stack;
+    use super::*;
+
+    fn of(frames: &[&str]) -> String {
+        let frames: Vec<_> = frames.iter().map(|&function| (function, "", "/lib/libx.so.6")).collect();
+        fingerprint(Some(LeakClass::Definite), &stack("malloc", &frames), Some(0))
+    }
+
+    #[test]
+    fn what_another_build_changes_is_not_in_it() {
+        let plain = of(&["parse", "main"]);
+        for other in [
+            &["parse.isra.0", "main", "__libc_start_call_main", "__libc_start_main@@GLIBC_2.34", "_start"][..],
+            &["parse.constprop.1.cold", "main"],
+            &["parse", "parse", "parse", "main"],
+            &["parse [clone .part.3]", "main"],
+            &["parse::h0123456789abcdef", "main"],
+        ] {
+            assert_eq!(of(other), plain, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn what_makes_another_leak_is_in_it() {
+        let plain = of(&["parse", "main"]);
+        for other in [&["parse", "run", "main"][..], &["main", "parse"], &["parsem", "ain"], &["parse(int)", "main"]] {
+            assert_ne!(of(other), plain, "{other:?}");
+        }
+        let at = stack("malloc", &[("inner", "", ""), ("parse", "", ""), ("main", "", "")]);
+        assert_eq!(fingerprint(Some(LeakClass::Definite), &at, Some(1)), plain);
+        assert_ne!(fingerprint(Some(LeakClass::Cycle), &at, Some(1)), plain);
+    }
+
+    #[test]
+    fn it_means_the_same_in_every_version() {
+        assert_eq!(of(&["parse", "main"]), "a97c5ef77e57f6c0");
+        assert_eq!(
+            of(&[""]),
+            fingerprint(Some(LeakClass::Definite), &stack("malloc", &[("", "", "/usr/lib/libx.so.7")]), Some(0))
+        );
+    }
+}
