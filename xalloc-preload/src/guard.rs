@@ -9,13 +9,15 @@
 //! when it gets there.
 //!
 //! # Safety
-//! - An [`Inside`] exists at most once per thread: it is made only by the call that finds the flag clear, and clears it
-//!   when it ends. It never leaves its thread, for it holds a raw pointer.
+//! - Of [`Inside`] and [`Brief`] one exists at most once per thread: it is made only by the call that finds the flag
+//!   clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
 use core::marker::PhantomData;
 use core::sync::atomic::{Ordering, compiler_fence};
+
+use xalloc_core::heap::ThreadCache;
 
 use crate::backend;
 use crate::host;
@@ -68,6 +70,58 @@ pub(crate) fn enter() -> Access {
         inside.own().stream.claim(segment);
     }
     Access::Inside(inside)
+}
+
+/// Proof that the calling thread is in a hook that records nothing and leaves errno alone.
+pub(crate) struct Brief {
+    thread: &'static Thread,
+    stays_in_its_thread: PhantomData<*mut ()>,
+}
+
+/// Passes the guard where nothing is recorded, if that is all there is to do. `None`: [`enter`] does the rest.
+#[inline(always)]
+pub(crate) fn enter_briefly() -> Option<Brief> {
+    if lifecycle::phase() != Phase::Off || !backend::is_core() {
+        return None;
+    }
+    let thread = thread::nearby()?;
+    if thread.inside.load(Ordering::Relaxed) {
+        return None;
+    }
+    thread.inside.store(true, Ordering::Relaxed);
+    // As in `enter`.
+    compiler_fence(Ordering::SeqCst);
+    Some(Brief { thread, stays_in_its_thread: PhantomData })
+}
+
+impl Brief {
+    /// The heap's part of the thread's state.
+    #[inline(always)]
+    pub(crate) fn cache(&mut self) -> &mut ThreadCache {
+        let own = self.thread.own.get();
+        // SAFETY: by the bullet of the module this token is the only one of its thread, and it is borrowed mutably.
+        unsafe { &mut (*own).cache }
+    }
+}
+
+impl Drop for Brief {
+    #[inline(always)]
+    fn drop(&mut self) {
+        compiler_fence(Ordering::SeqCst);
+        self.thread.inside.store(false, Ordering::Relaxed);
+        compiler_fence(Ordering::SeqCst);
+        if self.thread.has_leftovers() || self.thread.is_over() {
+            end(self.thread);
+        }
+    }
+}
+
+/// Does at the end of a brief hook what [`Inside`] does at its own.
+#[cold]
+#[inline(never)]
+fn end(thread: &'static Thread) {
+    let errno = host::errno_at(thread.errno_place);
+    drop(Inside { thread, recording: None, errno, stays_in_its_thread: PhantomData });
 }
 
 /// The phase once the library is ready; `None` where calls are served without a thread's state.

@@ -208,6 +208,19 @@ fn existing() -> Option<&'static Thread> {
     unsafe { state.cast::<Thread>().as_ref() }
 }
 
+/// The calling thread's state if it has one and it is known where: a load, and no call.
+#[inline(always)]
+pub(crate) fn nearby() -> Option<&'static Thread> {
+    let offset = KEY_OFFSET.load(Ordering::Relaxed);
+    if offset == 0 {
+        return None;
+    }
+    // SAFETY: `find_offset` found the key's value there, in a descriptor laid out as all are.
+    let state = unsafe { arch::descriptor_word(offset) } as *const Thread;
+    // SAFETY: only `create` sets it, to a slot of this thread.
+    unsafe { state.as_ref() }
+}
+
 /// Whether the calling thread is in a hook.
 pub(crate) fn is_inside() -> bool {
     existing().is_some_and(|thread| thread.inside.load(Ordering::Relaxed))

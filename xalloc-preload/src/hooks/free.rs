@@ -15,7 +15,7 @@ use xalloc_core::wire::{Call, Event};
 
 use super::alloc::note;
 use crate::arch::Entry;
-use crate::backend::{self, HEAP};
+use crate::backend::{self, HEAP, bootstrap};
 use crate::guard::{self, Access, Inside};
 use crate::host;
 use crate::segment::Segment;
@@ -53,7 +53,7 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
 /// - As for [`free`].
 #[inline(always)]
 unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
-    if !backend::is_core() || backend::bootstrap::holds(addr) {
+    if !backend::is_core() || bootstrap::holds(addr) {
         return false;
     }
     // SAFETY: by the contract.
@@ -82,7 +82,7 @@ unsafe fn free_inside(mut inside: Inside<'_>, addr: Addr, call: Call, entry: Ent
 /// - As for [`free`].
 #[inline(always)]
 unsafe fn free_recorded(inside: &mut Inside<'_>, segment: &'static Segment, addr: Addr, call: Call, entry: Entry) {
-    if backend::bootstrap::holds(addr) {
+    if bootstrap::holds(addr) {
         return;
     }
     inside.flush_spare();
@@ -108,7 +108,28 @@ unsafe fn free_nested(thread: &Thread, addr: Addr, call: Call) {
 
 /// C `free` and `cfree`.
 pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    let addr = Addr(block.expose_provenance() as u64);
+    if block.is_null() || bootstrap::holds(addr) {
+        return;
+    }
+    if let Some(mut brief) = guard::enter_briefly() {
+        let cache = brief.cache();
+        // SAFETY: by the bullet of the module.
+        if let Some(found) = unsafe { HEAP.cacheable(cache, addr) } {
+            return HEAP.free_cached(cache, found);
+        }
+    }
     // SAFETY: by the bullet of the module.
+    unsafe { free_fully(block, ip, sp, fp) };
+}
+
+/// `free` but for the case that needs least; a function of its own, so that the other has no frame.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_fully(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    // SAFETY: by the contract.
     unsafe { free(block, Call::Free, Entry { ip, sp, fp }) };
 }
 

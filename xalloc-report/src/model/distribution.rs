@@ -2,10 +2,15 @@
 //!
 //! The classes depend on the quantity: sizes double from class to class, as an allocator's do; times go in steps of
 //! 1, 2 and 5, which is how people say them.
+//!
+//! # Small values are counted once
+//! [`Percentiles`] counts each value below [`EACH_BELOW`] by itself. Their class, their sum and whether one of them is
+//! the largest follow from these counts, so a small value, as most sizes are, costs one addition; the classes hold only
+//! the others, and are completed when somebody asks.
 
 use std::marker::PhantomData;
 
-use super::percentiles::Percentiles;
+use super::percentiles::{EACH_BELOW, Percentiles};
 
 /// A division of the integers into classes.
 pub trait Scale {
@@ -93,27 +98,31 @@ pub struct Class {
 /// The distribution of sizes (bytes) or times (nanoseconds).
 #[derive(Clone, Debug)]
 pub struct Distribution<S: Scale> {
+    /// Of the values from [`EACH_BELOW`] on.
     classes: Vec<Class>,
     percentiles: Percentiles,
-    max: Option<u64>,
+    /// Largest value from [`EACH_BELOW`] on; 0 without.
+    max: u64,
     scale: PhantomData<S>,
 }
 
 impl<S: Scale> Default for Distribution<S> {
     fn default() -> Distribution<S> {
         let classes = vec![Class::default(); S::EDGES.len() + 1];
-        Distribution { classes, percentiles: Percentiles::default(), max: None, scale: PhantomData }
+        Distribution { classes, percentiles: Percentiles::default(), max: 0, scale: PhantomData }
     }
 }
 
 impl<S: Scale> Distribution<S> {
     #[inline]
     pub(super) fn record(&mut self, value: u64) {
-        let class = &mut self.classes[S::class_of(value)];
-        class.count += 1;
-        class.sum = class.sum.saturating_add(value);
-        self.max = self.max.max(Some(value));
         self.percentiles.record(value);
+        if value >= EACH_BELOW {
+            let class = &mut self.classes[S::class_of(value)];
+            class.count += 1;
+            class.sum = class.sum.saturating_add(value);
+            self.max = self.max.max(value);
+        }
     }
 
     pub(super) fn absorb(&mut self, other: &Distribution<S>) {
@@ -125,40 +134,53 @@ impl<S: Scale> Distribution<S> {
         self.percentiles.absorb(&other.percentiles);
     }
 
+    /// Every class, with the values that are counted by themselves.
+    fn completed(&self) -> Vec<Class> {
+        let mut classes = self.classes.clone();
+        for (value, count) in self.percentiles.each() {
+            let class = &mut classes[S::class_of(value)];
+            class.count += count;
+            class.sum = class.sum.saturating_add(value.saturating_mul(count));
+        }
+        classes
+    }
+
     /// The classes from the first to the last that holds values, as (from, to, class); `to` is the first value above
     /// the class, and the largest integer for the last class of the scale.
     pub fn classes(&self) -> impl Iterator<Item = (u64, u64, Class)> + '_ {
-        let first = self.classes.iter().position(|class| class.count > 0).unwrap_or(self.classes.len());
-        let last = self.classes.iter().rposition(|class| class.count > 0).map_or(first, |last| last + 1);
-        (first..last).map(|number| {
+        let classes = self.completed();
+        let first = classes.iter().position(|class| class.count > 0).unwrap_or(classes.len());
+        let last = classes.iter().rposition(|class| class.count > 0).map_or(first, |last| last + 1);
+        (first..last).map(move |number| {
             let from = number.checked_sub(1).map_or(0, |edge| S::EDGES[edge]);
             let to = S::EDGES.get(number).copied().unwrap_or(u64::MAX);
-            (from, to, self.classes[number])
+            (from, to, classes[number])
         })
     }
 
     /// How many values there are.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.classes.iter().map(|class| class.count).sum()
+        self.completed().iter().map(|class| class.count).sum()
     }
 
     /// Sum of all values, saturating.
     #[must_use]
     pub fn sum(&self) -> u64 {
-        self.classes.iter().fold(0, |sum, class| sum.saturating_add(class.sum))
+        self.completed().iter().fold(0, |sum, class| sum.saturating_add(class.sum))
     }
 
     /// The value at or below which `percent` of all values lie, to 0.1 %; `None` without values.
     #[must_use]
     pub fn percentile(&self, percent: f64) -> Option<u64> {
-        self.max.map(|max| self.percentiles.at(percent).min(max))
+        self.max().map(|max| self.percentiles.at(percent).min(max))
     }
 
     /// Largest value; `None` without values.
     #[must_use]
     pub fn max(&self) -> Option<u64> {
-        self.max
+        let small = || self.percentiles.each().last().map(|(value, _)| value);
+        if self.max > 0 { Some(self.max) } else { small() }
     }
 }
 

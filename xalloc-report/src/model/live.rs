@@ -25,10 +25,48 @@ pub(super) enum Owner {
     Parent,
 }
 
+/// [`Slot::site`] of an empty slot. Sites are numbered by stacks, of which no trace holds so many.
+const EMPTY: u32 = u32::MAX;
+/// [`Slot::site`] of a block of the parent's.
+const PARENT: u32 = u32::MAX - 1;
+
+/// A slot, in 24 bytes.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    size_bytes: u64,
+    at_ns: u64,
+    site: u32,
+    thread: ThreadIndex,
+}
+
+impl Slot {
+    const VACANT: Slot = Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0) };
+
+    #[inline]
+    fn of(block: LiveBlock) -> Slot {
+        let LiveBlock { owner, size_bytes, at_ns } = block;
+        match owner {
+            Owner::Own { site, thread } => Slot { size_bytes, at_ns, site, thread },
+            Owner::Parent => Slot { size_bytes, at_ns, site: PARENT, thread: ThreadIndex(0) },
+        }
+    }
+
+    #[inline]
+    fn block(self) -> Option<LiveBlock> {
+        let Slot { size_bytes, at_ns, site, thread } = self;
+        let owner = match site {
+            EMPTY => return None,
+            PARENT => Owner::Parent,
+            site => Owner::Own { site, thread },
+        };
+        Some(LiveBlock { owner, size_bytes, at_ns })
+    }
+}
+
 /// The live blocks by slot.
 #[derive(Default, Debug)]
 pub(super) struct LiveBlocks {
-    slots: Vec<Option<LiveBlock>>,
+    slots: Vec<Slot>,
 }
 
 impl LiveBlocks {
@@ -37,19 +75,22 @@ impl LiveBlocks {
     pub(super) fn insert(&mut self, slot: u32, block: LiveBlock) -> Option<LiveBlock> {
         let slot = slot as usize;
         if slot >= self.slots.len() {
-            self.slots.resize(slot + 1, None);
+            self.slots.resize(slot + 1, Slot::VACANT);
         }
-        self.slots[slot].replace(block)
+        std::mem::replace(&mut self.slots[slot], Slot::of(block)).block()
     }
 
     /// Empties a slot.
     #[inline]
     pub(super) fn remove(&mut self, slot: u32) -> Option<LiveBlock> {
-        self.slots.get_mut(slot as usize)?.take()
+        let entry = self.slots.get_mut(slot as usize)?;
+        let block = entry.block();
+        entry.site = EMPTY;
+        block
     }
 
     /// The blocks that live.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &LiveBlock> {
-        self.slots.iter().flatten()
+    pub(super) fn iter(&self) -> impl Iterator<Item = LiveBlock> {
+        self.slots.iter().filter_map(|slot| slot.block())
     }
 }

@@ -15,11 +15,19 @@ const PERCENTILE_MAX: u64 = 1 << 62;
 /// Spans a doubling: two to this power.
 const SPAN_BITS: u32 = 10;
 const SPANS: usize = 1 << SPAN_BITS;
+/// Values below this have a span of their own each.
+pub(super) const EACH_BELOW: u64 = 2 * SPANS as u64;
 
 /// Counts of values by span; grows to the span of the largest value, 450 KiB for the largest integer.
-#[derive(Clone, Default, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Percentiles {
     counts: Vec<u64>,
+}
+
+impl Default for Percentiles {
+    fn default() -> Percentiles {
+        Percentiles { counts: vec![0; EACH_BELOW as usize] }
+    }
 }
 
 #[inline]
@@ -49,6 +57,12 @@ impl Percentiles {
     fn grow(&mut self, span: usize) {
         self.counts.resize(span + 1, 0);
         self.counts[span] = 1;
+    }
+
+    /// The values below [`EACH_BELOW`] that there are, ascending, and how many of each.
+    pub(super) fn each(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counted = (0..EACH_BELOW).zip(&self.counts);
+        counted.filter(|(_, count)| **count > 0).map(|(value, &count)| (value, count))
     }
 
     pub(super) fn absorb(&mut self, other: &Percentiles) {

@@ -26,6 +26,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Replayer {
     settings: Settings,
+    /// What neither sites nor threads count; the rest is added up at the end.
     totals: Totals,
     reallocs: Reallocs,
     inherited: Inherited,
@@ -75,9 +76,6 @@ impl Replayer {
             self.settle(entry.thread, pending);
         }
         let site = self.sites.number(block.stack, block.call);
-        self.totals.allocations += 1;
-        self.totals.allocated_bytes = self.totals.allocated_bytes.saturating_add(block.size_bytes);
-        self.totals.unknown_stacks += u64::from(block.stack == crate::trace::StackIndex::UNKNOWN);
         {
             let site = self.sites.at(site);
             site.allocations += 1;
@@ -100,18 +98,24 @@ impl Replayer {
 
         self.requested.record(block.size_bytes);
         self.usable.record(block.size_bytes.saturating_add(u64::from(block.slack_bytes)));
-        self.timeline.allocated(entry.at_ns, block.size_bytes);
         let owner = Owner::Own { site, thread: block.thread };
-        self.begin(slot, LiveBlock { owner, size_bytes: block.size_bytes, at_ns: block.at_ns }, entry.at_ns);
+        let live = LiveBlock { owner, size_bytes: block.size_bytes, at_ns: block.at_ns };
+        self.occupy(slot, live, entry.at_ns);
+        self.sites.live_up(site, block.size_bytes, entry.at_ns);
+        self.timeline.allocated(entry.at_ns, block.size_bytes, self.sites.live().bytes);
     }
 
-    /// A block begins to live, or lives on.
     #[inline]
-    fn begin(&mut self, slot: u32, block: LiveBlock, at_ns: u64) {
+    fn occupy(&mut self, slot: u32, block: LiveBlock, at_ns: u64) {
         if let Some(displaced) = self.live.insert(slot, block) {
             // The reader reuses a slot only after a free; a trace that says otherwise is damaged, and the block gone.
             self.cease(displaced, at_ns);
         }
+    }
+
+    /// A block that is not counted as an allocation begins to live, or lives on.
+    fn begin(&mut self, slot: u32, block: LiveBlock, at_ns: u64) {
+        self.occupy(slot, block, at_ns);
         match block.owner {
             Owner::Own { site, .. } => self.sites.live_up(site, block.size_bytes, at_ns),
             Owner::Parent => return,
@@ -164,7 +168,6 @@ impl Replayer {
             }
             Owner::Own { site, thread } => {
                 let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
-                self.totals.frees += 1;
                 self.lifetime.record(lifetime_ns);
                 self.sites.at(site).freed(lifetime_ns);
                 let freeing = self.threads.at(by);
@@ -176,8 +179,6 @@ impl Replayer {
                 if freed.temporary {
                     self.sites.at(site).was_temporary(size_bytes);
                     freeing.temporary += 1;
-                    self.totals.temporary += 1;
-                    self.totals.temporary_bytes = self.totals.temporary_bytes.saturating_add(size_bytes);
                 }
             }
         }
@@ -204,6 +205,7 @@ impl Replayer {
             self.totals.alive_bytes = self.totals.alive_bytes.saturating_add(block.size_bytes);
             self.totals.alive_blocks += 1;
         }
+        self.sites.total(&mut self.totals);
         let (peak, at_ns) = self.sites.peak();
         Aggregates {
             totals: self.totals,
@@ -230,7 +232,8 @@ impl Replay for Replayer {
         self.begin(slot, block, self.last_at_ns);
     }
 
-    #[inline]
+    /// Inlined at every call: each caller knows the variant, and only what is done with that one remains.
+    #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         self.totals.events += 1;
         self.last_at_ns = self.last_at_ns.max(entry.at_ns);

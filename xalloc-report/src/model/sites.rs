@@ -7,8 +7,11 @@
 //! next changed, and once more at the end. Invariant: for a site with `epoch == sites.epoch`, `at_peak` is its share
 //! of the maximum; for any other, its present live bytes are.
 
-use crate::trace::{StackIndex, ThreadIndex};
 use xalloc_core::wire::Call;
+
+use super::aggregates::Totals;
+use super::distribution::{OneTwoFive, Scale};
+use crate::trace::{StackIndex, ThreadIndex};
 
 /// Lifetimes of one site have a class below 1 µs and one for each power of ten; the last takes 10^10 µs and more.
 const LIFETIME_CLASSES: usize = 12;
@@ -24,8 +27,10 @@ pub struct LifetimeClasses {
 }
 
 impl LifetimeClasses {
+    #[inline]
     fn record(&mut self, lifetime_ns: u64) {
-        let class = (lifetime_ns / 1000).checked_ilog10().map_or(0, |power| power as usize + 1);
+        // The distribution of all lifetimes divides each power of ten in three, and has asked for the class as well.
+        let class = OneTwoFive::class_of(lifetime_ns).div_ceil(3);
         self.counts[class.min(LIFETIME_CLASSES - 1)] += 1;
         self.total_ns = self.total_ns.saturating_add(lifetime_ns);
     }
@@ -216,6 +221,20 @@ impl Sites {
     #[inline]
     pub(super) fn at(&mut self, number: u32) -> &mut Site {
         &mut self.sites[number as usize]
+    }
+
+    /// Adds up in `totals` what the sites count.
+    pub(super) fn total(&self, totals: &mut Totals) {
+        for site in &self.sites {
+            totals.allocations += site.allocations;
+            totals.allocated_bytes = totals.allocated_bytes.saturating_add(site.allocated_bytes);
+            totals.frees += site.frees;
+            totals.temporary += site.temporary;
+            totals.temporary_bytes = totals.temporary_bytes.saturating_add(site.temporary_bytes);
+            if site.stack == StackIndex::UNKNOWN {
+                totals.unknown_stacks += site.allocations;
+            }
+        }
     }
 
     /// A block of the site begins to live.

@@ -113,11 +113,14 @@ impl Timeline {
         self.end_ns = (self.buckets.len() as u64).saturating_mul(self.width_ns);
     }
 
+    /// An allocation, with what was live after it.
     #[inline]
-    pub(super) fn allocated(&mut self, at_ns: u64, size_bytes: u64) {
+    pub(super) fn allocated(&mut self, at_ns: u64, size_bytes: u64, live_bytes: u64) {
         let bucket = self.bucket(at_ns);
         bucket.allocations += 1;
         bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(size_bytes);
+        bucket.live_bytes = live_bytes;
+        bucket.live_max_bytes = bucket.live_max_bytes.max(live_bytes);
     }
 
     #[inline]
@@ -197,8 +200,7 @@ mod tests {
     fn widening_keeps_every_count_and_the_greatest_maximum() {
         let mut timeline = Timeline::default();
         for at in 0..5_000u64 {
-            timeline.allocated(at * 1000, 8);
-            timeline.live(at * 1000, if at == 777 { 1 << 20 } else { 8 });
+            timeline.allocated(at * 1000, 8, if at == 777 { 1 << 20 } else { 8 });
         }
         assert!(timeline.buckets().len() <= BUCKETS_MAX);
         assert_eq!(timeline.buckets().iter().map(|b| b.allocations).sum::<u64>(), 5_000);

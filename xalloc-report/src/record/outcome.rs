@@ -46,27 +46,21 @@ impl Outcome {
     /// What a reader of the trace has to know besides [`Outcome::stopped`], each a sentence.
     #[must_use]
     pub fn notes(&self) -> Vec<String> {
-        let Observations {
-            damaged,
-            lost_stacks,
-            cut_stacks,
-            differing_stacks,
-            orphans,
-            refused,
-            unrecorded,
-            running,
-            ..
-        } = &self.observations;
+        let Observations { damaged, lost_stacks, cut_stacks, orphans, refused, unrecorded, running, .. } =
+            &self.observations;
+        let Observations { verified_stacks, differing_stacks, .. } = &self.observations;
         let mut notes = Vec::new();
         let counted = [
             (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
             (*damaged, "records could not be read"),
             (*lost_stacks, "call stacks were lost because there was no room for them in shared memory"),
             (*cut_stacks, "call stacks were cut at the depth limit"),
-            (*differing_stacks, "call stacks differed from a plain walk"),
             (*orphans, "forked processes began without their parent's blocks, because the fork was not seen"),
         ];
         notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        if *verified_stacks > 0 {
+            notes.push(format!("{differing_stacks} of {verified_stacks} call stacks differed from a plain walk"));
+        }
         notes.extend(refused.iter().map(|(path, why)| format!("{} was not read: {why}", path.display())));
         notes.extend(unrecorded.iter().map(|Unrecorded { pid, reason, errno }| {
             format!("process {pid} was not recorded: {}{}; {}", reason.seen(), system(*errno), reason.hint())

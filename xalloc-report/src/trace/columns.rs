@@ -18,6 +18,9 @@ use super::varint::{self, Cursor};
 /// Most that the columns of one block may be, unpacked: 64 MiB.
 pub(super) const MAX_RAW_BYTES: usize = 64 << 20;
 
+/// A column ends too early.
+pub(super) const SHORT: Malformed = Malformed::Bytes("a column ends before its events do");
+
 const LEVEL: i32 = 1;
 /// Below this a frame's own header eats the gain.
 const SMALLEST_FRAME_BYTES: usize = 24;
@@ -123,7 +126,7 @@ impl Column {
 
     #[inline(always)]
     pub(super) fn byte(&mut self) -> Result<u8, Malformed> {
-        let &byte = self.bytes.get(self.at).ok_or(Malformed::Bytes("a column ends before its events do"))?;
+        let &byte = self.bytes.get(self.at).ok_or(SHORT)?;
         self.at += 1;
         Ok(byte)
     }
@@ -140,6 +143,52 @@ impl Column {
         }
     }
 
+    /// The next `count` integers, in the place of what `out` held. Where eight have one byte each, they are widened at
+    /// once: times, small sizes and places in tables nearly all do.
+    pub(super) fn varints(&mut self, count: usize, out: &mut Vec<u64>) -> Result<(), Malformed> {
+        const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
+        out.clear();
+        // No integer is shorter than a byte; checked before memory is taken for a count that a file states.
+        if self.bytes.len().saturating_sub(self.at) < count {
+            return Err(SHORT);
+        }
+        out.resize(count, 0);
+        let bytes = self.bytes.as_slice();
+        let mut at = self.at;
+        for values in out.chunks_mut(8) {
+            if let (Ok(values), Some(eight)) =
+                (<&mut [u64; 8]>::try_from(&mut *values), bytes.get(at..).and_then(<[u8]>::first_chunk::<8>))
+                && u64::from_le_bytes(*eight) & HIGH_BITS == 0
+            {
+                *values = eight.map(u64::from);
+                at += 8;
+                continue;
+            }
+            for value in values {
+                *value = match bytes.get(at..) {
+                    Some(&[byte, ..]) if byte < 0x80 => {
+                        at += 1;
+                        u64::from(byte)
+                    }
+                    Some(&[low, high, ..]) if high < 0x80 => {
+                        at += 2;
+                        u64::from(low & 0x7f) | u64::from(high) << 7
+                    }
+                    Some(_) | None => varint::varint_at(bytes, &mut at)?,
+                };
+            }
+        }
+        self.at = at;
+        Ok(())
+    }
+
+    /// The next `len_bytes` bytes.
+    pub(super) fn take(&mut self, len_bytes: usize) -> Result<&[u8], Malformed> {
+        let taken = self.bytes.get(self.at..).and_then(|rest| rest.get(..len_bytes)).ok_or(SHORT)?;
+        self.at += len_bytes;
+        Ok(taken)
+    }
+
     #[inline]
     pub(super) fn varint32(&mut self) -> Result<u32, Malformed> {
         u32::try_from(self.varint()?).map_err(|_| Malformed::Bytes("a number exceeds 32 bits"))
@@ -148,11 +197,6 @@ impl Column {
     /// What has not been read yet.
     pub(super) fn cursor(&self) -> Cursor<'_> {
         Cursor::new(&self.bytes[self.at.min(self.bytes.len())..])
-    }
-
-    /// Moves on by `len_bytes`, which [`Self::cursor`] showed to be there.
-    pub(super) fn skip(&mut self, len_bytes: usize) {
-        self.at += len_bytes;
     }
 }
 

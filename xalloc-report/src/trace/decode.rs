@@ -1,7 +1,7 @@
 //! Columns back into events: the inverse of [`super::encode`].
 //!
 //! Reading is cut in two so that two cores share it. [`Expander`] unpacks a block and works out slots and addresses
-//! with its mirror; what comes out are plain [`Step`]s in batches that fit a second-level cache. [`super::play`] keeps
+//! with its mirror; what comes out is plain columns in a [`Batch`] that fits a second-level cache. [`super::play`] keeps
 //! the blocks by slot, and calls the replay. Neither looks up an address anywhere.
 //!
 //! # Invariant
@@ -9,65 +9,42 @@
 //! its events need. Thus the player's steps are always possible.
 
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::{Call, HeapEvent};
+use xalloc_core::wire::Call;
 
-use super::columns::{Column, Unpacker};
+use super::columns::{Column, SHORT, Unpacker};
 use super::container::BlockHeader;
 use super::encode::{end_of, is_realloc, slack_expected};
 use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
-use super::rare;
 use super::varint::{Cursor, unfold, unzigzag};
+use super::{Block, StackIndex, ThreadIndex, rare};
 
 /// Events of a batch: with their allocations about 160 KiB.
 const BATCH_EVENTS: usize = 4 << 10;
 
-/// A column ends too early.
-pub(super) const SHORT: Malformed = Malformed::Bytes("a column ends before its events do");
 const NOT_LIVE: Malformed = Malformed::Bytes("an event frees a slot that holds no block");
 
-/// What an event does to the slots.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Act {
-    Alloc,
-    Free,
-    ReallocBegin,
-    ReallocUndo,
-    Heap,
-    Rare,
-}
-
-/// One event, with its slot.
-#[derive(Clone, Copy)]
-pub(super) struct Step {
-    pub(super) at_us: u64,
-    pub(super) thread: u32,
-    pub(super) stack: u32,
-    pub(super) slot: u32,
-    pub(super) act: Act,
-}
-
-/// What a step of [`Act::Alloc`] has besides.
-#[derive(Clone, Copy)]
-pub(super) struct Obtained {
-    pub(super) addr: u64,
-    pub(super) size_bytes: u64,
-    pub(super) nth_of_thread: u32,
-    pub(super) slack_bytes: u16,
-    pub(super) arena: ArenaId,
-    pub(super) arena_seq: Option<u16>,
-    pub(super) call: Call,
-}
-
-/// Some consecutive events, expanded.
+/// Some consecutive events, expanded: columns again, of what a player needs.
+///
+/// Each column has an entry for those events only that it is about, in their order.
 #[derive(Default)]
 pub(super) struct Batch {
     pub(super) first_seq: u64,
-    pub(super) steps: Vec<Step>,
-    pub(super) obtained: Vec<Obtained>,
-    pub(super) heap: Vec<(ArenaId, u16, HeapEvent)>,
+    /// Op of each event.
+    pub(super) ops: Vec<u8>,
+    /// Time of each event, nanoseconds since the recording's start.
+    pub(super) at_ns: Vec<u64>,
+    /// Threads, each with the number of events that it has in a row.
+    pub(super) runs: Vec<(u32, usize)>,
+    /// Slot of each event that is about a block.
+    pub(super) slots: Vec<u32>,
+    /// Block of each allocation, and its number in the order of its arena.
+    pub(super) obtained: Vec<(Block, Option<u16>)>,
+    /// Stack of each event that is no allocation; empty if none has one.
+    pub(super) other_stacks: Vec<u64>,
+    pub(super) heap: Vec<(ArenaId, u16, Flat)>,
     /// The rare events, as they lie in their column.
     pub(super) rare: Vec<u8>,
 }
@@ -75,11 +52,31 @@ pub(super) struct Batch {
 impl Batch {
     fn clear(&mut self, first_seq: u64) {
         self.first_seq = first_seq;
-        self.steps.clear();
+        self.ops.clear();
+        self.runs.clear();
+        self.slots.clear();
         self.obtained.clear();
+        self.other_stacks.clear();
         self.heap.clear();
         self.rare.clear();
     }
+}
+
+/// What its columns say of an allocation.
+struct Request {
+    at_ns: u64,
+    size_bytes: u64,
+    stack: u32,
+    /// Place in the table of origins.
+    origin: u64,
+}
+
+/// What the columns say of the allocations of a batch, one entry each.
+#[derive(Default)]
+struct Asked {
+    sizes: Vec<u64>,
+    stacks: Vec<u64>,
+    origins: Vec<u64>,
 }
 
 /// How many entries the tables of the contents have; an event that names another one is malformed.
@@ -95,6 +92,8 @@ pub(super) struct Expander {
     known: Known,
     unpacker: Unpacker,
     columns: [Column; FIELDS],
+    /// Kept for its memory.
+    asked: Asked,
     origins: Vec<(u16, ArenaId, Call, Order)>,
     history: History,
     stated_addrs: usize,
@@ -112,6 +111,7 @@ impl Expander {
             known,
             unpacker,
             columns: std::array::from_fn(|_| Column::default()),
+            asked: Asked::default(),
             origins: Vec::new(),
             history: History::default(),
             stated_addrs: 0,
@@ -155,83 +155,113 @@ impl Expander {
     pub(super) fn expand(&mut self, batch: &mut Batch) -> Result<bool, Malformed> {
         batch.clear(self.next_seq);
         let events = self.left.min(BATCH_EVENTS);
-        let mut left = events as u64;
+        let mut asked = std::mem::take(&mut self.asked);
+        self.read_columns(events, batch, &mut asked)?;
+        let known_stacks = u64::from(self.known.stacks);
+        if batch.other_stacks.iter().chain(&asked.stacks).any(|stack| *stack >= known_stacks) {
+            return Err(Malformed::Bytes("an event names a stack that the trace does not have"));
+        }
+        let ops = std::mem::take(&mut batch.ops);
+        let mut requests = asked.sizes.iter().zip(&asked.stacks).zip(&asked.origins);
+        let mut timed = ops.iter().zip(&batch.at_ns);
+        let mut left = events;
         while left > 0 {
             if self.run_left == 0 {
                 self.next_run()?;
             }
-            let run = self.run_left.min(left);
-            for _ in 0..run {
-                self.expand_one(batch)?;
+            let run = usize::try_from(self.run_left).unwrap_or(usize::MAX).min(left);
+            batch.runs.push((self.mirror.thread().index, run));
+            for (&op, &at_ns) in timed.by_ref().take(run) {
+                if op < FREE_RECENT {
+                    let ((&size_bytes, &stack), &origin) = requests.next().ok_or(SHORT)?;
+                    let asked = Request { at_ns, size_bytes, stack: stack as u32, origin };
+                    let (slot, block, arena_seq) = self.expand_alloc(op, asked)?;
+                    batch.slots.push(slot);
+                    batch.obtained.push((block, arena_seq));
+                } else if op < HEAP {
+                    batch.slots.push(self.expand_end(op)?);
+                } else if op == HEAP {
+                    batch.heap.push(self.heap_step()?);
+                } else {
+                    self.expand_rare(op, &mut batch.rare)?;
+                }
             }
-            self.run_left -= run;
+            self.run_left -= run as u64;
             left -= run;
         }
+        batch.ops = ops;
+        self.asked = asked;
         self.left -= events;
         self.next_seq += events as u64;
         Ok(events > 0)
     }
 
+    /// Reads what the next events have in columns that need no mirror.
+    fn read_columns(&mut self, events: usize, batch: &mut Batch, asked: &mut Asked) -> Result<(), Malformed> {
+        batch.ops.extend_from_slice(self.column(Field::Op).take(events)?);
+        let allocations = batch.ops.iter().filter(|op| **op < FREE_RECENT).count();
+        self.column(Field::Time).varints(events, &mut batch.at_ns)?;
+        for time in &mut batch.at_ns {
+            self.at_us = self.at_us.checked_add(*time).ok_or(Malformed::Bytes("time runs past its end"))?;
+            *time = self.at_us.saturating_mul(1000);
+        }
+        self.column(Field::Size).varints(allocations, &mut asked.sizes)?;
+        self.column(Field::Stack).varints(allocations, &mut asked.stacks)?;
+        self.column(Field::Origin).varints(allocations, &mut asked.origins)?;
+        if !self.column(Field::OtherStack).is_empty() {
+            self.column(Field::OtherStack).varints(events - allocations, &mut batch.other_stacks)?;
+        }
+        Ok(())
+    }
+
+    /// An event that ends a block's life, or undoes that; returns its slot.
     #[inline]
-    fn expand_one(&mut self, batch: &mut Batch) -> Result<(), Malformed> {
-        let op = self.column(Field::Op).byte()?;
-        let passed_us = self.column(Field::Time).varint()?;
-        self.at_us = self.at_us.checked_add(passed_us).ok_or(Malformed::Bytes("time runs past its end"))?;
-        let (act, slot) = match op {
-            ALLOC_SAME..FREE_RECENT => return self.expand_alloc(op, batch),
+    fn expand_end(&mut self, op: u8) -> Result<u32, Malformed> {
+        match op {
             FREE_RECENT..FREE_NUMBER => {
                 let slot = self.mirror.recent((op - FREE_RECENT) as usize);
-                (Act::Free, self.vacate(slot)?)
+                self.vacate(slot)
             }
             FREE_NUMBER..FREE_SLOT => {
                 let near = self.mirror.thread().near.freed_number;
                 let number = near.wrapping_add(u64::from(op - FREE_NUMBER)).wrapping_sub(u64::from(NUMBER_REACH));
                 let slot = self.mirror.by_number(number);
-                (Act::Free, self.vacate(slot)?)
+                self.vacate(slot)
             }
             FREE_SLOT => {
                 let slot = self.stated_slot();
-                (Act::Free, self.vacate(slot)?)
+                self.vacate(slot)
             }
             REALLOC_RECENT..REALLOC_SLOT => {
                 let slot = self.mirror.recent((op - REALLOC_RECENT) as usize);
-                (Act::ReallocBegin, self.hold(slot)?)
+                self.hold(slot)
             }
             REALLOC_SLOT => {
                 let slot = self.stated_slot();
-                (Act::ReallocBegin, self.hold(slot)?)
+                self.hold(slot)
             }
-            REALLOC_UNDO => {
-                let undone = self.mirror.revive_held();
-                (Act::ReallocUndo, undone.ok_or(Malformed::Bytes("a realloc is undone that never began"))?)
-            }
-            HEAP => {
-                batch.heap.push(self.heap_step()?);
-                (Act::Heap, 0)
-            }
-            RARE => {
-                let column = &mut self.columns[Field::Rare as usize];
-                let mut cursor = column.cursor();
-                rare::decode(&mut cursor)?;
-                let bytes = column.cursor().left_bytes() - cursor.left_bytes();
-                batch.rare.extend_from_slice(column.cursor().take(bytes)?);
-                column.skip(bytes);
-                (Act::Rare, 0)
-            }
-            _ => return Err(Malformed::Bytes("an op is none that this version knows")),
-        };
-        let stack =
-            if self.columns[Field::OtherStack as usize].is_empty() { 0 } else { self.stack(Field::OtherStack)? };
-        let thread = self.mirror.thread().index;
-        batch.steps.push(Step { at_us: self.at_us, thread, stack, slot, act });
+            // REALLOC_UNDO: whoever calls has allocations and what comes after it in cases of their own.
+            _ => self.mirror.revive_held().ok_or(Malformed::Bytes("a realloc is undone that never began")),
+        }
+    }
+
+    #[cold]
+    fn expand_rare(&mut self, op: u8, rare: &mut Vec<u8>) -> Result<(), Malformed> {
+        if op != RARE {
+            return Err(Malformed::Bytes("an op is none that this version knows"));
+        }
+        let column = self.column(Field::Rare);
+        let mut cursor = column.cursor();
+        rare::decode(&mut cursor)?;
+        let bytes = column.cursor().left_bytes() - cursor.left_bytes();
+        rare.extend_from_slice(column.take(bytes)?);
         Ok(())
     }
 
     #[inline]
-    fn expand_alloc(&mut self, op: u8, batch: &mut Batch) -> Result<(), Malformed> {
-        let size_bytes = self.column(Field::Size).varint()?;
-        let stack = self.stack(Field::Stack)?;
-        let (slack_beyond, arena, call, order) = self.origin()?;
+    fn expand_alloc(&mut self, op: u8, asked: Request) -> Result<(u32, Block, Option<u16>), Malformed> {
+        let Request { at_ns, size_bytes, stack, origin } = asked;
+        let (slack_beyond, arena, call, order) = self.origin(origin)?;
         let arena_seq = self.arena_seq(arena, order)?;
         let slack_bytes = slack_beyond.wrapping_add(slack_expected(size_bytes));
         let class = mirror::class_of(size_bytes);
@@ -243,36 +273,43 @@ impl Expander {
             if is_realloc(call) {
                 self.mirror.release_held();
             }
-            let near = self.mirror.thread().near;
-            match op {
-                ALLOC_SAME => {
-                    let slot = self.mirror.take(class)?;
-                    (slot, self.mirror.addr(slot))
-                }
-                ALLOC_SPLIT => (self.mirror.take(class)?, near.split),
-                ALLOC_AFTER_MISS => (self.mirror.take(class)?, near.missed_end),
-                ALLOC_AFTER_LAST => (self.mirror.take(class)?, near.end),
-                ALLOC_SLOT => {
-                    let slot = self.stated_slot();
-                    if !self.mirror.take_named(class, slot) {
-                        return Err(Malformed::Bytes("an allocation's slot is not in its free list"));
-                    }
-                    (slot, self.mirror.addr(slot))
-                }
-                ALLOC_STATED => (self.mirror.take(class)?, near.missed_end.wrapping_add(unfold(self.stated_addr()))),
-                _ => {
-                    let slot = self.mirror.take_deep(class, op - ALLOC_DEEP);
-                    let slot = slot.ok_or(Malformed::Bytes("an allocation's slot is deeper than its free list"))?;
-                    (slot, self.mirror.addr(slot))
-                }
-            }
+            self.placed(op, class)?
         };
         let nth_of_thread = self.mirror.occupy(slot, addr, class);
         let thread = self.mirror.thread();
         thread.near.ended(op, end_of(addr, size_bytes, slack_bytes));
-        batch.steps.push(Step { at_us: self.at_us, thread: thread.index, stack, slot, act: Act::Alloc });
-        batch.obtained.push(Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, arena_seq, call });
-        Ok(())
+        let (stack, thread) = (StackIndex(stack), ThreadIndex(thread.index));
+        let block = Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
+        Ok((slot, block, arena_seq))
+    }
+
+    /// Slot and address of an allocation that no realloc makes in place.
+    #[inline]
+    fn placed(&mut self, op: u8, class: u8) -> Result<(u32, u64), Malformed> {
+        if op == ALLOC_SAME {
+            let slot = self.mirror.take(class)?;
+            return Ok((slot, self.mirror.addr(slot)));
+        }
+        let near = &self.mirror.thread().near;
+        let (split, missed_end, end) = (near.split, near.missed_end, near.end);
+        Ok(match op {
+            ALLOC_SPLIT => (self.mirror.take(class)?, split),
+            ALLOC_AFTER_MISS => (self.mirror.take(class)?, missed_end),
+            ALLOC_AFTER_LAST => (self.mirror.take(class)?, end),
+            ALLOC_SLOT => {
+                let slot = self.stated_slot();
+                if !self.mirror.take_named(class, slot) {
+                    return Err(Malformed::Bytes("an allocation's slot is not in its free list"));
+                }
+                (slot, self.mirror.addr(slot))
+            }
+            ALLOC_STATED => (self.mirror.take(class)?, missed_end.wrapping_add(unfold(self.stated_addr()))),
+            _ => {
+                let slot = self.mirror.take_deep(class, op - ALLOC_DEEP);
+                let slot = slot.ok_or(Malformed::Bytes("an allocation's slot is deeper than its free list"))?;
+                (slot, self.mirror.addr(slot))
+            }
+        })
     }
 
     #[cold]
@@ -288,23 +325,20 @@ impl Expander {
     }
 
     #[inline]
-    fn stack(&mut self, field: Field) -> Result<u32, Malformed> {
-        let stack = self.column(field).varint()?;
-        if stack >= u64::from(self.known.stacks) {
-            return Err(Malformed::Bytes("an event names a stack that the trace does not have"));
-        }
-        Ok(stack as u32)
-    }
-
-    #[inline]
-    fn origin(&mut self) -> Result<(u16, ArenaId, Call, Order), Malformed> {
-        let place = self.column(Field::Origin).varint()? as usize;
+    fn origin(&mut self, place: u64) -> Result<(u16, ArenaId, Call, Order), Malformed> {
+        let place = usize::try_from(place).unwrap_or(usize::MAX);
         if let Some(&origin) = self.origins.get(place) {
             return Ok(origin);
         }
         if place != self.origins.len() {
             return Err(Malformed::Bytes("an allocation's origin is not in its table"));
         }
+        self.new_origin()
+    }
+
+    /// Reads the origin that is named for the first time in the block.
+    #[cold]
+    fn new_origin(&mut self) -> Result<(u16, ArenaId, Call, Order), Malformed> {
         let small = |value| u16::try_from(value).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"));
         let field = self.column(Field::Origins);
         let (slack, arena, call) = (small(field.varint()?)?, small(field.varint()?)?, field.byte()?);
@@ -349,7 +383,8 @@ impl Expander {
         if self.mirror.hold(slot) { Ok(slot) } else { Err(NOT_LIVE) }
     }
 
-    fn heap_step(&mut self) -> Result<(ArenaId, u16, HeapEvent), Malformed> {
+    #[inline]
+    fn heap_step(&mut self) -> Result<(ArenaId, u16, Flat), Malformed> {
         let word = self.column(Field::HeapKind).varint()?;
         let place = usize::try_from(word >> 1).unwrap_or(usize::MAX);
         if place == self.history.len() {
@@ -375,7 +410,7 @@ impl Expander {
         heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
         let seq = expected_seq.wrapping_add(skipped);
         *expected_seq = seq.wrapping_add(1);
-        Ok((arena, seq, flat.step()?))
+        Ok((arena, seq, flat))
     }
 }
 

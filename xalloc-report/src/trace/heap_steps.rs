@@ -110,15 +110,16 @@ impl Flat {
     }
 
     /// The step that these numbers mean.
+    #[inline]
     pub(super) fn step(self) -> Result<HeapEvent, Malformed> {
         const UNKNOWN: Malformed = Malformed::Bytes("a heap step has a number that this version does not know");
         let Flat { kind, sub, addr, first, second } = self;
         let len_bytes = first;
         let addr = Addr(addr);
-        let small = u32::try_from(second).map_err(|_| UNKNOWN);
-        let rule = GrowthRule::from_number(sub).ok_or(UNKNOWN);
+        let small = || u32::try_from(second).map_err(|_| UNKNOWN);
+        let rule = || GrowthRule::from_number(sub).ok_or(UNKNOWN);
         Ok(match kind {
-            BRK => HeapEvent::Brk { from: addr, to: addr.up(first), rule: rule? },
+            BRK => HeapEvent::Brk { from: addr, to: addr.up(first), rule: rule()? },
             TRIM => HeapEvent::Trim { from: addr, to: Addr(addr.0.wrapping_sub(first)) },
             RELEASE => HeapEvent::Release { addr, len_bytes },
             CHUNK_MAP => HeapEvent::ChunkMap { addr, len_bytes },
@@ -139,13 +140,13 @@ impl Flat {
                 index: u8::try_from(second).map_err(|_| UNKNOWN)?,
             },
             CACHE_BIRTH => HeapEvent::CacheBirth { addr, size_bytes: first },
-            TCACHE_FLUSH => HeapEvent::TcacheFlush { chunks: small?, size_bytes: first },
-            CONSOLIDATE => HeapEvent::Consolidate { chunks: small?, size_bytes: first },
+            TCACHE_FLUSH => HeapEvent::TcacheFlush { chunks: small()?, size_bytes: first },
+            CONSOLIDATE => HeapEvent::Consolidate { chunks: small()?, size_bytes: first },
             ARENA_BIRTH => HeapEvent::ArenaBirth { addr },
             ARENA_IDLE => HeapEvent::ArenaIdle,
             ARENA_ATTACH => HeapEvent::ArenaAttach,
             HEAP_BIRTH => HeapEvent::HeapBirth { addr, len_bytes },
-            HEAP_RESIZE => HeapEvent::HeapResize { addr, len_bytes, rule: rule? },
+            HEAP_RESIZE => HeapEvent::HeapResize { addr, len_bytes, rule: rule()? },
             HEAP_DEATH => HeapEvent::HeapDeath { addr, len_bytes },
             THRESHOLD => HeapEvent::Threshold { mmap_bytes: first },
             _ => return Err(UNKNOWN),

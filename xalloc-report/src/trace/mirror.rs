@@ -237,9 +237,17 @@ impl Mirror {
     /// The slot that the next block of `class` gets.
     #[inline]
     pub(super) fn take(&mut self, class: u8) -> Result<u32, Malformed> {
-        let newest = self.free[class as usize].newest;
-        if newest != END {
-            self.unlink(newest);
+        let list = &mut self.free[class as usize];
+        let newest = list.newest;
+        // As `unlink`, of one that has no newer neighbour.
+        if let Some(found) = self.slots.get_mut(newest as usize) {
+            let older = found.older();
+            found.state = HELD;
+            list.newest = older;
+            match self.slots.get_mut(older as usize) {
+                Some(neighbour) => neighbour.state = Slot::free(END, neighbour.older()),
+                None => list.oldest = END,
+            }
             return Ok(newest);
         }
         if self.slots.len() >= self.limit as usize {

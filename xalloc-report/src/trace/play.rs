@@ -1,10 +1,18 @@
-//! Steps into entries: blocks by slot, and the calls of a replay.
+//! Batches into entries: blocks by slot, and the calls of a replay.
 //!
 //! The player is the second half of reading (see [`super::decode`]). It runs in the caller's thread, so that a replay
 //! need not be able to move between threads.
+//!
+//! The replay is called apart for each kind of event, with its variant in sight: where the replay is inlined, only
+//! what it does with that variant remains, and no [`Event`] is ever made in memory.
 
-use super::decode::{Act, Batch, Obtained, SHORT, Step};
+use xalloc_core::units::ArenaId;
+
+use super::columns::SHORT;
+use super::decode::Batch;
 use super::error::Malformed;
+use super::heap_steps::Flat;
+use super::ops::{FREE_RECENT, HEAP, REALLOC_RECENT, REALLOC_UNDO};
 use super::varint::Cursor;
 use super::{Block, Entry, Event, Replay, StackIndex, ThreadIndex, rare};
 
@@ -22,14 +30,14 @@ pub(super) struct Player {
     /// The block in each slot: current if the slot is live or held, stale if it is free.
     blocks: Vec<Block>,
     /// Which slots are live, while the start has not been reached and events are played without being told.
-    live: Option<Vec<bool>>,
+    live: Option<Life>,
     start: Start,
 }
 
 impl Player {
     /// A player that begins with these blocks, of which those are live.
     pub(super) fn new(blocks: Vec<Block>, live: Vec<bool>, start: Start) -> Player {
-        Player { blocks, live: Some(live), start }
+        Player { blocks, live: Some(Life(live)), start }
     }
 
     /// Makes room for that many slots, within reason: it is only what the file says.
@@ -40,7 +48,7 @@ impl Player {
 
     /// Tells what is live at the start, unless that was done.
     pub(super) fn begin(&mut self, replay: &mut impl Replay) {
-        let Some(live) = self.live.take() else { return };
+        let Some(Life(live)) = self.live.take() else { return };
         for (slot, block) in self.blocks.iter().enumerate() {
             if live.get(slot) == Some(&true) {
                 replay.inherited(slot as u32, block);
@@ -48,64 +56,158 @@ impl Player {
         }
     }
 
-    /// Whether what comes at `first_us` and `seq` is to be told.
-    pub(super) fn reached(&self, seq: u64, at_us: u64) -> bool {
+    /// How many of the batch's events come before the start.
+    fn before_start(&self, batch: &Batch) -> usize {
         match self.start {
-            Start::Seq(start) => seq >= start,
-            Start::Time(start_ns) => at_us.saturating_mul(1000) >= start_ns,
+            Start::Seq(seq) => usize::try_from(seq.saturating_sub(batch.first_seq)).unwrap_or(usize::MAX),
+            Start::Time(at_ns) => batch.at_ns.partition_point(|&of_event| of_event < at_ns),
         }
     }
 
     /// Plays a batch.
     pub(super) fn play(&mut self, batch: &Batch, replay: &mut impl Replay) -> Result<(), Malformed> {
-        let mut obtained = batch.obtained.iter();
-        let mut heap = batch.heap.iter();
-        let mut rare = Cursor::new(&batch.rare);
-        for (seq, step) in (batch.first_seq..).zip(&batch.steps) {
-            if self.live.is_some() && self.reached(seq, step.at_us) {
-                self.begin(replay);
+        let events = batch.ops.len();
+        let mut reading = Reading::of(batch);
+        if self.live.is_some() {
+            let untold = self.before_start(batch);
+            if let Some(life) = &mut self.live {
+                reading.tell(untold.min(events), &mut self.blocks, life)?;
             }
-            let &Step { at_us, thread, stack, slot, act } = step;
-            let at_ns = at_us.saturating_mul(1000);
-            let (thread, stack) = (ThreadIndex(thread), StackIndex(stack));
-            let event = match act {
-                Act::Alloc => {
-                    let &Obtained { addr, size_bytes, nth_of_thread, slack_bytes, arena, arena_seq, call } =
-                        obtained.next().ok_or(SHORT)?;
-                    let block =
-                        Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
-                    match self.blocks.get_mut(slot as usize) {
-                        Some(entry) => *entry = block,
-                        None => self.blocks.push(block),
-                    }
-                    Event::Alloc { slot, block: &self.blocks[slot as usize], arena_seq }
+            if untold >= events {
+                return Ok(());
+            }
+            self.begin(replay);
+        }
+        reading.tell(events, &mut self.blocks, replay)
+    }
+}
+
+/// A batch and the places in its columns that have been reached.
+struct Reading<'a> {
+    batch: &'a Batch,
+    event: usize,
+    runs: std::slice::Iter<'a, (u32, usize)>,
+    thread: u32,
+    run_left: usize,
+    slots: std::slice::Iter<'a, u32>,
+    obtained: std::slice::Iter<'a, (Block, Option<u16>)>,
+    other_stacks: std::slice::Iter<'a, u64>,
+    heap: std::slice::Iter<'a, (ArenaId, u16, Flat)>,
+    rare: Cursor<'a>,
+}
+
+impl<'a> Reading<'a> {
+    fn of(batch: &'a Batch) -> Reading<'a> {
+        Reading {
+            batch,
+            event: 0,
+            runs: batch.runs.iter(),
+            thread: 0,
+            run_left: 0,
+            slots: batch.slots.iter(),
+            obtained: batch.obtained.iter(),
+            other_stacks: batch.other_stacks.iter(),
+            heap: batch.heap.iter(),
+            rare: Cursor::new(&batch.rare),
+        }
+    }
+
+    /// Tells the events up to number `end` of the batch.
+    fn tell(&mut self, end: usize, blocks: &mut Vec<Block>, replay: &mut impl Replay) -> Result<(), Malformed> {
+        while self.event < end {
+            if self.run_left == 0 {
+                (self.thread, self.run_left) = *self.runs.next().ok_or(SHORT)?;
+            }
+            let run = self.run_left.min(end - self.event);
+            self.tell_run(run, blocks, replay)?;
+            self.run_left -= run;
+            self.event += run;
+        }
+        Ok(())
+    }
+
+    /// Tells the next `run` events, which are of one thread.
+    #[inline]
+    fn tell_run(&mut self, run: usize, blocks: &mut Vec<Block>, replay: &mut impl Replay) -> Result<(), Malformed> {
+        let Reading { batch, event, .. } = *self;
+        let thread = ThreadIndex(self.thread);
+        let first_seq = batch.first_seq + event as u64;
+        let events = batch.ops.iter().zip(&batch.at_ns).skip(event).take(run);
+        for (seq, (&op, &at_ns)) in (first_seq..).zip(events) {
+            if op < FREE_RECENT {
+                let (&(ref block, arena_seq), &slot) = self.obtained.next().zip(self.slots.next()).ok_or(SHORT)?;
+                match blocks.get_mut(slot as usize) {
+                    Some(place) => *place = *block,
+                    None => blocks.push(*block),
                 }
-                Act::Free => Event::Free { slot, block: &self.blocks[slot as usize] },
-                Act::ReallocBegin => Event::ReallocBegin { slot, block: &self.blocks[slot as usize] },
-                Act::ReallocUndo => Event::ReallocUndo { slot, block: &self.blocks[slot as usize] },
-                Act::Heap => {
-                    let &(arena, seq, step) = heap.next().ok_or(SHORT)?;
-                    Event::Heap { arena, seq, step }
+                let event = Event::Alloc { slot, block, arena_seq };
+                replay.entry(Entry { seq, at_ns, thread, stack: block.stack, event });
+                continue;
+            }
+            let stack = StackIndex(self.other_stacks.next().map_or(0, |stack| *stack as u32));
+            if op < HEAP {
+                let &slot = self.slots.next().ok_or(SHORT)?;
+                let block = blocks.get(slot as usize).ok_or(SHORT)?;
+                if op < REALLOC_RECENT {
+                    replay.entry(Entry { seq, at_ns, thread, stack, event: Event::Free { slot, block } });
+                } else if op < REALLOC_UNDO {
+                    replay.entry(Entry { seq, at_ns, thread, stack, event: Event::ReallocBegin { slot, block } });
+                } else {
+                    replay.entry(Entry { seq, at_ns, thread, stack, event: Event::ReallocUndo { slot, block } });
                 }
-                Act::Rare => rare::decode(&mut rare)?,
-            };
-            match &mut self.live {
-                None => replay.entry(Entry { seq, at_ns, thread, stack, event }),
-                Some(live) => note_life(live, act, slot),
+            } else if op == HEAP {
+                let &(arena, seq_of_arena, step) = self.heap.next().ok_or(SHORT)?;
+                let event = Event::Heap { arena, seq: seq_of_arena, step: step.step()? };
+                replay.entry(Entry { seq, at_ns, thread, stack, event });
+            } else {
+                let event = rare::decode(&mut self.rare)?;
+                replay.entry(Entry { seq, at_ns, thread, stack, event });
             }
         }
         Ok(())
     }
 }
 
-fn note_life(live: &mut Vec<bool>, act: Act, slot: u32) {
-    let alive = match act {
-        Act::Alloc | Act::ReallocUndo => true,
-        Act::Free | Act::ReallocBegin => false,
-        Act::Heap | Act::Rare => return,
-    };
-    if live.len() <= slot as usize {
-        live.resize(slot as usize + 1, false);
+/// Which slots are live: the replay of what comes before the start.
+struct Life(Vec<bool>);
+
+impl Life {
+    fn note(&mut self, slot: u32, lives: bool) {
+        if self.0.len() <= slot as usize {
+            self.0.resize(slot as usize + 1, false);
+        }
+        self.0[slot as usize] = lives;
     }
-    live[slot as usize] = alive;
+}
+
+impl Replay for Life {
+    fn inherited(&mut self, slot: u32, _block: &Block) {
+        self.note(slot, true);
+    }
+
+    #[inline]
+    fn entry(&mut self, entry: Entry<'_>) {
+        match entry.event {
+            Event::Alloc { slot, .. } | Event::ReallocUndo { slot, .. } => self.note(slot, true),
+            Event::Free { slot, .. } | Event::ReallocBegin { slot, .. } => self.note(slot, false),
+            Event::AllocFailed { .. }
+            | Event::FreeUnknown { .. }
+            | Event::Heap { .. }
+            | Event::HeapCall { .. }
+            | Event::ProgramMap { .. }
+            | Event::ProgramUnmap { .. }
+            | Event::ProgramRemap { .. }
+            | Event::ProgramAdvise { .. }
+            | Event::ProgramBrk { .. }
+            | Event::ThreadStart
+            | Event::ThreadExit
+            | Event::Fork
+            | Event::Exec { .. }
+            | Event::ExecFailed
+            | Event::Exit { .. }
+            | Event::Marker { .. }
+            | Event::Lost { .. }
+            | Event::ModulesClosed => {}
+        }
+    }
 }
