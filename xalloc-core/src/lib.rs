@@ -30,6 +30,8 @@ pub mod global;
 pub mod heap;
 pub mod intern;
 pub mod primitive;
+#[cfg(not(xalloc_loom))]
+pub mod reach;
 pub mod ring;
 #[cfg(not(xalloc_loom))]
 pub mod session;

@@ -18,6 +18,7 @@ use crate::intern;
 use crate::primitive::{AtomicU32, AtomicU64};
 use crate::ring;
 
+pub mod blocks;
 pub mod layout;
 mod refusal;
 
@@ -63,6 +64,16 @@ pub mod overflow {
     pub const DROP: u32 = 1;
 }
 
+/// Bits of [`Options::leak_check`].
+pub mod leak_check {
+    /// Blocks are looked at when the process ends.
+    pub const AT_EXIT: u32 = 1;
+    /// SIGTERM and SIGINT, where the program leaves them alone, do so too before they end it.
+    pub const ON_SIGNAL: u32 = 2;
+    /// A real-time signal asks for it while the process runs.
+    pub const ON_DEMAND: u32 = 4;
+}
+
 /// Values of [`Options::clock`] and [`Header::clock`].
 pub mod clock {
     /// Stamps are ticks of the invariant time-stamp counter.
@@ -89,8 +100,10 @@ pub struct Options {
     pub verify_every: u32,
     /// 1: the heap's own steps (split, coalesce, bin) are recorded too.
     pub heap_steps: u32,
+    /// See [`leak_check`].
+    pub leak_check: u32,
     /// Zero.
-    pub reserved: [u32; 9],
+    pub reserved: [u32; 8],
 }
 
 impl Options {
@@ -105,7 +118,8 @@ impl Options {
             depth: 1024,
             verify_every: 0,
             heap_steps: 1,
-            reserved: [0; 9],
+            leak_check: leak_check::AT_EXIT,
+            reserved: [0; 8],
         }
     }
 }
@@ -210,6 +224,8 @@ pub struct Header {
     pub exe: [u8; PATH_BYTES],
     /// Arguments, each NUL-terminated, an empty one at the end.
     pub command: [u8; PATH_BYTES],
+    /// For the check of what is still reachable.
+    pub handshake: blocks::Handshake,
 }
 
 /// Values of [`RingHeader::state`].

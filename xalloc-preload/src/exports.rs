@@ -1,8 +1,7 @@
 //! The C symbols: all that the program sees. `exports.txt` lists them, and a test compares.
 //!
 //! What is not here is not interposed, each for a reason:
-//! - `exit`: the exit handler of [`crate::process`] hears of it, and of a return from `main`, with the status; that also
-//!   makes a wrapper of `__libc_start_main` needless.
+//! - `__libc_start_main`: the exit handler of [`crate::scan`] tells a return from `main` by its stack.
 //! - `fork`, `vfork`, `clone`: [`crate::lifecycle`] notices a child whichever way it was made.
 //! - `dlopen`, `dlmopen`: a module is noticed when it first appears on a stack.
 //! - `system`, `popen`: they start programs with the environment of this one.
@@ -14,10 +13,11 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use crate::arch::stub::{detours, listed, stubs};
+use crate::arch::stub::{detours, leavings, listed, stubs};
 use crate::exec::{self, Strings};
 use crate::hooks::{alloc, free, mapping, query, realloc};
 use crate::process;
+use crate::scan;
 
 stubs! {
     /// C `malloc`.
@@ -91,8 +91,20 @@ stubs! {
 detours! {
     /// POSIX `pthread_create`.
     pthread_create => process::before_pthread_create;
+}
+
+leavings! {
+    /// C `exit`.
+    exit => scan::before_exit;
     /// C11 `quick_exit`.
-    quick_exit => process::before_quick_exit;
+    quick_exit => scan::before_quick_exit;
+    /// POSIX `_exit`.
+    _exit => scan::exit_at_once;
+    /// C99 `_Exit`.
+    #[allow(non_snake_case, reason = "the name is C's")]
+    _Exit => scan::exit_at_once;
+    /// C `abort`.
+    abort => scan::before_abort;
 }
 
 listed! {
@@ -137,11 +149,6 @@ functions! {
     malloc_stats() -> () => query::stats();
     /// POSIX `dlclose`.
     dlclose(handle: *mut c_void) -> c_int => process::close_library(handle);
-    /// POSIX `_exit`.
-    _exit(status: c_int) -> ! => process::exit_at_once(status);
-    /// C99 `_Exit`.
-    #[allow(non_snake_case, reason = "the name is C's")]
-    _Exit(status: c_int) -> ! => process::exit_at_once(status);
     /// POSIX `execve`.
     execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int => exec::execve(path, argv, envp);
     /// POSIX `execv`.

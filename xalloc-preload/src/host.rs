@@ -237,7 +237,10 @@ pub(crate) unsafe fn map_anonymous(bytes: usize, place: *mut u8) -> Option<NonNu
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE | fixed;
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: by the contract of this function.
-    mapped(unsafe { libc::syscall(libc::SYS_mmap, place, bytes, word(rights), word(flags), word(-1), 0_usize) })
+    let made = unsafe { libc::syscall(libc::SYS_mmap, place, bytes, word(rights), word(flags), word(-1), 0_usize) };
+    let made = mapped(made)?;
+    own::enter(made, bytes);
+    Some(made)
 }
 
 /// Makes the kernel touch every page of `place`, which changes nothing in it. False: touching one would have been a
@@ -378,6 +381,94 @@ pub(crate) fn is_mapped(start: u64) -> bool {
 /// # Safety
 /// - The mapping is the caller's, and nobody uses it any more.
 pub(crate) unsafe fn unmap(memory: NonNull<u8>, bytes: usize) {
+    own::forget(memory);
     // SAFETY: by the contract.
     unsafe { libc::syscall(libc::SYS_munmap, memory.as_ptr(), bytes) };
+}
+
+/// Which pages from `at` on are in memory, in the lowest bit of each byte; all of them where the kernel does not say.
+pub(crate) fn residency<const PAGES: usize>(at: u64, pages: usize) -> [u8; PAGES] {
+    let mut resident = [0; PAGES];
+    let bytes = pages.min(PAGES) * 4096;
+    // SAFETY: second bullet of the module; mincore writes one byte a page, and asks nothing of the pages.
+    let answer = unsafe { libc::syscall(libc::SYS_mincore, at, bytes, resident.as_mut_ptr()) };
+    if answer == 0 { resident } else { [1; PAGES] }
+}
+
+/// Sends a signal to a thread of this process.
+pub(crate) fn signal_thread(tid: u32, signal: c_int) {
+    // SAFETY: second bullet of the module.
+    unsafe { libc::syscall(libc::SYS_tgkill, pid() as c_int, tid as c_int, signal) };
+}
+
+/// Shows the number of every thread of this process.
+pub(crate) fn each_thread(mut show: impl FnMut(u32)) {
+    let flags = libc::O_RDONLY | libc::O_DIRECTORY;
+    let Some(directory) = File::open(c"/proc/self/task", flags) else { return };
+    let mut buffer = [0_u64; 512];
+    loop {
+        let room = size_of_val(&buffer);
+        // SAFETY: second bullet of the module.
+        let got = unsafe { libc::syscall(libc::SYS_getdents64, directory.0, buffer.as_mut_ptr(), room) };
+        let entries = buffer.as_ptr().cast::<u8>();
+        // SAFETY: that many bytes were written to the buffer.
+        let mut entries = unsafe { core::slice::from_raw_parts(entries, got.max(0) as usize) };
+        if entries.is_empty() {
+            return;
+        }
+        // linux_dirent64: inode and offset of 8 bytes each, the entry's length in 2, its type in 1, its name.
+        while let Some(&[low, high]) = entries.get(16..18) {
+            let length = usize::from(u16::from_ne_bytes([low, high]));
+            let name = entries.get(19..length).unwrap_or_default();
+            let digits = name.iter().take_while(|byte| byte.is_ascii_digit());
+            let tid = digits.fold(0_u32, |tid, &digit| tid.wrapping_mul(10) + u32::from(digit - b'0'));
+            if tid != 0 {
+                show(tid);
+            }
+            entries = entries.get(length.max(1)..).unwrap_or_default();
+        }
+    }
+}
+
+/// The anonymous mappings of this library: what is in them is none of the program's.
+pub(crate) mod own {
+    use core::ops::Range;
+    use core::ptr::NonNull;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    /// Mappings that are remembered: the states of 32,768 threads, and some more.
+    const MOST: usize = 8192;
+
+    static STARTS: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+    static BYTES: [AtomicUsize; MOST] = [const { AtomicUsize::new(0) }; MOST];
+    /// Entries that were ever used.
+    static USED: AtomicUsize = AtomicUsize::new(0);
+
+    pub(super) fn enter(memory: NonNull<u8>, bytes: usize) {
+        for (nth, (start, length)) in STARTS.iter().zip(&BYTES).enumerate() {
+            // Relaxed, here and below: who looks at the list has stopped all others.
+            if start.compare_exchange(0, memory.as_ptr() as usize, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+                length.store(bytes, Ordering::Relaxed);
+                USED.fetch_max(nth + 1, Ordering::Relaxed);
+                return;
+            }
+        }
+    }
+
+    pub(super) fn forget(memory: NonNull<u8>) {
+        let used = STARTS.get(..USED.load(Ordering::Relaxed)).unwrap_or(&STARTS);
+        if let Some(start) = used.iter().find(|start| start.load(Ordering::Relaxed) == memory.as_ptr() as usize) {
+            start.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// Shows all of them.
+    pub(crate) fn each(mut show: impl FnMut(Range<u64>)) {
+        for (start, bytes) in STARTS.iter().zip(&BYTES).take(USED.load(Ordering::Relaxed)) {
+            let start = start.load(Ordering::Relaxed) as u64;
+            if start != 0 {
+                show(start..start + bytes.load(Ordering::Relaxed) as u64);
+            }
+        }
+    }
 }

@@ -17,6 +17,7 @@
 //! | `backend` | who serves the memory |
 //! | `lifecycle` | cold, booting, live, off; what a forked child does |
 //! | `guard` | the re-entrancy guard and its token |
+//! | `scan` | what of the process's memory its program can still reach |
 //! | `hooks`, `process`, `exec` | what happens when the program calls |
 //! | `exports` | the C symbols |
 //!
@@ -59,6 +60,7 @@ pub mod modules;
 mod process;
 #[cfg(all(panic = "abort", not(test)))]
 mod rt;
+mod scan;
 mod segment;
 mod stacks;
 mod text;

@@ -32,6 +32,7 @@ use crate::backend;
 use crate::config::{self, config};
 use crate::host;
 use crate::process;
+use crate::scan;
 use crate::segment::{self, Birth, Refused, Session};
 use crate::stacks;
 use crate::thread;
@@ -162,7 +163,12 @@ fn boot() -> usize {
         Err(refused)
     });
     match made {
-        Ok(()) => LIVE,
+        Ok(()) => {
+            if let Some(segment) = segment::current() {
+                scan::watch_signals(segment);
+            }
+            LIVE
+        }
         Err(refused) => {
             refused.tell(config());
             OFF

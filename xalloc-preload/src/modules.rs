@@ -25,7 +25,7 @@ use xalloc_core::primitive::{AtomicU64, Ordering};
 use crate::host;
 
 mod elf;
-mod maps;
+pub(crate) mod maps;
 
 pub(crate) use elf::Image;
 pub(crate) use maps::range_at;
@@ -134,6 +134,20 @@ fn start_by_kernel(pc: u64) -> Option<u64> {
 /// FNV-1a: tells one file's run of mappings from the next one's.
 fn hash(path: &[u8]) -> u64 {
     path.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
+}
+
+unsafe extern "C" {
+    /// The linker's name for where a module's ELF header lies in memory.
+    #[link_name = "__ehdr_start"]
+    static OWN_HEADER: u8;
+}
+
+/// All addresses of this library itself.
+pub(crate) fn own_extent() -> Range<u64> {
+    let start = (&raw const OWN_HEADER) as u64;
+    // SAFETY: this library's own header, which stays as long as this code does.
+    let image = unsafe { Image::at(start) };
+    image.map_or(start..start, |image| image.extent().start..image.extent().end.next_multiple_of(PAGE))
 }
 
 const KNOWN: usize = 1024;

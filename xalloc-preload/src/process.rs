@@ -23,6 +23,7 @@ use crate::backend::{self, HEAP, next};
 use crate::guard::{self, Access};
 use crate::host;
 use crate::lifecycle::{self, Phase};
+use crate::scan;
 use crate::segment::{self, Segment};
 use crate::stacks;
 use crate::thread;
@@ -34,7 +35,7 @@ unsafe extern "C" {
         child: Option<extern "C" fn()>,
         object: *mut c_void,
     ) -> c_int;
-    fn on_exit(handler: extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    fn on_exit(handler: unsafe extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
 }
 
 static PAGE_IS_NOT_WIPED: AtomicBool = AtomicBool::new(false);
@@ -45,7 +46,7 @@ pub(crate) fn register() {
     // SAFETY: by the bullet of the module.
     unsafe { __register_atfork(Some(prepare), Some(parent), Some(child), core::ptr::null_mut()) };
     // SAFETY: by the bullet of the module.
-    unsafe { on_exit(at_exit, core::ptr::null_mut()) };
+    unsafe { on_exit(scan::at_exit_handler, core::ptr::null_mut()) };
 }
 
 /// Says that a forked child does not start cold by itself: the kernel is too old.
@@ -81,7 +82,7 @@ extern "C" fn child() {
 }
 
 /// The segment, if the calling process is the one it belongs to.
-fn own_segment() -> Option<&'static Segment> {
+pub(crate) fn own_segment() -> Option<&'static Segment> {
     if lifecycle::phase() != Phase::Live {
         return None;
     }
@@ -99,10 +100,6 @@ pub(crate) fn say_exit(status: c_int) {
     });
 }
 
-extern "C" fn at_exit(status: c_int, _: *mut c_void) {
-    say_exit(status);
-}
-
 /// `_exit` and `_Exit`: the end without handlers.
 pub(crate) fn exit_at_once(status: c_int) -> ! {
     say_exit(status);
@@ -110,12 +107,6 @@ pub(crate) fn exit_at_once(status: c_int) -> ! {
         // SAFETY: ends the process.
         unsafe { libc::syscall(libc::SYS_exit_group, status) };
     }
-}
-
-/// Before `quick_exit`, which runs only its own handlers.
-pub(crate) extern "C" fn before_quick_exit(status: c_int) -> usize {
-    say_exit(status);
-    next::target(next::Symbol::quick_exit)
 }
 
 /// Before `pthread_create`: from now on the heap takes locks.

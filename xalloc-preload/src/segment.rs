@@ -303,6 +303,30 @@ impl Segment {
         }
     }
 
+    /// Whether there is, or was, a recorder.
+    pub(crate) fn has_recorder(&self) -> bool {
+        self.control.is_some() && !self.is_finished()
+    }
+
+    /// Whether the recorder still takes events: it has not said that it is finished, and holds its lock.
+    pub(crate) fn recorder_lives(&self) -> bool {
+        let file = File::open(self.control_path.as_c(), libc::O_RDONLY);
+        self.has_recorder() && file.is_none_or(|file| file.is_write_locked())
+    }
+
+    /// Where the recorder puts the list of live blocks that was asked for.
+    pub(crate) fn blocks_path(&self, request: u32) -> Text<PATH> {
+        let path = self.path.as_bytes();
+        let name = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
+        let (directory, name) = path.split_at(name);
+        let mut blocks = Text::of(directory);
+        blocks.push(b"blocks");
+        blocks.push(name.strip_prefix(b"segment".as_slice()).unwrap_or(name));
+        blocks.push(b".");
+        blocks.push_number(u64::from(request));
+        blocks
+    }
+
     /// Whether the recorder has said that it wants no more.
     pub(crate) fn is_finished(&self) -> bool {
         // Relaxed: a hint; nothing is read because of it.

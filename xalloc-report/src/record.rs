@@ -27,6 +27,7 @@ mod looks;
 mod memory;
 mod outcome;
 mod output;
+mod owners;
 pub mod preload;
 mod recorder;
 mod session;
@@ -105,6 +106,10 @@ pub struct Props {
     pub verify_every: u32,
     /// Record the heap's own steps (split, coalesce, bin) too.
     pub heap_steps: bool,
+    /// Look at the end of each process which of its blocks it can still reach.
+    pub leak_check: bool,
+    /// Do so too where SIGTERM or SIGINT ends a program that leaves them alone.
+    pub leak_check_on_signal: bool,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -125,6 +130,8 @@ impl Props {
             depth: 1024,
             verify_every: 0,
             heap_steps: true,
+            leak_check: true,
+            leak_check_on_signal: false,
             symbols: true,
         }
     }

@@ -103,6 +103,48 @@ macro_rules! detours {
     };
 }
 
+/// Defines C symbols that end the process: a notice gets the first argument and the registers that a callee must keep, as
+/// they were at the call, and returns the address of the function to jump to, if it returns at all.
+macro_rules! leavings {
+    ($($(#[$meta:meta])* $name:ident => $notice:path;)*) => {
+        $(
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// - That of the C function of this name.
+        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(
+                ".cfi_startproc", "endbr64",
+                $crate::arch::stub::save_registers!(),
+                "push rdi", ".cfi_adjust_cfa_offset 8",
+                "lea rsi, [rsp + 8]",
+                "call {h}",
+                "pop rdi", ".cfi_adjust_cfa_offset -8",
+                $crate::arch::stub::restore_registers!(),
+                "jmp rax", ".cfi_endproc",
+                h = sym $notice)
+        }
+        )*
+    };
+}
+
+/// Lays the registers that a callee must keep down in the order of `scan::Registers`, below the return address.
+macro_rules! save_registers {
+    () => {
+        "push r15; .cfi_adjust_cfa_offset 8; push r14; .cfi_adjust_cfa_offset 8; push r13; .cfi_adjust_cfa_offset 8
+         push r12; .cfi_adjust_cfa_offset 8; push rbp; .cfi_adjust_cfa_offset 8; push rbx; .cfi_adjust_cfa_offset 8"
+    };
+}
+
+/// Takes them back.
+macro_rules! restore_registers {
+    () => {
+        "add rsp, 48; .cfi_adjust_cfa_offset -48"
+    };
+}
+
 /// Defines C symbols whose arguments are a path and then any number of strings: the hook gets the path and the address
 /// of the strings, which the stub lays down as one array.
 ///
@@ -140,4 +182,4 @@ macro_rules! listed {
     };
 }
 
-pub(crate) use {detours, listed, stub, stubs};
+pub(crate) use {detours, leavings, listed, restore_registers, save_registers, stub, stubs};

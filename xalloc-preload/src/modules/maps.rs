@@ -15,6 +15,8 @@ const BUFFER_BYTES: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Mapping<'a> {
     pub(crate) range: Range<u64>,
+    /// Whether it can be read, written, executed (`r`, `w`, `x` or `-`), and whether it is private or shared (`p`, `s`).
+    pub(crate) permissions: [u8; 4],
     /// The file, `[stack]` and the like, or empty.
     pub(crate) path: &'a [u8],
 }
@@ -78,10 +80,11 @@ fn parse(line: &[u8]) -> Option<Mapping<'_>> {
     let mut rest = line;
     let start = hexadecimal(field(&mut rest, b'-'))?;
     let end = hexadecimal(field(&mut rest, b' '))?;
-    for _ in 0..4 {
+    let permissions = field(&mut rest, b' ').try_into().ok()?;
+    for _ in 0..3 {
         field(&mut rest, b' ');
     }
-    Some(Mapping { range: start..end, path: rest.trim_ascii_start() })
+    Some(Mapping { range: start..end, permissions, path: rest.trim_ascii_start() })
 }
 
 fn field<'a>(rest: &mut &'a [u8], separator: u8) -> &'a [u8] {
@@ -108,6 +111,7 @@ mod tests {
         let mapping = parse(line).expect("a mapping");
         assert_eq!(mapping.range, 0x7f0c_1000..0x7f0c_3000);
         assert_eq!(mapping.path, b"/opt/my libs/libx.so (deleted)");
+        assert_eq!(&mapping.permissions, b"r-xp");
         assert_eq!(parse(b"7f0c1000-7f0c3000 rw-p 00000000 00:00 0 ").expect("a mapping").path, b"");
         assert!(parse(b"").is_none());
         assert!(parse(b"zz-7f r").is_none());

@@ -265,7 +265,9 @@ impl Leaks {
             totals.of_mut(finding.class).add(finding.bytes, finding.blocks);
             found.entry((finding.stack, finding.class)).or_insert_with(Vec::new).push((scan, finding));
         }
-        let mut sites: Vec<_> = found.into_values().map(|same| LeakSite::found(contents, model, &same)).collect();
+        let allocations: FxHashMap<_, _> = sum.sites.iter().map(|site| (site.stack, site.allocations)).collect();
+        let of = |stack| allocations.get(&stack).copied().unwrap_or_default();
+        let mut sites: Vec<_> = found.into_values().map(|same| LeakSite::found(contents, of, &same)).collect();
         sites.extend(unclassified(contents, model));
         let rank = |site: &LeakSite| site.class.map_or(usize::MAX, |class| class as usize);
         sites.sort_by(|a, b| {
@@ -299,13 +301,7 @@ pub(super) fn findings<'a>(
     model: &'a Model,
 ) -> impl Iterator<Item = (&'a Scan, &'a Finding)> + 'a {
     let scans = model.processes.iter().filter_map(|row| verdict(contents, row.process));
-    scans.flat_map(|scan| {
-        let findings = match &scan.outcome {
-            ScanOutcome::Checked(checked) => &checked.findings[..],
-            ScanOutcome::NotChecked { .. } => &[],
-        };
-        findings.iter().map(move |finding| (scan, finding))
-    })
+    scans.flat_map(|scan| scan.findings().iter().map(move |finding| (scan, finding)))
 }
 
 /// What was alive at exit and is in no finding.
@@ -336,7 +332,7 @@ fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<I
 
 impl LeakSite {
     /// One site of the findings of several processes that share call stack and class; there is at least one.
-    fn found(contents: &Contents, model: &Model, same: &[(&Scan, &Finding)]) -> LeakSite {
+    fn found(contents: &Contents, allocations: impl Fn(StackIndex) -> u64, same: &[(&Scan, &Finding)]) -> LeakSite {
         let (_, first) = same[0];
         let mut of = LeakSum::default();
         let mut holds = LeakSum::default();
@@ -358,12 +354,7 @@ impl LeakSite {
             blocks: of.blocks,
             oldest_ns: age(|finding| finding.oldest_at_ns).max().unwrap_or(0),
             youngest_ns: age(|finding| finding.youngest_at_ns).min().unwrap_or(0),
-            allocations: model
-                .sum
-                .sites
-                .iter()
-                .find(|site| site.stack == first.stack)
-                .map_or(0, |site| site.allocations),
+            allocations: allocations(first.stack),
             holds,
             holders: explained.into_iter().flatten().map(|holder| HolderView::of(contents, holder)).collect(),
             hint: same.iter().find_map(|(_, finding)| finding.hint).map(HintView::of),

@@ -72,6 +72,12 @@ pub(super) struct RecordingArgs {
     /// Compare every N-th call stack with a plain walk and count the differences
     #[arg(long, value_name = "N", default_value_t = 0)]
     verify_stacks: u32,
+    /// Do not look, at the end of each process, which of its blocks nothing points to
+    #[arg(long)]
+    no_leak_check: bool,
+    /// Look for leaks too when SIGTERM or SIGINT ends a program that has no handler for it
+    #[arg(long, conflicts_with = "no_leak_check")]
+    leak_check_on_signal: bool,
     /// Leave functions unresolved; the trace keeps the build-ids
     #[arg(long)]
     no_symbols: bool,
@@ -87,6 +93,8 @@ impl RecordingArgs {
             depth: self.depth,
             verify_every: self.verify_stacks,
             heap_steps: !self.no_heap_steps,
+            leak_check: !self.no_leak_check,
+            leak_check_on_signal: self.leak_check_on_signal,
             symbols: !self.no_symbols,
             ..Props::new(command.to_vec())
         }

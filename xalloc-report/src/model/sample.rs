@@ -352,6 +352,7 @@ pub(crate) fn checked_server() -> Sample {
         stack,
         call: Call::Malloc,
         class: LeakClass::Definite,
+        leader: StackIndex::NONE,
         blocks: 4,
         bytes: 4_000,
         oldest_at_ns: 120_000,
@@ -379,6 +380,7 @@ pub(crate) fn checked_server() -> Sample {
         unreadable_pages: 0,
         threads: 1,
         running_threads: 0,
+        exit_stack: StackIndex::NONE,
         findings: vec![lost, held],
     };
     sample.contents.scans.push(Scan {

@@ -50,6 +50,7 @@ impl ControlPage {
             (offset_of!(Options, depth), options.depth),
             (offset_of!(Options, verify_every), options.verify_every),
             (offset_of!(Options, heap_steps), options.heap_steps),
+            (offset_of!(Options, leak_check), options.leak_check),
         ];
         for (at, word) in words {
             put(offset_of!(Control, options) + at, &word.to_le_bytes());

@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memmap2::{MmapOptions, MmapRaw};
 use xalloc_core::intern::{CAPACITY, Counters, FrameWord, Node, Trie};
 use xalloc_core::ring::{Consumer, Indices, Slot};
+use xalloc_core::session::blocks::Handshake;
 use xalloc_core::session::{Header, RingHeader, layout};
 use xalloc_core::sys::futex;
 use xalloc_core::units::{StackId, Stamp};
@@ -130,6 +131,38 @@ impl Segment {
     #[must_use]
     pub fn node(&self, id: StackId) -> Option<(StackId, FrameWord)> {
         self.trie().get(id)
+    }
+
+    /// What the process asks of the recorder, and what it says of the last answer.
+    #[must_use]
+    pub fn asked(&self) -> Asked {
+        let handshake = self.handshake();
+        // ORDERING: pairs with the process's Release store: the marks were written before.
+        let done = handshake.done.load(Ordering::Acquire);
+        // ORDERING: pairs with the process's Release store: what it pushed before and what it says of the request.
+        let request = handshake.request.load(Ordering::Acquire);
+        Asked {
+            request,
+            done,
+            // Relaxed: written before the numbers above.
+            result: handshake.result.load(Ordering::Relaxed),
+            occasion: handshake.occasion.load(Ordering::Relaxed),
+            exit_stack: handshake.exit_stack.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Answers the request of that number, and wakes the process.
+    pub fn answer(&self, request: u32, kind: u32) {
+        let handshake = self.handshake();
+        // Relaxed: published with the number.
+        handshake.answer_is.store(kind, Ordering::Relaxed);
+        // ORDERING: pairs with the process's Acquire load: the file is complete.
+        handshake.answer.store(request, Ordering::Release);
+        futex::wake(&handshake.answer, 1, futex::Scope::Shared);
+    }
+
+    fn handshake(&self) -> &Handshake {
+        self.view(offset_of!(Header, handshake))
     }
 
     /// State of ring `ring`.
@@ -257,6 +290,21 @@ impl Segment {
     }
 }
 
+/// What a process asks of the recorder (`session::blocks::Handshake`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Number of its last request.
+    pub request: u32,
+    /// Number of the last request that it is done with.
+    pub done: u32,
+    /// What came of that.
+    pub result: u32,
+    /// Why it asks.
+    pub occasion: u32,
+    /// The process's number of the stack that called `exit`.
+    pub exit_stack: u32,
+}
+
 /// Words of the header that change while the process runs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HeaderWord {
@@ -288,6 +336,7 @@ const LOSS_COUNTERS: u8 = 8;
 trait Atomic {}
 impl Atomic for AtomicU32 {}
 impl Atomic for AtomicU64 {}
+impl Atomic for Handshake {}
 
 #[cfg(test)]
 pub(crate) mod fake;

@@ -26,8 +26,9 @@ use xalloc_core::units::Stamp;
 use crate::os::segment::{HeaderWord, Segment};
 use crate::record::clock::{Clock, Reading, Timeline};
 use crate::record::looks::Looks;
-use crate::trace::{Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot};
+use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot};
 
+mod check;
 mod dictionary;
 mod forks;
 mod identity;
@@ -38,7 +39,9 @@ mod stacks;
 mod stream;
 #[cfg(test)]
 mod tests;
+mod verdicts;
 
+use check::Checks;
 pub(crate) use dictionary::Dictionary;
 pub(crate) use forks::{Fork, Forks};
 pub use identity::Refused;
@@ -69,6 +72,8 @@ pub(crate) trait Sink {
     fn begin(&mut self, process: ProcessIndex, inherited: Option<Self::LiveSet>) -> Result<(), Self::Error>;
     /// What a fork of `process` inherits if it happens now.
     fn live_set(&self, process: ProcessIndex) -> Result<Self::LiveSet, Self::Error>;
+    /// The blocks that a process has now, in any order.
+    fn live_blocks(&self, process: ProcessIndex) -> Result<Vec<Block>, Self::Error>;
     /// The next events of a process.
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), Self::Error>;
     /// The next event of a process, with its text.
@@ -226,6 +231,7 @@ impl<S: Sink> Drain<S> {
         self.deliver()?;
         // Asked before the rings are read: what a process that is gone has pushed is all there.
         let gone: Vec<bool> = self.live.iter().map(|live| live.is_gone(command)).collect();
+        self.notice_checks();
         let mut came = false;
         for (live, gone) in self.live.iter_mut().zip(&gone) {
             let until = if *gone { Stamp(u64::MAX) } else { cut(live.stream.identity.clock) };
@@ -241,6 +247,7 @@ impl<S: Sink> Drain<S> {
             live.stream.merge(&mut shared)?;
         }
         self.look(&gone)?;
+        self.attend_checks();
         self.bury(&gone, command)?;
         if self.saved.elapsed() >= SAVE_EVERY {
             self.sink.save()?;
@@ -336,6 +343,7 @@ impl<S: Sink> Drain<S> {
             path,
             pidfd,
             looks: Looks::new(),
+            checks: Checks::default(),
         });
         Ok(())
     }
@@ -348,6 +356,7 @@ impl<S: Sink> Drain<S> {
             let live = &self.live[at];
             let is_over = gone || (live.said_its_last_word() && self.has_successor(live));
             if is_over {
+                self.give_up_check(at);
                 let live = self.live.remove(at);
                 let end = live.end(self.presence(&live, gone), command);
                 self.end(live, end)?;
@@ -397,7 +406,9 @@ impl<S: Sink> Drain<S> {
 
     /// Ends all processes, those that still run too.
     pub(crate) fn end_all(&mut self, command: Command) -> Result<(), S::Error> {
-        while let Some(live) = self.live.pop() {
+        while let Some(last) = self.live.len().checked_sub(1) {
+            self.give_up_check(last);
+            let live = self.live.remove(last);
             let end = live.end(self.presence(&live, live.is_gone(command)), command);
             self.observations.running += usize::from(end == End::Running);
             self.end(live, end)?;

@@ -10,7 +10,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use xalloc_core::session::{Options, allocator, clock, overflow};
+use xalloc_core::session::{Options, allocator, clock, leak_check, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
@@ -19,6 +19,7 @@ use super::error::{NoHello, RecordError};
 use super::launch::{Assignment, end_of, split_assignments, start, value_of};
 use super::outcome::Outcome;
 use super::output::{Names, Output, host};
+use super::owners;
 use super::preload::{Caches, unpack};
 use super::session::{Session, places};
 use super::symbolize::{Naming, Unnamed, symbolize};
@@ -136,6 +137,8 @@ fn options(props: &Props) -> Options {
         depth: props.depth.clamp(1, 1024),
         verify_every: props.verify_every,
         heap_steps: u32::from(props.heap_steps),
+        leak_check: if props.leak_check { leak_check::AT_EXIT } else { 0 }
+            | if props.leak_check_on_signal { leak_check::ON_SIGNAL } else { 0 },
         ..Options::new()
     }
 }
@@ -272,6 +275,7 @@ pub(super) fn finish(
         on_phase(Phase::Naming { frames: contents.frames.len() });
         unnamed = symbolize(&mut contents, Places::of_this_machine(), naming);
     }
+    owners::settle(&mut contents);
     on_phase(Phase::Writing);
     let mut written: Written = writer.written();
     // After a failed write the file ends with its last whole block, and a reader salvages it.

@@ -1,7 +1,7 @@
 //! The trace's writer as the place where the drain's events go.
 
 use super::drain::Sink;
-use crate::trace::{Contents, Incoming, LiveSet, ProcessIndex, Snapshot, TraceError, Writer};
+use crate::trace::{Block, Contents, Incoming, LiveSet, ProcessIndex, Snapshot, TraceError, Writer};
 
 impl Sink for Writer {
     type Error = TraceError;
@@ -17,6 +17,10 @@ impl Sink for Writer {
 
     fn live_set(&self, process: ProcessIndex) -> Result<LiveSet, TraceError> {
         Writer::live_set(self, process)
+    }
+
+    fn live_blocks(&self, process: ProcessIndex) -> Result<Vec<Block>, TraceError> {
+        Writer::live_blocks(self, process)
     }
 
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), TraceError> {

@@ -18,7 +18,7 @@ use super::mirror::ThreadState;
 use super::records;
 use super::scan;
 use super::varint::{Cursor, put, put_bytes, unzigzag, zigzag};
-use super::{Contents, Frame, FrameIndex, Function, ModuleIndex, StackIndex, StackNode};
+use super::{Contents, Frame, FrameIndex, Function, ModuleIndex, ScanOutcome, StackIndex, StackNode};
 
 const RECORDING: u8 = 1;
 const PROCESS: u8 = 2;
@@ -31,6 +31,7 @@ const FUNCTION: u8 = 8;
 const SYMBOLS: u8 = 9;
 const JUMPED: u8 = 10;
 const SCAN: u8 = 11;
+const FINDINGS: u8 = 12;
 
 #[derive(Clone, Copy)]
 #[repr(usize)]
@@ -51,6 +52,9 @@ const FIELDS: usize = Field::Symbols as usize + 1;
 
 /// A dictionary block is closed when its columns are this long.
 const BLOCK_BYTES: usize = 1 << 20;
+
+/// Findings of a section: they may be as many as call stacks, and a section does not end with its block.
+const FINDINGS_AT_ONCE: usize = 4096;
 
 /// Entries of the tables that have been written, or wait to be.
 #[derive(Clone, Copy, Default)]
@@ -132,6 +136,9 @@ impl Collector {
         for_chunks(stacks, contents.stacks.len(), |first, end| self.stacks(first, &contents.stacks[first..end]));
         for (index, scan) in contents.scans.iter().enumerate().skip(scans) {
             self.indexed(SCAN, index, |out| scan::put_scan(out, scan));
+            for some in scan.findings().chunks(FINDINGS_AT_ONCE) {
+                self.indexed(FINDINGS, index, |out| scan::put_findings(out, some));
+            }
         }
         self.synced = Synced {
             processes: contents.processes.len().max(processes),
@@ -336,8 +343,16 @@ impl Loader {
             SCAN => {
                 let index = from.varint()?;
                 let processes = self.contents.processes.len();
-                let scan = scan::scan(from, processes, |bytes| self.spend(bytes))?;
-                place(&mut self.contents.scans, index, scan)?;
+                place(&mut self.contents.scans, index, scan::scan(from, processes)?)?;
+            }
+            FINDINGS => {
+                const ABSENT: Malformed = Malformed::Bytes("findings are of a scan that is not in the trace");
+                let index = usize::try_from(from.varint()?).map_err(|_| ABSENT)?;
+                let mut findings = scan::findings(from, |bytes| self.spend(bytes))?;
+                match self.contents.scans.get_mut(index).map(|scan| &mut scan.outcome) {
+                    Some(ScanOutcome::Checked(checked)) => checked.findings.append(&mut findings),
+                    Some(ScanOutcome::NotChecked { .. }) | None => return Err(ABSENT),
+                }
             }
             // A later minor version's.
             _ => {}

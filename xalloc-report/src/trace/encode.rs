@@ -131,6 +131,12 @@ impl Encoder {
         &self.blocks
     }
 
+    /// The blocks that are live now.
+    pub(super) fn live_blocks(&self) -> Vec<Block> {
+        let live = self.blocks.iter().zip(0..).filter(|&(_, slot)| self.mirror.is_live(slot));
+        live.map(|(block, _)| *block).collect()
+    }
+
     /// What a fork of this process inherits now.
     pub(super) fn live_set(&self) -> LiveSet {
         LiveSet { mirror: self.mirror.forked(), blocks: self.blocks.clone() }

@@ -115,7 +115,7 @@ pub enum ScanOutcome {
 }
 
 /// The result of a whole scan.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Checked {
     /// How long the program waited for it, nanoseconds.
     pub duration_ns: u64,
@@ -127,8 +127,25 @@ pub struct Checked {
     pub threads: u64,
     /// Threads that did not stop: their stacks were read whole, so that a leak may be missed.
     pub running_threads: u64,
+    /// The stack of the call of `exit` that ended the process; [`StackIndex::NONE`] where it ended otherwise.
+    pub exit_stack: StackIndex,
     /// The blocks by call stack and class.
     pub findings: Vec<Finding>,
+}
+
+impl Default for Checked {
+    /// A scan of a process without blocks.
+    fn default() -> Checked {
+        Checked {
+            duration_ns: 0,
+            root_bytes: 0,
+            unreadable_pages: 0,
+            threads: 0,
+            running_threads: 0,
+            exit_stack: StackIndex::NONE,
+            findings: Vec::new(),
+        }
+    }
 }
 
 /// The blocks of one call stack and one class.
@@ -140,6 +157,8 @@ pub struct Finding {
     pub call: Call,
     /// What they are.
     pub class: LeakClass,
+    /// Of class [`LeakClass::Indirect`]: where those were allocated that they hang on; else [`StackIndex::NONE`].
+    pub leader: StackIndex,
     /// Blocks.
     pub blocks: u64,
     /// Requested bytes of these.
@@ -218,7 +237,18 @@ fn one_of<T: Copy>(from: &mut Cursor<'_>, table: &[T]) -> Result<T, Malformed> {
     table.get(usize::from(from.byte()?)).copied().ok_or(UNKNOWN)
 }
 
-/// Appends a scan.
+impl Scan {
+    /// The blocks by call stack and class; none if it was not checked.
+    #[must_use]
+    pub fn findings(&self) -> &[Finding] {
+        match &self.outcome {
+            ScanOutcome::Checked(checked) => &checked.findings,
+            ScanOutcome::NotChecked { .. } => &[],
+        }
+    }
+}
+
+/// Appends a scan, without its findings.
 pub(super) fn put_scan(out: &mut Vec<u8>, scan: &Scan) {
     let Scan { process, at_ns, occasion, outcome } = scan;
     put(out, u64::from(process.0));
@@ -231,14 +261,27 @@ pub(super) fn put_scan(out: &mut Vec<u8>, scan: &Scan) {
         }
         ScanOutcome::Checked(checked) => {
             out.push(1);
-            let Checked { duration_ns, root_bytes, unreadable_pages, threads, running_threads, findings } = checked;
+            let Checked {
+                duration_ns,
+                root_bytes,
+                unreadable_pages,
+                threads,
+                running_threads,
+                exit_stack,
+                findings: _,
+            } = checked;
             for number in [*duration_ns, *root_bytes, *unreadable_pages, *threads, *running_threads] {
                 put(out, number);
             }
-            put(out, findings.len() as u64);
-            findings.iter().for_each(|finding| put_finding(out, finding));
+            put(out, u64::from(exit_stack.0));
         }
     }
+}
+
+/// Appends findings.
+pub(super) fn put_findings(out: &mut Vec<u8>, findings: &[Finding]) {
+    put(out, findings.len() as u64);
+    findings.iter().for_each(|finding| put_finding(out, finding));
 }
 
 fn put_finding(out: &mut Vec<u8>, finding: &Finding) {
@@ -246,6 +289,7 @@ fn put_finding(out: &mut Vec<u8>, finding: &Finding) {
         stack,
         call,
         class,
+        leader,
         blocks,
         bytes,
         oldest_at_ns,
@@ -259,6 +303,7 @@ fn put_finding(out: &mut Vec<u8>, finding: &Finding) {
     put(out, u64::from(stack.0));
     out.push(*call as u8);
     put_one_of(out, &LeakClass::ALL, *class);
+    put(out, u64::from(leader.0));
     for number in [blocks, bytes, oldest_at_ns, youngest_at_ns, held_blocks, held_bytes] {
         put(out, *number);
     }
@@ -286,12 +331,8 @@ fn put_finding(out: &mut Vec<u8>, finding: &Finding) {
     }
 }
 
-/// `processes` bounds the index of the process; `spend` is told what each finding takes and refuses what is too much.
-pub(super) fn scan(
-    from: &mut Cursor<'_>,
-    processes: usize,
-    mut spend: impl FnMut(u64) -> Result<(), Malformed>,
-) -> Result<Scan, Malformed> {
+/// A scan without findings. `processes` bounds the index of its process.
+pub(super) fn scan(from: &mut Cursor<'_>, processes: usize) -> Result<Scan, Malformed> {
     let process = from.varint32()?;
     if process as usize >= processes {
         return Err(Malformed::Bytes("a scan's process is not in the trace"));
@@ -299,23 +340,32 @@ pub(super) fn scan(
     let at_ns = from.varint()?;
     let occasion = one_of(from, &OCCASIONS)?;
     let outcome = if flag(from)? {
-        let mut checked = Checked {
+        ScanOutcome::Checked(Checked {
             duration_ns: from.varint()?,
             root_bytes: from.varint()?,
             unreadable_pages: from.varint()?,
             threads: from.varint()?,
             running_threads: from.varint()?,
+            exit_stack: StackIndex(from.varint32()?),
             findings: Vec::new(),
-        };
-        for _ in 0..from.varint()? {
-            spend(size_of::<Finding>() as u64)?;
-            checked.findings.push(finding(from, &mut spend)?);
-        }
-        ScanOutcome::Checked(checked)
+        })
     } else {
         ScanOutcome::NotChecked { reason: from.text()?.to_owned() }
     };
     Ok(Scan { process: ProcessIndex(process), at_ns, occasion, outcome })
+}
+
+/// Findings; `spend` is told what each takes and refuses what is too much.
+pub(super) fn findings(
+    from: &mut Cursor<'_>,
+    mut spend: impl FnMut(u64) -> Result<(), Malformed>,
+) -> Result<Vec<Finding>, Malformed> {
+    let mut findings = Vec::new();
+    for _ in 0..from.varint()? {
+        spend(size_of::<Finding>() as u64)?;
+        findings.push(finding(from, &mut spend)?);
+    }
+    Ok(findings)
 }
 
 fn call(from: &mut Cursor<'_>) -> Result<Call, Malformed> {
@@ -326,6 +376,7 @@ fn finding(from: &mut Cursor<'_>, spend: &mut impl FnMut(u64) -> Result<(), Malf
     let stack = StackIndex(from.varint32()?);
     let call_of = call(from)?;
     let class = one_of(from, &LeakClass::ALL)?;
+    let leader = StackIndex(from.varint32()?);
     let mut numbers = [0; 6];
     for number in &mut numbers {
         *number = from.varint()?;
@@ -358,6 +409,7 @@ fn finding(from: &mut Cursor<'_>, spend: &mut impl FnMut(u64) -> Result<(), Malf
         stack,
         call: call_of,
         class,
+        leader,
         blocks,
         bytes,
         oldest_at_ns,
@@ -379,6 +431,7 @@ mod tests {
             stack: StackIndex(3),
             call: Call::Calloc,
             class: LeakClass::Cycle,
+            leader: StackIndex::NONE,
             blocks: 2,
             bytes: 96,
             oldest_at_ns: 1_000,
@@ -404,6 +457,7 @@ mod tests {
             unreadable_pages: 3,
             threads: 4,
             running_threads: 5,
+            exit_stack: StackIndex(9),
             findings: vec![block, held],
         };
         Scan { process: ProcessIndex(1), at_ns: 77, occasion: Occasion::Demand, outcome: ScanOutcome::Checked(checked) }
@@ -419,20 +473,31 @@ mod tests {
         for written in [sample(), not_checked] {
             let mut bytes = Vec::new();
             put_scan(&mut bytes, &written);
+            put_findings(&mut bytes, written.findings());
             let mut from = Cursor::new(&bytes);
-            assert_eq!(scan(&mut from, 2, |_| Ok(())).unwrap(), written);
+            let mut read = scan(&mut from, 2).unwrap();
+            let found = findings(&mut from, |_| Ok(())).unwrap();
+            if let ScanOutcome::Checked(checked) = &mut read.outcome {
+                checked.findings = found;
+            }
+            assert_eq!(read, written);
             assert!(from.is_empty());
         }
     }
 
     #[test]
-    fn a_scan_of_no_process_or_of_too_many_findings_is_refused() {
+    fn a_scan_of_no_process_and_too_many_findings_are_refused() {
         let mut bytes = Vec::new();
         put_scan(&mut bytes, &sample());
-        assert!(scan(&mut Cursor::new(&bytes), 1, |_| Ok(())).is_err());
-        assert!(scan(&mut Cursor::new(&bytes), 2, |_| Err(UNKNOWN)).is_err());
+        assert!(scan(&mut Cursor::new(&bytes), 1).is_err());
         for end in 0..bytes.len() {
-            assert!(scan(&mut Cursor::new(&bytes[..end]), 2, |_| Ok(())).is_err(), "cut after {end} bytes");
+            assert!(scan(&mut Cursor::new(&bytes[..end]), 2).is_err(), "cut after {end} bytes");
+        }
+        let mut bytes = Vec::new();
+        put_findings(&mut bytes, sample().findings());
+        assert!(findings(&mut Cursor::new(&bytes), |_| Err(UNKNOWN)).is_err());
+        for end in 0..bytes.len() {
+            assert!(findings(&mut Cursor::new(&bytes[..end]), |_| Ok(())).is_err(), "cut after {end} bytes");
         }
     }
 }

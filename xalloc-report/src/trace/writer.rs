@@ -23,7 +23,7 @@ use super::error::TraceError;
 use super::footer;
 use super::matcher::Matcher;
 use super::ops::BLOCK_EVENTS;
-use super::{Contents, Incoming, ProcessIndex, Repairs, Snapshot};
+use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Snapshot};
 
 /// What was written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -141,6 +141,15 @@ impl Writer {
     pub fn live_set(&self, process: ProcessIndex) -> Result<LiveSet, TraceError> {
         let open = self.processes.get(process.0 as usize).and_then(Option::as_ref);
         Ok(open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?.encoder.live_set())
+    }
+
+    /// The blocks that are live in `process` now, in no order.
+    ///
+    /// # Errors
+    /// [`TraceError::ProcessNotOpen`].
+    pub fn live_blocks(&self, process: ProcessIndex) -> Result<Vec<Block>, TraceError> {
+        let open = self.processes.get(process.0 as usize).and_then(Option::as_ref);
+        Ok(open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?.encoder.live_blocks())
     }
 
     /// Opens a process that begins with these blocks.

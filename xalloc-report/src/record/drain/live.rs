@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use xalloc_core::session::segment_state;
 
+use super::check::Checks;
 use super::{Dictionary, Identity, LastWord, Observations, Stream};
 use crate::os::pidfd::Pidfd;
 use crate::os::segment::{HeaderCounter, HeaderWord};
@@ -21,6 +22,7 @@ pub(super) struct Live {
     pub(super) path: PathBuf,
     pub(super) pidfd: Option<Pidfd>,
     pub(super) looks: Looks,
+    pub(super) checks: Checks,
 }
 
 /// What is known about the recorded command itself.

@@ -32,7 +32,7 @@ use super::stacks::LocalStacks;
 use crate::os::segment::{HeaderCounter, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
-use crate::trace::{Incoming, Loss, Module, ProcessIndex, Thread, ThreadIndex};
+use crate::trace::{Incoming, Loss, Module, ProcessIndex, StackIndex, Thread, ThreadIndex};
 
 /// Records that a lane takes from its ring at a time: 256 KiB, which are still in the second-level cache when they are
 /// merged. A thread that waits for room is woken after each; with 1,024 records it would sleep again at once, and the
@@ -442,6 +442,11 @@ impl Stream {
     }
 
     /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
+    /// The trace's stack for the process's `id`.
+    pub(crate) fn resolve(&mut self, id: StackId, dictionary: &mut Dictionary) -> StackIndex {
+        self.stacks.resolve(id, &self.segment, &self.modules, dictionary)
+    }
+
     pub(crate) fn losses(&self) -> Vec<Loss> {
         let total = |&reason: &LossReason| {
             let in_header = self.segment.header_u64(HeaderCounter::Lost(reason as u8));

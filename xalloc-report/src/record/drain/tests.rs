@@ -12,7 +12,7 @@ use xalloc_core::wire::{Call, Event, LossReason, Record};
 
 use super::*;
 use crate::os::segment::fake::{self, FakeProcess};
-use crate::trace::{Loss, StackIndex, ThreadIndex};
+use crate::trace::{Block, Loss, StackIndex, ThreadIndex};
 
 /// Keeps what it is given. A live set is told by how many events had come when it was asked for.
 #[derive(Debug, Default)]
@@ -40,6 +40,10 @@ impl Sink for Kept {
 
     fn live_set(&self, _: ProcessIndex) -> Result<usize, Infallible> {
         Ok(self.events.len())
+    }
+
+    fn live_blocks(&self, _: ProcessIndex) -> Result<Vec<Block>, Infallible> {
+        Ok(Vec::new())
     }
 
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), Infallible> {

@@ -1,0 +1,114 @@
+//! The verdicts of the check for leaks, by the truth in the header of `programs/reach.c`.
+
+#[path = "support/mod.rs"]
+mod support;
+
+use serde_json::Value;
+use support::victims::{source, victim};
+
+/// The block that each case is about.
+const SUBJECT_BYTES: u64 = 7777;
+
+/// The classes of the block that the case is about, and the result of `leaks`.
+fn verdict(options: &[&str], arguments: &[&str]) -> (Vec<Option<String>>, Value) {
+    let result = victim("reach.c", arguments).record_with(options).json("leaks", &[]);
+    let sites = result["sites"].as_array().expect("sites").iter();
+    let of_subject = sites.filter(|site| site["bytes"] == SUBJECT_BYTES);
+    (of_subject.map(|site| site["class"].as_str().map(str::to_owned)).collect(), result)
+}
+
+/// The rows of the truth: case, class when kept, class when lost.
+fn truth() -> Vec<(String, [Option<String>; 2])> {
+    let header = source("reach.c");
+    let header = header.split_once("*/").expect("a header").0;
+    let mut rows = header.lines().filter_map(|line| {
+        let mut words = line.strip_prefix(" *   ")?.split_whitespace();
+        let mut class = || words.next().map(str::to_owned);
+        let case = class()?;
+        Some((case, [class()?, class()?].map(|class| Some(class).filter(|class| class != "-"))))
+    });
+    assert_eq!(rows.next().expect("column heads").0, "case");
+    rows.collect()
+}
+
+fn check(rows: &[(String, [Option<String>; 2])], options: &[&str]) {
+    let mut wrong = Vec::new();
+    for (case, classes) in rows {
+        for (mode, class) in ["keep", "lose"].into_iter().zip(classes) {
+            let Some(class) = class else { continue };
+            let (seen, result) = verdict(options, &[case, mode]);
+            if seen != [Some(class.clone())] {
+                wrong.push(format!(
+                    "{case} {mode}: {class} is true, {seen:?} was said; {}",
+                    result["not_checked_reason"]
+                ));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_way_to_keep_or_lose_a_block_gets_the_class_that_is_true() {
+    let rows = truth();
+    assert!(rows.len() >= 35, "the header of reach.c has a table");
+    check(&rows, &[]);
+}
+
+#[test]
+fn the_same_classes_come_out_where_the_programs_own_allocator_serves() {
+    // glibc's own pointer to what lies behind the last block points into that block if its size is odd, as that of the
+    // single block is here: lost, it is possible at worst.
+    let whole = ["ring", "chain"];
+    let kept = ["global", "tls", "mapping", "thread", "cookie"];
+    let rows = truth().into_iter().filter_map(|(case, [keep, lose])| match case.as_str() {
+        name if whole.contains(&name) => Some((case, [keep, lose])),
+        name if kept.contains(&name) => Some((case, [keep, None])),
+        _ => None,
+    });
+    check(&rows.collect::<Vec<_>>(), &["--allocator", "system"]);
+}
+
+#[test]
+fn every_way_out_of_a_program_is_checked() {
+    for way in ["return", "exit", "_exit", "_Exit", "quick_exit", "abort"] {
+        assert_eq!(verdict(&[], &["global", "lose", way]).0, [Some("definite".to_owned())], "{way}");
+        assert_eq!(verdict(&[], &["global", "keep", way]).0, [Some("reachable".to_owned())], "{way}");
+    }
+    let watched = verdict(&["--leak-check-on-signal"], &["global", "lose", "term"]);
+    assert_eq!(watched.0, [Some("definite".to_owned())]);
+}
+
+#[test]
+fn what_was_not_checked_has_no_class_and_a_reason() {
+    for (options, way, reason) in [
+        (&[][..], "term", "ended by signal 15"),
+        (&["--no-leak-check"][..], "return", "the recording holds no leak scan of it"),
+    ] {
+        let (seen, result) = verdict(options, &["global", "lose", way]);
+        assert_eq!(seen, [None]);
+        assert_eq!(result["checked"], false);
+        assert_eq!(result["not_checked_reason"], reason);
+        assert_eq!(result["totals"]["definite"]["blocks"], 0);
+    }
+}
+
+#[test]
+fn a_disguised_pointer_to_a_leaked_block_is_a_hint() {
+    for (case, disguise) in [("unaligned", "unaligned"), ("past_end", "one_past_end"), ("top_tag", "top_tagged")] {
+        let (_, result) = verdict(&[], &[case, "keep"]);
+        let sites = result["sites"].as_array().expect("sites");
+        let subject = sites.iter().find(|site| site["bytes"] == SUBJECT_BYTES).expect("the block");
+        assert_eq!(subject["hint"]["disguise"], disguise, "{case}");
+    }
+}
+
+#[test]
+fn the_check_changes_neither_output_nor_status() {
+    for way in ["return", "exit", "_exit", "quick_exit"] {
+        let load = victim("reach.c", &["ring", "lose", way]);
+        let plain = load.plain();
+        let recorded = load.record().output;
+        assert_eq!((plain.status.code(), plain.stdout), (recorded.status.code(), recorded.stdout), "{way}");
+    }
+}

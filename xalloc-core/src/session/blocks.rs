@@ -1,0 +1,160 @@
+//! How a process is told which of its blocks are live, and tells which of them it can still reach.
+//!
+//! Only the recorder knows what is live, and only the process can look at itself. So a process that wants to be checked
+//! stops its threads, raises [`Handshake::request`] and waits. The recorder merges everything that was pushed before,
+//! writes the live blocks into a file in the session's directory, and answers. The process maps the file, marks the
+//! blocks ([`crate::reach`]), and says that it is done; it waits for nothing more. The recorder reads the marks when it
+//! sees that, also after the process is gone.
+//!
+//! # The file
+//! A [`BlocksHeader`], then [`Region`]s (filled in by the process), then the blocks, ascending by address, then a mark
+//! for each. Its space is reserved by the recorder, so that a full file system is the recorder's error and not a SIGBUS
+//! in the program. Its name is that of the segment with `blocks` for `segment`, and the number of the request behind it.
+
+use core::ops::Range;
+
+use crate::primitive::AtomicU32;
+use crate::reach::{Block, Mark};
+
+/// First eight bytes of the file.
+pub const BLOCKS_MAGIC: u64 = u64::from_le_bytes(*b"xaBLOC\0\x01");
+
+/// The words by which process and recorder talk; the last field of the segment's header.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Handshake {
+    /// Process: how many tables it has asked for. The recorder answers each.
+    pub request: AtomicU32,
+    /// Process: an [`occasion`], for the request.
+    pub occasion: AtomicU32,
+    /// Process: the stack of the call of `exit`, or [`crate::units::StackId::NONE`].
+    pub exit_stack: AtomicU32,
+    /// Recorder: number of the request that is answered. Futex word.
+    pub answer: AtomicU32,
+    /// Recorder: an [`answer`].
+    pub answer_is: AtomicU32,
+    /// Process: number of the request that is done with.
+    pub done: AtomicU32,
+    /// Process: a [`result`].
+    pub result: AtomicU32,
+}
+
+/// Values of [`Handshake::occasion`].
+pub mod occasion {
+    /// The process is about to end.
+    pub const EXIT: u32 = 0;
+    /// Somebody asked from outside.
+    pub const DEMAND: u32 = 1;
+    /// The program asked.
+    pub const PROGRAM: u32 = 2;
+}
+
+/// Values of [`Handshake::answer_is`].
+pub mod answer {
+    /// The table is there.
+    pub const TABLE: u32 = 1;
+    /// There will be none: the recorder knows why.
+    pub const REFUSED: u32 = 2;
+}
+
+/// Values of [`Handshake::result`].
+pub mod result {
+    /// The marks are in the file.
+    pub const MARKED: u32 = 1;
+    /// The recorder did not answer in time.
+    pub const NO_ANSWER: u32 = 2;
+    /// The table could not be opened or mapped.
+    pub const NO_TABLE: u32 = 3;
+    /// There was no memory to work in.
+    pub const NO_MEMORY: u32 = 4;
+    /// The list of the process's mappings could not be read.
+    pub const NO_MAPS: u32 = 5;
+    /// The program says that it does not want to be checked.
+    pub const TURNED_OFF: u32 = 6;
+    /// The process ends from within a call of its allocator.
+    pub const INSIDE: u32 = 7;
+    /// The recorder refused, see [`super::answer::REFUSED`].
+    pub const REFUSED: u32 = 8;
+}
+
+/// The start of the file.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(4096))]
+pub struct BlocksHeader {
+    /// [`BLOCKS_MAGIC`].
+    pub magic: u64,
+    /// Number of the request.
+    pub request: u64,
+    /// Blocks in the file.
+    pub blocks: u64,
+    /// Process: how long its threads were stopped, nanoseconds.
+    pub paused_ns: u64,
+    /// Process: bytes of roots that were read.
+    pub root_bytes: u64,
+    /// Process: pages that could not be read.
+    pub unreadable_pages: u64,
+    /// Process: threads whose registers and stack pointer are known.
+    pub threads: u64,
+    /// Process: threads that did not stop.
+    pub running_threads: u64,
+    /// Process: regions in the file.
+    pub regions: u64,
+}
+
+/// What kind of memory a root lies in.
+pub mod region {
+    /// The file whose path is given: data of a module, or a mapped file.
+    pub const FILE: u32 = 1;
+    /// Zeroed data of the module whose path is given.
+    pub const ZEROED: u32 = 2;
+    /// Memory without a file.
+    pub const ANONYMOUS: u32 = 3;
+    /// The stack of the first thread.
+    pub const STACK: u32 = 4;
+}
+
+/// Bytes of a region's path; of a longer one the end stays.
+pub const REGION_PATH: usize = 224;
+
+/// Memory in which roots lie: what a holder's address means.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Region {
+    /// First address.
+    pub start: u64,
+    /// Behind the last address.
+    pub end: u64,
+    /// Where the file that it belongs to is mapped.
+    pub base: u64,
+    /// A [`region`].
+    pub kind: u32,
+    /// Bytes of the path.
+    pub path_bytes: u32,
+    /// The path.
+    pub path: [u8; REGION_PATH],
+}
+
+/// Regions that are told of; holders in further ones are named by their address.
+pub const MOST_REGIONS: usize = 1024;
+
+/// Holders of marks below this are no addresses: the register of the thread with that number, from 1.
+pub const FIRST_ADDRESS: u64 = 1 << 16;
+
+/// Byte range of the regions.
+pub const REGIONS: Range<usize> =
+    size_of::<BlocksHeader>()..size_of::<BlocksHeader>() + MOST_REGIONS * size_of::<Region>();
+
+/// Byte range of so many blocks.
+#[must_use]
+pub const fn blocks_in_file(blocks: usize) -> Range<usize> {
+    REGIONS.end..REGIONS.end + blocks * size_of::<Block>()
+}
+
+/// Byte range of their marks.
+#[must_use]
+pub const fn marks_in_file(blocks: usize) -> Range<usize> {
+    let start = blocks_in_file(blocks).end;
+    start..start + blocks * size_of::<Mark>()
+}
+
+const _: () = assert!(REGIONS.end.is_multiple_of(4096) && size_of::<Block>() == 16 && size_of::<Mark>() == 16);

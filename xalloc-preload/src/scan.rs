@@ -1,0 +1,277 @@
+//! The check for leaks: what of the process's memory its program can still reach.
+//!
+//! At every way out of the program that this library sees, and when somebody asks, the process stops its threads, asks
+//! the recorder for the list of its live blocks, and marks in it what it finds pointers to ([`xalloc_core::reach`]).
+//! What that means is for the recorder to say.
+//!
+//! # Where the stack ends
+//! Words that a function left on the stack when it returned look like pointers. So a stack is read from its stack pointer
+//! up and no further. At `exit` that is the caller's stack pointer, with the registers that a callee must keep
+//! ([`way_out`]): an exit handler stands far below it, on what the program used before. After `main` has returned no
+//! frame of the program is left, and nothing of its stack is read.
+//!
+//! # Why `main` is not wrapped
+//! A wrapper around `main`, by interposing `__libc_start_main`, would know when `main` returns; it would also be a frame
+//! of ours in every stack of the program, in its own backtraces too. The stack of the exit handler says the same: if
+//! between libc's `exit` and the outermost frame there is nothing but libc, nobody is at work any more.
+//!
+//! # What it may not do
+//! Nothing that it finds, and nothing that fails, changes how the program ends. All waits are bounded. It allocates from
+//! the kernel only, and gives that back.
+//!
+//! # Heap chunks that are used again
+//! A block that was not written since it was allocated holds what its former owner left there, pointers included, and
+//! such a pointer hides a leak. To clear chunks when they are freed would cost every `free` a write over the whole
+//! chunk, and change what a faulty program reads; so the miss is accepted. LSan clears each block it hands out.
+//!
+//! # Safety
+//! - The shared file is mapped for as long as this module uses it; it is as long as its block count asks for, which is
+//!   checked, and the recorder does not write to it after it has answered.
+#![allow(unsafe_code)]
+
+use core::ffi::CStr;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span};
+use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
+use xalloc_core::session::leak_check;
+use xalloc_core::sys::clock;
+
+use crate::host::{self, File};
+use crate::segment::Segment;
+use crate::thread;
+
+mod excluded;
+mod fault;
+mod memory;
+mod pages;
+mod roots;
+mod stop;
+mod way_out;
+
+pub(crate) use way_out::{at_exit_handler, before_abort, before_exit, before_quick_exit, exit_at_once, watch_signals};
+
+use memory::Map;
+use roots::Boundary;
+use stop::Stopped;
+
+/// Longest wait for the recorder's list: it may have to read everything that is in the rings first.
+const PATIENCE_NS: u64 = 20_000_000_000;
+/// Time between two looks whether the recorder lives.
+const LOOK_NS: u64 = 100_000_000;
+/// Words that are read at most to find disguised pointers.
+const MOST_HINT_WORDS: u64 = 32 << 20;
+
+/// Why there are no marks: a value of [`result`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Failure(u32);
+
+/// One check of the process.
+struct Check<'a> {
+    segment: &'static Segment,
+    occasion: u32,
+    boundary: &'a Boundary,
+}
+
+/// Checks the process's blocks, because it is about to end or because of `occasion`. Returns whether blocks are leaked.
+fn check(segment: &'static Segment, occasion: u32, boundary: &Boundary) -> bool {
+    static BUSY: AtomicBool = AtomicBool::new(false);
+    let is_wanted = segment.options.leak_check & leak_check::AT_EXIT != 0 && segment.has_recorder();
+    // ORDERING: the exchange keeps two threads that leave at once from checking at once; pairs with the store below.
+    if !is_wanted || BUSY.swap(true, Ordering::Acquire) {
+        return false;
+    }
+    let leaked = host::keeping_errno(|| Check { segment, occasion, boundary }.run());
+    // ORDERING: see above.
+    BUSY.store(false, Ordering::Release);
+    leaked
+}
+
+impl Check<'_> {
+    fn run(&self) -> bool {
+        let handshake = &self.segment.header().handshake;
+        // Relaxed: published with the request's number.
+        handshake.occasion.store(self.occasion, Ordering::Relaxed);
+        handshake.exit_stack.store(self.boundary.stack.0, Ordering::Relaxed);
+        let number = handshake.request.load(Ordering::Relaxed) + 1;
+        let marked = if thread::is_inside() { Err(Failure(result::INSIDE)) } else { self.mark_all(number) };
+        let (outcome, leaked) = match marked {
+            Ok(leaked) => (result::MARKED, leaked),
+            Err(Failure(why)) => (why, false),
+        };
+        // Relaxed: published with the number below.
+        handshake.result.store(outcome, Ordering::Relaxed);
+        handshake.request.fetch_max(number, Ordering::Relaxed);
+        // ORDERING: pairs with the recorder's Acquire load: the marks were written before.
+        handshake.done.store(number, Ordering::Release);
+        self.segment.ring_doorbell();
+        leaked
+    }
+
+    fn mark_all(&self, number: u32) -> Result<bool, Failure> {
+        if is_turned_off() {
+            return Err(Failure(result::TURNED_OFF));
+        }
+        let began_ns = clock::monotonic_ns();
+        let map = Map::read().ok_or(Failure(result::NO_MAPS))?;
+        let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
+        let table = self.table(number)?;
+        let (found, blocks) = {
+            let (blocks, marks) = (table.blocks(), table.marks());
+            let scratch = Working::for_blocks(blocks.len()).ok_or(Failure(result::NO_MEMORY))?;
+            // Read again: stopping the threads may have taken a while, and the list's own mapping is in it now.
+            let map = map.refreshed().ok_or(Failure(result::NO_MAPS))?;
+            let guarded = fault::Guard::new();
+            let memory = memory::Own::new(&map, &guarded);
+            let marker = Marker::new(blocks, marks, scratch.scratch(), memory);
+            let marker = marker.ok_or(Failure(result::NO_MEMORY))?;
+            (roots::mark(marker, &map, &stopped, self.boundary, table.regions()), blocks)
+        };
+        let header = table.header();
+        header.paused_ns = clock::monotonic_ns() - began_ns;
+        header.root_bytes = found.root_bytes;
+        header.unreadable_pages = found.unreadable_pages;
+        header.threads = stopped.known() + 1;
+        header.running_threads = stopped.running();
+        header.regions = found.regions;
+        drop(stopped);
+        let leaked = table.marks().iter().zip(blocks).any(|(mark, _)| {
+            let verdict = xalloc_core::reach::Verdict::from_number(mark.verdict);
+            matches!(verdict, Some(xalloc_core::reach::Verdict::Definite | xalloc_core::reach::Verdict::Cycle))
+        });
+        Ok(leaked)
+    }
+
+    /// Asks the recorder for the table, and waits for it.
+    fn table(&self, number: u32) -> Result<Table, Failure> {
+        let handshake = &self.segment.header().handshake;
+        // ORDERING: pairs with the recorder's Acquire load: everything of this thread was pushed before.
+        handshake.request.store(number, Ordering::Release);
+        self.segment.ring_doorbell();
+        let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
+        loop {
+            // ORDERING: pairs with the recorder's Release store: the file is complete.
+            let seen = handshake.answer.load(Ordering::Acquire);
+            if seen == number {
+                break;
+            }
+            if clock::monotonic_ns() > deadline_ns || !self.segment.recorder_lives() {
+                return Err(Failure(result::NO_ANSWER));
+            }
+            xalloc_core::sys::futex::wait(&handshake.answer, seen, xalloc_core::sys::futex::Scope::Shared, LOOK_NS);
+        }
+        // Relaxed: published with the number.
+        if handshake.answer_is.load(Ordering::Relaxed) != answer::TABLE {
+            return Err(Failure(result::REFUSED));
+        }
+        let path = self.segment.blocks_path(number);
+        Table::open(path.as_c(), number).ok_or(Failure(result::NO_TABLE))
+    }
+}
+
+/// Whether the program asks not to be checked, by the function that LSan's interface has for it.
+fn is_turned_off() -> bool {
+    false
+}
+
+/// The shared file, mapped.
+struct Table {
+    base: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Table {
+    fn open(path: &CStr, number: u32) -> Option<Table> {
+        let file = File::open(path, libc::O_RDWR)?;
+        let bytes = file.size() as usize;
+        if bytes < blocks::REGIONS.end {
+            return None;
+        }
+        // SAFETY: a new mapping, wherever the kernel likes.
+        let base = unsafe { file.map(bytes, true, core::ptr::null_mut()) }?;
+        let table = Table { base, bytes };
+        let header = *table.header();
+        let is_it = header.magic == BLOCKS_MAGIC
+            && header.request == u64::from(number)
+            && header.blocks < u64::from(u32::MAX)
+            && blocks::marks_in_file(header.blocks as usize).end <= bytes;
+        is_it.then_some(table)
+    }
+
+    #[allow(clippy::mut_from_ref, reason = "each part of the file is borrowed once at a time, in `mark_all`")]
+    fn header(&self) -> &mut BlocksHeader {
+        // SAFETY: by the bullet of the module the header lies in the mapping, and nobody else uses it.
+        unsafe { self.base.cast::<BlocksHeader>().as_mut() }
+    }
+
+    fn count(&self) -> usize {
+        self.header().blocks as usize
+    }
+
+    fn blocks<'a>(&self) -> &'a [Block] {
+        // SAFETY: by the bullet of the module.
+        let first = unsafe { self.base.add(blocks::blocks_in_file(self.count()).start) };
+        // SAFETY: as above; the recorder wrote them before it answered.
+        unsafe { core::slice::from_raw_parts(first.as_ptr().cast(), self.count()) }
+    }
+
+    #[allow(clippy::mut_from_ref, reason = "see `header`")]
+    fn marks<'a>(&self) -> &'a mut [Mark] {
+        // SAFETY: by the bullet of the module.
+        let first = unsafe { self.base.add(blocks::marks_in_file(self.count()).start) };
+        // SAFETY: as above; zeroes are marks.
+        unsafe { core::slice::from_raw_parts_mut(first.as_ptr().cast(), self.count()) }
+    }
+
+    #[allow(clippy::mut_from_ref, reason = "see `header`")]
+    fn regions<'a>(&self) -> &'a mut [blocks::Region] {
+        // SAFETY: by the bullet of the module.
+        let first = unsafe { self.base.add(blocks::REGIONS.start) };
+        // SAFETY: as above; zeroes are regions.
+        unsafe { core::slice::from_raw_parts_mut(first.as_ptr().cast(), blocks::MOST_REGIONS) }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's.
+        unsafe { host::unmap(self.base, self.bytes) };
+    }
+}
+
+/// Memory for the marker.
+struct Working {
+    base: NonNull<u8>,
+    bytes: usize,
+    count: usize,
+}
+
+impl Working {
+    fn for_blocks(count: usize) -> Option<Working> {
+        let words = Scratch::words_for(count) * size_of::<u32>();
+        let bytes = (words.next_multiple_of(64) + count * size_of::<Span>()).next_multiple_of(PAGE_BYTES as usize);
+        // SAFETY: a new mapping, wherever the kernel likes.
+        let base = unsafe { host::map_anonymous(bytes.max(PAGE_BYTES as usize), core::ptr::null_mut()) }?;
+        Some(Working { base, bytes: bytes.max(PAGE_BYTES as usize), count })
+    }
+
+    fn scratch(&self) -> Scratch<'_> {
+        let words = Scratch::words_for(self.count);
+        // SAFETY: the mapping is that long, and this is called once.
+        let words_in = unsafe { core::slice::from_raw_parts_mut(self.base.as_ptr().cast(), words) };
+        let behind = (words * size_of::<u32>()).next_multiple_of(64);
+        // SAFETY: the spans lie behind the words in the mapping.
+        let first = unsafe { self.base.add(behind) };
+        // SAFETY: as above; zeroes are spans.
+        let spans = unsafe { core::slice::from_raw_parts_mut(first.as_ptr().cast(), self.count) };
+        Scratch { words: words_in, spans }
+    }
+}
+
+impl Drop for Working {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is this value's.
+        unsafe { host::unmap(self.base, self.bytes) };
+    }
+}

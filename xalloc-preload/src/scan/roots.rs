@@ -1,0 +1,301 @@
+//! Which memory is a root, and the walk over it.
+//!
+//! Everything that the program can write is, but for: the heap, of which only live blocks count; this library's own
+//! memory; stacks below their stack pointers; the stacks that libc keeps of threads that are gone.
+//!
+//! # Threads that are gone
+//! glibc keeps their stacks for the next thread, with all that was on them. They are told by the descriptor at their
+//! upper end, which names itself in two words and whose thread number the kernel has cleared.
+//!
+//! # Where the heap is
+//! Chunk headers say it, for this library's heap and for glibc's alike: the break, aligned sub-heaps, mappings of single
+//! chunks. Of another allocator it is known only what its live blocks lie in; those mappings are left out whole.
+//!
+//! # Safety
+//! - The calling thread's descriptor is read below the length that `arch` answers for.
+#![allow(unsafe_code)]
+
+use xalloc_core::reach::{Block, Marker, Memory, PAGE_BYTES};
+use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
+use xalloc_core::units::StackId;
+
+use super::MOST_HINT_WORDS;
+use super::excluded::Excluded;
+use super::memory::{Kind, Map, Own, Piece, path_at};
+use super::pages::{Pages, Wanted};
+use super::stop::{Seen, Stopped};
+use crate::arch;
+use crate::backend::{self, next};
+use crate::host;
+use crate::modules;
+
+/// What of the calling thread counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Boundary {
+    /// Its stack counts from here on.
+    pub(super) sp: u64,
+    /// Registers that hold something of the program's.
+    pub(super) registers: [u64; 6],
+    /// The stack of the call that ends the process, where that leaves frames at work.
+    pub(super) stack: StackId,
+}
+
+/// What was read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) root_bytes: u64,
+    pub(super) unreadable_pages: u64,
+    pub(super) regions: u64,
+}
+
+/// Alignment and size of a sub-heap, glibc's and ours.
+const SUB_HEAP_BYTES: u64 = 64 << 20;
+/// Flags of a chunk's size word.
+const IS_MMAPPED: u64 = 2;
+const NON_MAIN: u64 = 4;
+/// The calling convention leaves so much below the stack pointer to the running function.
+pub(super) const RED_ZONE_BYTES: u64 = 128;
+/// More than a thread's descriptor takes, less than that and a page.
+const DESCRIPTOR_BYTES: u64 = 0x700;
+
+/// A piece of memory that holds roots, and how its pages are chosen.
+fn counts(piece: &Piece) -> Option<Wanted> {
+    let is_shared = piece.permissions[3] == b's';
+    match piece.kind {
+        Kind::Apart | Kind::Break => None,
+        Kind::File | Kind::Anonymous | Kind::Stack => match (piece.is_readable(), piece.is_writable()) {
+            (false, _) => None,
+            (true, true) => Some(Wanted::Present),
+            // Data that was made read-only when it was complete.
+            (true, false) if !is_shared => Some(Wanted::Written),
+            (true, false) => None,
+        },
+    }
+}
+
+/// Whether the mapping below ends where this one begins, and cannot be read: a stack's guard.
+fn is_guarded(map: &Map, at: usize) -> bool {
+    let pieces = map.pieces();
+    let below = at.checked_sub(1).and_then(|below| pieces.get(below));
+    below.zip(pieces.get(at)).is_some_and(|(below, piece)| below.end == piece.start && !below.is_readable())
+}
+
+/// Leaves out the part of a stack below `sp`.
+fn exclude_dead_part(excluded: &mut Excluded, map: &Map, sp: u64) {
+    let Some(at) = map.find(sp) else { return };
+    let Some(piece) = map.pieces().get(at) else { return };
+    if piece.kind == Kind::Stack || is_guarded(map, at) {
+        excluded.add(piece.start..sp);
+    }
+}
+
+/// Marks everything that the program can reach.
+pub(super) fn mark(
+    mut marker: Marker<'_, Own<'_>>,
+    map: &Map,
+    stopped: &Stopped,
+    boundary: &Boundary,
+    regions: &mut [Region],
+) -> Found {
+    let pages = Pages::open();
+    let mut found = Found { root_bytes: 0, unreadable_pages: 0, regions: 0 };
+    let Some(mut excluded) = Excluded::new() else { return found };
+    exclude_heap(&mut excluded, map, &mut marker);
+    excluded.add(modules::own_extent());
+    host::own::each(|range| excluded.add(range));
+    exclude_dead_part(&mut excluded, map, boundary.sp);
+    for seen in stopped.threads() {
+        match seen {
+            Seen::At { sp, .. } => exclude_dead_part(&mut excluded, map, sp.saturating_sub(RED_ZONE_BYTES)),
+            Seen::Running => {}
+        }
+    }
+    exclude_gone_threads(&mut excluded, map, &pages, stopped, &mut marker);
+    excluded.settle();
+
+    for (thread, value) in stopped.values().chain(boundary.registers.map(|value| (0, value))) {
+        marker.value(u64::from(thread) + 1, value);
+    }
+    for range in stopped.saved_vectors() {
+        marker.root(range);
+    }
+    for stack in stopped.threads().filter_map(Seen::sp).chain([boundary.sp]) {
+        marker.holding(stack);
+    }
+    for piece in map.pieces() {
+        let Some(wanted) = counts(piece) else { continue };
+        let before = found.root_bytes;
+        excluded.rest(piece.range(), |rest| {
+            let whole = rest.start / PAGE_BYTES * PAGE_BYTES..rest.end.next_multiple_of(PAGE_BYTES);
+            pages.runs(whole, wanted, |run| {
+                let run = run.start.max(rest.start)..run.end.min(rest.end);
+                found.root_bytes += run.end - run.start;
+                marker.root(run);
+            });
+        });
+        if found.root_bytes > before
+            && let Some(place) = regions.get_mut(found.regions as usize)
+        {
+            *place = describe(map, piece, marker.parts().1);
+            found.regions += 1;
+        }
+    }
+    marker.finish();
+    found.unreadable_pages = marker.unreadable_pages();
+    if marker.has_leaders() {
+        hint(&mut marker, map, &mut excluded, &pages);
+    }
+    found
+}
+
+/// Looks for disguised pointers in roots, and in the blocks that are reachable, as far as that does not take too long.
+fn hint(marker: &mut Marker<'_, Own<'_>>, map: &Map, excluded: &mut Excluded, pages: &Pages) {
+    let mut left = MOST_HINT_WORDS;
+    for piece in map.pieces().iter().filter(|piece| counts(piece) == Some(Wanted::Present)) {
+        excluded.rest(piece.range(), |rest| {
+            let whole = rest.start / PAGE_BYTES * PAGE_BYTES..rest.end.next_multiple_of(PAGE_BYTES);
+            pages.runs(whole, Wanted::Present, |run| {
+                let run = run.start.max(rest.start)..run.end.min(rest.end).min(run.start + 8 * left);
+                left = left.saturating_sub(marker.hint(run));
+            });
+        });
+    }
+    marker.hint_in_blocks(left);
+}
+
+fn exclude_heap(excluded: &mut Excluded, map: &Map, marker: &mut Marker<'_, Own<'_>>) {
+    let is_foreign = {
+        let of = |addr: usize| map.find(addr as u64);
+        let (malloc, libcs) = (next::target(next::Symbol::malloc), next::target(next::Symbol::exit));
+        !backend::is_core() && of(malloc) != of(libcs)
+    };
+    let (blocks, memory) = marker.parts();
+    for block in blocks {
+        let addr = block.addr;
+        let at = if excluded.last_holds(addr) { None } else { map.find(addr) };
+        let Some(piece) = at.and_then(|at| map.pieces().get(at)).filter(|piece| piece.kind != Kind::Break) else {
+            continue;
+        };
+        let [prev_size, size] = if is_foreign { [0, 0] } else { header(block, memory) };
+        let chunk = addr.wrapping_sub(16);
+        if size & IS_MMAPPED != 0 {
+            let start = chunk.wrapping_sub(prev_size) / PAGE_BYTES * PAGE_BYTES;
+            let end = (chunk + (size & !7)).next_multiple_of(PAGE_BYTES);
+            excluded.add(start.max(piece.start)..end.min(piece.end));
+        } else if size & NON_MAIN != 0 {
+            let start = addr / SUB_HEAP_BYTES * SUB_HEAP_BYTES;
+            excluded.add(start..start + SUB_HEAP_BYTES);
+        } else {
+            excluded.add(piece.range());
+        }
+    }
+    for piece in map.pieces().iter().filter(|piece| is_sub_heap(piece, memory)) {
+        excluded.add(piece.start..piece.start + SUB_HEAP_BYTES);
+    }
+}
+
+/// The two words before a block.
+fn header(block: &Block, memory: &mut impl Memory) -> [u64; 2] {
+    let mut words = [0; 2];
+    memory.copy(block.addr.wrapping_sub(16), &mut words);
+    words
+}
+
+/// Whether a sub-heap begins here: its header says how much of it is accessible. One of which every block is free has
+/// no block to tell of it.
+fn is_sub_heap(piece: &Piece, memory: &mut impl Memory) -> bool {
+    if !piece.start.is_multiple_of(SUB_HEAP_BYTES) || !piece.is_writable() || piece.kind != Kind::Anonymous {
+        return false;
+    }
+    let mut words = [0; 4];
+    memory.copy(piece.start, &mut words);
+    let [_, _, size, committed] = words;
+    let is_size = |bytes: u64| bytes != 0 && bytes <= SUB_HEAP_BYTES && bytes.is_multiple_of(PAGE_BYTES);
+    is_size(size) && is_size(committed) && size <= committed && piece.end >= piece.start + committed
+}
+
+/// Where the first segment of the module that the mapping belongs to begins: segments lie one behind another, and the
+/// first begins with an ELF header.
+fn image_start(map: &Map, mut at: usize, memory: &mut impl Memory) -> u64 {
+    const MAGIC: u64 = u64::from_le_bytes(*b"\x7fELF\x02\x01\x01\0");
+    let pieces = map.pieces();
+    while let Some(piece) = pieces.get(at) {
+        let below = at.checked_sub(1).and_then(|below| pieces.get(below));
+        let goes_on = below.is_some_and(|below| below.end == piece.start && below.kind == Kind::File);
+        if !goes_on || memory.word(piece.start).is_some_and(|word| word & MAGIC == MAGIC) {
+            return piece.start;
+        }
+        at -= 1;
+    }
+    0
+}
+
+/// Leaves out the stacks of threads that are gone.
+fn exclude_gone_threads(
+    excluded: &mut Excluded,
+    map: &Map,
+    pages: &Pages,
+    stopped: &Stopped,
+    marker: &mut Marker<'_, Own<'_>>,
+) {
+    let Some(tid_offset) = tid_offset() else { return };
+    let (_, memory) = marker.parts();
+    for (at, piece) in map.pieces().iter().enumerate() {
+        if piece.kind != Kind::Anonymous || !piece.is_writable() || !is_guarded(map, at) {
+            continue;
+        }
+        let mut from = piece.start;
+        pages.runs(piece.range(), Wanted::Present, |run| {
+            for place in run.step_by(64) {
+                if memory.word(place) == Some(place) && memory.word(place + 16) == Some(place) {
+                    let tid = memory.word((place + tid_offset) / 8 * 8).unwrap_or(1);
+                    let tid = (tid >> (8 * ((place + tid_offset) % 8))) as u32;
+                    let end = (place + DESCRIPTOR_BYTES).next_multiple_of(PAGE_BYTES).min(piece.end);
+                    if tid == 0 || !(stopped.has(tid) || tid == host::tid()) {
+                        excluded.add(from..end);
+                    }
+                    from = end;
+                }
+            }
+        });
+    }
+}
+
+/// Where in a thread's descriptor its number is, asked of the calling thread's own; glibc has moved it never yet.
+fn tid_offset() -> Option<u64> {
+    let tid = host::tid();
+    let usual = [0x2d0].into_iter().chain((0x280..0x400).step_by(8));
+    let holds = |&offset: &usize| {
+        // SAFETY: by the bullet of the module; it is a multiple of 8.
+        let word = unsafe { arch::descriptor_word(offset) };
+        word as u32 == tid
+    };
+    usual.into_iter().find(holds).map(|offset| offset as u64)
+}
+
+/// What a root's address means to the recorder.
+fn describe(map: &Map, piece: &Piece, memory: &mut impl Memory) -> Region {
+    let mut path = [0; REGION_PATH];
+    let at = map.pieces().iter().position(|other| other.start == piece.start).unwrap_or(0);
+    let below = at.checked_sub(1).and_then(|below| map.pieces().get(below));
+    // A module's zeroed data lies directly behind the rest of its data.
+    let follows = below.filter(|below| {
+        piece.kind == Kind::Anonymous && below.kind == Kind::File && below.is_writable() && below.end == piece.start
+    });
+    let kind = match (piece.kind, follows) {
+        (Kind::Stack, _) => region::STACK,
+        (Kind::File, _) => region::FILE,
+        (_, Some(_)) => region::ZEROED,
+        (Kind::Anonymous | Kind::Break | Kind::Apart, None) => region::ANONYMOUS,
+    };
+    let named = follows.unwrap_or(piece);
+    let path_bytes = if kind == region::FILE || kind == region::ZEROED { path_at(named.start, &mut path) } else { 0 };
+    let base = match kind {
+        region::FILE => image_start(map, at, memory),
+        region::ZEROED => image_start(map, at - 1, memory),
+        _ => piece.start,
+    };
+    Region { start: piece.start, end: piece.end, base, kind, path_bytes: path_bytes as u32, path }
+}
+
+const _: () = assert!(blocks::FIRST_ADDRESS <= 1 << 16);

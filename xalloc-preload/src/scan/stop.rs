@@ -1,0 +1,382 @@
+//! Stopping the other threads, to see their registers and to have nothing move meanwhile.
+//!
+//! Each gets a real-time signal that the program does not use; its handler says where the thread's registers are and
+//! waits. A thread that is inside one of this library's hooks goes on to the hook's end first: its block is between the
+//! program and the books. A thread that blocks the signal is not sent it, for it would find it later, when nobody
+//! handles it any more; the kernel says where it waits. What is neither stopped nor waiting counts as running, and its
+//! whole stack as in use.
+//!
+//! # Why not ptrace
+//! A process cannot trace itself, and a helper that may is the first thing that a container forbids.
+//!
+//! # Safety
+//! - The slots lie in a mapping that is made before the first signal is sent and stays for ever: a handler that comes
+//!   late finds it.
+//! - A context that a handler names stays while the handler waits, that is until it is released.
+#![allow(unsafe_code)]
+
+use core::ffi::{c_int, c_void};
+use core::ops::Range;
+use core::ptr::{NonNull, null_mut};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+
+use xalloc_core::sys::clock;
+use xalloc_core::sys::futex::{self, Scope};
+
+use super::fault;
+use crate::host::{self, File};
+use crate::text::Text;
+use crate::thread;
+
+/// Threads that can be stopped; further ones count as running.
+const MOST: usize = 4096;
+/// Longest wait for all of them.
+const PATIENCE_NS: u64 = 1_000_000_000;
+/// Time after which a thread that was in a hook is tried again.
+const AGAIN_NS: u64 = 100_000;
+/// Real-time signals that a program may use (`SIGRTMAX` down to the first that libc leaves it).
+const SIGNALS: Range<c_int> = 35..65;
+/// Rounds of looking for threads that were made meanwhile.
+const ROUNDS: usize = 8;
+
+/// What a thread said.
+mod state {
+    /// Nothing yet.
+    pub(super) const SENT: u32 = 1;
+    /// It was inside a hook and went on.
+    pub(super) const BUSY: u32 = 2;
+    /// It waits; its context is known.
+    pub(super) const STOPPED: u32 = 3;
+    /// It blocks the signal.
+    pub(super) const BLOCKS: u32 = 4;
+    /// It went on after the check.
+    pub(super) const LEFT: u32 = 5;
+}
+
+struct Slot {
+    tid: AtomicU32,
+    state: AtomicU32,
+    context: AtomicPtr<c_void>,
+}
+
+static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(null_mut());
+static COUNT: AtomicUsize = AtomicUsize::new(0);
+/// 1 while stopped threads are to wait. Futex word.
+static HOLD: AtomicU32 = AtomicU32::new(0);
+/// Counts what threads say. Futex word.
+static HEARD: AtomicU32 = AtomicU32::new(0);
+
+fn slots() -> &'static [Slot] {
+    // ORDERING: pairs with the Release stores in `Stopped`: what was entered is seen.
+    let first = SLOTS.load(Ordering::Acquire);
+    // ORDERING: as above.
+    let count = COUNT.load(Ordering::Acquire);
+    if first.is_null() {
+        return &[];
+    }
+    // SAFETY: first bullet of the module.
+    unsafe { core::slice::from_raw_parts(first, count.min(MOST)) }
+}
+
+/// The general registers in a signal handler's context.
+pub(super) fn registers_of<'a>(context: *mut c_void) -> Option<&'a mut [i64; 23]> {
+    // SAFETY: null, or what the kernel passed to a handler that has not returned.
+    let context = unsafe { context.cast::<libc::ucontext_t>().as_mut() };
+    context.map(|context| &mut context.uc_mcontext.gregs)
+}
+
+extern "C" fn on_stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
+    host::keeping_errno(|| {
+        let me = host::tid();
+        let Some(slot) = slots().iter().find(|slot| slot.tid.load(Ordering::Relaxed) == me) else { return };
+        // ORDERING: pairs with the Release stores of HOLD.
+        if HOLD.load(Ordering::Acquire) == 0 {
+            return;
+        }
+        let is_busy = thread::is_inside();
+        slot.context.store(context, Ordering::Relaxed);
+        // ORDERING: pairs with the Acquire load in `settle`: the context is there.
+        slot.state.store(if is_busy { state::BUSY } else { state::STOPPED }, Ordering::Release);
+        // ORDERING: pairs with the Acquire load in `settle`, which compares before it sleeps.
+        HEARD.fetch_add(1, Ordering::Release);
+        futex::wake(&HEARD, 1, Scope::Process);
+        if is_busy {
+            return;
+        }
+        // ORDERING: pairs with the Release store in `drop`.
+        while HOLD.load(Ordering::Acquire) == 1 {
+            futex::wait(&HOLD, 1, Scope::Process, PATIENCE_NS);
+        }
+        // ORDERING: pairs with the Acquire load in `drop`: the context is not used any more.
+        slot.state.store(state::LEFT, Ordering::Release);
+    });
+}
+
+/// Where another thread is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Seen {
+    /// It stands still, with this stack pointer.
+    At {
+        /// The stack pointer.
+        sp: u64,
+    },
+    /// It is at work.
+    Running,
+}
+
+impl Seen {
+    pub(super) fn sp(self) -> Option<u64> {
+        match self {
+            Seen::At { sp } => Some(sp),
+            Seen::Running => None,
+        }
+    }
+}
+
+/// The other threads, stopped while this exists.
+pub(super) struct Stopped {
+    /// The signal and what it did before; `None` if there is no other thread.
+    signal: Option<(c_int, libc::sigaction)>,
+}
+
+impl Stopped {
+    /// Stops all threads but the calling one. `None`: there is no memory for it, or no signal.
+    pub(super) fn all_others() -> Option<Stopped> {
+        COUNT.store(0, Ordering::Relaxed);
+        if !has_others() {
+            return Some(Stopped { signal: None });
+        }
+        if SLOTS.load(Ordering::Relaxed).is_null() {
+            // SAFETY: a new mapping, wherever the kernel likes.
+            let made = unsafe { host::map_anonymous(MOST * size_of::<Slot>(), null_mut()) }?;
+            // ORDERING: pairs with the Acquire load in `slots`.
+            SLOTS.store(made.as_ptr().cast(), Ordering::Release);
+        }
+        let (signal, before) = SIGNALS.rev().find_map(|signal| {
+            let before = fault::set_action(signal, None)?;
+            (before.sa_sigaction == libc::SIG_DFL).then_some((signal, before))
+        })?;
+        fault::set_action(signal, Some(&fault::action(on_stop)));
+        // ORDERING: pairs with the handlers' Acquire loads.
+        HOLD.store(1, Ordering::Release);
+        for _ in 0..ROUNDS {
+            if !enter_all(signal) {
+                break;
+            }
+        }
+        settle(signal);
+        Some(Stopped { signal: Some((signal, before)) })
+    }
+
+    /// The other threads.
+    pub(super) fn threads(&self) -> impl Iterator<Item = Seen> {
+        slots().iter().map(|slot| match place_of(slot) {
+            Place::Context(registers) => Seen::At { sp: registers[libc::REG_RSP as usize] as u64 },
+            Place::Waiting(words) => Seen::At { sp: words[SP_WORD] },
+            Place::Unknown => Seen::Running,
+        })
+    }
+
+    /// How many stand still.
+    pub(super) fn known(&self) -> u64 {
+        self.threads().filter(|seen| *seen != Seen::Running).count() as u64
+    }
+
+    /// How many are at work.
+    pub(super) fn running(&self) -> u64 {
+        self.threads().filter(|seen| *seen == Seen::Running).count() as u64
+    }
+
+    /// Whether there is a thread of that number.
+    pub(super) fn has(&self, tid: u32) -> bool {
+        slots().iter().any(|slot| slot.tid.load(Ordering::Relaxed) == tid)
+    }
+
+    /// What is in their registers, with the number of the thread, from 1.
+    pub(super) fn values(&self) -> impl Iterator<Item = (u32, u64)> {
+        slots().iter().zip(1_u32..).flat_map(|(slot, number)| {
+            let mut values = [0; 23];
+            match place_of(slot) {
+                Place::Context(registers) => values = registers.map(|value| value as u64),
+                Place::Waiting(words) => {
+                    for (to, from) in values.iter_mut().zip(words) {
+                        *to = from;
+                    }
+                }
+                Place::Unknown => {}
+            }
+            values.into_iter().map(move |value| (number, value))
+        })
+    }
+
+    /// Where the kernel saved their vector registers.
+    pub(super) fn saved_vectors(&self) -> impl Iterator<Item = Range<u64>> {
+        slots().iter().filter_map(|slot| {
+            if slot.state.load(Ordering::Relaxed) != state::STOPPED {
+                return None;
+            }
+            // SAFETY: by the second bullet of the module.
+            let context = unsafe { slot.context.load(Ordering::Relaxed).cast::<libc::ucontext_t>().as_ref() }?;
+            vectors(context)
+        })
+    }
+}
+
+/// The range of the saved floating-point and vector state. Behind its first 512 bytes lies what newer processors have;
+/// a mark in the bytes that are left to software says how long it is in all (`struct _fpx_sw_bytes`).
+pub(super) fn vectors(context: &libc::ucontext_t) -> Option<Range<u64>> {
+    const LEGACY_BYTES: u64 = 512;
+    const SOFTWARE_AT: usize = 464;
+    const MAGIC: u32 = 0x4650_5853;
+    let state = NonNull::new(context.uc_mcontext.fpregs)?.cast::<u8>();
+    // SAFETY: the kernel's state is at least 512 bytes long.
+    let software = unsafe { state.add(SOFTWARE_AT) }.cast::<[u32; 2]>();
+    // SAFETY: as above, aligned to 16.
+    let [magic, bytes] = unsafe { software.read() };
+    let start = state.as_ptr() as u64;
+    Some(start..start + if magic == MAGIC { u64::from(bytes) } else { LEGACY_BYTES })
+}
+
+/// What is known of a stopped thread.
+enum Place<'a> {
+    Context(&'a [i64; 23]),
+    /// Waiting in the kernel: the arguments of its call, its stack pointer, its place in the code.
+    Waiting([u64; 8]),
+    Unknown,
+}
+
+/// Where in [`Place::Waiting`] the stack pointer is.
+const SP_WORD: usize = 6;
+
+fn place_of(slot: &Slot) -> Place<'static> {
+    // ORDERING: pairs with the handler's Release store: the context is there.
+    match slot.state.load(Ordering::Acquire) {
+        state::STOPPED => match registers_of(slot.context.load(Ordering::Relaxed)) {
+            Some(registers) => Place::Context(registers),
+            None => Place::Unknown,
+        },
+        _ => match waiting_at(slot.tid.load(Ordering::Relaxed)) {
+            Some(words) => Place::Waiting(words),
+            None => Place::Unknown,
+        },
+    }
+}
+
+/// `number arguments… stack-pointer place` of a thread that waits in the kernel (proc(5), `syscall`).
+fn waiting_at(tid: u32) -> Option<[u64; 8]> {
+    let mut buffer = [0; 256];
+    let text = read_of(tid, b"/syscall", &mut buffer)?;
+    let mut words = [0; 8];
+    let mut fields = text.split(|&byte| byte == b' ' || byte == b'\n');
+    fields.next().filter(|number| number.first().is_some_and(|digit| digit.is_ascii_digit()))?;
+    for (to, field) in words.iter_mut().zip(fields) {
+        let digits = field.strip_prefix(b"0x")?;
+        *to = digits
+            .iter()
+            .try_fold(0_u64, |value, &digit| Some(value << 4 | u64::from(char::from(digit).to_digit(16)?)))?;
+    }
+    (words[SP_WORD] != 0).then_some(words)
+}
+
+/// Reads a file of the thread's; what fits.
+fn read_of<'b>(tid: u32, name: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
+    let mut path = Text::<64>::of(b"/proc/self/task/");
+    path.push_number(u64::from(tid));
+    path.push(name);
+    let got = File::open(path.as_c(), libc::O_RDONLY)?.read_at(buffer, 0);
+    buffer.get(..got)
+}
+
+fn blocks(tid: u32, signal: c_int) -> bool {
+    let mut buffer = [0; 4096];
+    let Some(status) = read_of(tid, b"/status", &mut buffer) else { return true };
+    const NAME: &[u8] = b"SigBlk:\t";
+    let Some(at) = status.windows(NAME.len()).position(|part| part == NAME) else { return true };
+    let digits = status.get(at + NAME.len()..).unwrap_or_default().iter().take(16);
+    let mask = digits.fold(0_u64, |mask, &digit| mask << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0)));
+    mask & 1 << (signal - 1) != 0
+}
+
+fn has_others() -> bool {
+    let me = host::tid();
+    let mut others = false;
+    host::each_thread(|tid| others |= tid != me);
+    others
+}
+
+/// Sends the signal to every thread that is not entered yet; whether there was one.
+fn enter_all(signal: c_int) -> bool {
+    let me = host::tid();
+    let mut any = false;
+    host::each_thread(|tid| {
+        let known = slots();
+        if tid == me || known.len() == MOST || known.iter().any(|slot| slot.tid.load(Ordering::Relaxed) == tid) {
+            return;
+        }
+        any = true;
+        let count = known.len();
+        // SAFETY: first bullet of the module; below the capacity.
+        let slot = unsafe { SLOTS.load(Ordering::Relaxed).add(count) };
+        // SAFETY: as above; zeroes are a slot.
+        let slot = unsafe { &*slot };
+        slot.tid.store(tid, Ordering::Relaxed);
+        let first = if blocks(tid, signal) { state::BLOCKS } else { state::SENT };
+        slot.state.store(first, Ordering::Relaxed);
+        // ORDERING: pairs with the Acquire load in `slots`: the slot is filled in.
+        COUNT.store(count + 1, Ordering::Release);
+        if first == state::SENT {
+            host::signal_thread(tid, signal);
+        }
+    });
+    any
+}
+
+/// Waits until every thread that was sent the signal has said something, and those that were busy have stopped.
+fn settle(signal: c_int) {
+    let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
+    loop {
+        // ORDERING: pairs with the handlers' Release additions.
+        let heard = HEARD.load(Ordering::Acquire);
+        let (mut waits, mut busy) = (false, false);
+        for slot in slots() {
+            // ORDERING: pairs with the handlers' Release stores.
+            match slot.state.load(Ordering::Acquire) {
+                state::SENT => waits |= host::is_thread(slot.tid.load(Ordering::Relaxed)),
+                state::BUSY => {
+                    busy = true;
+                    slot.state.store(state::SENT, Ordering::Relaxed);
+                    host::signal_thread(slot.tid.load(Ordering::Relaxed), signal);
+                }
+                _ => {}
+            }
+        }
+        if !(waits || busy) || clock::monotonic_ns() > deadline_ns {
+            return;
+        }
+        futex::wait(&HEARD, heard, Scope::Process, AGAIN_NS);
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        // ORDERING: pairs with the handlers' Acquire loads.
+        HOLD.store(0, Ordering::Release);
+        futex::wake(&HOLD, i32::MAX, Scope::Process);
+        let Some((signal, before)) = self.signal else { return };
+        let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
+        let is_waiting = |slot: &Slot| {
+            // ORDERING: pairs with the handler's Release store.
+            let state = slot.state.load(Ordering::Acquire);
+            let may_come = matches!(state, state::SENT | state::BUSY | state::STOPPED);
+            may_come && host::is_thread(slot.tid.load(Ordering::Relaxed))
+        };
+        while slots().iter().any(is_waiting) {
+            if clock::monotonic_ns() > deadline_ns {
+                // Somebody has not taken the signal: without a handler it would end the process when it comes.
+                return;
+            }
+            host::yield_now();
+        }
+        fault::set_action(signal, Some(&before));
+    }
+}

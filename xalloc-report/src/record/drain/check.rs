@@ -1,0 +1,254 @@
+//! The recorder's half of a check for leaks: it lists the live blocks for the process that asks, and reads what the
+//! process found out of them (`xalloc_core::session::blocks` has the other half).
+//!
+//! A process asks when it has pushed everything, so the pass that sees the request has merged all events before it, and
+//! what is live then is what the process has. The answer is given whatever happens: the process waits for it.
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+use xalloc_core::reach;
+use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, occasion, result};
+use xalloc_core::sys::clock::{monotonic_ns, ticks};
+use xalloc_core::units::{StackId, Stamp};
+
+use super::verdicts::{Caller, Found, caller, findings};
+use super::{Drain, Sink};
+use crate::os::file::reserve;
+use crate::os::segment::Asked;
+use crate::record::clock::Clock;
+use crate::trace::{Block, Checked, Contents, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex};
+
+/// What a process has asked for and was told.
+#[derive(Debug, Default)]
+pub(super) struct Checks {
+    /// Number of the last request that was there before the rings were read.
+    noticed: u32,
+    /// Number of the last request that was answered.
+    answered: u32,
+    /// Number of the last request whose outcome is in the trace.
+    told: u32,
+    table: Option<Table>,
+    refusal: Option<String>,
+}
+
+/// The blocks of a request, while the process works on them.
+#[derive(Debug)]
+pub(super) struct Table {
+    path: PathBuf,
+    process: ProcessIndex,
+    number: u32,
+    at_ns: u64,
+    /// Ascending by address.
+    pub(super) blocks: Vec<Block>,
+    exit_stack: StackIndex,
+}
+
+impl<S: Sink> Drain<S> {
+    /// Sees who asks, before the rings are read: what a process pushed before it asked is in them.
+    pub(super) fn notice_checks(&mut self) {
+        for live in &mut self.live {
+            live.checks.noticed = live.stream.segment.asked().request;
+        }
+    }
+
+    /// Answers the processes that ask, and reads what others found.
+    pub(super) fn attend_checks(&mut self) {
+        for at in 0..self.live.len() {
+            self.attend(at);
+        }
+    }
+
+    fn attend(&mut self, at: usize) {
+        let asked = self.live[at].stream.segment.asked();
+        let checks = &self.live[at].checks;
+        if asked.request == checks.noticed && asked.request != checks.answered && asked.request != asked.done {
+            self.answer(at, asked);
+        }
+        let live = &mut self.live[at];
+        if asked.done == asked.request && asked.done != live.checks.told {
+            live.checks.told = asked.done;
+            let outcome = live.checks.read(asked, &self.dictionary.contents);
+            self.tell(at, asked, outcome);
+        }
+    }
+
+    /// What a check that the process did not finish comes to.
+    pub(super) fn give_up_check(&mut self, at: usize) {
+        self.attend(at);
+        let asked = self.live[at].stream.segment.asked();
+        if asked.request != self.live[at].checks.told {
+            self.live[at].checks.told = asked.request;
+            self.tell(at, asked, Err("the process ended while it was checked".to_owned()));
+        }
+        self.live[at].checks.table = None;
+    }
+
+    fn tell(&mut self, at: usize, asked: Asked, outcome: Result<Checked, String>) {
+        let live = &mut self.live[at];
+        let identity = &live.stream.identity;
+        let now_ns = self.timeline.at_ns(identity.clock, now(identity.clock));
+        let at_ns = live.checks.table.take().map_or(now_ns, |table| table.at_ns);
+        self.dictionary.contents.scans.push(Scan {
+            process: live.stream.index,
+            at_ns,
+            occasion: match asked.occasion {
+                occasion::DEMAND => Occasion::Demand,
+                occasion::PROGRAM => Occasion::Program,
+                _ => Occasion::Exit,
+            },
+            outcome: outcome.map_or_else(|reason| ScanOutcome::NotChecked { reason }, ScanOutcome::Checked),
+        });
+        self.dictionary.gained = true;
+    }
+
+    fn answer(&mut self, at: usize, asked: Asked) {
+        let made = self.table(at, asked);
+        let live = &mut self.live[at];
+        live.checks.answered = asked.request;
+        let kind = match made {
+            Ok(table) => {
+                live.checks.table = Some(table);
+                answer::TABLE
+            }
+            Err(reason) => {
+                live.checks.refusal = Some(reason);
+                answer::REFUSED
+            }
+        };
+        live.stream.segment.answer(asked.request, kind);
+    }
+
+    fn table(&mut self, at: usize, asked: Asked) -> Result<Table, String> {
+        let live = &mut self.live[at];
+        let identity = &live.stream.identity;
+        let losses: u64 = live.stream.losses().iter().map(|loss| loss.events).sum();
+        if losses > 0 {
+            return Err(format!("{losses} events are missing, so what was live is not known"));
+        }
+        if live.pidfd.is_some() && is_confined(identity.pid) {
+            return Err("the program confined itself by a filter of system calls".to_owned());
+        }
+        let at_ns = self.timeline.at_ns(identity.clock, now(identity.clock));
+        let index = live.stream.index;
+        let mut live_blocks = self.sink.live_blocks(index).map_err(|_| "its blocks could not be listed".to_owned())?;
+        live_blocks.sort_unstable_by_key(|block| block.addr);
+        let exit_stack = live.stream.resolve(StackId(asked.exit_stack), &mut self.dictionary);
+        let path = table_path(&live.path, asked.request);
+        write(&path, asked.request, &live_blocks, index, &self.dictionary.contents)
+            .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
+        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack })
+    }
+}
+
+fn now(clock: Clock) -> Stamp {
+    match clock {
+        Clock::Ticks => ticks(),
+        Clock::Monotonic => Stamp(monotonic_ns()),
+    }
+}
+
+/// The segment's name with `blocks` for `segment`, and the request's number behind it.
+fn table_path(segment: &Path, request: u32) -> PathBuf {
+    let name = segment.file_name().unwrap_or_default().to_string_lossy();
+    let rest = name.strip_prefix("segment").unwrap_or(&name);
+    segment.with_file_name(OsString::from(format!("blocks{rest}.{request}")))
+}
+
+fn write(path: &Path, number: u32, live: &[Block], process: ProcessIndex, contents: &Contents) -> io::Result<()> {
+    let file = File::options().read(true).write(true).create_new(true).open(path)?;
+    reserve(&file, blocks::marks_in_file(live.len()).end as u64)?;
+    let mut callers = FxHashMap::default();
+    let mut bytes = Vec::with_capacity(size_of_val(live));
+    for block in live {
+        let is_inherited =
+            contents.threads.get(block.thread.0 as usize).is_some_and(|thread| thread.process != process);
+        let of = *callers.entry(block.stack).or_insert_with(|| caller(contents, block.stack));
+        let mut flags = if of == Caller::Loader { reach::flag::ROOT } else { 0 };
+        if is_inherited {
+            flags |= reach::flag::INHERITED;
+        }
+        bytes.extend_from_slice(&reach::Block::new(block.addr, block.size_bytes, flags).to_bytes());
+    }
+    file.write_all_at(&bytes, blocks::blocks_in_file(live.len()).start as u64)?;
+    let mut header = [0; 24];
+    header[..8].copy_from_slice(&BLOCKS_MAGIC.to_le_bytes());
+    header[8..16].copy_from_slice(&u64::from(number).to_le_bytes());
+    header[16..].copy_from_slice(&(live.len() as u64).to_le_bytes());
+    file.write_all_at(&header, 0)
+}
+
+impl Checks {
+    /// What the process found, or why it found nothing.
+    fn read(&mut self, asked: Asked, contents: &Contents) -> Result<Checked, String> {
+        let reason = match asked.result {
+            result::MARKED => {
+                let table = self.table.as_ref().filter(|table| table.number == asked.done);
+                return table.ok_or_else(|| "the process marked blocks that it was not told of".to_owned()).and_then(
+                    |table| table.read(contents).map_err(|error| format!("the marks could not be read: {error}")),
+                );
+            }
+            result::REFUSED => return Err(self.refusal.take().unwrap_or_default()),
+            result::NO_ANSWER => "the recorder did not answer in time",
+            result::NO_TABLE => "the process could not open the list of its blocks",
+            result::NO_MEMORY => "the process had no memory to check itself",
+            result::NO_MAPS => "the process could not read the list of its mappings",
+            result::TURNED_OFF => "the program turned it off (__lsan_is_turned_off)",
+            result::INSIDE => "the process ended from within its allocator",
+            _ => "for a reason that this recorder does not know",
+        };
+        Err(reason.to_owned())
+    }
+}
+
+impl Table {
+    fn read(&self, contents: &Contents) -> io::Result<Checked> {
+        let file = File::open(&self.path)?;
+        let mut header = vec![0; size_of::<BlocksHeader>()];
+        file.read_exact_at(&mut header, 0)?;
+        let word = |nth: usize| header[8 * nth..8 * nth + 8].try_into().map_or(0, u64::from_le_bytes);
+        let [paused_ns, root_bytes, unreadable_pages, threads, running_threads, regions] =
+            [word(3), word(4), word(5), word(6), word(7), word(8)];
+        let mut region_bytes = vec![0; size_of::<blocks::Region>() * (regions as usize).min(blocks::MOST_REGIONS)];
+        file.read_exact_at(&mut region_bytes, blocks::REGIONS.start as u64)?;
+        let range = blocks::marks_in_file(self.blocks.len());
+        let mut mark_bytes = vec![0; range.len()];
+        file.read_exact_at(&mut mark_bytes, range.start as u64)?;
+        let found = Found::parse(&self.blocks, &mark_bytes, &region_bytes);
+        Ok(Checked {
+            duration_ns: paused_ns,
+            root_bytes,
+            unreadable_pages,
+            threads,
+            running_threads,
+            exit_stack: self.exit_stack,
+            findings: findings(&found, self.process, contents),
+        })
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // What cannot be removed goes with the session's directory.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether the process has more filters of system calls than the recorder, which it began with: one of its own may end
+/// it for what a check does.
+fn is_confined(pid: u32) -> bool {
+    let filters = |path: String| -> Option<u64> {
+        let status = fs::read_to_string(path).ok()?;
+        let mut lines = status.lines();
+        let counted = lines.clone().find_map(|line| line.strip_prefix("Seccomp_filters:"));
+        let mode = || lines.find_map(|line| line.strip_prefix("Seccomp:"));
+        counted.or_else(mode)?.trim().parse().ok()
+    };
+    let own = filters("/proc/self/status".to_owned());
+    let its = filters(format!("/proc/{pid}/status"));
+    own.zip(its).is_some_and(|(own, its)| its > own)
+}
