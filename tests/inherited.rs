@@ -47,3 +47,14 @@ fn a_program_whose_limits_forbid_the_recording_runs_all_the_same_and_the_reason_
         assert!(stderr.contains(word), "`{word}` is missing in:\n{stderr}");
     }
 }
+
+#[test]
+fn what_would_forbid_a_recording_is_told_by_doctor_before() {
+    for (limit, word) in [("ulimit -f 100000", "ulimit -f"), ("ulimit -v 160000", "ulimit -v")] {
+        let output = shell(limit, "\"$0\" doctor");
+        let stdout = String::from_utf8_lossy(&output.stdout);
+        assert_ne!(output.status.code(), Some(0), "{stdout}");
+        let limits = stdout.lines().find(|line| line.contains("limits")).unwrap_or_default();
+        assert!(limits.contains("bad") && stdout.contains(word), "{stdout}");
+    }
+}

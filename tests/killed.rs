@@ -139,13 +139,31 @@ fn a_recorder_that_is_killed_at_once_leaves_a_trace_that_names_the_command() {
 fn what_a_slow_program_did_is_in_the_file_long_before_a_block_is_full() {
     const PAUSE_US: &str = "1000";
     let recorder = Recorder::start(&[PAUSE_US]);
-    // The file may be read while it is written.
-    recorder
-        .wait_until("an allocation in the file", |it| it.trace.exists() && number(&it.summary(), "allocations") > 0);
+    // The file may be read while it is written, once it has a beginning.
+    recorder.wait_until("the beginning of the file", |it| it.trace.metadata().is_ok_and(|file| file.len() > 0));
+    recorder.wait_until("an allocation in the file", |it| number(&it.summary(), "allocations") > 0);
     let counted = words(&recorder.shared).1;
     let summary = recorder.kill(1);
     assert!(summary["salvage"].is_string());
     let recorded = number(&summary, "allocations");
     assert!(recorded > 0 && counted < 60_000, "{recorded} of {counted}");
     assert!(summary["libc"].as_str().is_some_and(|libc| libc.starts_with("2.")), "{summary}");
+}
+
+#[test]
+fn a_program_that_cuts_its_own_shared_memory_short_does_not_take_the_recorder_with_it() {
+    for (file, word) in [("segment.*", "was cut short by a program"), ("control", "control page was cut short")] {
+        let folder = tempfile::tempdir().expect("a folder");
+        let trace = folder.path().join("cut.xtrace");
+        // What becomes of the programs themselves is their own doing.
+        let script = format!("truncate -s 0 \"$XALLOC_SESSION\"/{file}; sleep 0.3");
+        let mut recorder = xalloc();
+        recorder.arg("record").arg("-o").arg(&trace).args(["--", "sh", "-c", &script]);
+        let output = recorder.output().expect("xalloc-report starts");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.signal(), None, "{file}: the recorder itself was ended: {stderr}");
+        assert!(stderr.contains(word), "{file}: {stderr}");
+        let output = xalloc().arg("summary").arg(&trace).output().expect("it starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
 }

@@ -3,6 +3,7 @@
 mod support;
 
 use serde_json::Value;
+use support::footprint::footprint;
 use support::victims::victim;
 use support::{Load, list, number, tool};
 
@@ -58,4 +59,118 @@ fn other_rules_lead_to_another_heap_and_the_same_rules_to_the_same() {
     assert!(number(&runs[1], "peak_footprint_bytes") < number(&runs[0], "peak_footprint_bytes"));
     assert_eq!(number(&runs[3], "peak_footprint_bytes"), number(&runs[0], "peak_footprint_bytes"));
     assert_eq!(runs[0]["peak_change_bytes"], 0);
+}
+
+/// Six ways to tune malloc: what `--set` says, and the same in the environment.
+const SETTINGS: [(&str, &str, &str); 6] = [
+    ("top_pad=0", "MALLOC_TOP_PAD_", "0"),
+    ("trim_threshold=65536", "MALLOC_TRIM_THRESHOLD_", "65536"),
+    ("mmap_threshold=16384", "MALLOC_MMAP_THRESHOLD_", "16384"),
+    ("mmap_max=0", "MALLOC_MMAP_MAX_", "0"),
+    ("tcache_count=0", "GLIBC_TUNABLES", "glibc.malloc.tcache_count=0"),
+    ("mxfast=0,top_pad=4096", "GLIBC_TUNABLES", "glibc.malloc.mxfast=0:glibc.malloc.top_pad=4096"),
+];
+
+/// Records `load` once and compares what is predicted for each of [`SETTINGS`] with the real libc's heap under it.
+/// `bound_kib` is how far a program may be off whose requests depend on its environment, which a recording adds to.
+fn predictions_are_real(name: &str, load: &Load, bound_kib: u64) {
+    let options: Vec<&str> = SETTINGS.iter().flat_map(|(list, ..)| ["--set", *list]).collect();
+    let answer = what_if(load, &options);
+    is_identical(&answer, 50);
+    for (run, (list, variable, value)) in list(&answer, "runs")[1..].iter().zip(SETTINGS) {
+        let Some(real) = footprint(&load.clone().env(variable, value)) else { return };
+        let predicted = number(run, "peak_footprint_bytes") / 1024;
+        let measured = real.peak_bytes / 1024;
+        println!("{name} {list}: predicted {predicted} KiB, measured {measured} KiB");
+        assert!(predicted.abs_diff(measured) <= bound_kib, "{name} {list}: {predicted} KiB, really {measured} KiB");
+    }
+}
+
+#[test]
+fn the_predicted_peak_under_other_settings_is_the_real_one_to_the_kib() {
+    predictions_are_real("waves", &victim("what_if/waves.c", &[]), 0);
+    predictions_are_real("steady waves", &victim("what_if/waves.c", &["steady"]), 0);
+}
+
+#[test]
+fn the_predicted_peak_of_real_programs_under_other_settings_is_the_real_one() {
+    let script = "my %h; for my $i (1..20000) { $h{\"k$i\"} = 'v' x ($i % 50) } my @a = map { $_ x 9 } 1..5000;";
+    let table = "create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<20000) \
+                 insert into t select x,x*7 from c; create index i on t(b);";
+    for (program, arguments, bound_kib) in
+        [("perl", vec!["-e", script], 16), ("sqlite3", vec![":memory:", table], 0), ("git", vec!["help", "-a"], 16)]
+    {
+        let Some(path) = tool(program) else { continue };
+        let load = Load::new(path, &arguments).env("PERL_HASH_SEED", "0").env("PERL_PERTURB_KEYS", "0");
+        predictions_are_real(program, &load, bound_kib);
+    }
+}
+
+#[test]
+fn what_a_fix_is_predicted_to_save_is_what_it_saves() {
+    for (source, option, site) in [
+        ("pinner", "--without", "what_if_pin"),
+        ("mixed", "--pool", "what_if_record"),
+        ("grower", "--reserve", "what_if_grow"),
+    ] {
+        let file = format!("what_if/{source}.c");
+        let answer = what_if(&victim(&file, &[]), &[option, site]);
+        is_identical(&answer, 300);
+        let Some(real) = footprint(&victim(&file, &["fixed"])) else { return };
+        let fixed = &list(&answer, "runs")[1];
+        let predicted = (number(fixed, "peak_footprint_bytes"), number(fixed, "end_footprint_bytes"));
+        println!("{source} {option}: predicted {predicted:?}, measured {real:?}");
+        assert_eq!(predicted, (real.peak_bytes, real.end_bytes), "{source}: peak and end after the fix");
+        assert_ne!(fixed["peak_change_bytes"], 0, "{source}: a fix that changes nothing proves nothing");
+    }
+}
+
+#[test]
+fn a_site_is_named_by_the_id_that_reports_give_it() {
+    let recording = victim("what_if/pinner.c", &[]).record();
+    let id = recording.sites_in("what_if_pin")[0]["id"].as_str().expect("a site has an id").to_owned();
+    let by_id = recording.json("what-if", &["--without", &id]);
+    let by_name = recording.json("what-if", &["--without", "what_if_pin"]);
+    let change = |answer: &Value| list(answer, "runs")[1]["end_change_bytes"].clone();
+    assert_eq!(change(&by_id), change(&by_name));
+    let text = recording.run("top", &["--by", "count"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains(&format!("site {id}")));
+}
+
+#[test]
+fn other_allocators_serve_the_recorded_requests() {
+    let recording = victim("what_if/waves.c", &[]).record();
+    for (allocator, library) in [
+        ("glibc", ""),
+        ("jemalloc", "libjemalloc.so.2"),
+        ("mimalloc", "libmimalloc.so.2"),
+        ("tcmalloc", "libtcmalloc_minimal.so.4"),
+    ] {
+        if !library.is_empty() && !std::path::Path::new("/usr/lib/x86_64-linux-gnu").join(library).exists() {
+            println!("skipped: {library} is not installed");
+            continue;
+        }
+        let answer = recording.json("what-if", &["--allocator", allocator]);
+        let runs = list(&answer, "runs");
+        let (baseline, run) = (&runs[0], &runs[1]);
+        println!("{allocator}: {run}");
+        assert_eq!((run["name"].as_str(), run["engine"].as_str()), (Some(allocator), Some("replay")));
+        assert_eq!(number(run, "refused_requests"), 0);
+        // Whoever holds all blocks with every page written to has at least what is live at the worst moment.
+        assert!(number(run, "peak_rss_bytes") > number(baseline, "peak_rss_bytes") / 2, "{allocator}");
+        assert!(number(run, "page_faults") > 0 && number(run, "duration_ns") > 0);
+        if allocator == "glibc" {
+            let off = number(run, "peak_rss_bytes").abs_diff(number(baseline, "peak_rss_bytes"));
+            assert!(off <= 128 << 10, "the real glibc's resident peak is {off} B from the modelled one");
+        }
+    }
+}
+
+#[test]
+fn an_allocator_that_is_none_is_refused() {
+    let recording = victim("story.c", &[]).record();
+    let output = support::xalloc().arg("what-if").arg(&recording.trace).args(["--allocator", "hoard"]).output();
+    let output = output.expect("xalloc-report starts");
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&output.stderr).contains("hint: there are jemalloc"));
 }

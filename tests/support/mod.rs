@@ -12,6 +12,7 @@ use std::time::SystemTime;
 
 use serde_json::Value;
 
+pub(crate) mod footprint;
 pub(crate) mod victims;
 
 /// The program under test, its environment free of what would change its output.

@@ -56,6 +56,31 @@ pub(crate) fn keeping_errno<R>(work: impl FnOnce() -> R) -> R {
     result
 }
 
+/// Runs `work` while no handler can interrupt the calling thread.
+pub(crate) fn without_signals<R>(work: impl FnOnce() -> R) -> R {
+    let before = change_signal_mask(u64::MAX);
+    let result = work();
+    change_signal_mask(before);
+    result
+}
+
+/// Sets which signals are blocked, bit n - 1 for signal n; returns which were. Asked of the kernel, for libc's function
+/// leaves its own two signals out.
+fn change_signal_mask(mask: u64) -> u64 {
+    let mut before = 0_u64;
+    // SAFETY: second bullet of the module; the kernel reads eight bytes and writes eight.
+    keeping_errno(|| unsafe {
+        libc::syscall(
+            libc::SYS_rt_sigprocmask,
+            word(libc::SIG_SETMASK),
+            &raw const mask,
+            &raw mut before,
+            size_of::<u64>(),
+        )
+    });
+    before
+}
+
 /// The calling process, asked of the kernel: right in a child of any kind.
 pub(crate) fn pid() -> u32 {
     // SAFETY: second bullet of the module.

@@ -239,11 +239,25 @@ fn create() -> Option<&'static Thread> {
         return None;
     }
     let me = me()?;
+    match slab::find(me) {
+        // `begin` allocates when it sets the key: its inner call is a nested one.
+        Some(found) if !found.thread.is_set_up.load(Ordering::Relaxed) => Some(found.thread),
+        Some(found) if found.place.over().is_some_and(|over| over.thread() == host::tid()) => Some(found.thread),
+        // A handler between getting a slot and writing it would take what the slot holds for its thread's state. Once in
+        // a thread's life two system calls keep handlers away; an order of stores cannot, for the slot of a thread that is
+        // gone must be this thread's before its state may be wound up.
+        _ => host::without_signals(|| begin(key, me)),
+    }
+}
+
+/// Gives the calling thread, which no handler can interrupt, its state.
+fn begin(key: u32, me: Holder) -> Option<&'static Thread> {
+    // A handler may have been here since the thread was found to have none.
+    if let Some(thread) = existing() {
+        return Some(thread);
+    }
     let thread = match slab::find(me) {
-        // The call below allocates: its inner call is a nested one.
-        Some(found) if !found.thread.is_set_up.load(Ordering::Relaxed) => return Some(found.thread),
         Some(found) => match found.place.over() {
-            Some(over) if over.thread() == host::tid() => return Some(found.thread),
             // A thread that is gone had this descriptor. Where another takes its slot at this moment, this finds one
             // elsewhere.
             Some(over) if found.place.take_over(over, me) => slab::renew(found)?,

@@ -19,6 +19,7 @@ mod histogram;
 mod leaks;
 mod names;
 mod process;
+mod sites;
 mod summary;
 mod timeline;
 mod top;
@@ -34,6 +35,7 @@ pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Q
 pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
 pub use names::Named;
 pub use process::{EndView, ThreadName};
+pub use sites::Sites;
 pub use summary::{AllocatorView, LossView, ProcessSummary, Span, Summary, ThreadSummary};
 pub use timeline::{Moment, TimelineView};
 pub use top::{Order, Top, TopSite};

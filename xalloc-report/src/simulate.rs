@@ -10,8 +10,10 @@
 //! | `requests`, `gather` | the requests of a process, and how they are read from a trace |
 //! | `settings` | the rules of a run |
 //! | `placement` | whether the simulated heap puts blocks where the recorded one did |
+//! | `fixes`, `pool` | the requests after a fix at one call site |
 //! | `player`, `meter` | serving the requests; what is measured meanwhile |
 //! | `runs` | several runs at once |
+//! | `real` | the requests really served, by another allocator |
 //!
 //! # Invariant
 //! With the recording's own settings the simulated heap gives back every recorded address, to the last event. Where
@@ -21,17 +23,22 @@
 //! The requests are those that the program made under the recorded rules. A program that asks for other blocks when
 //! addresses, times or usable sizes differ would have made others.
 
+mod fixes;
 mod gather;
 mod meter;
 mod placement;
 mod player;
+mod pool;
+mod real;
 mod requests;
 mod runs;
 mod settings;
 
+pub use fixes::Fix;
 pub use gather::{GatherError, gather};
 pub use meter::Measured;
 pub use placement::Parting;
+pub use real::{ALLOCATORS, Allocator, ServeError, Touch, serve};
 pub use requests::{Kind, Request, Requests};
 pub use runs::{Outcome, Run, run_all};
 pub use settings::{PROFILES, SettingError, Settings};

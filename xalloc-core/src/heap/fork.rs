@@ -35,8 +35,7 @@ impl<O: Os> Heap<O> {
             if let Some(arena) = self.arenas.get(number, &self.main) {
                 if arena.lock.owner().is_some() {
                     // The forking thread is not inside the heap, so the owner is another thread, which is gone.
-                    arena.lost.store(true, Ordering::Relaxed);
-                    arena.lock.abandon();
+                    self.arenas.lose_after_fork(arena);
                 } else if arena.lost.load(Ordering::Relaxed) {
                     // An earlier fork lost it: it stays out of use.
                 } else if cache.arena != Some(number) {
@@ -100,6 +99,21 @@ mod tests {
         let mut successor = ThreadCache::new();
         heap.malloc(&mut successor, &mut NoSink, 2_000).expect("a new thread is served");
         assert!(successor.bookkeeping().is_some(), "its first request is refused: the arena that it took is lost");
+    }
+
+    #[test]
+    fn a_child_that_lost_every_arena_makes_another_beyond_the_limit() {
+        let heap = Heap::new(Live::new());
+        let mut cache = ThreadCache::new();
+        heap.malloc(&mut cache, &mut NoSink, 2_000).expect("there is memory");
+        heap.settings.arena_max.set(1);
+        heap.note_multithreaded();
+        heap.main.lock.acquire(GONE);
+        heap.fork_child(&mut cache);
+        let block = heap.malloc(&mut cache, &mut NoSink, 2_000).expect("the child is served");
+        assert_eq!(heap.arena_of(block.addr.0 - super::super::chunk::HEADER), 1);
+        heap.malloc(&mut ThreadCache::new(), &mut NoSink, 2_000).expect("a second thread shares it");
+        assert_eq!(heap.arena_count(), 2);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub(super) struct Arenas {
     cursor: AtomicU32,
     /// The limit once it was worked out; 0 before.
     limit: AtomicU32,
+    /// Arenas that forks lost: they serve nobody, so the limit does not count them.
+    lost: AtomicU32,
 }
 
 impl Arenas {
@@ -56,6 +58,7 @@ impl Arenas {
             free: AtomicU32::new(NO_ARENA),
             cursor: AtomicU32::new(0),
             limit: AtomicU32::new(0),
+            lost: AtomicU32::new(0),
         }
     }
 
@@ -125,6 +128,13 @@ impl Arenas {
         self.free.store(NO_ARENA, Ordering::Relaxed);
     }
 
+    /// Gives an arena up in a forked child: a thread that is gone was changing it.
+    pub(super) fn lose_after_fork(&self, arena: &Arena) {
+        arena.lost.store(true, Ordering::Relaxed);
+        arena.lock.abandon();
+        self.lost.fetch_add(1, Ordering::Relaxed);
+    }
+
     /// Makes an arena free in a forked child.
     pub(super) fn idle_after_fork(&self, arena: &Arena) {
         arena.attached.store(0, Ordering::Relaxed);
@@ -152,6 +162,9 @@ impl<O: Os> Heap<O> {
     }
 
     /// Whether one more arena may be made: without limit up to `arena_test`, then 8 per core; `arena_max` overrides.
+    ///
+    /// A lost arena is not counted. So where every arena is lost (a limit of 1, and a fork while a thread was in the one
+    /// arena) the child makes another, and [`Step::share_arena`] always has a living one to share.
     fn may_make_arena(&self) -> bool {
         let arenas = &self.arenas;
         let count = u64::from(arenas.count());
@@ -165,7 +178,8 @@ impl<O: Os> Heap<O> {
             }
             arenas.limit.store(limit.min(u64::from(u32::MAX)) as u32, Ordering::Relaxed);
         }
-        (limit == 0 || count < limit) && count < TABLE as u64
+        let living = count - u64::from(arenas.lost.load(Ordering::Relaxed));
+        (limit == 0 || living < limit) && count < TABLE as u64
     }
 }
 

@@ -46,6 +46,9 @@ pub enum StackState {
 pub struct CallStack {
     /// The call by which the program asked: `malloc`, `operator new`, …
     pub call: String,
+    /// Names the stack on the command line and in other reports: a hash of its code locations that is the same in every
+    /// recording of the same files, as 12 hexadecimal digits.
+    pub id: String,
     /// How much of the stack is known.
     pub stack: StackState,
     /// Functions, innermost first, without the allocator's own.
@@ -62,8 +65,9 @@ impl CallStack {
     /// Resolves a stack.
     #[must_use]
     pub fn of(contents: &Contents, stack: StackIndex, call: Call) -> CallStack {
-        let mut resolved =
-            CallStack { call: names::call(call).to_owned(), stack: StackState::Whole, frames: Vec::new() };
+        let call = names::call(call).to_owned();
+        let id = id(contents, stack);
+        let mut resolved = CallStack { call, id, stack: StackState::Whole, frames: Vec::new() };
         if stack == StackIndex::NONE {
             resolved.stack = StackState::None;
             return resolved;
@@ -130,6 +134,37 @@ impl CallStack {
     }
 }
 
+/// The hash of a stack: FNV-1a over the build-ids (else the paths) and addresses of its frames, the hooks' left out.
+///
+/// What is hashed is what a symboliser would be asked, so names and line numbers, which may be missing, play no part.
+fn id(contents: &Contents, stack: StackIndex) -> String {
+    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0000_0100_0000_01b3;
+    let mut hash = BASIS;
+    let mut take =
+        |bytes: &[u8]| hash = bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    let mut at = stack;
+    while at != StackIndex::NONE {
+        let Some(node) = contents.stacks.get(at.0 as usize) else { break };
+        match node.frame.and_then(|frame| contents.frames.get(frame.0 as usize)) {
+            Some(frame) => {
+                let module = frame.module.and_then(|module| contents.modules.get(module.0 as usize));
+                if !module.is_some_and(|module| allocator_frames::is_hook_module(&module.path)) {
+                    match module {
+                        Some(module) if !module.build_id.is_empty() => take(&module.build_id),
+                        Some(module) => take(module.path.as_os_str().as_encoded_bytes()),
+                        None => take(b"no module"),
+                    }
+                    take(&frame.address.to_le_bytes());
+                }
+            }
+            None => take(b"no frame"),
+        }
+        at = if node.parent < at { node.parent } else { StackIndex::NONE };
+    }
+    format!("{:012x}", hash >> 16)
+}
+
 impl FrameView {
     fn of(function: &Function, module: Option<String>, address: String) -> FrameView {
         FrameView {
@@ -194,6 +229,20 @@ mod tests {
         assert_eq!(names, ["copy_value(std::string_view)", "parse_header(Request&)", "main", "_start"]);
         assert!(stack.frames[0].inlined && !stack.frames[1].inlined);
         assert_eq!(stack.frames[1].place().as_deref(), Some("parse.cc:88"));
+    }
+
+    #[test]
+    fn the_id_of_a_stack_depends_on_its_code_alone() {
+        let sample = server();
+        let stack = stack_of(&sample, 24);
+        let mut renamed = server();
+        for frame in &mut renamed.contents.frames {
+            frame.functions.clear();
+        }
+        assert_eq!(stack_of(&renamed, 24).id, stack.id);
+        assert_ne!(stack_of(&sample, 4_096).id, stack.id);
+        renamed.contents.frames.iter_mut().for_each(|frame| frame.address += 1);
+        assert_ne!(stack_of(&renamed, 24).id, stack.id);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::frames::CallStack;
 use super::names::address;
 use crate::model::Recorded;
+use crate::os::replayer::Answer;
 use crate::simulate::{Measured, Outcome, Parting, Requests, Settings};
 use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay};
 
@@ -15,6 +16,8 @@ use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay};
 pub enum Engine {
     /// xalloc's heap over a simulated system: exact, and touches no memory.
     Simulator,
+    /// The named allocator in a process of its own, which was served the recorded requests.
+    Replay,
 }
 
 /// One run.
@@ -61,6 +64,8 @@ pub struct RunView {
     pub unusable_index_64k: Option<f64>,
     /// Requests that could not be served as recorded.
     pub refused_requests: u64,
+    /// Page faults while requests were served; only where memory was really served.
+    pub page_faults: Option<u64>,
     /// How long serving took, nanoseconds; only where memory was really served.
     pub duration_ns: Option<u64>,
 }
@@ -147,7 +152,36 @@ impl RunView {
             unreleasable_bytes: Some(measured.unreleasable_bytes),
             unusable_index_64k: Some(measured.unusable_index_64k),
             refused_requests: measured.refused,
+            page_faults: None,
             duration_ns: None,
+        }
+    }
+
+    /// A run of a real allocator. The changes are to the simulated baseline.
+    fn served(name: &str, answer: &Answer, baseline: &Measured) -> RunView {
+        RunView {
+            name: name.to_owned(),
+            engine: Engine::Replay,
+            peak_footprint_bytes: answer.peak_footprint_bytes,
+            peak_change_bytes: change(answer.peak_footprint_bytes, baseline.peak_footprint_bytes),
+            peak_at_ns: None,
+            mean_footprint_bytes: answer.mean_footprint_bytes,
+            mean_by_request_bytes: Some(answer.mean_footprint_bytes),
+            end_footprint_bytes: answer.end_footprint_bytes,
+            end_change_bytes: change(answer.end_footprint_bytes, baseline.end_footprint_bytes),
+            peak_rss_bytes: Some(answer.peak_rss_bytes),
+            end_rss_bytes: Some(answer.end_rss_bytes),
+            brk_calls: None,
+            mmap_calls: None,
+            munmap_calls: None,
+            mremap_calls: None,
+            madvise_calls: None,
+            free_bytes: None,
+            unreleasable_bytes: None,
+            unusable_index_64k: None,
+            refused_requests: answer.refused,
+            page_faults: Some(answer.page_faults),
+            duration_ns: Some(answer.duration_ns),
         }
     }
 }
@@ -167,6 +201,7 @@ impl WhatIf {
         requests: &Requests,
         settings: &Settings,
         outcomes: &[Outcome],
+        served: &[(String, Answer)],
     ) -> Result<WhatIf, R::Error> {
         let contents = recorded.contents();
         let found = contents.processes.get(process.0 as usize);
@@ -184,14 +219,18 @@ impl WhatIf {
             requests: requests.served(),
             allocations: requests.placed.len() as u64,
             fidelity: Fidelity { compared_blocks, identical: compared_blocks > 0 && parting.is_none(), parting },
-            runs: outcomes.iter().map(|outcome| RunView::simulated(outcome, &baseline)).collect(),
-            caveats: caveats(contents, requests),
+            runs: outcomes
+                .iter()
+                .map(|outcome| RunView::simulated(outcome, &baseline))
+                .chain(served.iter().map(|(name, answer)| RunView::served(name, answer, &baseline)))
+                .collect(),
+            caveats: caveats(contents, requests, !served.is_empty()),
         })
     }
 }
 
 /// What the reader of the figures has to know.
-fn caveats(contents: &Contents, requests: &Requests) -> Vec<String> {
+fn caveats(contents: &Contents, requests: &Requests, has_served: bool) -> Vec<String> {
     let mut caveats = vec![
         "the requests are those that were recorded: a program that reacts to addresses, times or usable sizes would \
          have made others"
@@ -211,6 +250,19 @@ fn caveats(contents: &Contents, requests: &Requests) -> Vec<String> {
     counted(requests.lost, "events were lost by the recording and are not served");
     counted(requests.failed, "calls for much memory failed in the recording and are not served");
     counted(requests.unknown_frees, "frees of memory from before the recording are not served");
+    if has_served {
+        caveats.push(
+            "a served run's footprint is the private writable memory of its process, looked at 2,000 times (of an \
+             allocator that reserves it when it is loaded: what of it is resident); its peak of \
+             resident memory is the kernel's; its mean is over requests"
+                .to_owned(),
+        );
+        caveats.push(
+            "served threads take turns: time says nothing of how they would run beside each other, and allocators with \
+             threads of their own do part of their work in them"
+                .to_owned(),
+        );
+    }
     if requests.threads > 1 {
         caveats.push(
             "threads are served in the recorded order: how they would have met for locks under other rules is not known"

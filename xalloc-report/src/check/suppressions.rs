@@ -157,7 +157,7 @@ pub(super) mod tests {
             inlined: false,
             jumped: false,
         });
-        CallStack { call: call.to_owned(), stack: StackState::Whole, frames: frames.collect() }
+        CallStack { call: call.to_owned(), id: String::new(), stack: StackState::Whole, frames: frames.collect() }
     }
 
     pub(super) fn today() -> Date {

@@ -1,14 +1,19 @@
 //! `what-if`: the recorded requests under other rules.
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use super::args::{Format, FormatArgs, TraceArgs};
 use super::{Console, Exit, Failure};
-use crate::analysis::WhatIf as Answer;
+use crate::analysis::{Sites, WhatIf as Answer};
 use crate::model::Recorded;
+use crate::os::replayer::Answer as Served;
+use crate::render::number::counted;
 use crate::render::{json, text};
-use crate::simulate::{GatherError, Run, SettingError, Settings, gather, run_all};
-use crate::trace::{Allocator, ProcessIndex};
+use crate::simulate::{
+    ALLOCATORS, Allocator as Named, Fix, GatherError, Requests, Run, ServeError, SettingError, Settings, Touch, gather,
+    run_all, serve,
+};
+use crate::trace::{Allocator, Contents, ProcessIndex};
 
 /// Frames shown of the event at which heaps part.
 const FRAMES: usize = 8;
@@ -30,8 +35,44 @@ pub struct WhatIf {
     /// A run in which `malloc_trim` is called every so many seconds
     #[arg(long, value_name = "SECONDS")]
     trim_every: Vec<String>,
+    /// A run as if SITE never allocated; SITE is a function, with `*` for any letters, or a site's id from any report
+    #[arg(long, value_name = "SITE")]
+    without: Vec<String>,
+    /// A run in which SITE's blocks come from a pool of their own: slabs of 64 KiB, no headers, one list for each size
+    #[arg(long, value_name = "SITE")]
+    pool: Vec<String>,
+    /// A run in which blocks that SITE makes or reallocs begin with their largest size
+    #[arg(long, value_name = "SITE")]
+    reserve: Vec<String>,
+    /// Serve the requests for real by each of these: jemalloc, mimalloc, tcmalloc, glibc, glibc:NAME=VALUE:…
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    allocator: Vec<String>,
+    /// What a real run writes to of each block
+    #[arg(long, value_enum, default_value_t = Touched::All)]
+    touch: Touched,
     #[command(flatten)]
     format: FormatArgs,
+}
+
+/// What a real run writes to of each block.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum Touched {
+    /// A byte of every page
+    All,
+    /// Its first byte
+    First,
+    /// Nothing
+    Nothing,
+}
+
+impl From<Touched> for Touch {
+    fn from(touched: Touched) -> Touch {
+        match touched {
+            Touched::All => Touch::All,
+            Touched::First => Touch::First,
+            Touched::Nothing => Touch::Nothing,
+        }
+    }
 }
 
 impl WhatIf {
@@ -46,14 +87,60 @@ impl WhatIf {
         for (name, settings) in self.variants(&recorded)? {
             runs.push(Run { name, requests: &requests, settings, compares: false });
         }
+        let fixed = self.fixed(contents, &requests)?;
+        for (name, requests) in &fixed {
+            runs.push(Run { name: name.clone(), requests, settings: recorded, compares: false });
+        }
         let outcomes = run_all(&runs);
-        let answer = Answer::of(trace, process, &requests, &recorded, &outcomes)
+        let served = self.served(&requests)?;
+        let answer = Answer::of(trace, process, &requests, &recorded, &outcomes, &served)
             .map_err(|error| self.trace.unreadable(error))?;
         match self.format.format {
             Format::Human => console.out.write_all(text::what_if(&answer, FRAMES).as_bytes())?,
             Format::Json => json::write(&answer, &mut console.out)?,
         }
         Ok(Exit::Success)
+    }
+
+    /// What each allocator that is asked for made of the requests.
+    fn served(&self, requests: &Requests) -> Result<Vec<(String, Served)>, Failure> {
+        let one = |name: &String| {
+            let allocator = Named::named(name).ok_or_else(|| {
+                Failure::new(anyhow::anyhow!("`{name}` is no allocator")).hint(format!("there are {ALLOCATORS}"))
+            })?;
+            let served = serve(requests, &allocator, self.touch.into()).map_err(|error| {
+                let hint = match &error {
+                    ServeError::Missing { package, .. } => Some(format!("install it: apt install {package}")),
+                    ServeError::Start(_) | ServeError::NoAnswer { .. } => None,
+                };
+                let failure = Failure::new(error).while_doing(format!("cannot serve the requests by {name}"));
+                if let Some(hint) = hint { failure.hint(hint) } else { failure }
+            })?;
+            Ok((name.clone(), served))
+        };
+        self.allocator.iter().map(one).collect()
+    }
+
+    /// The requests after each fix that is asked for, with its name.
+    fn fixed(&self, contents: &Contents, requests: &Requests) -> Result<Vec<(String, Requests)>, Failure> {
+        let fixes = [
+            ("without", Fix::Without, &self.without),
+            ("pool", Fix::Pool, &self.pool),
+            ("reserve", Fix::Reserve, &self.reserve),
+        ];
+        let mut fixed = Vec::new();
+        for (name, fix, words) in fixes {
+            for word in words {
+                let sites = Sites::named(contents, requests, word);
+                if sites.stacks == 0 {
+                    let error = anyhow::anyhow!("no allocation of the process comes from `{word}`");
+                    return Err(Failure::new(error).hint("`xalloc-report top TRACE` lists functions and ids of sites"));
+                }
+                let calls = counted(sites.allocations, "call");
+                fixed.push((format!("{name} {word} ({calls})"), fix.apply(requests, |stack| sites.contains(stack))));
+            }
+        }
+        Ok(fixed)
     }
 
     /// The settings of each run that is asked for, with its name.

@@ -1,8 +1,8 @@
 //! The control page: how the recorder tells every process what is wanted, and how they wake it.
 //!
 //! # Safety
-//! - The map is one page long, as the file was made, and `Control` fits into a page (the layout's assertion); the file
-//!   keeps its length as a segment does (`os::segment`).
+//! - The map is one page long, as the file was made, and `Control` fits into a page (the layout's assertion). Where a
+//!   program shortens the file, the page reads as zeroes and its words are the recorder's alone (`os::shared`).
 //! - References are made to the atomics only: the plain fields are written through the file before anybody can see it.
 #![allow(unsafe_code)]
 
@@ -13,19 +13,20 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapOptions;
 use xalloc_core::session::{CONTROL_MAGIC, Control, Options, control_state};
 use xalloc_core::sys::futex;
 use xalloc_core::wire;
 
 use super::lock::lock_exclusively;
+use super::shared::SharedMap;
 
 const _: () = assert!(size_of::<Control>() == 4096);
 
 /// The control page of a session, and the lock that shows that its recorder lives.
 #[derive(Debug)]
 pub struct ControlPage {
-    map: MmapRaw,
+    map: SharedMap,
     /// Holds the lock for as long as the recorder lives.
     _locked: File,
 }
@@ -57,13 +58,19 @@ impl ControlPage {
         }
         file.write_all_at(&page, 0)?;
         lock_exclusively(&file)?;
-        Ok(ControlPage { map: MmapOptions::new().map_raw(&file)?, _locked: file })
+        Ok(ControlPage { map: SharedMap::new(MmapOptions::new().map_raw(&file)?), _locked: file })
     }
 
     /// Tells every process to push nothing more and to run on.
     pub fn finish(&self) {
         // ORDERING: pairs with the producers' loads; what they push after seeing it is nobody's.
         self.word(offset_of!(Control, state)).store(control_state::FINISHED, Ordering::Release);
+    }
+
+    /// Whether a program shortened the file: nothing that processes say here arrives any more.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.map.is_cut()
     }
 
     /// Segments that were made so far.

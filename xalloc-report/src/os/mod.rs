@@ -9,6 +9,8 @@ pub mod file;
 pub mod inherited;
 pub mod lock;
 pub mod pidfd;
+pub mod replayer;
 pub mod segment;
+mod shared;
 pub mod signals;
 pub mod system;

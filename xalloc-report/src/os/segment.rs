@@ -12,8 +12,8 @@
 //!   tear a record, and a torn record is still 32 bytes of integers.
 //! - *One consumer.* Only [`Segment::take`] makes consumers, it needs `&mut self`, and a segment is mapped by the one
 //!   recorder that holds the lock of the session (`os::lock`).
-//! - *The file keeps its length.* The recorder and the preload never shorten it. A program that does so on purpose
-//!   ends its own recording with SIGBUS in the recorder; it cannot gain anything by it.
+//! - *The file may lose its length.* The recorder and the preload never shorten it, but the program can; what it cut off
+//!   reads as zeroes then (`os::shared`), which is a value (second bullet).
 #![allow(unsafe_code)]
 
 use std::fs::File;
@@ -22,7 +22,7 @@ use std::mem::offset_of;
 use std::slice;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use memmap2::{MmapOptions, MmapRaw};
+use memmap2::MmapOptions;
 use xalloc_core::intern::{CAPACITY, Counters, FrameWord, Node, Trie};
 use xalloc_core::ring::{Consumer, Indices, Slot};
 use xalloc_core::session::blocks::Handshake;
@@ -31,10 +31,12 @@ use xalloc_core::sys::futex;
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Kind, Record};
 
+use super::shared::SharedMap;
+
 /// The map of one segment.
 #[derive(Debug)]
 pub struct Segment {
-    map: MmapRaw,
+    map: SharedMap,
 }
 
 /// What [`Segment::take`] found.
@@ -52,7 +54,7 @@ impl Segment {
     /// # Errors
     /// [`io::ErrorKind::InvalidData`] if the file is shorter than a segment; else what `mmap` reports.
     pub fn map_shared(file: &File) -> io::Result<Segment> {
-        Segment::checked(MmapOptions::new().map_raw(file)?)
+        Segment::checked(SharedMap::new(MmapOptions::new().map_raw(file)?))
     }
 
     /// Maps the segment in `file` without ever changing the file: for a recording that a process made alone.
@@ -60,13 +62,13 @@ impl Segment {
     /// # Errors
     /// As [`Segment::map_shared`].
     pub fn map_private(file: &File) -> io::Result<Segment> {
-        // SAFETY: the file keeps its length (last bullet), and no slice of the map is handed out but the spilled
-        // batches, which are copied before they are looked at.
+        // SAFETY: nothing takes the bytes for unchanging: they are read as any segment's (third and last bullet), and the
+        // spilled batches are copied before they are looked at.
         let map = unsafe { MmapOptions::new().map_copy(file) }?;
-        Segment::checked(map.into())
+        Segment::checked(SharedMap::new(map.into()))
     }
 
-    fn checked(map: MmapRaw) -> io::Result<Segment> {
+    fn checked(map: SharedMap) -> io::Result<Segment> {
         if map.len() < layout::SEGMENT_BYTES {
             let seen = format!("{} bytes are less than the {} of a segment", map.len(), layout::SEGMENT_BYTES);
             return Err(io::Error::new(io::ErrorKind::InvalidData, seen));
@@ -78,6 +80,12 @@ impl Segment {
     #[must_use]
     pub fn len_bytes(&self) -> usize {
         self.map.len()
+    }
+
+    /// Whether the program shortened the file while it was read: what was behind its new end is lost.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.map.is_cut()
     }
 
     /// A copy of `into.len()` bytes from `offset`; false, and nothing copied, if they do not lie in the map.

@@ -1,8 +1,10 @@
-//! What the system says beyond what std asks: free space, file capabilities, the C library's version, processors.
+//! What the system says beyond what std asks: free space, file capabilities, the C library's version, processors,
+//! limits.
 //!
 //! # Safety
 //! - `statvfs` and `getxattr` read a NUL-terminated path and write only the struct or the buffer that they are given.
 //! - `sysconf` takes a number and touches no memory.
+//! - `getrlimit` writes only the struct that it is given.
 //! - `gnu_get_libc_version` returns a NUL-terminated constant.
 #![allow(unsafe_code)]
 
@@ -51,6 +53,28 @@ pub fn processors_online() -> u32 {
     // SAFETY: by the module.
     let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
     u32::try_from(online).unwrap_or(0).max(1)
+}
+
+/// What a limit is put on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Limited {
+    /// A process's address space (`ulimit -v`).
+    AddressSpace,
+    /// The size to which a process may make a file grow (`ulimit -f`).
+    FileSize,
+}
+
+/// The limit that this process has and that the programs that it starts inherit, in bytes; `None`: there is none.
+#[must_use]
+pub fn limit_bytes(of: Limited) -> Option<u64> {
+    let resource = match of {
+        Limited::AddressSpace => libc::RLIMIT_AS,
+        Limited::FileSize => libc::RLIMIT_FSIZE,
+    };
+    let mut limit = libc::rlimit { rlim_cur: libc::RLIM_INFINITY, rlim_max: libc::RLIM_INFINITY };
+    // SAFETY: by the module. It fails for an unknown resource only.
+    unsafe { libc::getrlimit(resource, &mut limit) };
+    (limit.rlim_cur != libc::RLIM_INFINITY).then_some(limit.rlim_cur)
 }
 
 #[cfg(test)]

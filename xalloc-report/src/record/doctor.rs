@@ -4,17 +4,18 @@
 //! is run: what is started is `true`, to see whether the loader takes the preload.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use xalloc_core::session::{Refusal, layout};
 use xalloc_core::sys::clock::ticks_are_invariant;
 
 use super::launch::{split_assignments, value_of};
 use super::preload::{Caches, unpack};
-use super::session::{LEAST_FREE_BYTES, places};
+use super::session::{LEAST_FREE_BYTES, by_preference, has_room, places, private_directory};
 use super::target::inspect;
 use crate::os::pidfd::Pidfd;
-use crate::os::system::{free_bytes, libc_version};
+use crate::os::system::{Limited, free_bytes, libc_version, limit_bytes};
 use crate::symbols::Places;
 
 /// The oldest C library that the preload loads on, as long as it is built on Debian 12: it asks for symbols of 2.34.
@@ -61,8 +62,17 @@ impl Check {
 /// Looks at this machine, and at the command if there is one.
 #[must_use]
 pub fn examine(command: &[OsString]) -> Vec<Check> {
-    let mut checks =
-        vec![libc(), shared_memory(), time_stamps(), kernel(), processors(), preload(), tracing(), debug_files()];
+    let mut checks = vec![
+        libc(),
+        shared_memory(&places()),
+        limits(limit_bytes(Limited::AddressSpace), limit_bytes(Limited::FileSize)),
+        time_stamps(),
+        kernel(),
+        processors(),
+        preload(),
+        tracing(),
+        debug_files(),
+    ];
     let (assignments, words) = split_assignments(command);
     if let Some(program) = words.first() {
         checks.push(target(Path::new(program), value_of("PATH", &assignments)));
@@ -83,27 +93,59 @@ fn libc() -> Check {
     }
 }
 
-fn shared_memory() -> Check {
+/// Looks for the place that a session would take.
+fn shared_memory(places: &[PathBuf]) -> Check {
     const SUBJECT: &str = "shared memory";
-    let mebibytes = |bytes: u64| bytes >> 20;
-    let place = Path::new("/dev/shm");
-    match free_bytes(place) {
-        Ok(free) if free >= LEAST_FREE_BYTES => {
-            Check::good(SUBJECT, format!("{} MiB free in {}", mebibytes(free), place.display()))
-        }
-        seen => {
-            let seen = match seen {
-                Ok(free) => format!("{} MiB free in {}", mebibytes(free), place.display()),
-                Err(error) => format!("{}: {error}", place.display()),
-            };
-            let fix = format!(
-                "give a container {} MiB (docker run --shm-size=256m); until then {:?} are tried",
-                mebibytes(LEAST_FREE_BYTES),
-                places()
-            );
-            Check::poor(SUBJECT, seen, fix)
-        }
+    let first_choice = Path::new("/dev/shm");
+    let wanted = format!(
+        "give {} {} MiB of free space (docker run --shm-size=256m)",
+        first_choice.display(),
+        mebibytes(LEAST_FREE_BYTES)
+    );
+    let Some(place) = by_preference(places).find(|place| private_directory(place).is_ok()) else {
+        let seen = format!("no directory can be made in any of {places:?}");
+        return Check::bad(SUBJECT, seen, "set TMPDIR to a directory that you can write to");
+    };
+    let free_bytes = match free_bytes(place) {
+        Ok(free) => free,
+        Err(error) => return Check::poor(SUBJECT, format!("{}: {error}", place.display()), wanted),
+    };
+    let seen = format!("{} MiB free in {}", mebibytes(free_bytes), place.display());
+    if !has_room(place) {
+        let fix = format!("{wanted}, or set TMPDIR to a place that has them: what does not fit is lost");
+        Check::poor(SUBJECT, seen, fix)
+    } else if place != first_choice {
+        Check::poor(SUBJECT, seen, format!("{wanted}: a disk is slower"))
+    } else {
+        Check::good(SUBJECT, seen)
     }
+}
+
+/// The limits that the program will inherit, and that a process refuses to record under.
+fn limits(address_space_bytes: Option<u64>, file_bytes: Option<u64>) -> Check {
+    const SUBJECT: &str = "limits";
+    let needed = layout::SEGMENT_BYTES as u64;
+    let is_short = |limit: Option<u64>| limit.filter(|bytes| *bytes < needed);
+    if let Some(bytes) = is_short(file_bytes) {
+        let seen = format!("files of {} MiB at most; the shared memory takes {}", mebibytes(bytes), mebibytes(needed));
+        return Check::bad(SUBJECT, seen, Refusal::FileSize.hint());
+    }
+    if let Some(bytes) = is_short(address_space_bytes) {
+        let seen =
+            format!("{} MiB of address space at most; the shared memory takes {}", mebibytes(bytes), mebibytes(needed));
+        return Check::bad(SUBJECT, seen, Refusal::Memory.hint());
+    }
+    match address_space_bytes {
+        None => Check::good(SUBJECT, "none on address space, and files may be as large as shared memory"),
+        Some(bytes) => Check::good(
+            SUBJECT,
+            format!("{} MiB of address space, of which a recording takes {}", mebibytes(bytes), mebibytes(needed)),
+        ),
+    }
+}
+
+fn mebibytes(bytes: u64) -> u64 {
+    bytes >> 20
 }
 
 fn time_stamps() -> Check {
@@ -213,13 +255,36 @@ mod tests {
     #[test]
     fn every_check_that_is_not_good_says_what_to_do() {
         let checks = examine(&["A=1".into(), "/no/such/program".into()]);
-        assert_eq!(checks.len(), 9);
+        assert_eq!(checks.len(), 10);
         for check in &checks {
             assert!(!check.seen.is_empty(), "{check:?}");
             assert_eq!(check.fix.is_some(), check.verdict > Verdict::Good, "{check:?}");
         }
         assert_eq!(checks.last().unwrap().verdict, Verdict::Bad);
         assert_eq!(examine(&["true".into()]).last().unwrap().verdict, Verdict::Good);
-        assert_eq!(examine(&[]).len(), 8);
+        assert_eq!(examine(&[]).len(), 9);
+    }
+
+    #[test]
+    fn a_limit_is_bad_exactly_where_a_segment_does_not_fit_below_it() {
+        let fits = Some(layout::SEGMENT_BYTES as u64);
+        let short = Some(layout::SEGMENT_BYTES as u64 - 1);
+        for good in [limits(None, None), limits(fits, fits), limits(None, fits)] {
+            assert_eq!(good.verdict, Verdict::Good, "{good:?}");
+        }
+        for (bad, word) in [(limits(short, None), "ulimit -v"), (limits(fits, short), "ulimit -f")] {
+            assert_eq!(bad.verdict, Verdict::Bad);
+            assert!(bad.fix.as_ref().is_some_and(|fix| fix.contains(word)), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn shared_memory_is_looked_for_where_a_session_would_lie() {
+        let scratch = tempfile::tempdir().unwrap();
+        let missing = scratch.path().join("missing");
+        assert_eq!(shared_memory(std::slice::from_ref(&missing)).verdict, Verdict::Bad);
+        let found = shared_memory(&[missing, scratch.path().to_owned()]);
+        assert!(found.verdict < Verdict::Bad && found.seen.contains(scratch.path().to_str().unwrap()), "{found:?}");
+        assert_eq!(scratch.path().read_dir().unwrap().count(), 0, "it leaves nothing behind");
     }
 }

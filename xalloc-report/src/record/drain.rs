@@ -103,6 +103,10 @@ pub struct Observations {
     pub differing_stacks: u64,
     /// Forked processes whose fork was not seen: they have none of their parent's blocks.
     pub orphans: u64,
+    /// Processes whose segment was shortened while it was read.
+    pub cut: Vec<u32>,
+    /// Whether the control page was.
+    pub is_control_cut: bool,
     /// Segments that were not readable, with the reason.
     pub refused: Vec<(PathBuf, String)>,
     /// Processes that could not be recorded and said why.

@@ -38,8 +38,9 @@ impl Outcome {
     /// Whether everything that happened is in the trace.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let Observations { damaged, lost_stacks, orphans, refused, unrecorded, .. } = &self.observations;
-        let is_whole = *damaged == 0 && *lost_stacks == 0 && *orphans == 0;
+        let Observations { damaged, lost_stacks, orphans, cut, is_control_cut, refused, unrecorded, .. } =
+            &self.observations;
+        let is_whole = *damaged == 0 && *lost_stacks == 0 && *orphans == 0 && cut.is_empty() && !is_control_cut;
         self.stopped.is_none() && is_whole && refused.is_empty() && unrecorded.is_empty()
     }
 
@@ -48,7 +49,7 @@ impl Outcome {
     pub fn notes(&self) -> Vec<String> {
         let Observations { damaged, lost_stacks, cut_stacks, orphans, refused, unrecorded, running, .. } =
             &self.observations;
-        let Observations { verified_stacks, differing_stacks, .. } = &self.observations;
+        let Observations { verified_stacks, differing_stacks, cut, is_control_cut, .. } = &self.observations;
         let mut notes = Vec::new();
         let counted = [
             (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
@@ -58,6 +59,12 @@ impl Outcome {
             (*orphans, "forked processes began without their parent's blocks, because the fork was not seen"),
         ];
         notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes.extend(cut.iter().map(|pid| {
+            format!("the shared memory of process {pid} was cut short by a program: what it held then is lost")
+        }));
+        if *is_control_cut {
+            notes.push("the recording's control page was cut short by a program: processes may be missing".into());
+        }
         if *verified_stacks > 0 {
             notes.push(format!("{differing_stacks} of {verified_stacks} call stacks differed from a plain walk"));
         }

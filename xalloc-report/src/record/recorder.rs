@@ -197,7 +197,8 @@ fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter, n
     if stopped.is_none() {
         stopped = drain.end_all(command).err();
     }
-    let (contents, observations, writer) = drain.into_parts(command);
+    let (contents, mut observations, writer) = drain.into_parts(command);
+    observations.is_control_cut = control.is_cut();
     Drained { contents, observations, writer, processes, stopped }
 }
 

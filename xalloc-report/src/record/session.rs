@@ -61,11 +61,9 @@ impl Session {
     /// # Errors
     /// [`SessionError`].
     pub(crate) fn open(places: &[PathBuf], options: &Options) -> Result<Session, SessionError> {
-        let roomy = places.iter().filter(|place| free_bytes(place).is_ok_and(|free| free >= LEAST_FREE_BYTES));
-        // A place without room is better than none: what does not fit stops the recording with an error.
-        let directory = roomy.chain(places).filter(|place| is_loadable(place)).find_map(|place| {
+        let directory = by_preference(places).find_map(|place| {
             remove_left_overs(place);
-            tempfile::Builder::new().prefix(PREFIX).permissions(private()).tempdir_in(place).ok()
+            private_directory(place).ok()
         });
         let directory = directory.ok_or_else(|| SessionError::NoPlace { tried: places.to_vec() })?;
         let control = ControlPage::create(&directory.path().join(CONTROL_NAME), options)
@@ -88,9 +86,22 @@ pub(crate) fn places() -> Vec<PathBuf> {
     named.into_iter().flatten().collect()
 }
 
-fn private() -> fs::Permissions {
+/// The places in the order in which they are tried: those with room first. One without room is better than none: what
+/// does not fit is lost, and said to be.
+pub(crate) fn by_preference(places: &[PathBuf]) -> impl Iterator<Item = &PathBuf> {
+    places.iter().filter(|place| has_room(place)).chain(places).filter(|place| is_loadable(place))
+}
+
+/// Whether a session fits into `place`.
+pub(crate) fn has_room(place: &Path) -> bool {
+    free_bytes(place).is_ok_and(|free| free >= LEAST_FREE_BYTES)
+}
+
+/// Makes a directory that is the user's alone; it goes when it is dropped.
+pub(crate) fn private_directory(place: &Path) -> io::Result<tempfile::TempDir> {
     use std::os::unix::fs::PermissionsExt;
-    fs::Permissions::from_mode(0o700)
+    let private = fs::Permissions::from_mode(0o700);
+    tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(place)
 }
 
 /// Removes the directories of recorders that were killed. What cannot be removed is left to its owner.

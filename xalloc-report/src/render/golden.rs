@@ -48,7 +48,7 @@ fn what_if(sample: &Sample) -> WhatIf {
         Run { name: name.to_owned(), requests: &requests, settings, compares: list.is_empty() }
     };
     let outcomes = simulate::run_all(&[run(""), run("top_pad=0,trim_threshold=4K"), run("glibc=2.41")]);
-    WhatIf::of(sample, process, &requests, &recorded, &outcomes).expect("a sample has no errors")
+    WhatIf::of(sample, process, &requests, &recorded, &outcomes, &[]).expect("a sample has no errors")
 }
 
 pub(super) fn path(of: &str) -> PathBuf {

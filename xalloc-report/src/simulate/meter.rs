@@ -73,6 +73,13 @@ impl Meter {
         }
     }
 
+    /// So much is held besides the heap from here on.
+    pub(super) fn beside(&mut self, bytes: u64) {
+        self.footprint_bytes = self.segments.bytes() + bytes;
+        self.beside_bytes = bytes;
+        self.compare_with_peak();
+    }
+
     /// The most that is held during a request counts, not what is held after it: a block that moves is there twice.
     fn compare_with_peak(&mut self) {
         if self.footprint_bytes > self.peak_bytes {
@@ -118,7 +125,7 @@ impl Meter {
             mean_by_request_bytes: self.sum_by_request.checked_div(self.requests.into()).unwrap_or(0) as u64,
             end_footprint_bytes,
             peak_resident_bytes: self.peak_resident_bytes,
-            end_resident_bytes: end_resident_bytes + self.beside_bytes,
+            end_resident_bytes,
             end_live_bytes: 0,
             calls,
             free_bytes: resident_bytes + released_bytes,

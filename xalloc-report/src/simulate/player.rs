@@ -7,6 +7,7 @@ use xalloc_core::wire::HeapEvent;
 
 use super::meter::{Measured, Meter};
 use super::placement::{Parting, Placement};
+use super::pool::Pool;
 use super::requests::{Kind, Placed, Request, Requests};
 use super::settings::Settings;
 
@@ -37,6 +38,7 @@ struct Player<'r> {
     refused: u64,
     trim_every_ns: Option<u64>,
     trim_at_ns: u64,
+    pool: Pool,
 }
 
 /// Serves all requests; with `compare`, each block's place is compared with the recorded one.
@@ -67,6 +69,7 @@ impl<'r> Player<'r> {
             live_bytes: 0,
             refused: 0,
             trim_every_ns: settings.trim_every_ns,
+            pool: Pool::default(),
             trim_at_ns: requests.from_ns.saturating_add(settings.trim_every_ns.unwrap_or(0)),
         }
     }
@@ -115,6 +118,12 @@ impl<'r> Player<'r> {
                 }
             }
             Kind::Realloc | Kind::ReallocFailed => self.change(request),
+            Kind::Move => {
+                self.slots[slot as usize] =
+                    std::mem::replace(&mut self.slots[size as usize], Slot { addr: 0, size: 0 });
+                return;
+            }
+            Kind::PoolMalloc | Kind::PoolRealloc | Kind::PoolFree => self.pooled(request),
             Kind::Start => {
                 heap.spawn();
             }
@@ -131,6 +140,27 @@ impl<'r> Player<'r> {
             Kind::Tick => return self.tick(size),
         }
         self.meter.served();
+    }
+
+    fn pooled(&mut self, request: &Request) {
+        let &Request { size, slot, kind, .. } = request;
+        let none = Slot { addr: 0, size: 0 };
+        let old = if kind == Kind::PoolFree { Some(slot) } else { self.changing.take() };
+        let old = old.map_or(none, |slot| std::mem::replace(&mut self.slots[slot as usize], none));
+        if kind == Kind::PoolFree {
+            self.pool.take_back(old.size);
+        } else if kind == Kind::PoolRealloc {
+            self.pool.resize(old.size, size);
+        } else {
+            self.pool.make(size);
+        }
+        self.live_bytes -= old.size;
+        if kind != Kind::PoolFree {
+            self.live_bytes += size;
+            self.slots[slot as usize] = Slot { addr: 0, size };
+        }
+        self.meter.beside(self.pool.held_bytes());
+        self.meter.resident(self.simulation.resident_bytes() + self.pool.resident_bytes());
     }
 
     fn change(&mut self, request: &Request) {
@@ -172,7 +202,7 @@ impl<'r> Player<'r> {
         self.slots[request.slot as usize] = Slot { addr: block.addr.0, size: request.size };
         self.live_bytes += request.size;
         self.simulation.touch(block.addr, request.size.max(1));
-        self.meter.resident(self.simulation.resident_bytes());
+        self.meter.resident(self.simulation.resident_bytes() + self.pool.resident_bytes());
         if self.parting.is_none()
             && let Some(placement) = &mut self.placement
             && let Some(&placed) = placed
@@ -196,7 +226,10 @@ impl<'r> Player<'r> {
         self.meter.tick(self.requests.to_ns);
         let threads = usize::from(self.requests.threads.max(1));
         let measured = self.meter.finish(&mut self.simulation, self.requests.from_ns, threads);
-        let measured = Measured { end_live_bytes: self.live_bytes, refused: self.refused, ..measured };
+        let mut measured = Measured { end_live_bytes: self.live_bytes, refused: self.refused, ..measured };
+        measured.end_resident_bytes += self.pool.resident_bytes();
+        measured.calls.mmap += self.pool.maps;
+        measured.calls.munmap += self.pool.unmaps;
         (measured, self.parting, self.placement.map_or(0, |placement| placement.compared()))
     }
 }

@@ -28,6 +28,14 @@ pub enum Kind {
     ReallocFailed,
     /// `free` of the block in `slot`.
     Free,
+    /// The block that was in the slot of number `size` is in `slot` from here on; nothing is asked of the heap.
+    Move,
+    /// A block of `size` bytes of the pool of a counterfactual, into `slot`.
+    PoolMalloc,
+    /// The pool's block that the request before named gets `size` bytes, into `slot`.
+    PoolRealloc,
+    /// The pool's block in `slot` goes back to it.
+    PoolFree,
     /// The thread begins.
     Start,
     /// The thread ends.
@@ -52,6 +60,10 @@ impl Kind {
             | Kind::Failed
             | Kind::ReallocFailed
             | Kind::Free
+            | Kind::Move
+            | Kind::PoolMalloc
+            | Kind::PoolRealloc
+            | Kind::PoolFree
             | Kind::Start
             | Kind::Exit
             | Kind::Break
@@ -136,6 +148,7 @@ impl Requests {
     /// Requests that ask something of the heap: all but the clock's ticks and the names of blocks to change.
     #[must_use]
     pub fn served(&self) -> u64 {
-        self.list.iter().filter(|request| !matches!(request.kind, Kind::Tick | Kind::ReallocOf)).count() as u64
+        self.list.iter().filter(|request| !matches!(request.kind, Kind::Tick | Kind::ReallocOf | Kind::Move)).count()
+            as u64
     }
 }

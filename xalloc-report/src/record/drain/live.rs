@@ -88,6 +88,9 @@ pub(crate) fn conclude(mut stream: Stream, end: End, dictionary: &mut Dictionary
     observations.cut_stacks += stream.segment.header_u64(HeaderCounter::CutStacks);
     observations.verified_stacks += stream.segment.header_u64(HeaderCounter::VerifiedStacks);
     observations.differing_stacks += stream.segment.header_u64(HeaderCounter::DifferingStacks);
+    if stream.segment.is_cut() {
+        observations.cut.push(stream.identity.pid);
+    }
 }
 
 impl Identity {

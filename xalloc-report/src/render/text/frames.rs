@@ -19,7 +19,7 @@ pub(super) fn place(frame: &FrameView) -> String {
     }
 }
 
-/// Appends at most `limit` functions of the stack, innermost first.
+/// Appends at most `limit` functions of the stack, innermost first, and the id by which other commands know it.
 pub(super) fn append(out: &mut String, stack: &CallStack, limit: usize, indent: usize) {
     let mut table = Table::default();
     for frame in stack.frames.iter().take(limit) {
@@ -42,5 +42,10 @@ pub(super) fn append(out: &mut String, stack: &CallStack, limit: usize, indent: 
         let mut note = Table::default();
         note.row([left("", PLAIN), left(missing, DOUBT)]);
         note.write(out, indent.saturating_sub(2));
+    }
+    if !matches!(stack.stack, StackState::Lost | StackState::None) {
+        let mut id = Table::default();
+        id.row([left(format!("site {}", stack.id), ASIDE)]);
+        id.write(out, indent);
     }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::frames;
 use crate::analysis::{Fidelity, RunView, WhatIf};
 use crate::render::escape::printable;
-use crate::render::number::{bytes, count, counted, instant};
+use crate::render::number::{bytes, count, counted, instant, span};
 use crate::render::style::{ASIDE, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
 
@@ -83,6 +83,8 @@ fn table(runs: &[RunView]) -> Table {
         "munmap",
         "free at end",
         "of it stuck",
+        "faults",
+        "time",
     ];
     table.row([left("run", ASIDE)].into_iter().chain(titles.map(|title| right(title, ASIDE))));
     for (nth, run) in runs.iter().enumerate() {
@@ -101,6 +103,8 @@ fn table(runs: &[RunView]) -> Table {
             right(known(run.munmap_calls, count), PLAIN),
             right(known(run.free_bytes, kib), PLAIN),
             right(known(run.unreleasable_bytes, kib), PLAIN),
+            right(known(run.page_faults, count), PLAIN),
+            right(known(run.duration_ns, span), PLAIN),
         ]);
     }
     table

@@ -1,0 +1,165 @@
+//! The other engine: the requests really served, by an allocator that is loaded into a process of its own.
+//!
+//! What a simulated heap cannot say of an allocator whose rules are not glibc's, a run of it can: memory from the
+//! kernel's own counts, page faults, time. The process is xalloc-report itself ([`crate::os::replayer`]).
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+use xalloc_core::heap::{Tunable, Tunables};
+
+use super::requests::{Kind, Request, Requests};
+use crate::os::replayer::{self, Answer, Ask, ask};
+
+/// How much of a block is written to when it is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Touch {
+    /// A byte of every page.
+    All,
+    /// Its first byte.
+    First,
+    /// Nothing.
+    Nothing,
+}
+
+/// An allocator by the name that a user gives it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Allocator {
+    /// As it was named.
+    pub name: String,
+    /// What is preloaded; the loader finds it by this name.
+    library: Option<&'static str>,
+    /// The package of Debian that has it.
+    package: &'static str,
+    /// Value of `GLIBC_TUNABLES`.
+    tunables: Option<String>,
+}
+
+/// The allocators that can be named.
+pub const ALLOCATORS: &str = "jemalloc, mimalloc, tcmalloc, glibc, glibc:NAME=VALUE:…";
+
+impl Allocator {
+    /// The allocator of that name; `None` if there is none.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Allocator> {
+        let (library, package, tunables) = match name.split_once(':') {
+            None => match name {
+                "jemalloc" => (Some("libjemalloc.so.2"), "libjemalloc2", None),
+                "mimalloc" => (Some("libmimalloc.so.2"), "libmimalloc2.0", None),
+                "tcmalloc" => (Some("libtcmalloc_minimal.so.4"), "libtcmalloc-minimal4", None),
+                "glibc" => (None, "libc6", None),
+                _ => return None,
+            },
+            Some(("glibc", list)) => {
+                let pairs: Vec<_> = list.split(':').map(|pair| format!("glibc.malloc.{pair}")).collect();
+                (None, "libc6", Some(pairs.join(":")))
+            }
+            Some(_) => return None,
+        };
+        Some(Allocator { name: name.to_owned(), library, package, tunables })
+    }
+}
+
+/// Why requests could not be served.
+#[derive(thiserror::Error, Debug)]
+pub enum ServeError {
+    /// The file of requests, or the process, cannot be made.
+    #[error("cannot start a process that serves the requests")]
+    Start(#[source] io::Error),
+    /// The library is not installed.
+    #[error("the loader does not find {library}")]
+    Missing {
+        /// Its name.
+        library: &'static str,
+        /// The package that has it.
+        package: &'static str,
+    },
+    /// The process gave no answer.
+    #[error("the process that served the requests by {allocator} ended without an answer ({status})")]
+    NoAnswer {
+        /// The allocator's name.
+        allocator: String,
+        /// How it ended.
+        status: String,
+    },
+}
+
+/// Serves all requests by an allocator.
+///
+/// # Errors
+/// [`ServeError`].
+pub fn serve(requests: &Requests, allocator: &Allocator, touch: Touch) -> Result<Answer, ServeError> {
+    let mut file = tempfile::NamedTempFile::new().map_err(ServeError::Start)?;
+    write(requests, allocator, touch, &mut io::BufWriter::new(&mut file)).map_err(ServeError::Start)?;
+    // The program's own file, under whatever name it was called and even if that was replaced meanwhile.
+    let mut command = Command::new(PathBuf::from("/proc/self/exe"));
+    command.arg(replayer::WORD).arg(file.path()).env_clear().stdin(Stdio::null());
+    if let Some(library) = allocator.library {
+        command.env("LD_PRELOAD", library);
+    }
+    match &allocator.tunables {
+        Some(tunables) => command.env("GLIBC_TUNABLES", tunables),
+        None => command.env("GLIBC_TUNABLES", tunables_of(&requests.tunables)),
+    };
+    let output = command.output().map_err(ServeError::Start)?;
+    let status = output.status.to_string();
+    let answer = Answer::from_bytes(&output.stdout)
+        .ok_or_else(|| ServeError::NoAnswer { allocator: allocator.name.clone(), status })?;
+    match allocator.library {
+        Some(library) if !answer.is_preloaded => Err(ServeError::Missing { library, package: allocator.package }),
+        Some(_) | None => Ok(answer),
+    }
+}
+
+/// What was tuned in the recording, as `GLIBC_TUNABLES` says it.
+fn tunables_of(tunables: &Tunables) -> String {
+    let set = Tunable::ALL.into_iter().filter_map(|tunable| Some((tunable.name(), tunables.get(tunable)?)));
+    set.map(|(name, value)| format!("glibc.malloc.{name}={value}")).collect::<Vec<_>>().join(":")
+}
+
+fn write(requests: &Requests, allocator: &Allocator, touch: Touch, out: &mut impl Write) -> io::Result<()> {
+    let touches = match touch {
+        Touch::All => replayer::touch::ALL,
+        Touch::First => replayer::touch::FIRST,
+        Touch::Nothing => replayer::touch::NOTHING,
+    };
+    let asks = || requests.list.iter().filter_map(ask_of);
+    let is_glibc = u64::from(allocator.library.is_none());
+    let threads = u64::from(requests.threads.max(1));
+    let header: [u64; replayer::HEADER_WORDS] =
+        [replayer::MAGIC, requests.slots.into(), threads, touches, is_glibc, asks().count() as u64];
+    for word in header {
+        out.write_all(&word.to_le_bytes())?;
+    }
+    for ask in asks() {
+        out.write_all(&ask.to_bytes())?;
+    }
+    out.flush()
+}
+
+/// The request in the process's words; `None` for what only a simulation knows.
+fn ask_of(request: &Request) -> Option<Ask> {
+    let &Request { size, slot, thread, kind, align_log2 } = request;
+    let kind = match kind {
+        Kind::Malloc => ask::MALLOC,
+        Kind::Calloc => ask::CALLOC,
+        Kind::Memalign => ask::MEMALIGN,
+        Kind::ReallocOf => ask::REALLOC_OF,
+        Kind::Realloc => ask::REALLOC,
+        Kind::Free => ask::FREE,
+        Kind::Start => ask::START,
+        Kind::Exit => ask::EXIT,
+        Kind::Break => ask::BREAK,
+        Kind::Trim => ask::TRIM,
+        Kind::Mallopt => ask::MALLOPT,
+        Kind::Failed
+        | Kind::ReallocFailed
+        | Kind::Move
+        | Kind::PoolMalloc
+        | Kind::PoolRealloc
+        | Kind::PoolFree
+        | Kind::Tick => return None,
+    };
+    Some(Ask { size, slot, thread, kind, align_log2 })
+}
