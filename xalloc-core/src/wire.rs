@@ -47,8 +47,11 @@ pub enum HeapEvent {
     /// A freed chunk merged with free neighbours: the result starts at `addr`, `total_bytes` long, of which
     /// `freed_bytes` came from the chunk that was freed. With [`Merged::top`] the result is the new top.
     Coalesce { addr: Addr, freed_bytes: u64, total_bytes: u64, merged: Merged },
-    /// A free chunk was put into a bin.
+    /// A free chunk was put into a bin, or by the heap itself into the thread's cache. What the program frees into a
+    /// cache has no step: a freed chunk that no other step names is there.
     Bin { addr: Addr, size_bytes: u64, bin: BinKind, index: u8 },
+    /// A thread's cache came into being: its bookkeeping is the chunk at `addr`.
+    CacheBirth { addr: Addr, size_bytes: u64 },
     /// A thread's cache gave its chunks back (thread exit): `chunks` of them, `size_bytes` in sum.
     TcacheFlush { chunks: u32, size_bytes: u64 },
     /// The fast bins were emptied into the unsorted bin: `chunks` of them, `size_bytes` in sum.

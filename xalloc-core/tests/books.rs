@@ -152,6 +152,7 @@ fn expected_story([a, b, c, d]: [u64; 4]) -> Vec<HeapEvent> {
     vec![
         HeapEvent::Brk { from: Addr(base), to: Addr(base + first), rule: GrowthRule::First },
         top(Addr(base), 0x290, rest),
+        HeapEvent::CacheBirth { addr: Addr(base), size_bytes: 0x290 },
         top(Addr(a), a_size, rest - a_size),
         top(Addr(b), b_size, rest - a_size - b_size),
         HeapEvent::ChunkMap { addr: Addr(c), len_bytes: 208_896 },

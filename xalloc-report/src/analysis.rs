@@ -12,6 +12,7 @@ mod allocator_frames;
 mod double_frees;
 mod events;
 mod flame;
+pub mod fragmentation;
 mod frames;
 mod growth;
 mod histogram;
@@ -83,7 +84,14 @@ pub fn timeline(model: &crate::model::Model, buckets: usize) -> TimelineView {
     TimelineView::of(model, buckets)
 }
 
-/// Weighs every call stack by a metric, for a flame graph.
+/// Weighs call stacks by what they pin, for a flame graph.
+#[must_use]
+pub fn flame_of_pins(fragmentation: &fragmentation::Fragmentation) -> Flame {
+    Flame::pinned(&fragmentation.pins)
+}
+
+/// Weighs every call stack by a metric, for a flame graph. [`Metric::Pinned`] needs the layout of the heap:
+/// [`flame_of_pins`].
 #[must_use]
 pub fn flame(contents: &crate::trace::Contents, model: &crate::model::Model, metric: Metric) -> Flame {
     Flame::of(contents, model, metric)

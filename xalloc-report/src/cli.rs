@@ -17,6 +17,7 @@ mod events;
 mod exit;
 mod failure;
 mod flamegraph;
+mod fragmentation;
 mod generate;
 mod import;
 mod progress;

@@ -20,10 +20,11 @@
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
 use self::refreed::LookBack;
-use crate::trace::{Contents, ProcessIndex, Replay, Start, Trace, TraceError};
+use crate::trace::{Contents, ProcessIndex, Replay, Snapshot, Start, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
+pub mod layout;
 mod live;
 mod percentiles;
 mod refreed;
@@ -32,6 +33,7 @@ mod replayer;
 pub(crate) mod sample;
 mod segments;
 mod sites;
+pub mod survey;
 #[cfg(test)]
 mod tests;
 mod threads;
@@ -75,6 +77,12 @@ pub trait Recorded {
         let _ = (first, last);
         self.replay(process, to)
     }
+
+    /// What the kernel said of the process's memory, in order of time.
+    ///
+    /// # Errors
+    /// When that cannot be read.
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Self::Error>;
 }
 
 /// What the reader of a report may choose about counting.
@@ -149,5 +157,9 @@ impl Recorded for Trace {
         to: &mut impl Replay,
     ) -> Result<(), TraceError> {
         self.replay_within(process, first, last, to)
+    }
+
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, TraceError> {
+        self.snapshots(process)
     }
 }

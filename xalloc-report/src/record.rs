@@ -23,6 +23,8 @@ mod drain;
 mod error;
 pub mod import;
 mod launch;
+mod looks;
+mod memory;
 mod outcome;
 mod output;
 mod owners;

@@ -12,6 +12,7 @@ pub mod escape;
 pub mod flamegraph;
 #[cfg(test)]
 mod golden;
+pub mod heap_picture;
 pub mod json;
 pub mod junit;
 pub mod number;

@@ -30,6 +30,7 @@ mod reader;
 mod records;
 mod salvage;
 mod scan;
+mod snapshot;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -42,6 +43,7 @@ pub use error::TraceError;
 pub use play::Start;
 pub use reader::{Limits, Trace, read_untrusted};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
+pub use snapshot::{Mapping, PAGE_BYTES, Reason, Snapshot};
 pub use writer::{Writer, Written};
 
 /// Index into [`Contents::processes`]; the recorded command is process 0.

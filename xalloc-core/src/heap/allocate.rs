@@ -75,7 +75,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             && let Some(moved) = arena.bins.back(bin)
         {
             self.take_whole_plain(arena, moved, size);
-            self.cache.push(self.words(), moved, size);
+            self.put_into_cache(arena, moved, size);
         }
         Some(found)
     }
@@ -115,7 +115,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if found_size == size {
                 self.mark_live(arena, chunk, size);
                 if self.cache.has_room(size) {
-                    self.cache.push(words, chunk, size);
+                    self.put_into_cache(arena, chunk, size);
                     cached = true;
                     continue;
                 }

@@ -36,7 +36,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         while arena.fast[index] != 0 && self.cache.has_room(size) {
             let moved = arena.fast[index];
             arena.fast[index] = words.fd(moved);
-            self.cache.push(words, moved, size);
+            self.put_into_cache(arena, moved, size);
         }
         Some(found)
     }

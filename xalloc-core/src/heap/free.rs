@@ -233,7 +233,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let size = words.size(chunk);
         if self.policy().inner_free_uses_tcache && self.cache.has_room(size) {
-            self.cache.push(words, chunk, size);
+            self.put_into_cache(arena, chunk, size);
         } else {
             self.free_uncached(arena, chunk, size);
         }

@@ -6,7 +6,9 @@ use super::sink::Sink;
 use super::step::Step;
 use super::tcache::{Stage, ThreadCache};
 use super::words::Words;
-use super::{Allocation, CacheBirth, Heap};
+use super::{Allocation, CacheBirth, Heap, Served};
+use crate::units::Addr;
+use crate::wire::HeapEvent;
 
 impl<O: Os> Heap<O> {
     /// Allocates `bytes` (0 counts as 1). `None`: no memory (`ENOMEM`).
@@ -133,7 +135,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return;
         }
         let Some(size) = chunk::for_request(policy.tcache_struct_bytes) else { return };
-        if let Some(home) = self.allocate_anywhere(size, policy.tcache_struct_bytes) {
+        let made = self.in_some_arena(policy.tcache_struct_bytes, |step, arena| {
+            let chunk = step.allocate(arena, size)?;
+            let home = step.served(arena, chunk);
+            if home.served == Served::Arena {
+                let size_bytes = step.words().size(chunk);
+                step.tell(arena, HeapEvent::CacheBirth { addr: Addr(chunk), size_bytes });
+            }
+            Some(home)
+        });
+        if let Some(home) = made {
             let settings = &self.heap.settings;
             self.cache.open(home.addr.0, settings.tcache_chunk_max.get(), settings.tcache_count.get());
         }

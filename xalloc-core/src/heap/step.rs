@@ -50,6 +50,13 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         self.tell(arena, event);
     }
 
+    /// Moves a chunk that looks live to its arena into the thread's cache, which has room, and tells the sink.
+    #[inline]
+    pub(super) fn put_into_cache(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        self.cache.push(self.words(), chunk, size);
+        self.tell_bin(arena, chunk, size, BinKind::Cache, ThreadCache::bin_of(size));
+    }
+
     /// What the caller of an allocation learns about a chunk that the arena `arena` served.
     #[inline(always)]
     pub(super) fn served(&mut self, arena: &mut ArenaState, chunk: u64) -> Allocation {

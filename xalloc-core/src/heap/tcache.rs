@@ -54,12 +54,6 @@ pub struct ThreadCache {
     pub(super) arena: Option<ArenaRef>,
 }
 
-/// The bin of a chunk size.
-#[inline(always)]
-const fn bin_of(size: u64) -> usize {
-    ((size >> 4) as usize).wrapping_sub(2)
-}
-
 impl ThreadCache {
     /// The state of a thread that has not allocated yet.
     #[must_use]
@@ -97,6 +91,12 @@ impl ThreadCache {
         self.tid = tid;
     }
 
+    /// The bin of a chunk size.
+    #[inline(always)]
+    pub(super) const fn bin_of(size: u64) -> usize {
+        ((size >> 4) as usize).wrapping_sub(2)
+    }
+
     /// The user address of the chunk that stands for the cache's bookkeeping in the heap, once there is one. A leak
     /// scan treats it as reachable.
     #[must_use]
@@ -109,7 +109,7 @@ impl ThreadCache {
         self.home = home;
         self.stage = Stage::Live;
         self.fill = fill as u16;
-        self.bins = bin_of(chunk_max).wrapping_add(1).min(BINS) as u16;
+        self.bins = Self::bin_of(chunk_max).wrapping_add(1).min(BINS) as u16;
     }
 
     /// Closes the bins: nothing enters any more. What is in them stays until [`ThreadCache::pop`] took it.
@@ -127,14 +127,14 @@ impl ThreadCache {
     /// Whether a chunk of `size` bytes may enter.
     #[inline(always)]
     pub(super) fn has_room(&self, size: u64) -> bool {
-        let bin = bin_of(size);
+        let bin = Self::bin_of(size);
         bin < self.bins as usize && bin < BINS && self.counts[bin] < self.fill
     }
 
     /// Puts the block of a chunk in. The caller checked [`ThreadCache::has_room`].
     #[inline(always)]
     pub(super) fn push<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) {
-        let bin = bin_of(size);
+        let bin = Self::bin_of(size);
         if bin < BINS {
             words.set_fd(chunk, self.entries[bin]);
             words.set_bk(chunk, KEY);
@@ -146,7 +146,7 @@ impl ThreadCache {
     /// Takes the chunk that entered the bin of `size` last.
     #[inline(always)]
     pub(super) fn pop<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
-        self.pop_bin(words, bin_of(size))
+        self.pop_bin(words, Self::bin_of(size))
     }
 
     /// As [`ThreadCache::pop`], by number of bin.
@@ -164,7 +164,7 @@ impl ThreadCache {
 
     /// Takes the chunk of `size` that entered last among those whose block is a multiple of `align`.
     pub(super) fn pop_aligned<M: Memory>(&mut self, words: Words<'_, M>, size: u64, align: u64) -> Option<u64> {
-        let bin = bin_of(size);
+        let bin = Self::bin_of(size);
         let mut chunk = *self.entries.get(bin)?;
         let mut before = 0;
         while chunk != 0 && !(chunk + HEADER).is_multiple_of(align) {
@@ -184,9 +184,9 @@ impl ThreadCache {
     #[cold]
     #[inline(never)]
     pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> bool {
-        let Some(&head) = self.entries.get(bin_of(size)) else { return false };
+        let Some(&head) = self.entries.get(Self::bin_of(size)) else { return false };
         let mut entry = head;
-        for _ in 0..self.counts[bin_of(size)] {
+        for _ in 0..self.counts[Self::bin_of(size)] {
             if entry == chunk {
                 return true;
             }

@@ -29,7 +29,7 @@ numbered! {
         HeapBrk = 16, HeapTrim = 17, HeapRelease = 18, HeapChunkMap = 19, HeapChunkUnmap = 20,
         HeapChunkRemapFrom = 21, HeapChunkRemapTo = 22, HeapSplit = 23, HeapCoalesce = 24, HeapBin = 25,
         HeapTcacheFlush = 26, HeapConsolidate = 27, HeapArenaBirth = 28, HeapArenaIdle = 29, HeapArenaAttach = 30,
-        HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34,
+        HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34, HeapCacheBirth = 35,
         ProgramMap = 64, ProgramUnmap = 65, ProgramRemapFrom = 66, ProgramRemapTo = 67, ProgramAdvise = 68,
         ProgramBrk = 69, HeapCall = 70,
         ThreadStart = 96, ThreadExit = 97, Fork = 98, Exec = 99, ExecFailed = 100, Exit = 101,
@@ -75,6 +75,8 @@ numbered! {
         Small = 2,
         /// A range of sizes, sorted.
         Large = 3,
+        /// The cache of the thread that is in the arena: one size each, last in first out, not coalesced.
+        Cache = 4,
     }
 }
 

@@ -173,6 +173,7 @@ impl HeapEvent {
             HeapEvent::Bin { addr, size_bytes, bin, index } => {
                 Body { sub: bin as u8, ..body(Kind::HeapBin, addr.0, pack(size_bytes, index as u16)) }
             }
+            HeapEvent::CacheBirth { addr, size_bytes } => body(Kind::HeapCacheBirth, addr.0, size_bytes),
             HeapEvent::TcacheFlush { chunks, size_bytes } => body(Kind::HeapTcacheFlush, chunks as u64, size_bytes),
             HeapEvent::Consolidate { chunks, size_bytes } => body(Kind::HeapConsolidate, chunks as u64, size_bytes),
             HeapEvent::ArenaBirth { addr } => body(Kind::HeapArenaBirth, addr.0, 0),
@@ -223,6 +224,7 @@ const fn knows(kind: Kind, sub: u8) -> bool {
         | Kind::HeapChunkRemapTo
         | Kind::HeapSplit
         | Kind::HeapCoalesce
+        | Kind::HeapCacheBirth
         | Kind::HeapTcacheFlush
         | Kind::HeapConsolidate
         | Kind::HeapArenaBirth
@@ -368,6 +370,7 @@ impl Record {
             | Kind::HeapSplit
             | Kind::HeapCoalesce
             | Kind::HeapBin
+            | Kind::HeapCacheBirth
             | Kind::HeapTcacheFlush
             | Kind::HeapConsolidate
             | Kind::HeapArenaBirth
@@ -414,6 +417,7 @@ impl Record {
                 bin: BinKind::from_number(self.sub)?,
                 index: high(self.b) as u8,
             },
+            Kind::HeapCacheBirth => HeapEvent::CacheBirth { addr, size_bytes: self.b },
             Kind::HeapTcacheFlush => HeapEvent::TcacheFlush { chunks, size_bytes: self.b },
             Kind::HeapConsolidate => HeapEvent::Consolidate { chunks, size_bytes: self.b },
             Kind::HeapArenaBirth => HeapEvent::ArenaBirth { addr },

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::fragmentation::PinView;
 use super::frames::{CallStack, FrameView, StackState};
 use super::leaks;
 use super::names::Named;
@@ -24,11 +25,20 @@ pub enum Metric {
     Leaked,
     /// Number of temporary allocations.
     Temporary,
+    /// Free bytes that the site's blocks pin on their pages at some moment.
+    Pinned,
 }
 
 impl Named for Metric {
-    const ALL: &'static [Metric] =
-        &[Metric::Allocated, Metric::Count, Metric::Peak, Metric::Alive, Metric::Leaked, Metric::Temporary];
+    const ALL: &'static [Metric] = &[
+        Metric::Allocated,
+        Metric::Count,
+        Metric::Peak,
+        Metric::Alive,
+        Metric::Leaked,
+        Metric::Temporary,
+        Metric::Pinned,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -38,6 +48,7 @@ impl Named for Metric {
             Metric::Alive => "alive",
             Metric::Leaked => "leaked",
             Metric::Temporary => "temporary",
+            Metric::Pinned => "pinned",
         }
     }
 }
@@ -50,6 +61,8 @@ impl Metric {
             Metric::Peak => site.at_peak.bytes,
             Metric::Alive | Metric::Leaked => site.alive.bytes,
             Metric::Temporary => site.temporary,
+            // Not a figure of the model: only the layout of the heap has it.
+            Metric::Pinned => 0,
         }
     }
 
@@ -57,7 +70,7 @@ impl Metric {
     #[must_use]
     pub fn is_bytes(self) -> bool {
         match self {
-            Metric::Allocated | Metric::Peak | Metric::Alive | Metric::Leaked => true,
+            Metric::Allocated | Metric::Peak | Metric::Alive | Metric::Leaked | Metric::Pinned => true,
             Metric::Count | Metric::Temporary => false,
         }
     }
@@ -72,6 +85,7 @@ impl Metric {
             Metric::Alive => "Bytes alive at exit",
             Metric::Leaked => "Leaked bytes",
             Metric::Temporary => "Temporary allocations",
+            Metric::Pinned => "Free bytes pinned by call site",
         }
     }
 }
@@ -102,7 +116,7 @@ impl Flame {
     pub(super) fn of(contents: &Contents, model: &Model, metric: Metric) -> Flame {
         let of_sites = || model.sum.sites.iter().map(|site| (site.stack, site.call, metric.weight(site)));
         match metric {
-            Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Temporary => {
+            Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Temporary | Metric::Pinned => {
                 Flame::weighed(contents, metric, of_sites())
             }
             Metric::Leaked => match leaks::unchecked(contents, model) {
@@ -119,6 +133,14 @@ impl Flame {
         }
     }
 
+    pub(super) fn pinned(pins: &[PinView]) -> Flame {
+        let mut stacks = BTreeMap::new();
+        for pin in pins.iter().filter(|pin| pin.share_bytes > 0) {
+            *stacks.entry(labels(&pin.at)).or_insert(0) += pin.share_bytes;
+        }
+        Flame::of_stacks(Metric::Pinned, stacks)
+    }
+
     fn weighed(contents: &Contents, metric: Metric, weights: impl Iterator<Item = (StackIndex, Call, u64)>) -> Flame {
         // Stacks that differ only in return addresses look the same and are one flame.
         let mut stacks = BTreeMap::new();
@@ -126,6 +148,10 @@ impl Flame {
             let weight: &mut u64 = stacks.entry(labels(&CallStack::of(contents, stack, call))).or_default();
             *weight = weight.saturating_add(more);
         }
+        Flame::of_stacks(metric, stacks)
+    }
+
+    fn of_stacks(metric: Metric, stacks: BTreeMap<Vec<String>, u64>) -> Flame {
         let stacks: Vec<_> = stacks.into_iter().map(|(labels, weight)| FlameStack { labels, weight }).collect();
         let total = stacks.iter().fold(0u64, |sum, stack| sum.saturating_add(stack.weight));
         Flame { metric, total, doubt: None, stacks }

@@ -42,6 +42,7 @@ pub(super) const fn bin(bin: BinKind) -> &'static str {
         BinKind::Unsorted => "unsorted",
         BinKind::Small => "small",
         BinKind::Large => "large",
+        BinKind::Cache => "cache",
     }
 }
 

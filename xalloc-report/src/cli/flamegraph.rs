@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::{CountArgs, ForceArgs, TraceArgs};
+use super::fragmentation::{look, moment};
 use super::values::named;
 use super::{Console, Exit, Failure};
+use crate::analysis::fragmentation::At;
 use crate::analysis::{self, Metric, Named};
 use crate::model::Recorded;
 use crate::render::flamegraph::{Growth, flamegraph};
@@ -18,6 +20,9 @@ pub struct Flamegraph {
     /// What the width of a flame is; `alive` is what was alive at exit, `leaked` what of it nothing reached any more
     #[arg(long, value_name = "METRIC", default_value = "allocated", value_parser = named::<Metric>())]
     metric: Metric,
+    /// The moment of `--metric pinned`: `peak`, `exit`, a time such as `1.5s`, or the number of an event
+    #[arg(long, value_name = "peak|exit|TIME|SEQ", default_value = "peak", value_parser = moment)]
+    at: At,
     /// Begin with the functions that allocate, their callers below them
     #[arg(long)]
     inverted: bool,
@@ -34,7 +39,12 @@ pub struct Flamegraph {
 impl Flamegraph {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let contents = trace.contents();
-        let flame = analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric);
+        let flame = match self.metric {
+            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, self.at)?),
+            Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Leaked | Metric::Temporary => {
+                analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric)
+            }
+        };
         let growth = if self.inverted { Growth::FromLeaf } else { Growth::FromRoot };
         let command = contents.recording.command.join(" ");
         match self.target(console.interactive) {

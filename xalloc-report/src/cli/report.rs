@@ -8,6 +8,7 @@ use super::args::{CountArgs, Format, FormatArgs, TraceArgs, unreadable};
 use super::chart::{Histogram, Timeline};
 use super::events::Events;
 use super::flamegraph::Flamegraph;
+use super::fragmentation::Fragmentation;
 use super::ranking::{Leaks, Top};
 use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
@@ -29,6 +30,8 @@ pub enum Report {
     Histogram(Histogram),
     /// Live bytes, heap bytes and allocation rate over time
     Timeline(Timeline),
+    /// Who keeps the heap's memory: books, release ladder, pins by call site
+    Fragmentation(Fragmentation),
     /// A flame graph as SVG
     Flamegraph(Flamegraph),
     /// The events themselves, one a line
@@ -45,6 +48,7 @@ impl Report {
             Report::Top(command) => &command.trace,
             Report::Histogram(command) => &command.trace,
             Report::Timeline(command) => &command.trace,
+            Report::Fragmentation(command) => &command.trace,
             Report::Flamegraph(command) => &command.trace,
             Report::Events(command) => &command.trace,
             Report::WhatIf(command) => &command.trace,
@@ -73,6 +77,7 @@ impl Report {
             | Report::Top(_)
             | Report::Histogram(_)
             | Report::Timeline(_)
+            | Report::Fragmentation(_)
             | Report::Flamegraph(_)
             | Report::WhatIf(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
         }
@@ -89,6 +94,7 @@ impl Report {
             Report::Top(command) => command.run(trace, console),
             Report::Histogram(command) => command.run(trace, console),
             Report::Timeline(command) => command.run(trace, console),
+            Report::Fragmentation(command) => command.run(trace, console),
             Report::Flamegraph(command) => command.run(trace, console),
             Report::Events(command) => command.run(trace, console),
             Report::WhatIf(command) => command.run(trace, console),

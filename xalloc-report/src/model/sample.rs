@@ -9,9 +9,10 @@ use super::Recorded;
 use crate::trace::{
     Allocator, Block, Checked, Contents, Disguise, End, Entry, Event, Finding, Frame, FrameIndex, Function, Hint,
     Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessIndex, Recording, Repairs, Replay, Scan,
-    ScanOutcome, StackIndex, StackNode, Thread, ThreadIndex,
+    ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex,
 };
 
+pub(crate) mod simulated;
 mod written;
 
 /// A recording in memory.
@@ -19,6 +20,7 @@ mod written;
 pub(crate) struct Sample {
     pub(crate) contents: Contents,
     pub(crate) streams: Vec<Stream>,
+    pub(crate) snapshots: Vec<Snapshot>,
 }
 
 impl Recorded for Sample {
@@ -37,6 +39,10 @@ impl Recorded for Sample {
             to.entry(*entry);
         }
         Ok(())
+    }
+
+    fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Infallible> {
+        Ok(self.snapshots.iter().filter(|snapshot| snapshot.process == process).cloned().collect())
     }
 }
 
@@ -384,4 +390,28 @@ pub(crate) fn checked_server() -> Sample {
         outcome: ScanOutcome::Checked(checked),
     });
     sample
+}
+
+/// A program that fragments its heap: notes on every page of what was read and given back, and a plugin above them.
+pub(crate) fn fragmented() -> Sample {
+    let mut program = simulated::Simulated::new();
+    let (page, note) = (program.site("read_page"), program.site("keep_note"));
+    let (image, plugin) = (program.site("load_image"), program.site("plugin_register"));
+    let mut blocks = Vec::new();
+    for _ in 0..200 {
+        blocks.push(program.malloc(0, page, 4_032));
+        program.malloc(0, note, 41);
+    }
+    blocks.extend((0..20).map(|_| program.malloc(0, page, 100_000)));
+    program.malloc(0, plugin, 72);
+    for block in blocks {
+        program.free(0, block);
+    }
+    for size in [100, 100, 250, 3_000] {
+        let block = program.malloc(0, note, size);
+        program.free(0, block);
+    }
+    let worker = program.spawn("worker");
+    program.malloc(worker, image, 3 << 20);
+    program.finish(Allocator::Core)
 }

@@ -40,6 +40,7 @@ impl Segments {
             | HeapEvent::Split { .. }
             | HeapEvent::Coalesce { .. }
             | HeapEvent::Bin { .. }
+            | HeapEvent::CacheBirth { .. }
             | HeapEvent::TcacheFlush { .. }
             | HeapEvent::Consolidate { .. }
             | HeapEvent::ArenaBirth { .. }

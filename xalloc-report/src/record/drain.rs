@@ -25,7 +25,8 @@ use xalloc_core::units::Stamp;
 
 use crate::os::segment::{HeaderWord, Segment};
 use crate::record::clock::{Clock, Reading, Timeline};
-use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs};
+use crate::record::looks::Looks;
+use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot};
 
 mod check;
 mod dictionary;
@@ -81,6 +82,8 @@ pub(crate) trait Sink {
     fn end(&mut self, process: ProcessIndex) -> Result<(), Self::Error>;
     /// Puts what waits where it outlives the recorder.
     fn save(&mut self) -> Result<(), Self::Error>;
+    /// What the kernel said of a process's memory.
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), Self::Error>;
 }
 
 /// What was seen besides the events.
@@ -247,6 +250,7 @@ impl<S: Sink> Drain<S> {
         for live in &mut self.live {
             live.stream.merge(&mut shared)?;
         }
+        self.look(&gone)?;
         self.attend_checks();
         self.bury(&gone, command)?;
         if self.saved.elapsed() >= SAVE_EVERY {
@@ -254,6 +258,22 @@ impl<S: Sink> Drain<S> {
             self.saved = Instant::now();
         }
         Ok(came)
+    }
+
+    /// Asks the kernel about the memory of the processes for which it is time.
+    fn look(&mut self, gone: &[bool]) -> Result<(), S::Error> {
+        for (live, gone) in self.live.iter_mut().zip(gone) {
+            let Identity { pid, .. } = live.stream.identity;
+            // Without a descriptor the number may be another process's by now.
+            if *gone || live.pidfd.is_none() {
+                continue;
+            }
+            let is_ending = matches!(live.stream.last_word, LastWord::Exit(_));
+            if let Some(snapshot) = live.looks.at(pid, live.stream.index, &self.timeline, is_ending) {
+                self.sink.snapshot(&snapshot)?;
+            }
+        }
+        Ok(())
     }
 
     /// Looks for segments that were not there before.
@@ -326,6 +346,7 @@ impl<S: Sink> Drain<S> {
             stream: Stream::new(index, identity, segment, modules),
             path,
             pidfd,
+            looks: Looks::new(),
             checks: Checks::default(),
         });
         Ok(())

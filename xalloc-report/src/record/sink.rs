@@ -1,7 +1,7 @@
 //! The trace's writer as the place where the drain's events go.
 
 use super::drain::Sink;
-use crate::trace::{Block, Contents, Incoming, LiveSet, ProcessIndex, TraceError, Writer};
+use crate::trace::{Block, Contents, Incoming, LiveSet, ProcessIndex, Snapshot, TraceError, Writer};
 
 impl Sink for Writer {
     type Error = TraceError;
@@ -33,6 +33,10 @@ impl Sink for Writer {
 
     fn end(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
         self.end_process(process)
+    }
+
+    fn snapshot(&mut self, snapshot: &Snapshot) -> Result<(), TraceError> {
+        self.push_snapshot(snapshot)
     }
 
     fn save(&mut self) -> Result<(), TraceError> {

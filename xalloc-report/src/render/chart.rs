@@ -8,13 +8,13 @@ use super::number::{bytes, count, percent};
 use crate::analysis::Histogram;
 
 /// Geometry, in user units (pixels at full size).
-const LABELS: u32 = 150;
+pub(super) const LABELS: u32 = 150;
 const BARS: u32 = 560;
-const FIGURES: u32 = 250;
+pub(super) const FIGURES: u32 = 250;
 const ROW: u32 = 24;
-const HEAD: u32 = 76;
+pub(super) const HEAD: u32 = 76;
 const FOOT: u32 = 66;
-const WIDTH: u32 = LABELS + BARS + FIGURES;
+pub(super) const WIDTH: u32 = LABELS + BARS + FIGURES;
 
 /// Style of every chart; text stays text, so that it can be searched and read aloud.
 const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2430}.t{font-size:17px;font-weight:600}\
@@ -53,7 +53,8 @@ pub(super) fn message(title: &str, subtitle: &str) -> String {
     format!("{}</svg>\n", open(HEAD, title, subtitle))
 }
 
-fn open(height: u32, title: &str, subtitle: &str) -> String {
+/// The beginning of a picture, with its title and what it is of.
+pub(super) fn open(height: u32, title: &str, subtitle: &str) -> String {
     let (title, subtitle) = (xml(title), xml(subtitle));
     format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height}" viewBox="0 0 {WIDTH} {height}" role="img">

@@ -9,8 +9,9 @@ use serde_json::Value;
 
 use super::text::Extent;
 use super::{chart, json, text};
+use crate::analysis::fragmentation::{At, fragmentation};
 use crate::analysis::{self, EventView, EventWindow, Named, Observer, Order, Quantity, Summary, WhatIf};
-use crate::model::sample::{Sample, checked_server, server, server_with_child};
+use crate::model::sample::{Sample, checked_server, fragmented, server, server_with_child};
 use crate::model::{BUCKETS_MAX, Model, Recorded, Settings};
 use crate::simulate::{self, Run};
 use crate::trace::{Loss, ProcessIndex, ScanOutcome};
@@ -84,6 +85,12 @@ fn the_summary_of_several_processes_lists_each() {
 fn what_was_alive_at_exit_reads_as_agreed() {
     let sample = server();
     assert_golden("leaks.txt", &text::leaks(&analysis::leaks(&sample.contents, &replayed(&sample)), ALL));
+}
+
+#[test]
+fn who_keeps_the_heap_reads_as_agreed() {
+    let seen = fragmentation(&fragmented(), ProcessIndex(0), At::Exit).expect("the books balance");
+    assert_golden("fragmentation.txt", &text::fragmentation(&seen, ALL));
 }
 
 #[test]
@@ -171,7 +178,7 @@ fn json_of<R: json::Report>(report: &R) -> Value {
 fn every_json_report_keeps_the_contract() {
     let schema = json::schema();
     let contract = jsonschema::validator_for(&schema).expect("the schema is a schema");
-    for sample in [server(), server_with_child(), checked_server(), Sample::default()] {
+    for sample in [server(), server_with_child(), checked_server(), fragmented(), Sample::default()] {
         let model = replayed(&sample);
         let contents = &sample.contents;
         let mut reports = vec![
@@ -184,6 +191,10 @@ fn every_json_report_keeps_the_contract() {
         }
         reports.extend(Order::ALL.iter().map(|&by| json_of(&analysis::top(contents, &model, by))));
         reports.extend(Quantity::ALL.iter().map(|&of| json_of(&analysis::histogram(&model, of))));
+        if sample.contents.recording.command == ["./app"] {
+            let seen = fragmentation(&sample, ProcessIndex(0), At::Peak).expect("the books balance");
+            reports.push(json_of(&seen));
+        }
         for report in reports {
             let errors: Vec<_> = contract.iter_errors(&report).map(|error| error.to_string()).collect();
             assert!(errors.is_empty(), "{errors:?} in {report:#}");

@@ -9,6 +9,7 @@ use schemars::{JsonSchema, Schema, generate::SchemaSettings};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::analysis::fragmentation::Fragmentation;
 use crate::analysis::{EventView, Histogram, Leaks, Summary, TimelineView, Top, WhatIf};
 use crate::check::Verdict;
 
@@ -35,6 +36,9 @@ impl Report for Histogram {
 }
 impl Report for TimelineView {
     const SCHEMA: &'static str = "xalloc-report/timeline";
+}
+impl Report for Fragmentation {
+    const SCHEMA: &'static str = "xalloc-report/fragmentation";
 }
 impl Report for Verdict {
     const SCHEMA: &'static str = "xalloc-report/check";
@@ -119,6 +123,7 @@ pub fn schema() -> Value {
         (Top::SCHEMA, generator.subschema_for::<Top>()),
         (Histogram::SCHEMA, generator.subschema_for::<Histogram>()),
         (TimelineView::SCHEMA, generator.subschema_for::<TimelineView>()),
+        (Fragmentation::SCHEMA, generator.subschema_for::<Fragmentation>()),
         (Verdict::SCHEMA, generator.subschema_for::<Verdict>()),
         (WhatIf::SCHEMA, generator.subschema_for::<WhatIf>()),
         (Events::SCHEMA, generator.subschema_for::<Events>()),

@@ -2,6 +2,7 @@
 
 mod check;
 mod events;
+mod fragmentation;
 mod frames;
 mod histogram;
 mod leaks;
@@ -12,6 +13,7 @@ mod what_if;
 
 pub use check::check;
 pub use events::{event, process_heading};
+pub use fragmentation::fragmentation;
 pub use histogram::histogram;
 pub use leaks::leaks;
 pub use summary::summary;

@@ -63,6 +63,8 @@ pub(super) enum BlockKind {
     Dictionary = 3,
     /// The list of all blocks before it.
     Footer = 4,
+    /// What the kernel said of one process's memory at one time. Since minor version 1.
+    Snapshot = 5,
 }
 
 /// The first block of a checkpoint.

@@ -36,6 +36,7 @@ const CHUNK_REMAP_TO: u8 = Kind::HeapChunkRemapTo as u8;
 const SPLIT: u8 = Kind::HeapSplit as u8;
 const COALESCE: u8 = Kind::HeapCoalesce as u8;
 const BIN: u8 = Kind::HeapBin as u8;
+const CACHE_BIRTH: u8 = Kind::HeapCacheBirth as u8;
 const TCACHE_FLUSH: u8 = Kind::HeapTcacheFlush as u8;
 const CONSOLIDATE: u8 = Kind::HeapConsolidate as u8;
 const ARENA_BIRTH: u8 = Kind::HeapArenaBirth as u8;
@@ -89,6 +90,7 @@ impl Flat {
             HeapEvent::Bin { addr, size_bytes, bin, index } => {
                 Flat { sub: bin as u8, second: u64::from(index), ..Flat::new(BIN, addr, size_bytes) }
             }
+            HeapEvent::CacheBirth { addr, size_bytes } => Flat::new(CACHE_BIRTH, addr, size_bytes),
             HeapEvent::TcacheFlush { chunks, size_bytes } => {
                 Flat { second: u64::from(chunks), ..Flat::new(TCACHE_FLUSH, Addr(0), size_bytes) }
             }
@@ -137,6 +139,7 @@ impl Flat {
                 bin: BinKind::from_number(sub).ok_or(UNKNOWN)?,
                 index: u8::try_from(second).map_err(|_| UNKNOWN)?,
             },
+            CACHE_BIRTH => HeapEvent::CacheBirth { addr, size_bytes: first },
             TCACHE_FLUSH => HeapEvent::TcacheFlush { chunks: small()?, size_bytes: first },
             CONSOLIDATE => HeapEvent::Consolidate { chunks: small()?, size_bytes: first },
             ARENA_BIRTH => HeapEvent::ArenaBirth { addr },
@@ -197,16 +200,17 @@ impl Expected {
     }
 }
 
-/// Bins of one size are numbered by it: fast ones from 0 for 32 bytes, small ones from 2 (malloc.c, `fastbin_index` and
-/// `smallbin_index_unsafe`).
+/// Bins of one size are numbered by it: fast ones and those of a cache from 0 for 32 bytes, small ones from 2 (malloc.c,
+/// `fastbin_index` and `smallbin_index_unsafe`).
 #[inline]
 fn second_expected(kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
     const FAST: u8 = BinKind::Fast as u8;
     const SMALL: u8 = BinKind::Small as u8;
+    const CACHE: u8 = BinKind::Cache as u8;
     match kind {
         SPLIT => before.second.wrapping_sub(first),
         COALESCE => first,
-        BIN if sub == FAST => (first / 16).wrapping_sub(2) % 256,
+        BIN if sub == FAST || sub == CACHE => (first / 16).wrapping_sub(2) % 256,
         BIN if sub == SMALL => first / 16 % 256,
         _ => before.second,
     }

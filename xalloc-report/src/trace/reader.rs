@@ -22,7 +22,8 @@ use super::dictionary::Loader;
 use super::error::{Malformed, TraceError};
 use super::footer::{self, Entry};
 use super::play::{Player, Start};
-use super::{Contents, ProcessIndex, Replay, salvage};
+use super::varint::Cursor;
+use super::{Contents, ProcessIndex, Replay, Snapshot, salvage};
 
 /// What a reader may use of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -160,6 +161,26 @@ impl Trace {
     #[must_use]
     pub fn event_bytes(&self, process: ProcessIndex) -> u64 {
         self.blocks_of(process, BlockKind::Events).map(|entry| entry.header.len_bytes()).sum()
+    }
+
+    /// What the kernel said of a process's memory, in order of time.
+    ///
+    /// # Errors
+    /// [`TraceError::Read`], [`TraceError::Damaged`].
+    pub fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, TraceError> {
+        let mut unpacker = unpacker()?;
+        let mut payload = Vec::new();
+        let mut column = Vec::new();
+        let mut snapshots = Vec::new();
+        for entry in self.blocks_of(process, BlockKind::Snapshot) {
+            let header = self.block(entry, &mut payload)?;
+            let mut allowance_bytes = header.raw_bytes as usize;
+            let snapshot = unpacker
+                .unpack(&mut Cursor::new(&payload), &mut allowance_bytes, &mut column)
+                .and_then(|()| Snapshot::decode(process, &column));
+            snapshots.push(snapshot.map_err(|fault| fault.at(entry.offset_bytes))?);
+        }
+        Ok(snapshots)
     }
 
     fn blocks_of(&self, process: ProcessIndex, kind: BlockKind) -> impl Iterator<Item = &Entry> {
@@ -456,6 +477,7 @@ pub fn read_untrusted(bytes: &[u8]) {
         for process in (0..trace.contents.processes.len() as u32).map(ProcessIndex) {
             // An error is a good answer to bad bytes; a panic is not.
             let _ = trace.replay(process, &mut Ignore);
+            let _ = trace.snapshots(process);
             let _ = trace.replay_from(process, Start::Seq(u64::MAX), &mut Ignore);
         }
     }

@@ -15,7 +15,7 @@ use std::io::Write;
 use std::path::Path;
 
 use super::checkpoint;
-use super::columns::Packer;
+use super::columns::{MAX_RAW_BYTES, Packer};
 use super::container::{self, BlockHeader, BlockKind};
 use super::dictionary::Collector;
 use super::encode::{Encoder, LiveSet};
@@ -23,7 +23,7 @@ use super::error::TraceError;
 use super::footer;
 use super::matcher::Matcher;
 use super::ops::BLOCK_EVENTS;
-use super::{Block, Contents, Incoming, ProcessIndex, Repairs};
+use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Snapshot};
 
 /// What was written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -224,6 +224,30 @@ impl Writer {
             self.close_block(ProcessIndex(process as u32))?;
         }
         self.emit_increments()
+    }
+
+    /// Adds what the kernel said of a process's memory.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`], [`TraceError::Stopped`].
+    pub fn push_snapshot(&mut self, snapshot: &Snapshot) -> Result<(), TraceError> {
+        let column = snapshot.encode();
+        // A process of millions of mappings has a larger map than a block may be; it goes without.
+        let Some(raw_bytes) = u32::try_from(column.len()).ok().filter(|_| column.len() <= MAX_RAW_BYTES) else {
+            return Ok(());
+        };
+        let mut payload = Vec::new();
+        self.packer.pack(&column, &mut payload).map_err(|source| self.failed(source))?;
+        let at_us = snapshot.at_ns / 1000;
+        let header = BlockHeader {
+            process: snapshot.process.0,
+            raw_bytes,
+            items: 1,
+            first_us: at_us,
+            last_us: at_us,
+            ..BlockHeader::of(BlockKind::Snapshot)
+        };
+        self.emit_block(&header.frame(&payload))
     }
 
     /// Closes a process: what waits of it is written, and its memory is given back.

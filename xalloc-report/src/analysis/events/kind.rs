@@ -159,7 +159,7 @@ fn heap(step: &HeapEvent) -> (EventKind, Option<EventKind>) {
         HeapEvent::Split { .. } => (EventKind::Split, None),
         HeapEvent::Coalesce { .. } => (EventKind::Coalesce, None),
         HeapEvent::Bin { .. } => (EventKind::Bin, None),
-        HeapEvent::TcacheFlush { .. } => (EventKind::Tcache, None),
+        HeapEvent::CacheBirth { .. } | HeapEvent::TcacheFlush { .. } => (EventKind::Tcache, None),
         HeapEvent::Consolidate { .. } => (EventKind::Consolidate, None),
         HeapEvent::HeapBirth { .. } => (EventKind::Arena, Some(EventKind::Mmap)),
         HeapEvent::HeapDeath { .. } => (EventKind::Arena, Some(EventKind::Munmap)),

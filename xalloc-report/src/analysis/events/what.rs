@@ -43,8 +43,10 @@ pub enum What {
     Split { addr: String, size: u64, rest: u64, from_top: bool },
     /// A freed chunk of `freed` bytes merged with free neighbours to `size`.
     Coalesce { addr: String, size: u64, freed: u64, previous: bool, next: bool, top: bool },
-    /// A free chunk was put into a bin.
+    /// A free chunk was put into a bin, or by the heap itself into the thread's cache.
     Bin { addr: String, size: u64, bin: String, index: u8 },
+    /// A thread's cache came into being: its bookkeeping is this chunk.
+    CacheBirth { addr: String, size: u64 },
     /// A thread's cache gave its chunks back.
     TcacheFlush { chunks: u32, size: u64 },
     /// The fast bins were emptied into the unsorted bin.
@@ -192,6 +194,7 @@ impl What {
             HeapEvent::Bin { addr, size_bytes, bin, index } => {
                 What::Bin { addr: address(addr.0), size: size_bytes, bin: names::bin(bin).to_owned(), index }
             }
+            HeapEvent::CacheBirth { addr, size_bytes } => What::CacheBirth { addr: address(addr.0), size: size_bytes },
             HeapEvent::TcacheFlush { chunks, size_bytes } => What::TcacheFlush { chunks, size: size_bytes },
             HeapEvent::Consolidate { chunks, size_bytes } => What::Consolidate { chunks, size: size_bytes },
             HeapEvent::ArenaBirth { addr } => What::ArenaBirth { addr: address(addr.0) },

@@ -12,6 +12,7 @@ use super::check::Checks;
 use super::{Dictionary, Identity, LastWord, Observations, Stream};
 use crate::os::pidfd::Pidfd;
 use crate::os::segment::{HeaderCounter, HeaderWord};
+use crate::record::looks::Looks;
 use crate::trace::End;
 
 /// A process that is being drained.
@@ -20,6 +21,7 @@ pub(super) struct Live {
     pub(super) stream: Stream,
     pub(super) path: PathBuf,
     pub(super) pidfd: Option<Pidfd>,
+    pub(super) looks: Looks,
     pub(super) checks: Checks,
 }
 

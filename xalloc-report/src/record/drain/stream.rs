@@ -58,7 +58,7 @@ enum Stop {
 fn is_common(record: &Record) -> bool {
     const ALLOC: u8 = Kind::Alloc as u8;
     const FIRST_STEP: u8 = Kind::HeapBrk as u8;
-    const LAST_STEP: u8 = Kind::HeapThreshold as u8;
+    const LAST_STEP: u8 = Kind::HeapCacheBirth as u8;
     const REALLOC_UNDO: u8 = Kind::ReallocUndo as u8;
     matches!(record.kind, ALLOC..=REALLOC_UNDO | FIRST_STEP..=LAST_STEP) && record.is_known()
 }

@@ -65,6 +65,10 @@ impl Sink for Kept {
         Ok(())
     }
 
+    fn snapshot(&mut self, _: &Snapshot) -> Result<(), Infallible> {
+        Ok(())
+    }
+
     fn save(&mut self) -> Result<(), Infallible> {
         Ok(())
     }

@@ -74,7 +74,11 @@ fn story(what: &What) -> (&'static str, String) {
             let into = if *top { ", now top" } else { "" };
             ("coalesce", format!("{addr} {} of {} freed {with}{into}", b(*size), b(*freed)))
         }
+        What::Bin { addr, size, bin, .. } if bin == "cache" => {
+            ("bin", format!("{addr} {} to the thread's cache", b(*size)))
+        }
         What::Bin { addr, size, bin, index } => ("bin", format!("{addr} {} to {bin} bin {index}", b(*size))),
+        What::CacheBirth { addr, size } => ("tcache", format!("{addr} {} hold a thread's cache", b(*size))),
         What::TcacheFlush { chunks, size } => {
             ("tcache", format!("{} chunks, {} flushed", count((*chunks).into()), b(*size)))
         }

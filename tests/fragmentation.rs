@@ -1,0 +1,109 @@
+//! Who keeps the memory: the report on recorded programs against what the real libc and the kernel do.
+
+mod support;
+
+use serde_json::Value;
+use support::victims::victim;
+use support::{Load, Recording, functions, list, number, tool};
+
+const KIB: u64 = 1024;
+
+/// The heap of `recording` just before its program called `malloc_trim`.
+fn before_the_trim(recording: &Recording) -> Value {
+    let given_back = recording.events("release,trim");
+    let first = given_back.first().expect("malloc_trim gives something back");
+    let seq = (number(first, "seq") - 1).to_string();
+    recording.json("fragmentation", &["--at", &seq])
+}
+
+#[test]
+fn malloc_trim_of_the_real_libc_gives_back_to_the_page_what_the_ladder_says() {
+    let program = victim("fragments.c", &[]);
+    let recording = program.record();
+    let seen = before_the_trim(&recording);
+    // The program as it is, on the libc of this machine.
+    let printed = String::from_utf8(program.plain().stdout).expect("text");
+    let kib: Vec<u64> = printed.split_whitespace().map(|word| word.parse().expect("a number of KiB")).collect();
+    let (before, after) = (kib[0] * KIB, kib[1] * KIB);
+    assert!(before > after + 2_000 * KIB, "{printed}");
+    let ladder = &seen["ladder"];
+    assert_eq!(number(ladder, "systrim"), 0, "no free has trimmed, and none would: the top is small");
+    assert_eq!(number(ladder, "malloc_trim"), before - after, "{ladder}");
+    assert_eq!(number(ladder, "resident"), before, "{ladder}");
+}
+
+#[test]
+fn the_culprits_of_a_recorded_program_are_named_by_function() {
+    let recording = victim("fragments.c", &[]).record();
+    let seen = before_the_trim(&recording);
+    let step = &list(&seen, "staircase")[0];
+    assert!(functions(step).iter().any(|name| name == "plugin_register"), "{step}");
+    assert_eq!((number(step, "chunks"), number(step, "size")), (1, 72));
+    assert!(number(step, "gain_bytes") > 2_700 * KIB, "{step}");
+    let pins = list(&seen, "pins");
+    assert!(functions(&pins[0]).iter().any(|name| name == "keep_note"), "{}", pins[0]);
+    let shares: u64 = pins.iter().map(|pin| number(pin, "share_bytes")).sum();
+    assert_eq!(shares, number(&seen, "pinned_bytes"));
+    let books = &seen["books"];
+    let classes = ["live", "tcache", "fastbin", "bin_free", "top", "metadata"];
+    assert_eq!(classes.map(|class| number(books, class)).iter().sum::<u64>(), number(books, "segments"));
+    let svg = recording.run("flamegraph", &["--metric", "pinned", "--at", "exit", "-o", "-"]);
+    assert!(String::from_utf8_lossy(&svg.stdout).contains("keep_note"));
+    for picture in ["map", "staircase", "ladder"] {
+        let svg = recording.run("fragmentation", &["--picture", picture, "-o", "-"]);
+        assert!(String::from_utf8_lossy(&svg.stdout).starts_with("<svg"), "{picture}");
+    }
+}
+
+#[test]
+fn under_another_allocator_the_blocks_are_known_and_the_report_says_what_is_not() {
+    let recording = victim("fragments.c", &[]).record_with(&["--allocator", "system"]);
+    let seen = recording.json("fragmentation", &["--at", "exit"]);
+    assert_eq!((&seen["core"], number(&seen, "requested")), (&Value::Bool(false), 401 * 24 - 24 + 72));
+    assert!(!list(&seen, "pins").is_empty());
+    let text = recording.run("fragmentation", &[] as &[&str]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("record with --allocator core"));
+}
+
+/// Programs that live long enough to be looked at, with some load.
+fn programs() -> Vec<Load> {
+    let load = |name: &str, arguments: &[&str]| match tool(name) {
+        Some(program) => Some(Load::new(program, arguments)),
+        None => {
+            println!("skipped: {name} is not installed");
+            None
+        }
+    };
+    let sql = "create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<200000) \
+               insert into t select x, hex(x) from c; create index i on t(b); select count(*) from t;";
+    [
+        load(
+            "perl",
+            &["-e", "my %h; $h{$_} = \"x$_\" for 1..150000; delete $h{$_} for 1..100000; select(undef,undef,undef,.2)"],
+        ),
+        load("sqlite3", &[":memory:", sql]),
+        load("lua5.4", &["-e", "t={} for i=1,200000 do t[i]={tostring(i)} end"]),
+        load("node", &["-e", "const a=[];for(let i=0;i<300000;i++)a.push({i:i,s:'x'+i});setTimeout(()=>a.length,200)"]),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}
+
+#[test]
+fn the_resident_memory_of_real_programs_is_explained_to_a_hundredth() {
+    for program in programs() {
+        let recording = program.record();
+        let seen = recording.json("fragmentation", &["--at", "exit"]);
+        let rss = &seen["rss"];
+        if rss.is_null() {
+            println!("skipped: {} ended before it was looked at", program.program().display());
+            continue;
+        }
+        let (total, unexplained) = (number(rss, "total"), number(rss, "unexplained"));
+        assert!(unexplained * 100 <= total, "{}: {unexplained} of {total}", program.program().display());
+        assert_eq!(number(rss, "segments"), number(rss, "not_resident") + number(rss, "heap_resident"));
+        let map: u64 = list(rss, "map").iter().map(|row| number(row, "resident_bytes")).sum();
+        assert_eq!(map, number(rss, "heap_resident") + number(rss, "others_resident"));
+    }
+}

@@ -1,0 +1,238 @@
+//! Heaps with a known culprit, each with a twin that has none.
+
+use super::*;
+use crate::model::sample::Sample;
+use crate::model::sample::simulated::Simulated;
+use crate::trace::Allocator;
+
+const PAGE: u64 = pages::PAGE;
+
+fn look(sample: &Sample, at: At) -> Fragmentation {
+    fragmentation(sample, ProcessIndex(0), at).expect("the books balance")
+}
+
+fn at_exit(program: Simulated) -> Fragmentation {
+    look(&program.finish(Allocator::Core), At::Exit)
+}
+
+fn leaf(at: &CallStack) -> String {
+    at.frames[0].name()
+}
+
+/// 150 blocks of 100,000 bytes, a small one behind them if so, and the large ones are freed again.
+fn plugin_above_work(has_plugin: bool) -> (Fragmentation, u64, u64) {
+    let mut program = Simulated::new();
+    let (work, plugin) = (program.site("work"), program.site("plugin_register"));
+    let keep = program.malloc(0, work, 64);
+    let blocks: Vec<_> = (0..150).map(|_| program.malloc(0, work, 100_000)).collect();
+    if has_plugin {
+        program.malloc(0, plugin, 72);
+    }
+    let end = program.heap.break_bytes() + xalloc_core::heap::sim::BREAK_BASE;
+    for block in blocks {
+        program.free(0, block);
+    }
+    let lowest = (keep.block.addr + 64).next_multiple_of(16);
+    (at_exit(program), end, lowest)
+}
+
+#[test]
+fn a_small_block_above_what_was_freed_is_said_to_keep_the_top() {
+    let (seen, end, lowest) = plugin_above_work(true);
+    let step = &seen.staircase[0];
+    assert_eq!((leaf(&step.at).as_str(), step.chunks, step.size), ("plugin_register", 1, 72));
+    assert_eq!(step.gain_bytes, end - lowest.next_multiple_of(PAGE) - (128 << 10));
+    assert!(step.gain_bytes > 14 << 20);
+    assert_eq!(seen.ladder.systrim, 0, "the top itself is small");
+    let (twin, _, _) = plugin_above_work(false);
+    assert_eq!(twin.staircase, []);
+    assert!(twin.books.segments < 300 << 10, "what was freed went back by itself");
+}
+
+/// A block of nearly a page and a small one behind it, 200 times; the large ones are freed.
+fn one_small_block_a_page(has_small: bool) -> Fragmentation {
+    let mut program = Simulated::new();
+    let (page, note) = (program.site("read_page"), program.site("keep_note"));
+    let mut blocks = Vec::new();
+    for _ in 0..200 {
+        blocks.push(program.malloc(0, page, PAGE - 64));
+        if has_small {
+            program.malloc(0, note, 40);
+        }
+    }
+    for block in blocks {
+        program.free(0, block);
+    }
+    at_exit(program)
+}
+
+#[test]
+fn one_small_block_on_each_page_pins_them_all() {
+    let seen = one_small_block_a_page(true);
+    let pin = &seen.pins[0];
+    assert_eq!((leaf(&pin.at).as_str(), pin.live_blocks, pin.live_bytes), ("keep_note", 200, 8_000));
+    // A chunk of 48 bytes on each of 200 pages, which hold nothing else but the cache's bookkeeping on the first.
+    let shares: u64 = seen.pins.iter().map(|pin| pin.share_bytes).sum();
+    assert_eq!(shares, seen.pinned_bytes);
+    assert!(pin.share_bytes + 2 * PAGE > 200 * (PAGE - 48), "{}", pin.share_bytes);
+    assert!(pin.marginal_bytes >= 198 * PAGE && pin.leverage > 90.0);
+    assert_eq!(leaf(&seen.cover[0].at), "keep_note");
+    assert!(pin.pin_byte_seconds > 0.0);
+    let twin = one_small_block_a_page(false);
+    assert!(twin.pins.is_empty() && twin.cover.is_empty());
+}
+
+#[test]
+fn an_unlucky_size_is_named_with_those_that_would_waste_nothing() {
+    let padded = |size| {
+        let mut program = Simulated::new();
+        let site = program.site("make_node");
+        for _ in 0..1000 {
+            program.malloc(0, site, size);
+        }
+        at_exit(program)
+    };
+    let seen = padded(25);
+    let size = &seen.padding_by_size[0];
+    assert_eq!((size.size_bytes, size.blocks, size.padding_bytes), (25, 1000, 15_000));
+    assert_eq!((size.full_bytes, size.smaller_bytes), (40, Some(24)));
+    assert_eq!((leaf(&size.at).as_str(), seen.padding), ("make_node", 15_000));
+    let twin = padded(24);
+    assert_eq!((twin.padding_by_size.len(), twin.padding), (0, 0));
+}
+
+#[test]
+fn caches_full_of_one_size_are_told_by_thread_and_size() {
+    let cached = |frees: usize| {
+        let mut program = Simulated::new();
+        let site = program.site("work");
+        let thread = program.spawn("worker");
+        let blocks: Vec<_> = (0..7).map(|_| program.malloc(thread, site, 1_000)).collect();
+        for block in blocks.into_iter().take(frees) {
+            program.free(thread, block);
+        }
+        at_exit(program)
+    };
+    let seen = cached(7);
+    assert_eq!(seen.free.caches.len(), 1);
+    assert_eq!(seen.free.caches[0].sizes, [SizeCount { chunk_bytes: 1_008, chunks: 7 }]);
+    assert_eq!((seen.free.caches[0].thread.name.as_str(), seen.books.tcache), ("worker", 7_056));
+    assert_eq!(cached(0).free.caches, []);
+}
+
+#[test]
+fn what_a_consumer_frees_stays_in_the_producers_arena() {
+    let handed = |is_own: bool| {
+        let mut program = Simulated::new();
+        let site = program.site("produce");
+        let (producer, consumer) = (program.spawn("producer"), program.spawn("consumer"));
+        let own = program.malloc(consumer, site, 2_000);
+        program.malloc(producer, site, 2_000);
+        let made = if is_own { consumer } else { producer };
+        let blocks: Vec<_> = (0..200).map(|_| program.malloc(made, site, 2_000)).collect();
+        program.malloc(made, site, 2_000);
+        for block in blocks {
+            program.free(consumer, block);
+        }
+        // What the consumer needs next comes from its own arena.
+        let arena = own.block.arena.0;
+        for _ in 0..150 {
+            program.malloc(consumer, site, 2_000);
+        }
+        let seen = at_exit(program);
+        let other = seen.arenas.iter().filter(|view| view.arena.is_some_and(|number| number != arena && number != 0));
+        other.map(|view| view.books.bin_free).sum::<u64>()
+    };
+    assert_eq!(handed(false), 200 * 2_016);
+    assert_eq!(handed(true), 0);
+}
+
+#[test]
+fn a_growth_although_enough_was_free_is_external_fragmentation() {
+    let grown = |is_scattered: bool| {
+        let mut program = Simulated::new();
+        let (fill, hold, large) = (program.site("fill"), program.site("hold"), program.site("load_image"));
+        let mut blocks = Vec::new();
+        for _ in 0..200 {
+            blocks.push(program.malloc(0, fill, 3_000));
+            if is_scattered {
+                program.malloc(0, hold, 40);
+            }
+        }
+        program.malloc(0, hold, 2_000);
+        for block in blocks {
+            program.free(0, block);
+        }
+        program.malloc(0, large, 120_000);
+        at_exit(program)
+    };
+    let seen = grown(true);
+    let [growth] = &seen.external[..] else { panic!("{:?}", seen.external) };
+    assert_eq!((leaf(&growth.at).as_str(), growth.events, growth.needed_bytes), ("load_image", 1, 120_016));
+    assert_eq!(growth.largest_free_bytes, Some(3_008));
+    assert_eq!(growth.separated_by.as_ref().map(leaf), Some("hold".to_owned()));
+    assert!(growth.free_bytes > 600_000 && growth.rule == "no-fit", "{growth:?}");
+    assert_eq!(grown(false).external, []);
+}
+
+#[test]
+fn a_moved_mmap_threshold_is_told_with_who_moved_it() {
+    let moved = |size| {
+        let mut program = Simulated::new();
+        let site = program.site("decode");
+        let block = program.malloc(0, site, size);
+        program.free(0, block);
+        at_exit(program).mmap_threshold
+    };
+    let threshold = moved(3 << 20).expect("it moved");
+    assert_eq!(threshold.bytes, (3 << 20) + 4096);
+    assert_eq!(moved(100_000), None);
+}
+
+#[test]
+fn the_moment_is_the_one_that_is_asked_for() {
+    let mut program = Simulated::new();
+    let site = program.site("work");
+    let kept = program.malloc(0, site, 1_000);
+    let block = program.malloc(0, site, 50_000);
+    program.free(0, block);
+    program.realloc(0, site, kept, 2_000);
+    let sample = program.finish(Allocator::Core);
+    let peak = look(&sample, At::Peak);
+    assert_eq!((peak.requested, peak.blocks), (51_000, 2));
+    assert_eq!(look(&sample, At::Seq(peak.seq - 1)), peak);
+    assert_eq!(look(&sample, At::Time(peak.at_ns)).requested, 51_000);
+    let exit = look(&sample, At::Exit);
+    assert_eq!((exit.requested, exit.blocks), (2_000, 1));
+    assert!(!exit.map.is_empty() && exit.map.last().is_some_and(|column| column.requested == 2_000));
+}
+
+#[test]
+fn without_steps_there_is_no_layout_and_the_report_says_so() {
+    let mut program = Simulated::new();
+    let site = program.site("work");
+    program.malloc(0, site, 1_000);
+    let mut sample = program.finish(Allocator::Core);
+    sample.streams[0].entries.retain(|entry| !matches!(entry.event, crate::trace::Event::Heap { .. }));
+    let error = fragmentation(&sample, ProcessIndex(0), At::Exit).expect_err("nothing is known of the heap");
+    assert!(matches!(error, FragmentationError::NoSteps), "{error}");
+}
+
+#[test]
+fn a_lost_step_is_an_imbalance_and_not_a_wrong_figure() {
+    let mut program = Simulated::new();
+    let site = program.site("work");
+    let blocks: Vec<_> = (0..20).map(|_| program.malloc(0, site, 5_000)).collect();
+    program.malloc(0, site, 100);
+    for block in blocks.into_iter().step_by(2) {
+        program.free(0, block);
+    }
+    let mut sample = program.finish(Allocator::Core);
+    let is_bin = |entry: &Entry<'_>| {
+        matches!(entry.event, crate::trace::Event::Heap { step: xalloc_core::wire::HeapEvent::Split { .. }, .. })
+    };
+    let lost = sample.streams[0].entries.iter().rposition(is_bin).expect("there are splits");
+    sample.streams[0].entries.remove(lost);
+    let error = fragmentation(&sample, ProcessIndex(0), At::Exit).expect_err("a step is missing");
+    assert!(matches!(error, FragmentationError::Imbalance(_)), "{error}");
+}

@@ -1,0 +1,464 @@
+//! Where everything lies: each chunk of each range of the heap at one event of the recording.
+//!
+//! A [`Layout`] takes the events of a process and keeps, outside of the program, what the heap keeps in the words
+//! before each chunk. It can be asked at any event: [`Layout::spans`] goes through all ranges in order of address,
+//! chunk by chunk, as a walk of the heap itself would.
+//!
+//! # What determines it
+//! Every step of an arena that moves a chunk from one class to another is an event, but for three, which follow from
+//! the program's own events: a free that ends in the thread's cache (a freed chunk that no step names is there), the
+//! allocation from it, and the allocation of a whole chunk from a bin. A test drives the simulated heap at random and
+//! compares this layout with the heap's own walk, chunk for chunk.
+//!
+//! # Books
+//! The classes are counted twice, once as the steps come and once by walking: [`Layout::books`] compares both, and a
+//! difference is a defect of this tool or a trace with lost events. In the middle of an operation (a `realloc` that
+//! has cut its block and not been told yet) they may differ; they agree at its end.
+//!
+//! # Which pages are resident
+//! Not known between two looks at the kernel's tables. It is modelled: a page is resident once a chunk that reaches
+//! into it was handed out or a header was written there, until it is trimmed, discarded or unmapped.
+
+use rustc_hash::FxHashMap;
+use xalloc_core::heap::{ARENA_BYTES, Policy};
+use xalloc_core::units::ArenaId;
+use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent};
+
+use crate::trace::{Block, Contents, Entry, Event, Replay, StackIndex, ThreadIndex};
+
+mod books;
+mod marks;
+mod ranges;
+mod spans;
+#[cfg(test)]
+mod tests;
+
+pub use books::{Books, Imbalance};
+pub use ranges::{Range, RangeKind};
+pub use spans::{Place, Span};
+
+use marks::{Mark, Marks};
+use ranges::Ranges;
+
+/// Smallest chunk, and what a fenced top must keep to be freed (placement policy, sections 1 and 8).
+const MIN_CHUNK: u64 = 32;
+/// From a chunk's address to its block's.
+const HEADER: u64 = 16;
+
+/// A block that lives, as its allocation told it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Held {
+    /// User address.
+    pub addr: u64,
+    /// Requested size.
+    pub size_bytes: u64,
+    /// Usable minus requested size.
+    pub slack_bytes: u16,
+    /// Allocation time, nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// Number of the event that told it.
+    pub seq: u64,
+    /// Where it was allocated.
+    pub stack: StackIndex,
+    /// Who allocated it.
+    pub thread: ThreadIndex,
+    /// The call that made it.
+    pub call: Call,
+    /// Whether it lives.
+    is_live: bool,
+}
+
+/// The heap of one process at one event.
+#[derive(Debug)]
+pub struct Layout {
+    marks: Marks,
+    ranges: Ranges,
+    counted: books::Counted,
+    blocks: Vec<Held>,
+    requested_bytes: u64,
+    /// Requested bytes of the realloc that each thread is in.
+    pending: FxHashMap<ThreadIndex, u64>,
+    header_bytes: u64,
+    mmap_threshold_bytes: Option<u64>,
+    /// Number of events taken.
+    seq: u64,
+    at_ns: u64,
+    steps: u64,
+}
+
+impl Layout {
+    /// An empty heap, by the rules of the recorded libc.
+    #[must_use]
+    pub fn of(contents: &Contents) -> Layout {
+        let policy = Policy::for_libc(&contents.recording.libc).unwrap_or_default();
+        Layout {
+            marks: Marks::default(),
+            ranges: Ranges::default(),
+            counted: books::Counted::default(),
+            blocks: Vec::new(),
+            requested_bytes: 0,
+            pending: FxHashMap::default(),
+            header_bytes: policy.heap_header_bytes,
+            mmap_threshold_bytes: None,
+            seq: 0,
+            at_ns: 0,
+            steps: 0,
+        }
+    }
+
+    /// Requested bytes of the blocks that live.
+    #[must_use]
+    pub fn requested_bytes(&self) -> u64 {
+        self.requested_bytes
+    }
+
+    /// Bytes that the heap has from the system.
+    #[must_use]
+    pub fn footprint_bytes(&self) -> u64 {
+        self.ranges.bytes()
+    }
+
+    /// Events taken so far.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.seq
+    }
+
+    /// Time of the last event, nanoseconds since the recording's start.
+    #[must_use]
+    pub fn at_ns(&self) -> u64 {
+        self.at_ns
+    }
+
+    /// Whether the heap told its steps: without them only the blocks are known.
+    #[must_use]
+    pub fn knows_steps(&self) -> bool {
+        self.steps > 0
+    }
+
+    /// Where the dynamic mmap threshold is, once it has moved.
+    #[must_use]
+    pub fn mmap_threshold_bytes(&self) -> Option<u64> {
+        self.mmap_threshold_bytes
+    }
+
+    /// The block of a slot, if it lives.
+    #[must_use]
+    pub fn block(&self, slot: u32) -> Option<&Held> {
+        self.blocks.get(slot as usize).filter(|held| held.is_live)
+    }
+
+    /// The ranges that the heap has from the system, by address.
+    pub fn ranges(&self) -> impl Iterator<Item = &Range> {
+        self.ranges.iter()
+    }
+
+    /// All blocks that live.
+    pub fn blocks(&self) -> impl Iterator<Item = &Held> {
+        self.blocks.iter().filter(|held| held.is_live)
+    }
+
+    /// Whether the model takes the page at `addr` for resident.
+    #[must_use]
+    pub fn is_touched(&self, addr: u64) -> bool {
+        self.marks.is_touched(addr)
+    }
+
+    /// Where the top of an arena begins, and where its range ends; `None` before the arena has memory.
+    #[must_use]
+    pub fn top(&self, arena: u16) -> Option<(u64, u64)> {
+        let range = self.ranges.current(arena)?;
+        Some((self.ranges.arenas.get(usize::from(arena))?.top, range.end))
+    }
+
+    /// By how many bytes the range at `start` grows when it gets `len_bytes` long.
+    #[must_use]
+    pub fn range_grows(&self, start: u64, len_bytes: u64) -> u64 {
+        let range = self.ranges.iter().find(|range| range.start == start);
+        range.map_or(0, |range| len_bytes.saturating_sub(range.len_bytes()))
+    }
+
+    fn put(&mut self, addr: u64, size_bytes: u64, mark: Mark) {
+        self.counted.add(mark, size_bytes);
+        self.marks.set(addr, size_bytes, mark);
+    }
+
+    fn take(&mut self, addr: u64) -> Option<(u64, Mark)> {
+        let found = self.marks.take(addr)?;
+        self.counted.subtract(found.1, found.0);
+        Some(found)
+    }
+
+    /// Takes the mark of a chunk that becomes free with `freed_bytes`. What it had beyond that is what an aligned
+    /// allocation keeps, and not told yet.
+    fn take_freed(&mut self, addr: u64, freed_bytes: u64) {
+        if let Some((size_bytes, _)) = self.take(addr)
+            && size_bytes > freed_bytes
+        {
+            self.put(addr + freed_bytes, size_bytes - freed_bytes, Mark::Handed);
+        }
+    }
+
+    fn remember(&mut self, slot: u32, seq: u64, block: &Block) {
+        let &Block { addr, size_bytes, slack_bytes, at_ns, stack, thread, call, .. } = block;
+        let held = Held { addr, size_bytes, slack_bytes, at_ns, seq, stack, thread, call, is_live: true };
+        let at = slot as usize;
+        if at >= self.blocks.len() {
+            self.blocks.resize(at + 1, Held { is_live: false, ..held });
+        }
+        self.blocks[at] = held;
+        self.requested_bytes += size_bytes;
+    }
+
+    #[inline]
+    fn alloc(&mut self, slot: u32, seq: u64, block: &Block) {
+        if !self.pending.is_empty() {
+            self.pending.remove(&block.thread);
+        }
+        self.remember(slot, seq, block);
+        let chunk = block.addr.wrapping_sub(HEADER);
+        if block.arena == ArenaId::NONE {
+            if let Some(range) = self.ranges.around(chunk)
+                && range.kind == RangeKind::Mapped
+            {
+                range.slot = Some(slot);
+            }
+            return;
+        }
+        if self.steps == 0 {
+            return;
+        }
+        let size_bytes = block.size_bytes + u64::from(block.slack_bytes) + 8;
+        // One chunk mostly; a realloc in place takes in what lies above.
+        let mut covered = 0;
+        while covered < size_bytes {
+            let Some((under_bytes, _)) = self.take(chunk + covered) else { break };
+            covered += under_bytes;
+        }
+        self.put(chunk, size_bytes, Mark::Live(slot));
+        self.marks.touch(chunk, size_bytes);
+    }
+
+    #[inline]
+    fn free(&mut self, slot: u32, block: &Block, by: ThreadIndex) {
+        let Some(held) = self.blocks.get_mut(slot as usize).filter(|held| held.is_live) else { return };
+        held.is_live = false;
+        self.requested_bytes -= held.size_bytes;
+        if block.arena != ArenaId::NONE {
+            let chunk = block.addr.wrapping_sub(HEADER);
+            if let Some((size_bytes, _)) = self.take(chunk) {
+                self.put(chunk, size_bytes, Mark::Cached(by));
+            }
+        }
+    }
+
+    fn step(&mut self, arena: u16, step: HeapEvent, by: ThreadIndex) {
+        self.steps += 1;
+        match step {
+            HeapEvent::Split { addr, front_bytes, rest_bytes, from_top } => {
+                let rest = addr.0 + front_bytes;
+                if from_top {
+                    self.ranges.arena(arena).top = rest;
+                } else {
+                    self.take(addr.0);
+                    if rest_bytes > 0 {
+                        self.put(rest, rest_bytes, Mark::Binned(1));
+                    }
+                }
+                self.put(addr.0, front_bytes, Mark::Handed);
+                self.marks.touch(addr.0, HEADER);
+                self.marks.touch(rest, HEADER);
+            }
+            HeapEvent::Coalesce { addr, freed_bytes, total_bytes, merged } => {
+                let mut freed = addr.0;
+                if merged.previous {
+                    freed += self.take(addr.0).map_or(0, |(size_bytes, _)| size_bytes);
+                }
+                self.take_freed(freed, freed_bytes);
+                if merged.next {
+                    self.take(freed + freed_bytes);
+                }
+                if merged.top {
+                    self.ranges.arena(arena).top = addr.0;
+                } else {
+                    self.put(addr.0, total_bytes, Mark::Binned(1));
+                }
+            }
+            HeapEvent::Bin { addr, size_bytes, bin, index } => {
+                self.take_freed(addr.0, size_bytes);
+                let mark = match bin {
+                    BinKind::Fast => Mark::Fast(index),
+                    BinKind::Unsorted | BinKind::Small | BinKind::Large => Mark::Binned(index),
+                    BinKind::Cache => Mark::Cached(by),
+                };
+                self.put(addr.0, size_bytes, mark);
+            }
+            HeapEvent::CacheBirth { addr, size_bytes } => {
+                self.take(addr.0);
+                self.put(addr.0, size_bytes, Mark::Bookkeeping);
+                self.marks.touch(addr.0, size_bytes);
+            }
+            HeapEvent::Brk { from, to, .. } => self.grow_main(from.0, to.0),
+            HeapEvent::Trim { from, to } => {
+                if let Some(range) = self.ranges.current(0)
+                    && range.end == from.0
+                {
+                    self.ranges.set_end(range.start, to.0);
+                    self.marks.release(to.0, from.0 - to.0);
+                }
+            }
+            HeapEvent::Release { addr, len_bytes } => self.marks.release(addr.0, len_bytes),
+            HeapEvent::ChunkMap { addr, len_bytes } | HeapEvent::ChunkRemapTo { addr, len_bytes } => {
+                let (start, end, kind) = (addr.0, addr.0 + len_bytes, RangeKind::Mapped);
+                self.ranges.add(Range { start, end, kind, arena: 0, first: start, slot: None });
+            }
+            HeapEvent::ChunkUnmap { addr, .. } | HeapEvent::ChunkRemapFrom { addr, .. } => {
+                self.ranges.remove(addr.0);
+            }
+            HeapEvent::HeapBirth { addr, len_bytes } => self.begin_sub_heap(arena, addr.0, len_bytes),
+            HeapEvent::HeapResize { addr, len_bytes, rule: GrowthRule::BreakBlocked } => {
+                self.begin_main(addr.0, addr.0 + len_bytes);
+            }
+            HeapEvent::HeapResize { addr, len_bytes, .. } => {
+                let end = addr.0 + len_bytes;
+                if let Some(before) = self.ranges.set_end(addr.0, end)
+                    && before > end
+                {
+                    self.marks.release(end, before - end);
+                }
+            }
+            HeapEvent::HeapDeath { addr, len_bytes } => self.end_sub_heap(arena, addr.0, len_bytes),
+            HeapEvent::Threshold { mmap_bytes } => self.mmap_threshold_bytes = Some(mmap_bytes),
+            HeapEvent::TcacheFlush { .. }
+            | HeapEvent::Consolidate { .. }
+            | HeapEvent::ArenaBirth { .. }
+            | HeapEvent::ArenaIdle
+            | HeapEvent::ArenaAttach => {}
+        }
+    }
+
+    fn grow_main(&mut self, from: u64, to: u64) {
+        match self.ranges.current(0) {
+            Some(range) if range.end == from => {
+                self.ranges.set_end(range.start, to);
+            }
+            Some(_) | None => self.begin_main(from, to),
+        }
+    }
+
+    /// A range of the main arena that does not continue the one before.
+    fn begin_main(&mut self, start: u64, end: u64) {
+        let first = start.next_multiple_of(16);
+        self.begin(Range { start, end, kind: RangeKind::Main, arena: 0, first, slot: None });
+    }
+
+    fn begin_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64) {
+        let is_first = self.ranges.arena(arena).ranges.is_empty();
+        let reserved = self.header_bytes + if is_first { ARENA_BYTES as u64 } else { 0 };
+        let first = (start + reserved).next_multiple_of(16);
+        let end = start + len_bytes;
+        self.begin(Range { start, end, kind: RangeKind::SubHeap, arena, first, slot: None });
+    }
+
+    /// The arena's top is in another range from here on; what was its top is fenced off, and what is left of it freed
+    /// by the steps that follow (placement policy, section 8).
+    fn begin(&mut self, range: Range) {
+        if let Some(old) = self.ranges.current(range.arena) {
+            let top = self.ranges.arena(range.arena).top;
+            let kept = old.end.saturating_sub(top).saturating_sub(MIN_CHUNK) & !15;
+            let kept = if kept >= MIN_CHUNK { kept } else { 0 };
+            if kept > 0 {
+                self.put(top, kept, Mark::Handed);
+            }
+            self.put(top + kept, old.end.saturating_sub(top + kept), Mark::Fence);
+        }
+        self.counted.header_bytes += range.first - range.start;
+        self.ranges.add(range);
+        let arena = self.ranges.arena(range.arena);
+        arena.ranges.push(range.start);
+        arena.top = range.first;
+        self.marks.touch(range.start, range.first - range.start + HEADER);
+    }
+
+    /// A sub-heap that held nothing but the top is gone; the top is what ended the one before, with the free chunk
+    /// below that (placement policy, section 9).
+    fn end_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64) {
+        let Some(range) = self.ranges.remove(start) else { return };
+        self.counted.header_bytes -= range.first - range.start;
+        self.marks.forget(start, len_bytes);
+        let state = self.ranges.arena(arena);
+        state.ranges.retain(|&other| other != start);
+        let Some(previous) = self.ranges.current(arena) else { return };
+        let (mut at, mut below) = (previous.first, None);
+        while let Some((size_bytes, mark)) = self.marks.get(at) {
+            match mark {
+                Mark::Fence => break,
+                Mark::Binned(_) => below = Some(at),
+                Mark::Live(_) | Mark::Handed | Mark::Cached(_) | Mark::Fast(_) | Mark::Bookkeeping => below = None,
+            }
+            at += size_bytes;
+        }
+        self.take(at);
+        if let Some(free) = below {
+            self.take(free);
+        }
+        self.ranges.arena(arena).top = below.unwrap_or(at);
+    }
+}
+
+impl Replay for Layout {
+    fn inherited(&mut self, slot: u32, block: &Block) {
+        self.remember(slot, 0, block);
+    }
+
+    #[inline]
+    fn entry(&mut self, entry: Entry<'_>) {
+        self.seq = entry.seq + 1;
+        self.at_ns = entry.at_ns;
+        match entry.event {
+            Event::Alloc { slot, block, .. } => self.alloc(slot, entry.seq, block),
+            Event::Free { slot, block } => self.free(slot, block, entry.thread),
+            Event::FreeUnknown { addr } => {
+                let chunk = addr.wrapping_sub(HEADER);
+                if let Some((size_bytes, _)) = self.take(chunk) {
+                    self.put(chunk, size_bytes, Mark::Cached(entry.thread));
+                }
+            }
+            // The block counts as given back until the realloc has ended; its chunk is the program's for as long as no
+            // step says otherwise.
+            Event::ReallocBegin { slot, block } => {
+                if let Some(held) = self.blocks.get_mut(slot as usize).filter(|held| held.is_live) {
+                    held.is_live = false;
+                    self.requested_bytes -= held.size_bytes;
+                    self.pending.insert(entry.thread, block.size_bytes);
+                }
+            }
+            Event::ReallocUndo { slot, .. } => {
+                if let Some(size_bytes) = self.pending.remove(&entry.thread)
+                    && let Some(held) = self.blocks.get_mut(slot as usize)
+                {
+                    held.is_live = true;
+                    self.requested_bytes += size_bytes;
+                }
+            }
+            Event::Heap { arena, step, .. } => self.step(arena.0, step, entry.thread),
+            Event::AllocFailed { .. }
+            | Event::HeapCall { .. }
+            | Event::Fault { .. }
+            | Event::ProgramMap { .. }
+            | Event::ProgramUnmap { .. }
+            | Event::ProgramRemap { .. }
+            | Event::ProgramAdvise { .. }
+            | Event::ProgramBrk { .. }
+            | Event::ThreadStart
+            | Event::ThreadExit
+            | Event::Fork
+            | Event::Exec { .. }
+            | Event::ExecFailed
+            | Event::Exit { .. }
+            | Event::Marker { .. }
+            | Event::Lost { .. }
+            | Event::ModulesClosed => {}
+        }
+    }
+}

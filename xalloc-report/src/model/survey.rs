@@ -1,0 +1,246 @@
+//! What a process asked for over its whole life: requested bytes against the heap's footprint, and the calls to the
+//! system, in one pass that needs no layout.
+
+use rustc_hash::FxHashMap;
+use xalloc_core::wire::{GrowthRule, HeapEvent};
+
+use super::segments::Segments;
+use crate::trace::{Entry, Event, Replay, StackIndex, ThreadIndex};
+
+/// An instant and the two figures there.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Mark {
+    /// Events before it, and its own.
+    pub seq: u64,
+    /// Nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// Requested bytes of the blocks that lived.
+    pub requested_bytes: u64,
+    /// Bytes that the heap had from the system.
+    pub footprint_bytes: u64,
+}
+
+/// A move of the dynamic mmap threshold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ThresholdMove {
+    /// Where to.
+    pub bytes: u64,
+    /// When, nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// The free that did it.
+    pub stack: StackIndex,
+}
+
+/// Calls to the system that a call stack caused.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct SystemCalls {
+    /// Moves of the break, up or down.
+    pub brk: u64,
+    /// Mappings made: of chunks, of sub-heaps.
+    pub mmap: u64,
+    /// Mappings given back.
+    pub munmap: u64,
+    /// Mappings resized.
+    pub mremap: u64,
+    /// Ranges discarded.
+    pub madvise: u64,
+    /// Bytes by which the heap grew.
+    pub grown_bytes: u64,
+}
+
+impl SystemCalls {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.brk + self.mmap + self.munmap + self.mremap + self.madvise
+    }
+}
+
+/// The sums of a process's life.
+#[derive(Debug, Default)]
+pub struct Survey {
+    segments: Segments,
+    requested_bytes: u64,
+    pending: FxHashMap<ThreadIndex, u64>,
+    seq: u64,
+    at_ns: u64,
+    started_ns: Option<u64>,
+    steps: u64,
+    /// The first moment with the most requested bytes.
+    pub most_requested: Mark,
+    /// The first moment with the largest footprint.
+    pub largest: Mark,
+    requested_byte_ns: u128,
+    footprint_byte_ns: u128,
+    /// The last move of the mmap threshold.
+    pub threshold: Option<ThresholdMove>,
+    /// By call stack.
+    pub calls: FxHashMap<StackIndex, SystemCalls>,
+    /// The last fork that is not later than this, in events of the process.
+    fork_until_ns: u64,
+    /// Events before that fork.
+    pub fork_seq: Option<u64>,
+}
+
+impl Survey {
+    /// A survey that looks for the fork of a child which began at `started_at_ns`.
+    #[must_use]
+    pub fn looking_for_fork(started_at_ns: u64) -> Survey {
+        Survey { fork_until_ns: started_at_ns, ..Survey::default() }
+    }
+
+    /// Whether the heap told its steps.
+    #[must_use]
+    pub fn knows_steps(&self) -> bool {
+        self.steps > 0
+    }
+
+    /// Events of the process.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.seq
+    }
+
+    /// First and last event, nanoseconds since the recording's start.
+    #[must_use]
+    pub fn life_ns(&self) -> (u64, u64) {
+        (self.started_ns.unwrap_or(self.at_ns), self.at_ns)
+    }
+
+    /// Requested bytes and footprint, averaged over time.
+    #[must_use]
+    pub fn means(&self) -> (u64, u64) {
+        let (from, to) = self.life_ns();
+        let span = u128::from(to.saturating_sub(from)).max(1);
+        ((self.requested_byte_ns / span) as u64, (self.footprint_byte_ns / span) as u64)
+    }
+
+    fn call(&mut self, stack: StackIndex, count: impl FnOnce(&mut SystemCalls)) {
+        count(self.calls.entry(stack).or_default());
+    }
+
+    fn step(&mut self, stack: StackIndex, step: HeapEvent) {
+        self.steps += 1;
+        if !self.segments.apply(step) {
+            if let HeapEvent::Release { .. } = step {
+                self.call(stack, |calls| calls.madvise += 1);
+            }
+            if let HeapEvent::Threshold { mmap_bytes: bytes } = step {
+                self.threshold = Some(ThresholdMove { bytes, at_ns: self.at_ns, stack });
+            }
+            return;
+        }
+        match step {
+            HeapEvent::Brk { from, to, .. } => self.call(stack, |calls| {
+                calls.brk += 1;
+                calls.grown_bytes += to.0.saturating_sub(from.0);
+            }),
+            HeapEvent::Trim { .. } => self.call(stack, |calls| calls.brk += 1),
+            HeapEvent::ChunkMap { len_bytes, .. } | HeapEvent::HeapBirth { len_bytes, .. } => {
+                self.call(stack, |calls| {
+                    calls.mmap += 1;
+                    calls.grown_bytes += len_bytes;
+                });
+            }
+            HeapEvent::ChunkUnmap { .. } | HeapEvent::HeapDeath { .. } => {
+                self.call(stack, |calls| calls.munmap += 1);
+            }
+            HeapEvent::ChunkRemapTo { .. } => self.call(stack, |calls| calls.mremap += 1),
+            HeapEvent::HeapResize { rule: GrowthRule::Shrink, .. } => self.call(stack, |calls| calls.madvise += 1),
+            HeapEvent::HeapResize { rule: GrowthRule::BreakBlocked, len_bytes, .. } => self.call(stack, |calls| {
+                calls.mmap += 1;
+                calls.grown_bytes += len_bytes;
+            }),
+            HeapEvent::Release { .. }
+            | HeapEvent::ChunkRemapFrom { .. }
+            | HeapEvent::HeapResize { .. }
+            | HeapEvent::Split { .. }
+            | HeapEvent::Coalesce { .. }
+            | HeapEvent::Bin { .. }
+            | HeapEvent::CacheBirth { .. }
+            | HeapEvent::TcacheFlush { .. }
+            | HeapEvent::Consolidate { .. }
+            | HeapEvent::ArenaBirth { .. }
+            | HeapEvent::ArenaIdle
+            | HeapEvent::ArenaAttach
+            | HeapEvent::Threshold { .. } => {}
+        }
+    }
+}
+
+impl Replay for Survey {
+    fn inherited(&mut self, _slot: u32, block: &crate::trace::Block) {
+        self.requested_bytes += block.size_bytes;
+    }
+
+    #[inline]
+    fn entry(&mut self, entry: Entry<'_>) {
+        if entry.at_ns > self.at_ns {
+            if self.started_ns.is_some() {
+                let span = u128::from(entry.at_ns - self.at_ns);
+                self.requested_byte_ns += span * u128::from(self.requested_bytes);
+                self.footprint_byte_ns += span * u128::from(self.segments.bytes());
+            }
+            self.at_ns = entry.at_ns;
+        }
+        self.started_ns.get_or_insert(entry.at_ns);
+        self.seq = entry.seq + 1;
+        match entry.event {
+            Event::Alloc { block, .. } => {
+                if !self.pending.is_empty() {
+                    self.pending.remove(&entry.thread);
+                }
+                self.requested_bytes += block.size_bytes;
+                if self.requested_bytes > self.most_requested.requested_bytes {
+                    self.most_requested = self.mark();
+                }
+            }
+            Event::Free { block, .. } => {
+                self.requested_bytes = self.requested_bytes.saturating_sub(block.size_bytes);
+            }
+            Event::ReallocBegin { block, .. } => {
+                self.requested_bytes = self.requested_bytes.saturating_sub(block.size_bytes);
+                self.pending.insert(entry.thread, block.size_bytes);
+            }
+            Event::ReallocUndo { .. } => {
+                self.requested_bytes += self.pending.remove(&entry.thread).unwrap_or(0);
+            }
+            Event::Heap { step, .. } => {
+                self.step(entry.stack, step);
+                if self.segments.bytes() > self.largest.footprint_bytes {
+                    self.largest = self.mark();
+                }
+            }
+            Event::Fork if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
+            Event::AllocFailed { .. }
+            | Event::HeapCall { .. }
+            | Event::Fault { .. }
+            | Event::FreeUnknown { .. }
+            | Event::ProgramMap { .. }
+            | Event::ProgramUnmap { .. }
+            | Event::ProgramRemap { .. }
+            | Event::ProgramAdvise { .. }
+            | Event::ProgramBrk { .. }
+            | Event::ThreadStart
+            | Event::ThreadExit
+            | Event::Fork
+            | Event::Exec { .. }
+            | Event::ExecFailed
+            | Event::Exit { .. }
+            | Event::Marker { .. }
+            | Event::Lost { .. }
+            | Event::ModulesClosed => {}
+        }
+    }
+}
+
+impl Survey {
+    fn mark(&self) -> Mark {
+        Mark {
+            seq: self.seq,
+            at_ns: self.at_ns,
+            requested_bytes: self.requested_bytes,
+            footprint_bytes: self.segments.bytes(),
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! When the drain looks at a process's memory: often enough to see its peaks, seldom enough to cost next to nothing.
+//!
+//! # Invariant
+//! Looks take at most one part in [`SHARE`] of the process's life: after a look that took t, at least SHARE times t
+//! pass. They are the recorder's time, on its core; what the program feels is the kernel's lock on its mappings for as
+//! long as these are read.
+
+use std::time::{Duration, Instant};
+
+use xalloc_core::sys::clock::monotonic_ns;
+use xalloc_core::units::Stamp;
+
+use super::clock::{Clock, Timeline};
+use super::memory::{look, resident_bytes};
+use crate::trace::{ProcessIndex, Reason, Snapshot};
+
+/// A look costs at most this part of the time since the one before: 0.8 %.
+const SHARE: u32 = 125;
+/// Least time between two looks.
+const SHORTEST: Duration = Duration::from_millis(50);
+/// Time between two questions how large the process is, which cost microseconds.
+const ASK_EVERY: Duration = Duration::from_millis(5);
+/// Time between two looks when nothing happens.
+const INTERVAL: Duration = Duration::from_secs(2);
+/// A new peak is one that is larger than the last by one part in this.
+const HYSTERESIS: u64 = 20;
+
+/// The looks at one process.
+#[derive(Debug)]
+pub(super) struct Looks {
+    asked: Instant,
+    looked: Instant,
+    not_before: Instant,
+    largest_bytes: u64,
+    has_ended: bool,
+}
+
+impl Looks {
+    /// Of a process that has just begun.
+    pub(super) fn new() -> Looks {
+        let now = Instant::now();
+        Looks { asked: now, looked: now, not_before: now + SHORTEST, largest_bytes: 0, has_ended: false }
+    }
+
+    /// Looks at the process if it is time to. `is_ending` says that it began to end.
+    pub(super) fn at(
+        &mut self,
+        pid: u32,
+        process: ProcessIndex,
+        timeline: &Timeline,
+        is_ending: bool,
+    ) -> Option<Snapshot> {
+        let now = Instant::now();
+        let reason = self.reason(pid, now, is_ending)?;
+        let at_ns = timeline.at_ns(Clock::Monotonic, Stamp(monotonic_ns()));
+        let snapshot = look(pid, process, at_ns, reason)?;
+        self.largest_bytes = self.largest_bytes.max(snapshot.resident_bytes);
+        self.looked = Instant::now();
+        self.not_before = self.looked + (SHARE * Duration::from_nanos(snapshot.cost_ns)).max(SHORTEST);
+        // A process that has given everything back already has nothing to tell.
+        (!snapshot.mappings.is_empty() && snapshot.resident_bytes > 0).then_some(snapshot)
+    }
+
+    fn reason(&mut self, pid: u32, now: Instant, is_ending: bool) -> Option<Reason> {
+        if is_ending {
+            return (!std::mem::replace(&mut self.has_ended, true)).then_some(Reason::Exit);
+        }
+        if now < self.not_before || now < self.asked + ASK_EVERY {
+            return None;
+        }
+        self.asked = now;
+        let resident = resident_bytes(pid)?;
+        if resident > self.largest_bytes + self.largest_bytes / HYSTERESIS {
+            return Some(Reason::Peak);
+        }
+        (now >= self.looked + INTERVAL).then_some(Reason::Interval)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::clock::Reading;
+
+    #[test]
+    fn looks_keep_the_distance_that_their_cost_demands_and_the_end_is_looked_at_once() {
+        let mut looks = Looks::new();
+        let timeline = Timeline::starting_at(Reading::now());
+        let pid = std::process::id();
+        assert_eq!(looks.at(pid, ProcessIndex(0), &timeline, false), None, "it has just begun");
+        std::thread::sleep(SHORTEST + ASK_EVERY);
+        let first = looks.at(pid, ProcessIndex(0), &timeline, false).expect("the first look is a peak");
+        assert_eq!(first.reason, Reason::Peak);
+        assert!(looks.not_before >= looks.looked + SHARE * Duration::from_nanos(first.cost_ns));
+        assert_eq!(looks.at(pid, ProcessIndex(0), &timeline, false), None);
+        let last = looks.at(pid, ProcessIndex(0), &timeline, true).expect("the end is looked at");
+        assert_eq!(last.reason, Reason::Exit);
+        assert_eq!(looks.at(pid, ProcessIndex(0), &timeline, true), None);
+    }
+}

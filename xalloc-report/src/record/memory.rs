@@ -1,0 +1,182 @@
+//! What the kernel says of a process's memory: its mappings, and which of its pages are resident.
+//!
+//! Everything is read from outside, from /proc, while the program runs on. `smaps` sums up each mapping, `smaps_rollup`
+//! all of them, `pagemap` tells page by page; of the last only the anonymous memory is read, for nothing else holds
+//! chunks. Where `pagemap` may not be read the mappings are told without their pages.
+
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::time::Instant;
+
+use crate::trace::{Mapping, PAGE_BYTES, ProcessIndex, Reason, Snapshot};
+
+/// A mapping of more pages than this is told without them: 64 GiB of address space.
+const MOST_PAGES: u64 = 1 << 24;
+/// Pages whose entries are read at once.
+const AT_ONCE: usize = 8192;
+/// Bits of a page's entry: it is in memory.
+const PRESENT: u64 = 1 << 63;
+
+/// Resident bytes of a process, which costs the kernel next to nothing to tell.
+pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
+    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
+    Some(pages * PAGE_BYTES)
+}
+
+/// Looks at a process. `None` if it is gone or may not be looked at.
+pub(super) fn look(pid: u32, process: ProcessIndex, at_ns: u64, reason: Reason) -> Option<Snapshot> {
+    let began = Instant::now();
+    let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?);
+    if let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) {
+        for mapping in &mut mappings {
+            let is_anonymous = mapping.anonymous_bytes > 0 && (mapping.name.is_empty() || mapping.name == "[heap]");
+            if is_anonymous && mapping.len_bytes() / PAGE_BYTES <= MOST_PAGES {
+                mapping.runs = runs(&pagemap, mapping).ok();
+            }
+        }
+    }
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let sum = || mappings.iter().map(|mapping| mapping.resident_bytes).sum();
+    let (minor_faults, major_faults) = faults(pid).unwrap_or_default();
+    Some(Snapshot {
+        process,
+        at_ns,
+        reason,
+        resident_bytes: field(&rollup, "Rss:").unwrap_or_else(sum),
+        swapped_bytes: field(&rollup, "Swap:").unwrap_or(0),
+        minor_faults,
+        major_faults,
+        mappings,
+        cost_ns: began.elapsed().as_nanos() as u64,
+    })
+}
+
+/// The value of a line such as `Rss:   12 kB`, in bytes.
+fn field(text: &str, name: &str) -> Option<u64> {
+    text.lines().find_map(|line| kib(line.strip_prefix(name)?))
+}
+
+fn kib(value: &str) -> Option<u64> {
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
+}
+
+/// The mappings of the text of `smaps`.
+fn mappings(text: &str) -> Vec<Mapping> {
+    let mut mappings: Vec<Mapping> = Vec::new();
+    let mut is_told = false;
+    for line in text.lines() {
+        if let Some(mapping) = head(line) {
+            // The kernel tells the mappings page by page of text; what changes between is told twice.
+            let is_above = mappings.last().is_none_or(|last| last.end <= mapping.start);
+            is_told = !is_above;
+            if is_above {
+                mappings.push(mapping);
+            }
+        } else if let Some(mapping) = mappings.last_mut().filter(|_| !is_told) {
+            if let Some(value) = line.strip_prefix("Rss:") {
+                mapping.resident_bytes = kib(value).unwrap_or(0);
+            } else if let Some(value) = line.strip_prefix("Anonymous:") {
+                mapping.anonymous_bytes = kib(value).unwrap_or(0);
+            }
+        }
+    }
+    mappings
+}
+
+/// The first line of a mapping: `start-end rwxp offset device inode   name`.
+fn head(line: &str) -> Option<Mapping> {
+    let (range, rest) = line.split_once(' ')?;
+    let (start, end) = range.split_once('-')?;
+    let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
+    let rights = rest.get(..4)?.bytes().zip([(b'r', 1), (b'w', 2), (b'x', 4), (b's', 8)]);
+    let rights = rights.filter(|(letter, (granted, _))| letter == granted).map(|(_, (_, bit))| bit).sum();
+    let mut words = rest.splitn(5, ' ');
+    let name = words.nth(4).unwrap_or_default().trim_start().to_owned();
+    let is_range = start < end && start.is_multiple_of(PAGE_BYTES) && end.is_multiple_of(PAGE_BYTES);
+    is_range.then_some(Mapping { start, end, rights, name, resident_bytes: 0, anonymous_bytes: 0, runs: None })
+}
+
+/// The resident pages of a mapping.
+fn runs(pagemap: &File, mapping: &Mapping) -> io::Result<Vec<(u32, u32)>> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    let mut buffer = vec![0; AT_ONCE * 8];
+    let mut page = mapping.start / PAGE_BYTES;
+    let end = mapping.end / PAGE_BYTES;
+    let (mut gap, mut length) = (0, 0);
+    while page < end {
+        let pages = ((end - page) as usize).min(AT_ONCE);
+        let entries = &mut buffer[..pages * 8];
+        pagemap.read_exact_at(entries, page * 8)?;
+        for entry in entries.as_chunks::<8>().0 {
+            if u64::from_ne_bytes(*entry) & PRESENT != 0 {
+                length += 1;
+            } else {
+                if length > 0 {
+                    runs.push((gap, length));
+                    (gap, length) = (0, 0);
+                }
+                gap += 1;
+            }
+        }
+        page += pages as u64;
+    }
+    if length > 0 {
+        runs.push((gap, length));
+    }
+    Ok(runs)
+}
+
+/// Page faults so far: without and with a disk.
+fn faults(pid: u32) -> Option<(u64, u64)> {
+    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name is in brackets and may hold anything; field 3 follows the last bracket.
+    let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
+    Some((fields.nth(7)?.parse().ok()?, fields.nth(1)?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn our_own_memory_is_told_mapping_by_mapping_and_page_by_page() {
+        let touched = vec![1u8; 3 << 20];
+        let pid = std::process::id();
+        let seen = look(pid, ProcessIndex(0), 7, Reason::Interval).expect("a process may look at itself");
+        let sum: u64 = seen.mappings.iter().map(|mapping| mapping.resident_bytes).sum();
+        assert!(sum.abs_diff(seen.resident_bytes) * 20 < seen.resident_bytes, "{sum} of {}", seen.resident_bytes);
+        assert!(seen.minor_faults > 100 && seen.cost_ns > 0);
+        let addr = touched.as_ptr().addr() as u64;
+        let around = seen.mappings.iter().find(|mapping| (mapping.start..mapping.end).contains(&addr));
+        let around = around.expect("the block is mapped");
+        assert!(around.is_writable() && !around.is_executable());
+        let Some(runs) = &around.runs else {
+            println!("skipped: /proc/self/pagemap cannot be read here");
+            return;
+        };
+        let resident: u64 = runs.iter().map(|&(_, pages)| u64::from(pages) * PAGE_BYTES).sum();
+        assert!(resident >= 3 << 20, "{resident}");
+        assert!(resident.abs_diff(around.resident_bytes) * 10 < resident);
+        assert!(resident_bytes(pid).is_some_and(|bytes| bytes > 3 << 20));
+    }
+
+    #[test]
+    fn a_mapping_that_is_told_twice_counts_once() {
+        let text =
+            "1000-3000 rw-p 0 00:00 0\nRss: 8 kB\n2000-3000 rw-p 0 00:00 0\nRss: 4 kB\n3000-4000 rw-p 0 00:00 0\n";
+        let told: Vec<_> = mappings(text).iter().map(|mapping| (mapping.start, mapping.resident_bytes)).collect();
+        assert_eq!(told, [(0x1000, 8192), (0x3000, 0)]);
+    }
+
+    #[test]
+    fn a_mapping_with_blanks_in_its_name_keeps_it() {
+        let line = "7f00a000-7f00c000 r-xp 00001000 08:01 1234                    /opt/my app/lib.so (deleted)";
+        let mapping = head(line).expect("it is a mapping");
+        assert_eq!((mapping.start, mapping.len_bytes(), mapping.rights), (0x7f00_a000, 8192, 5));
+        assert_eq!(mapping.name, "/opt/my app/lib.so (deleted)");
+        assert_eq!(head("Rss:                 132 kB"), None);
+        assert_eq!(kib("                 132 kB"), Some(132 << 10));
+    }
+}
