@@ -42,7 +42,9 @@ int main(void) {
         for (int i = 0; i < THREADS; i++) {
             ready = 0;
             pthread_create(&threads[i], NULL, work, NULL);
-            while (!ready) pthread_kill(threads[i], SIGUSR1);
+            // So many at most, for each that comes before another has returned takes its share of the stack.
+            for (int sent = 0; !ready && sent < 400; sent++) pthread_kill(threads[i], SIGUSR1);
+            while (!ready) ;
         }
         go = 1;
         for (int i = 0; i < THREADS; i++) pthread_join(threads[i], NULL);

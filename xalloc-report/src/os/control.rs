@@ -43,15 +43,31 @@ impl ControlPage {
         put(offset_of!(Control, magic), &CONTROL_MAGIC.to_le_bytes());
         put(offset_of!(Control, version), &u32::from(wire::VERSION).to_le_bytes());
         put(offset_of!(Control, state), &control_state::RECORDING.to_le_bytes());
+        // Taken apart, so that no option is left out.
+        let &Options {
+            allocator,
+            overflow,
+            clock,
+            follow,
+            depth,
+            verify_every,
+            heap_steps,
+            leak_check,
+            harden,
+            on_error,
+            reserved: _,
+        } = options;
         let words = [
-            (offset_of!(Options, allocator), options.allocator),
-            (offset_of!(Options, overflow), options.overflow),
-            (offset_of!(Options, clock), options.clock),
-            (offset_of!(Options, follow), options.follow),
-            (offset_of!(Options, depth), options.depth),
-            (offset_of!(Options, verify_every), options.verify_every),
-            (offset_of!(Options, heap_steps), options.heap_steps),
-            (offset_of!(Options, leak_check), options.leak_check),
+            (offset_of!(Options, allocator), allocator),
+            (offset_of!(Options, overflow), overflow),
+            (offset_of!(Options, clock), clock),
+            (offset_of!(Options, follow), follow),
+            (offset_of!(Options, depth), depth),
+            (offset_of!(Options, verify_every), verify_every),
+            (offset_of!(Options, heap_steps), heap_steps),
+            (offset_of!(Options, leak_check), leak_check),
+            (offset_of!(Options, harden), harden),
+            (offset_of!(Options, on_error), on_error),
         ];
         for (at, word) in words {
             put(offset_of!(Control, options) + at, &word.to_le_bytes());
