@@ -47,7 +47,6 @@ pub(crate) fn register() {
     unsafe { __register_atfork(Some(prepare), Some(parent), Some(child), core::ptr::null_mut()) };
     // SAFETY: by the bullet of the module.
     unsafe { on_exit(scan::at_exit_handler, core::ptr::null_mut()) };
-    scan::find_programs_say();
 }
 
 /// Says that a forked child does not start cold by itself: the kernel is too old.
