@@ -90,20 +90,33 @@ fn programs() -> Vec<Load> {
     .collect()
 }
 
+/// What the last look at the program found of its resident memory; `None`: it ended before anybody looked.
+fn resident(program: &Load) -> Option<serde_json::Value> {
+    let mut seen = program.record().json("fragmentation", &["--at", "exit"]);
+    Some(seen["rss"].take()).filter(|rss| !rss.is_null())
+}
+
 #[test]
 fn the_resident_memory_of_real_programs_is_explained_to_a_hundredth() {
     for program in programs() {
-        let recording = program.record();
-        let seen = recording.json("fragmentation", &["--at", "exit"]);
-        let rss = &seen["rss"];
-        if rss.is_null() {
-            println!("skipped: {} ended before it was looked at", program.program().display());
-            continue;
+        let name = program.program().display();
+        // The kernel tells the sum and the parts one after the other, and threads may change them in between: of a
+        // few looks one has to fall between the changes.
+        let mut unexplained = Vec::new();
+        for _ in 0..4 {
+            let Some(rss) = resident(&program) else {
+                println!("skipped: {name} ended before it was looked at");
+                break;
+            };
+            assert_eq!(number(&rss, "segments"), number(&rss, "not_resident") + number(&rss, "heap_resident"));
+            let map: u64 = list(&rss, "map").iter().map(|row| number(row, "resident_bytes")).sum();
+            assert_eq!(map, number(&rss, "heap_resident") + number(&rss, "others_resident"));
+            unexplained.push((number(&rss, "unexplained"), number(&rss, "total")));
+            if unexplained.last().is_some_and(|(bytes, total)| bytes * 100 <= *total) {
+                break;
+            }
         }
-        let (total, unexplained) = (number(rss, "total"), number(rss, "unexplained"));
-        assert!(unexplained * 100 <= total, "{}: {unexplained} of {total}", program.program().display());
-        assert_eq!(number(rss, "segments"), number(rss, "not_resident") + number(rss, "heap_resident"));
-        let map: u64 = list(rss, "map").iter().map(|row| number(row, "resident_bytes")).sum();
-        assert_eq!(map, number(rss, "heap_resident") + number(rss, "others_resident"));
+        let is_explained = unexplained.last().is_none_or(|(bytes, total)| bytes * 100 <= *total);
+        assert!(is_explained, "{name}: unexplained bytes of all: {unexplained:?}");
     }
 }
