@@ -1,7 +1,7 @@
 //! The verdict on recordings: what a build fails on.
 //!
 //! Judging is apart from reading and from writing: [`RunEvidence`] is what a trace gives, [`Policy`] what is asked, and
-//! [`judge`] makes of both a [`Verdict`], from which every report is rendered.
+//! [`judge()`] makes of both a [`Verdict`], from which every report is rendered.
 //!
 //! # Clean is never confused with not known
 //! A recording with dropped events, one that was cut, one of a program that never said anything, a process whose blocks
