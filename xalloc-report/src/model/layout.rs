@@ -171,13 +171,6 @@ impl Layout {
         Some((self.ranges.arenas.get(usize::from(arena))?.top, range.end))
     }
 
-    /// By how many bytes the range at `start` grows when it gets `len_bytes` long.
-    #[must_use]
-    pub fn range_grows(&self, start: u64, len_bytes: u64) -> u64 {
-        let range = self.ranges.iter().find(|range| range.start == start);
-        range.map_or(0, |range| len_bytes.saturating_sub(range.len_bytes()))
-    }
-
     fn put(&mut self, addr: u64, size_bytes: u64, mark: Mark) {
         self.counted.add(mark, size_bytes);
         self.marks.set(addr, size_bytes, mark);
@@ -215,7 +208,11 @@ impl Layout {
         if at >= self.blocks.len() {
             self.blocks.resize(at + 1, Held { is_live: false, ..held });
         }
-        self.blocks[at] = held;
+        let was = std::mem::replace(&mut self.blocks[at], held);
+        // A forked process is told its parent's blocks, with which its heap begins already.
+        if was.is_live {
+            self.requested_bytes -= was.size_bytes;
+        }
         self.requested_bytes += size_bytes;
     }
 

@@ -101,6 +101,7 @@ pub(super) struct Watched {
 
 impl<'c> Watch<'c> {
     pub(super) fn new(contents: &'c Contents, layout: Layout, target: Target, life_ns: (u64, u64)) -> Watch<'c> {
+        let growths = Growths::beginning_with(&layout);
         let look_every_ns = (life_ns.1.saturating_sub(life_ns.0) / LOOKS).max(1000);
         Watch {
             contents,
@@ -111,7 +112,7 @@ impl<'c> Watch<'c> {
             snapshot: None,
             rss: None,
             measured: None,
-            growths: Growths::default(),
+            growths,
             next_look_ns: life_ns.0 + look_every_ns,
             look_every_ns,
             life_ns,
