@@ -86,22 +86,46 @@ impl Timeline {
     #[must_use]
     #[inline]
     pub fn at_ns(&self, clock: Clock, stamp: Stamp) -> u64 {
+        self.line(clock).at_ns(stamp)
+    }
+
+    /// The line of one clock.
+    #[must_use]
+    pub fn line(&self, clock: Clock) -> Line {
         match clock {
-            Clock::Monotonic => stamp.0.saturating_sub(self.start.monotonic_ns),
+            Clock::Monotonic => Line { anchor: self.start.monotonic_ns, anchor_ns: 0, rate: FIXED },
             Clock::Ticks => {
                 let anchor_ns = self.anchor.monotonic_ns - self.start.monotonic_ns;
-                if stamp.0 >= self.anchor.ticks {
-                    anchor_ns.saturating_add(self.span_ns(stamp.0 - self.anchor.ticks))
-                } else {
-                    anchor_ns.saturating_sub(self.span_ns(self.anchor.ticks - stamp.0))
-                }
+                Line { anchor: self.anchor.ticks, anchor_ns, rate: self.rate }
             }
+        }
+    }
+}
+
+/// The line of one clock: what the time of an event is worked out from, some 10 million times a second.
+#[derive(Clone, Copy, Debug)]
+pub struct Line {
+    anchor: u64,
+    anchor_ns: u64,
+    /// Nanoseconds a unit of the stamp, 32.32 fixed point.
+    rate: u64,
+}
+
+impl Line {
+    /// As [`Timeline::at_ns`].
+    #[must_use]
+    #[inline]
+    pub fn at_ns(self, stamp: Stamp) -> u64 {
+        if stamp.0 >= self.anchor {
+            self.anchor_ns.saturating_add(self.span_ns(stamp.0 - self.anchor))
+        } else {
+            self.anchor_ns.saturating_sub(self.span_ns(self.anchor - stamp.0))
         }
     }
 
     #[inline]
-    fn span_ns(&self, ticks: u64) -> u64 {
-        u64::try_from((u128::from(ticks) * u128::from(self.rate)) >> 32).unwrap_or(u64::MAX)
+    fn span_ns(self, units: u64) -> u64 {
+        u64::try_from((u128::from(units) * u128::from(self.rate)) >> 32).unwrap_or(u64::MAX)
     }
 }
 
