@@ -93,8 +93,8 @@ impl Matcher {
     /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
     #[inline]
     pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder) -> Result<(), Malformed> {
-        let Incoming { record, at_ns, thread, stack } = incoming;
-        let who = Who { at_us: at_ns / 1000, thread: *thread, stack: *stack };
+        let Incoming { record, at_us, thread, stack } = incoming;
+        let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
         match record.kind {
             ALLOC => {
                 let (size_bytes, slack_bytes) = record.size_and_small();

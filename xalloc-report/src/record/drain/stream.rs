@@ -115,6 +115,7 @@ pub(crate) struct Stream {
     lost: [u64; LossReason::ALL.len()],
     last_stamp: Stamp,
     last_ns: u64,
+    last_us: u64,
     /// Nothing that is merged now can have happened later than this.
     ceiling_ns: u64,
     /// The stamp up to which this pass takes records.
@@ -141,6 +142,7 @@ impl Stream {
             lost: [0; LossReason::ALL.len()],
             last_stamp: Stamp(0),
             last_ns: 0,
+            last_us: 0,
             ceiling_ns: u64::MAX,
             until: Stamp(u64::MAX),
             batch: Vec::with_capacity(BATCH),
@@ -276,17 +278,22 @@ impl Stream {
             Some(_) => Stop::Special,
             None => Stop::Limit,
         };
-        let Stream { batch, stacks, segment, modules, ceiling_ns, last_stamp, last_ns, late_events, .. } = self;
-        let line = shared.timeline.line(self.identity.clock);
+        let microseconds = shared.timeline.microseconds(self.identity.clock);
+        let ceiling_us = self.ceiling_ns / 1000;
+        let (mut last_stamp, mut last_us, mut late) = (self.last_stamp, self.last_us, 0);
+        let Stream { batch, stacks, segment, modules, .. } = self;
         let dictionary = &mut *shared.dictionary;
         batch.extend(at_most[..taken].iter().map(|record| {
             let stamp = Stamp(record.stamp);
-            *late_events += u64::from(stamp < *last_stamp);
-            *last_stamp = stamp.max(*last_stamp);
-            *last_ns = line.at_ns(stamp).min(*ceiling_ns).max(*last_ns);
+            late += u64::from(stamp < last_stamp);
+            last_stamp = stamp.max(last_stamp);
+            last_us = microseconds.at(stamp).min(ceiling_us).max(last_us);
             let stack = stacks.resolve(StackId(record.stack), segment, modules, dictionary);
-            Incoming { record: *record, at_ns: *last_ns, thread, stack }
+            Incoming { record: *record, at_us: last_us, thread, stack }
         }));
+        (self.last_stamp, self.last_us) = (last_stamp, last_us);
+        self.last_ns = self.time_of(last_stamp, shared.timeline);
+        self.late_events += late;
         self.events += taken as u64;
         lane.advance(taken);
         stop
@@ -318,12 +325,13 @@ impl Stream {
         }
         let at_ns = self.time_of(stamped.stamp, shared.timeline);
         self.last_ns = at_ns;
+        self.last_us = self.last_us.max(at_ns / 1000);
         let thread = match lane.thread {
             Some(thread) => thread,
             None => self.name_thread(lane, at_ns, shared.dictionary),
         };
         let stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
-        let incoming = Incoming { record: *record, at_ns, thread, stack };
+        let incoming = Incoming { record: *record, at_us: self.last_us, thread, stack };
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }
