@@ -45,6 +45,8 @@ pub use launch::{Assignment, split_assignments};
 pub use outcome::Outcome;
 pub use output::{Existing, OutputError};
 pub use session::SessionError;
+
+pub use crate::os::signals::SnapshotSignal;
 pub use symbolize::Unnamed;
 
 /// Who serves the program's allocations while it is recorded.
@@ -122,6 +124,8 @@ pub struct Props {
     pub leak_check: bool,
     /// Do so too where SIGTERM or SIGINT ends a program that leaves them alone.
     pub leak_check_on_signal: bool,
+    /// Look at the processes' memory when the recorder gets this signal.
+    pub snapshot_on_signal: Option<SnapshotSignal>,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -145,6 +149,7 @@ impl Props {
             on_error: OnError::default(),
             leak_check: true,
             leak_check_on_signal: false,
+            snapshot_on_signal: None,
             symbols: true,
         }
     }

@@ -103,6 +103,8 @@ pub(crate) struct Stream {
     pub(crate) segment: Segment,
     pub(crate) modules: ModuleTables,
     pub(crate) last_word: LastWord,
+    /// Marks that the program has set.
+    pub(crate) marks: u64,
     pub(crate) events: u64,
     pub(crate) late_events: u64,
     /// Records that could not be read.
@@ -131,6 +133,7 @@ impl Stream {
             segment,
             modules,
             last_word: LastWord::None,
+            marks: 0,
             events: 0,
             late_events: 0,
             damaged: 0,
@@ -350,7 +353,11 @@ impl Stream {
             | Event::ProgramAdvise { .. }
             | Event::ProgramBrk { .. }
             | Event::HeapCall { .. } => shared.sink.push_all(self.index, one)?,
-            Event::ProgramMap { text_bytes, .. } | Event::Marker { text_bytes } => {
+            Event::Marker { text_bytes } => {
+                self.marks += 1;
+                self.push_with_text(lane, &incoming, text_bytes, shared)?;
+            }
+            Event::ProgramMap { text_bytes, .. } => {
                 self.push_with_text(lane, &incoming, text_bytes, shared)?;
             }
             Event::ThreadStart { tid, text_bytes } => {
