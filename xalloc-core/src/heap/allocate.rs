@@ -117,7 +117,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if found_size == size {
                 self.mark_live(arena, chunk, size);
                 self.ensure_cache_for_fit(arena, size, Fit::Unsorted);
-                if self.cache.has_room(size) {
+                if self.policy().unsorted_fits_are_cached && self.cache.has_room(size) {
                     self.put_into_cache(arena, chunk, size);
                     cached = true;
                     continue;

@@ -131,6 +131,9 @@ pub struct Policy {
     pub tcache_birth: CacheBirth,
     /// Whether `calloc` takes from the cache.
     pub calloc_uses_tcache: bool,
+    /// Whether exact fits in the unsorted bin go to the cache, and the search goes on; else the first is the result (since
+    /// 2.44).
+    pub unsorted_fits_are_cached: bool,
     /// Whether a freed small chunk goes to its small bin at once instead of through the unsorted bin.
     pub small_free_skips_unsorted: bool,
     /// Whether there are fast bins.
@@ -173,6 +176,7 @@ impl Policy {
         tcache_large_bins: false,
         tcache_birth: CacheBirth::AnyCall,
         calloc_uses_tcache: false,
+        unsorted_fits_are_cached: true,
         small_free_skips_unsorted: false,
         fastbins: true,
         memalign_scans_tcache: false,
@@ -247,6 +251,7 @@ impl Policy {
     /// glibc 2.44.
     pub const GLIBC_2_44: Policy = Policy {
         tcache_birth: CacheBirth::FreeOrSmallFit,
+        unsorted_fits_are_cached: false,
         arena_limit: ArenaLimit::ArenaTestOrCores,
         ..Policy::GLIBC_2_43
     };
