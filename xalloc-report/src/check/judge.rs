@@ -1,6 +1,6 @@
 //! From evidence and policy to the verdict on one run.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::Policy;
 use super::budgets::{BudgetLine, Standing, Subject, growth, share};
@@ -41,15 +41,15 @@ pub(super) fn judge(
         .iter()
         .zip(&keys)
         .map(|(process, keys)| {
-            let failing =
-                keys.iter().filter(|(key, _)| leaks.get(key).is_some_and(|(leak, _)| !leak.breaks.is_empty()));
-            let mut found: Vec<_> = failing.collect();
-            let sum = found.iter().fold(LeakSum::default(), |sum, (_, site)| LeakSum {
-                bytes: sum.bytes.saturating_add(site.found.bytes),
-                blocks: sum.blocks.saturating_add(site.found.blocks),
-            });
-            found.dedup_by(|a, b| a.0 == b.0);
-            verdict_on(process, found.len() as u64, sum, &run, policy)
+            let mut failing = BTreeSet::new();
+            let mut sum = LeakSum::default();
+            for (key, site) in keys {
+                if leaks.get(key).is_some_and(|(leak, _)| !leak.breaks.is_empty()) {
+                    failing.insert(key);
+                    sum.add(site.found.bytes, site.found.blocks);
+                }
+            }
+            verdict_on(process, failing.len() as u64, sum, &run, policy)
         })
         .collect();
     let figures = figures(&run);
