@@ -309,7 +309,7 @@ fn the_same_leak_of_several_processes_is_one_with_both_programs() {
     add_process(&mut sample, "/srv/app/child", findings);
     let verdict = judged(&sample, &usual());
     let leak = only_leak(&verdict);
-    assert_eq!((leak.bytes, leak.blocks, leak.stacks), (4_064, 6, 2));
+    assert_eq!((leak.bytes, leak.blocks, leak.stacks), (4_064, 6, 1));
     assert_eq!(leak.programs, ["child", "server"]);
     let of_processes: Vec<_> = verdict.runs[0].processes.iter().map(|process| (process.leaks, process.bytes)).collect();
     assert_eq!(of_processes, [(1, 64), (1, 4_000)]);

@@ -9,8 +9,8 @@ use super::super::leak::{Disposition, Leak};
 use super::super::rules::Rule;
 use super::super::suppressions::SuppressionUse;
 use super::super::verdict::BaselineUse;
-use crate::analysis::{HintView, LeakSum, StackState};
-use crate::trace::{Disguise, LeakClass};
+use crate::analysis::{LeakSum, StackState};
+use crate::trace::LeakClass;
 
 /// What makes two sites one leak.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -28,6 +28,8 @@ struct Gathered {
     leak: Leak,
     /// Bytes of the site whose stack is shown.
     shown_bytes: u64,
+    /// The ids of its call stacks: processes of one program have the same.
+    stacks: BTreeSet<String>,
 }
 
 /// Leaks that are being put together.
@@ -47,17 +49,20 @@ impl Leaks {
             suppression: policy.suppressions.matching(found.class, &found.at, policy.today),
             is_own: policy.own.counts(&found.at),
         };
-        let Gathered { leak, shown_bytes } = self
+        let Gathered { leak, shown_bytes, stacks } = self
             .gathered
             .entry(identity.clone())
-            .or_insert_with(|| Gathered { leak: empty(&identity), shown_bytes: 0 });
-        leak.stacks += u64::from(found.blocks > 0);
+            .or_insert_with(|| Gathered { leak: empty(&identity), shown_bytes: 0, stacks: BTreeSet::new() });
+        if found.blocks > 0 {
+            stacks.insert(found.at.id.clone());
+            leak.stacks = stacks.len() as u64;
+        }
         leak.bytes = leak.bytes.saturating_add(found.bytes);
         leak.blocks = leak.blocks.saturating_add(found.blocks);
         leak.holds.add(found.holds.bytes, found.holds.blocks);
         leak.growth_bytes_per_s = leak.growth_bytes_per_s.max(*growth_bytes_per_s);
         if leak.hint.is_none() {
-            leak.hint = found.hint.as_ref().map(in_words);
+            leak.hint = found.hint.as_ref().map(|hint| format!("{} exists", hint.pointer()));
         }
         if let Err(place) = leak.programs.binary_search(&process.program) {
             leak.programs.insert(place, process.program.clone());
@@ -132,16 +137,6 @@ fn empty(identity: &Identity) -> Leak {
         frames: Vec::new(),
         hint: None,
     }
-}
-
-fn in_words(hint: &HintView) -> String {
-    let pointer = match hint.disguise {
-        Disguise::Unaligned => "an unaligned pointer to it",
-        Disguise::OnePastEnd => "a pointer just behind it",
-        Disguise::TopTagged => "a pointer to it with a tag in its upper 16 bits",
-        Disguise::Shifted => "a shifted pointer to it",
-    };
-    format!("{pointer} exists")
 }
 
 fn suppress(leak: &mut Leak, by: &mut SuppressionUse) {
