@@ -20,7 +20,7 @@
 //! into it was handed out or a header was written there, until it is trimmed, discarded or unmapped.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::heap::{ARENA_BYTES, Parameter, Policy, Tunable};
+use xalloc_core::heap::{Parameter, Policy, Tunable};
 use xalloc_core::units::ArenaId;
 use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapCall, HeapEvent};
 
@@ -87,6 +87,7 @@ pub struct Layout {
     top_pad_bytes: u64,
     /// Pages that a write of each call stack's blocks, or of the heap for them, took first.
     faults: FxHashMap<StackIndex, u64>,
+    arena_bytes: u64,
     /// Number of events taken.
     seq: u64,
     at_ns: u64,
@@ -97,7 +98,7 @@ impl Layout {
     /// An empty heap, by the rules of the recorded libc.
     #[must_use]
     pub fn of(contents: &Contents) -> Layout {
-        let policy = Policy::for_libc(&contents.recording.libc).unwrap_or_default();
+        let policy = Policy::nearest_to(&contents.recording.libc);
         Layout {
             marks: Marks::default(),
             ranges: Ranges::default(),
@@ -109,6 +110,7 @@ impl Layout {
             trim_threshold_bytes: TRIM_THRESHOLD,
             top_pad_bytes: TOP_PAD,
             faults: FxHashMap::default(),
+            arena_bytes: policy.arena_bytes,
             seq: 0,
             at_ns: 0,
             steps: 0,
@@ -415,7 +417,7 @@ impl Layout {
 
     fn begin_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64, stack: StackIndex) {
         let is_first = self.ranges.arena(arena).ranges.is_empty();
-        let reserved = self.header_bytes + if is_first { ARENA_BYTES as u64 } else { 0 };
+        let reserved = self.header_bytes + if is_first { self.arena_bytes } else { 0 };
         let first = (start + reserved).next_multiple_of(16);
         let end = start + len_bytes;
         self.begin(Range { start, end, kind: RangeKind::SubHeap, arena, first, slot: None }, stack);
