@@ -128,8 +128,7 @@ fn every_report_on_a_cut_trace_says_once_what_is_missing_and_none_on_a_whole_one
     let path = directory.path().join("server.xtrace");
     server().write(&path).expect("the trace is written");
     let whole = std::fs::read(&path).expect("the trace is there");
-    let commands =
-        ["summary", "leaks", "top", "histogram", "timeline", "events", "fragmentation", "flamegraph", "what-if"];
+    let commands = ["summary", "leaks", "top", "histogram", "timeline", "events", "flamegraph", "what-if"];
     for (bytes, times) in [(&whole[..], 0), (&whole[..whole.len() - 1], 1)] {
         std::fs::write(&path, bytes).expect("the trace is written");
         for command in commands {

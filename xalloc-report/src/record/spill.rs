@@ -47,11 +47,12 @@ impl Spilled {
             match batch {
                 Some(SpillHeader { thread, records, .. }) => {
                     in_hole = false;
-                    spilled.cut_records = spilled.cut_records.saturating_sub(records.into());
-                    let records = records as usize;
-                    let thread = spilled.thread(&mut by_serial, thread);
-                    thread.batches.push((at + HEADER_BYTES, records));
-                    at += HEADER_BYTES + records * RECORD_BYTES;
+                    at += HEADER_BYTES;
+                    // Of the last batch of a file that was cut, the first records are there.
+                    let there = (records as usize).min((segment.len_bytes() - at) / RECORD_BYTES);
+                    spilled.cut_records = spilled.cut_records.saturating_sub(there as u64);
+                    spilled.thread(&mut by_serial, thread).batches.push((at, there));
+                    at += records as usize * RECORD_BYTES;
                 }
                 None => {
                     spilled.holes += u64::from(!in_hole);
@@ -105,16 +106,11 @@ impl Spilled {
     }
 }
 
-/// The header at `at`, if it is one, with as many records as the file has of its batch; `None` at the file's end.
+/// What the bytes at `at` say, if they are a batch's header; `None` at the file's end.
 fn batch_at(segment: &Segment, at: usize) -> Option<Option<SpillHeader>> {
     let mut bytes = [0; HEADER_BYTES];
-    if !segment.copy(at, &mut bytes) {
-        return None;
-    }
-    let header = SpillHeader::from_bytes(&bytes);
-    let left = (segment.len_bytes() - at - HEADER_BYTES) / RECORD_BYTES;
-    let records = header.records.min(u32::try_from(left).unwrap_or(u32::MAX));
-    Some((header.magic == SPILL_MAGIC).then_some(SpillHeader { records, ..header }))
+    let header = segment.copy(at, &mut bytes).then(|| SpillHeader::from_bytes(&bytes))?;
+    Some((header.magic == SPILL_MAGIC).then_some(header))
 }
 
 fn read_records(segment: &Segment, at: usize, records: usize, into: &mut Vec<Record>) {
