@@ -463,12 +463,17 @@ impl Stream {
         self.last_ns
     }
 
-    /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     /// The trace's stack for the process's `id`.
     pub(crate) fn resolve(&mut self, id: StackId, dictionary: &mut Dictionary) -> StackIndex {
         self.stacks.resolve(id, &self.segment, &self.modules, dictionary)
     }
 
+    /// Counts events that the process had pushed and that nobody can read any more.
+    pub(crate) fn count_lost(&mut self, reason: LossReason, events: u64) {
+        self.lost[reason as usize] += events;
+    }
+
+    /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         let total = |&reason: &LossReason| {
             let in_header = self.segment.header_u64(HeaderCounter::Lost(reason as u8));
