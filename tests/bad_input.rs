@@ -44,7 +44,7 @@ fn a_missing_program_is_named_with_127() {
     let folder = tempfile::tempdir().expect("a folder");
     let trace = folder.path().join("t.xtrace");
     let output = record(&trace, Path::new("./no-such-program"));
-    assert_error(&output, NOT_FOUND, &["no-such-program"]);
+    assert_error(&output, NOT_FOUND, &["no-such-program", "hint:"]);
     assert!(!trace.exists(), "an empty trace was left behind");
 }
 
@@ -116,7 +116,7 @@ fn an_output_that_cannot_be_written_stops_before_the_program_runs() {
     let script = folder.path().join("script");
     executable(&script, b"#!/bin/sh\ntouch \"$0.ran\"\n");
     let output = record(&trace, &script);
-    assert_error(&output, TOOL_FAILED, &["no-such-folder", "No such file or directory"]);
+    assert_error(&output, TOOL_FAILED, &["no-such-folder", "No such file or directory", "hint:", "-o"]);
     assert!(!folder.path().join("script.ran").exists(), "the program ran in vain");
 }
 

@@ -6,8 +6,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use serde_json::Value;
 use support::victims::{static_victim, victim};
-use support::{Recording, number, tool, xalloc};
+use support::{Recording, list, number, tool, xalloc};
 
 fn recording() -> Recording {
     victim("totals.c", &[]).record()
@@ -289,20 +290,43 @@ fn completions_man_pages_and_schema_are_generated_for_every_command() {
         assert!(page.contains(".SH NAME"), "{command}");
     }
     let schema = text(xalloc().args(["generate", "schema"]).output().expect("it starts"));
-    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
     assert!(schema.is_object());
 }
 
 #[test]
 fn what_the_commands_print_as_json_is_what_the_schema_says() {
     let schema = text(xalloc().args(["generate", "schema"]).output().expect("it starts"));
-    let schema: serde_json::Value = serde_json::from_str(&schema).expect("JSON");
+    let schema: Value = serde_json::from_str(&schema).expect("JSON");
     let validator = jsonschema::validator_for(&schema).expect("a schema");
     let recording = recording();
     for command in ["summary", "leaks", "histogram", "top", "timeline", "events"] {
         let output = recording.run(command, &["--format", "json"]);
-        let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
+        let document: Value = serde_json::from_slice(&output.stdout).expect("JSON");
         let faults: Vec<String> = validator.iter_errors(&document).map(|error| error.to_string()).collect();
         assert!(faults.is_empty(), "{command}: {faults:?}");
     }
+}
+
+#[test]
+fn the_names_that_scripts_rely_on_are_there_under_these_names() {
+    fn assert_names(object: &Value, of: &str, names: &str) {
+        for name in names.split_whitespace() {
+            assert!(object.get(name).is_some(), "{of} has no `{name}`: {object}");
+        }
+    }
+    let recording = recording();
+    assert_names(
+        &recording.summary(),
+        "summary",
+        "allocations frees allocated_bytes temporary_allocations peak_live_bytes peak_at_ns live_at_exit_bytes \
+         live_at_exit_blocks events dropped_events threads processes stacks unknown_frames duration_ns allocator",
+    );
+    let site = &list(&recording.json("leaks", &[]), "sites")[0];
+    assert_names(site, "a site of leaks", "bytes blocks frames");
+    assert_names(&site["frames"][0], "a frame", "function file line module inlined");
+    let histogram = recording.json("histogram", &[]);
+    assert_names(&histogram, "histogram", "buckets percentiles");
+    assert_names(&histogram["buckets"][0], "a bucket", "from_bytes to_bytes count bytes");
+    assert_names(&recording.events("alloc")[0], "an event", "seq at_ns thread kind addr size");
 }

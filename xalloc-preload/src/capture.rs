@@ -121,6 +121,25 @@ enum Ending {
     AtLimit,
 }
 
+/// One capture: where it begins, and what it works with.
+struct Request<'a, A> {
+    /// The program's registers at its call of the hook.
+    first: State,
+    shared: &'a Shared,
+    /// Of the module map.
+    generation: u32,
+    /// Told of each module that the stack touches.
+    announce: &'a mut A,
+}
+
+impl<A: Announce> Request<'_, A> {
+    /// The rule of the code at `word`.
+    #[inline(always)]
+    fn rule(&mut self, word: FrameWord) -> Rule {
+        self.shared.rule(word, self.generation, self.announce)
+    }
+}
+
 /// The id of the stack that called the hook.
 ///
 /// `announce` is told of each module that the stack touches before this returns. errno may change only where system
@@ -133,25 +152,20 @@ pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announc
     if is_usual && let Some(node) = cache.recent.repeated(&first) {
         return node;
     }
-    capture_anew(cache, first, shared, generation, announce)
+    capture_anew(cache, &mut Request { first, shared, generation, announce })
 }
 
 /// A capture of a stack that is not found as a whole, or in unusual circumstances.
 #[inline(never)]
-fn capture_anew(
-    cache: &mut ThreadCapture,
-    first: State,
-    shared: &Shared,
-    generation: u32,
-    announce: &mut impl Announce,
-) -> StackId {
+fn capture_anew(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announce>) -> StackId {
+    let Request { first, shared, generation, .. } = *request;
     if generation != cache.generation {
         cache.recent.forget();
         cache.generation = generation;
     }
     let stack = match cache.bounds.above(first.sp) {
-        Some(mut stack) => capture_own(cache, first, &mut stack, shared, generation, announce),
-        None => capture_elsewhere(cache, first, shared, generation, announce),
+        Some(mut stack) => capture_own(cache, request, &mut stack),
+        None => capture_elsewhere(cache, request),
     };
     if shared.verify_every != 0 {
         verify::every_nth(cache, first, shared, stack);
@@ -160,15 +174,9 @@ fn capture_anew(
 }
 
 #[inline(always)]
-fn capture_own(
-    cache: &mut ThreadCapture,
-    first: State,
-    stack: &mut OwnStack,
-    shared: &Shared,
-    generation: u32,
-    announce: &mut impl Announce,
-) -> StackId {
+fn capture_own(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announce>, stack: &mut OwnStack) -> StackId {
     let ThreadCapture { recent, nodes, passed, .. } = cache;
+    let Request { first, shared, generation, .. } = *request;
     // Looked for before, but for the sake of the self-check.
     if shared.verify_every != 0
         && let Some(node) = recent.repeated(&first)
@@ -178,7 +186,7 @@ fn capture_own(
     recent.begin();
     let depth = shared.depth;
     let joins = |state: &State, passed| recent.joins(state, passed, depth);
-    let (len, ending) = walk(first, stack, depth, passed, joins, |word| shared.rule(word, generation, announce));
+    let (len, ending) = walk(first, stack, depth, passed, joins, |word| request.rule(word));
     let passed = passed.get(..len).unwrap_or(&[]);
     let beyond = match ending {
         Ending::Joined if len == 0 => return recent.joined_node(),
@@ -190,7 +198,7 @@ fn capture_own(
             Beyond::Limit(shared.root(generation, true))
         }
         // The stack may lead to another one: a signal's handler that runs on an own stack inside of this one.
-        Ending::Lost => return capture_foreign(cache, first, shared, generation, announce),
+        Ending::Lost => return capture_foreign(cache, request),
     };
     recent.keep(passed, beyond, stack, |parent, word| nodes.insert(&shared.trie, parent, word))
 }
@@ -199,35 +207,24 @@ fn capture_own(
 /// another stack.
 #[cold]
 #[inline(never)]
-fn capture_elsewhere(
-    cache: &mut ThreadCapture,
-    first: State,
-    shared: &Shared,
-    generation: u32,
-    announce: &mut impl Announce,
-) -> StackId {
+fn capture_elsewhere(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announce>) -> StackId {
     if !cache.bounds.is_known() {
-        cache.bounds = Bounds::find(first.sp);
-        if let Some(mut stack) = cache.bounds.above(first.sp) {
-            return capture_own(cache, first, &mut stack, shared, generation, announce);
+        cache.bounds = Bounds::find(request.first.sp);
+        if let Some(mut stack) = cache.bounds.above(request.first.sp) {
+            return capture_own(cache, request, &mut stack);
         }
     }
-    capture_foreign(cache, first, shared, generation, announce)
+    capture_foreign(cache, request)
 }
 
 /// Walks plainly, over any number of stacks, and keeps nothing.
 #[cold]
 #[inline(never)]
-fn capture_foreign(
-    cache: &mut ThreadCapture,
-    first: State,
-    shared: &Shared,
-    generation: u32,
-    announce: &mut impl Announce,
-) -> StackId {
+fn capture_foreign(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announce>) -> StackId {
+    let Request { first, shared, generation, .. } = *request;
     cache.window.clear();
     let mut memory = AnyStack(&mut cache.window);
-    let rule_of = |word| shared.rule(word, generation, announce);
+    let rule_of = |word| request.rule(word);
     let (len, ending) = walk(first, &mut memory, shared.depth, &mut cache.passed, |_, _| false, rule_of);
     if ending == Ending::AtLimit {
         shared.header.cut_stacks.fetch_add(1, Ordering::Relaxed);

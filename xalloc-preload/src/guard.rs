@@ -43,6 +43,27 @@ pub(crate) struct Inside<'t> {
     stays_in_its_thread: PhantomData<*mut ()>,
 }
 
+/// Raises a thread's flag.
+#[inline(always)]
+fn raise(thread: &Thread) {
+    thread.inside.store(true, Ordering::Relaxed);
+    // ORDERING: pairs with the handlers of this very thread, which no processor reorders against it: they see the flag
+    // before anything that it guards is touched.
+    compiler_fence(Ordering::SeqCst);
+}
+
+/// Lowers it.
+#[inline(always)]
+fn lower(thread: &Thread) {
+    // ORDERING: pairs with the handlers of this very thread, as in `raise`: all that it guards is as it was left before they
+    // see it lowered.
+    compiler_fence(Ordering::SeqCst);
+    thread.inside.store(false, Ordering::Relaxed);
+    // ORDERING: pairs with the handlers of this very thread: what they leave to do when it is raised is looked for after
+    // it is lowered.
+    compiler_fence(Ordering::SeqCst);
+}
+
 /// Passes the guard.
 #[inline(always)]
 pub(crate) fn enter() -> Access {
@@ -57,10 +78,7 @@ pub(crate) fn enter() -> Access {
     if thread.inside.load(Ordering::Relaxed) {
         return Access::Nested(thread);
     }
-    thread.inside.store(true, Ordering::Relaxed);
-    // ORDERING: pairs with the handlers of this very thread, which no processor reorders against it: they see the flag
-    // before anything that it guards is touched. So do all compiler fences here.
-    compiler_fence(Ordering::SeqCst);
+    raise(thread);
     let recording = if phase == Phase::Live { segment::current() } else { None };
     let errno = host::errno_at(thread.errno_place);
     let mut inside = Inside { thread, recording, errno, stays_in_its_thread: PhantomData };
@@ -88,9 +106,7 @@ pub(crate) fn enter_briefly() -> Option<Brief> {
     if thread.inside.load(Ordering::Relaxed) {
         return None;
     }
-    thread.inside.store(true, Ordering::Relaxed);
-    // As in `enter`.
-    compiler_fence(Ordering::SeqCst);
+    raise(thread);
     Some(Brief { thread, stays_in_its_thread: PhantomData })
 }
 
@@ -107,9 +123,7 @@ impl Brief {
 impl Drop for Brief {
     #[inline(always)]
     fn drop(&mut self) {
-        compiler_fence(Ordering::SeqCst);
-        self.thread.inside.store(false, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
+        lower(self.thread);
         if self.thread.has_leftovers() || self.thread.is_over() {
             end(self.thread);
         }
@@ -178,9 +192,7 @@ impl<'t> Inside<'t> {
 impl Drop for Inside<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        compiler_fence(Ordering::SeqCst);
-        self.thread.inside.store(false, Ordering::Relaxed);
-        compiler_fence(Ordering::SeqCst);
+        lower(self.thread);
         // Looked at after the flag is clear: what a handler leaves later it does itself.
         if self.thread.has_leftovers() || self.thread.is_over() {
             self.clean_up();
@@ -195,26 +207,21 @@ impl Inside<'_> {
     #[inline(never)]
     fn clean_up(&mut self) {
         while self.thread.has_leftovers() {
-            self.thread.inside.store(true, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
+            raise(self.thread);
             self.flush_spare();
             if self.recording.is_none() {
                 self.thread.spare.forget();
             }
             let thread = self.thread;
             backend::free_deferred(&mut self.own().cache, thread);
-            compiler_fence(Ordering::SeqCst);
-            self.thread.inside.store(false, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
+            lower(self.thread);
         }
         if self.thread.is_over()
             && let Some(segment) = self.recording
         {
-            self.thread.inside.store(true, Ordering::Relaxed);
-            compiler_fence(Ordering::SeqCst);
+            raise(self.thread);
             self.own().stream.give_back(segment);
-            compiler_fence(Ordering::SeqCst);
-            self.thread.inside.store(false, Ordering::Relaxed);
+            lower(self.thread);
         }
     }
 }

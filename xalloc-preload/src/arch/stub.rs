@@ -12,6 +12,21 @@
 //! - A stub changes only argument registers that its arity leaves free and scratch registers, and enters the hook with
 //!   the stack as the program left it; the hook has the C calling convention and the stub's arguments, then three words.
 
+/// Defines one C symbol by its instructions, of which `h` is the function that they go to.
+macro_rules! symbol {
+    ($(#[$meta:meta])* $name:ident => $target:path; $($line:expr),* $(,)?) => {
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// - That of the C function of this name.
+        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(".cfi_startproc", "endbr64", $($line,)* ".cfi_endproc", h = sym $target)
+        }
+    };
+}
+
 /// Defines C symbols that jump to a hook, which gets the arguments and then `ip`, `sp`, `fp`.
 ///
 /// The number is that of the arguments; it decides which registers are free.
@@ -34,38 +49,22 @@ macro_rules! stub {
     // Up to six arguments: the three words become arguments 7 to 9, which are passed on the stack; six registers must
     // be taken, so a hook for five arguments has an unused sixth.
     ($(#[$meta:meta])* $name:ident 6 $hook:path) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                "push rbp", ".cfi_adjust_cfa_offset 8",
-                "lea rax, [rsp + 16]",
-                "push rax", ".cfi_adjust_cfa_offset 8",
-                "push qword ptr [rsp + 16]", ".cfi_adjust_cfa_offset 8",
-                "call {h}",
-                "add rsp, 24", ".cfi_adjust_cfa_offset -24",
-                "ret", ".cfi_endproc",
-                h = sym $hook)
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $hook;
+            "push rbp", ".cfi_adjust_cfa_offset 8",
+            "lea rax, [rsp + 16]",
+            "push rax", ".cfi_adjust_cfa_offset 8",
+            "push qword ptr [rsp + 16]", ".cfi_adjust_cfa_offset 8",
+            "call {h}",
+            "add rsp, 24", ".cfi_adjust_cfa_offset -24",
+            "ret"
         }
     };
     (@jump $(#[$meta:meta])* $name:ident $hook:path, $($instruction:literal),*) => {
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                $($instruction,)*
-                "jmp {h}", ".cfi_endproc",
-                h = sym $hook)
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $hook;
+            $($instruction,)*
+            "jmp {h}"
         }
     };
 }
@@ -76,28 +75,20 @@ macro_rules! stub {
 macro_rules! detours {
     ($($(#[$meta:meta])* $name:ident => $notice:path;)*) => {
         $(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                "push rdi", ".cfi_adjust_cfa_offset 8",
-                "push rsi", ".cfi_adjust_cfa_offset 8",
-                "push rdx", ".cfi_adjust_cfa_offset 8",
-                "push rcx", ".cfi_adjust_cfa_offset 8",
-                "push r8", ".cfi_adjust_cfa_offset 8",
-                "call {h}",
-                "pop r8", ".cfi_adjust_cfa_offset -8",
-                "pop rcx", ".cfi_adjust_cfa_offset -8",
-                "pop rdx", ".cfi_adjust_cfa_offset -8",
-                "pop rsi", ".cfi_adjust_cfa_offset -8",
-                "pop rdi", ".cfi_adjust_cfa_offset -8",
-                "jmp rax", ".cfi_endproc",
-                h = sym $notice)
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $notice;
+            "push rdi", ".cfi_adjust_cfa_offset 8",
+            "push rsi", ".cfi_adjust_cfa_offset 8",
+            "push rdx", ".cfi_adjust_cfa_offset 8",
+            "push rcx", ".cfi_adjust_cfa_offset 8",
+            "push r8", ".cfi_adjust_cfa_offset 8",
+            "call {h}",
+            "pop r8", ".cfi_adjust_cfa_offset -8",
+            "pop rcx", ".cfi_adjust_cfa_offset -8",
+            "pop rdx", ".cfi_adjust_cfa_offset -8",
+            "pop rsi", ".cfi_adjust_cfa_offset -8",
+            "pop rdi", ".cfi_adjust_cfa_offset -8",
+            "jmp rax"
         }
         )*
     };
@@ -108,23 +99,15 @@ macro_rules! detours {
 macro_rules! leavings {
     ($($(#[$meta:meta])* $name:ident => $notice:path;)*) => {
         $(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                $crate::arch::stub::save_registers!(),
-                "push rdi", ".cfi_adjust_cfa_offset 8",
-                "lea rsi, [rsp + 8]",
-                "call {h}",
-                "pop rdi", ".cfi_adjust_cfa_offset -8",
-                $crate::arch::stub::restore_registers!(),
-                "jmp rax", ".cfi_endproc",
-                h = sym $notice)
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $notice;
+            $crate::arch::stub::save_registers!(),
+            "push rdi", ".cfi_adjust_cfa_offset 8",
+            "lea rsi, [rsp + 8]",
+            "call {h}",
+            "pop rdi", ".cfi_adjust_cfa_offset -8",
+            $crate::arch::stub::restore_registers!(),
+            "jmp rax"
         }
         )*
     };
@@ -153,33 +136,25 @@ macro_rules! restore_registers {
 macro_rules! listed {
     ($($(#[$meta:meta])* $name:ident => $hook:path;)*) => {
         $(
-        $(#[$meta])*
-        ///
-        /// # Safety
-        /// - That of the C function of this name.
-        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
-        #[unsafe(naked)]
-        pub unsafe extern "C" fn $name() {
-            core::arch::naked_asm!(
-                ".cfi_startproc", "endbr64",
-                "pop rax", ".cfi_adjust_cfa_offset -8", ".cfi_register rip, rax",
-                "push r9", ".cfi_adjust_cfa_offset 8",
-                "push r8", ".cfi_adjust_cfa_offset 8",
-                "push rcx", ".cfi_adjust_cfa_offset 8",
-                "push rdx", ".cfi_adjust_cfa_offset 8",
-                "push rsi", ".cfi_adjust_cfa_offset 8",
-                "mov rsi, rsp",
-                "push rax", ".cfi_adjust_cfa_offset 8", ".cfi_rel_offset rip, 0",
-                // The five words and the return address leave the stack aligned for a call.
-                "call {h}",
-                "pop rcx", ".cfi_adjust_cfa_offset -8", ".cfi_register rip, rcx",
-                "add rsp, 40", ".cfi_adjust_cfa_offset -40",
-                "push rcx", ".cfi_adjust_cfa_offset 8", ".cfi_rel_offset rip, 0",
-                "ret", ".cfi_endproc",
-                h = sym $hook)
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $hook;
+            "pop rax", ".cfi_adjust_cfa_offset -8", ".cfi_register rip, rax",
+            "push r9", ".cfi_adjust_cfa_offset 8",
+            "push r8", ".cfi_adjust_cfa_offset 8",
+            "push rcx", ".cfi_adjust_cfa_offset 8",
+            "push rdx", ".cfi_adjust_cfa_offset 8",
+            "push rsi", ".cfi_adjust_cfa_offset 8",
+            "mov rsi, rsp",
+            "push rax", ".cfi_adjust_cfa_offset 8", ".cfi_rel_offset rip, 0",
+            // The five words and the return address leave the stack aligned for a call.
+            "call {h}",
+            "pop rcx", ".cfi_adjust_cfa_offset -8", ".cfi_register rip, rcx",
+            "add rsp, 40", ".cfi_adjust_cfa_offset -40",
+            "push rcx", ".cfi_adjust_cfa_offset 8", ".cfi_rel_offset rip, 0",
+            "ret"
         }
         )*
     };
 }
 
-pub(crate) use {detours, leavings, listed, restore_registers, save_registers, stub, stubs};
+pub(crate) use {detours, leavings, listed, restore_registers, save_registers, stub, stubs, symbol};

@@ -50,7 +50,7 @@ pub(super) fn refuse(mut inside: Inside<'static>, entry: Entry, call: Call, addr
     write_surroundings(&mut text, &explanation);
     // A handler of SIGABRT may allocate: the hook ends first.
     drop(inside);
-    host::write_error(text.as_bytes());
+    host::print_error(text.as_bytes());
     end_unless_wanted(message(call, fault, &explanation));
 }
 
@@ -61,7 +61,7 @@ pub(super) fn refuse_blindly(call: Call, addr: Addr, fault: HeapFault) {
     let mut text = Text::<REPORT>::new();
     write_head(&mut text, call, addr, FaultKind::NotABlock);
     text.push(b"  the call interrupted another call into the heap, so no more can be said\n");
-    host::write_error(text.as_bytes());
+    host::print_error(text.as_bytes());
     end_unless_wanted(fault.message());
 }
 

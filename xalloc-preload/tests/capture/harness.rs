@@ -28,7 +28,7 @@ use xalloc_core::session::{Header, Options};
 use xalloc_core::units::StackId;
 
 #[path = "../../src"]
-#[allow(dead_code, missing_docs, reason = "what the harness does not use, the library does")]
+#[allow(dead_code, unused_imports, missing_docs, reason = "what the harness does not use, the library does")]
 mod library {
     pub mod arch;
     pub mod capture;

@@ -188,10 +188,16 @@ impl RecordError {
                 Some("the commands on a trace read it as it is: xalloc-report summary FILE")
             }
             RecordError::NotSpilled { .. } => Some("import reads what XALLOC_OUT=FILE made"),
+            RecordError::NotRunnable(NotRunnable::NotFound { .. }) => {
+                Some("give its path (./app), or a name that is in PATH")
+            }
+            RecordError::Output(OutputError::Unwritable { .. }) => Some("name another place with -o"),
             RecordError::NoCommand
-            | RecordError::NotRunnable(_)
+            | RecordError::NotRunnable(
+                NotRunnable::Directory { .. } | NotRunnable::NotExecutable { .. } | NotRunnable::Unreadable { .. },
+            )
             | RecordError::Start { .. }
-            | RecordError::Output(_)
+            | RecordError::Output(OutputError::Exists { .. } | OutputError::Pattern { .. })
             | RecordError::Session(_)
             | RecordError::Signals(_)
             | RecordError::Waiter(_)
