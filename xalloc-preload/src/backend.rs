@@ -160,6 +160,18 @@ pub(crate) fn claim(addr: Addr) -> Result<(), HeapFault> {
     if is_core() && !bootstrap::holds(addr) { HEAP.claim(addr) } else { Ok(()) }
 }
 
+/// The part of [`claim`] that changes nothing.
+#[inline(always)]
+pub(crate) fn look(addr: Addr) -> Result<(), HeapFault> {
+    if is_core() && !bootstrap::holds(addr) { HEAP.look(addr) } else { Ok(()) }
+}
+
+/// The rest of [`claim`], of a block at which [`look`] found no fault.
+#[inline(always)]
+pub(crate) fn claim_seen(addr: Addr) -> Result<(), HeapFault> {
+    if is_core() && !bootstrap::holds(addr) { HEAP.claim_seen(addr) } else { Ok(()) }
+}
+
 /// Allocates.
 #[inline(always)]
 pub(crate) fn allocate<S: Sink>(request: &Request, cache: &mut ThreadCache, sink: &mut S) -> Result<Block, AllocError> {

@@ -8,8 +8,8 @@ use std::process::Command;
 
 use support::{ALLOCATORS, Recording, Scratch, record};
 use xalloc_core::session::{birth, segment_state};
-use xalloc_core::units::Addr;
-use xalloc_core::wire::{Call, Event};
+use xalloc_core::units::{Addr, StackId};
+use xalloc_core::wire::{BinKind, Call, Event, HeapEvent};
 
 #[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 mod support;
@@ -41,6 +41,28 @@ fn replay(recording: &Recording, inherited: &HashSet<Addr>) -> HashMap<Addr, u64
     live
 }
 
+/// A split has the stack of the call that asked for the memory; a chunk that is freed into a fast bin has as little of a
+/// stack as the free itself.
+fn assert_steps_have_stacks(recording: &Recording) {
+    let mut before = HashMap::new();
+    let (mut splits, mut freed) = (0, 0);
+    for event in &recording.events {
+        let has_stack = event.stamped.stack != StackId::NONE;
+        match (event.stamped.event, before.insert(event.thread, event.stamped.event)) {
+            (Event::Heap { step: HeapEvent::Split { .. }, .. }, _) => {
+                assert!(has_stack, "{event:?}");
+                splits += 1;
+            }
+            (Event::Heap { step: HeapEvent::Bin { bin: BinKind::Fast, .. }, .. }, Some(Event::Free { .. })) => {
+                assert!(!has_stack, "{event:?}");
+                freed += 1;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(splits > 0, freed > 0, "the core allocator tells of both, any other of neither");
+}
+
 #[test]
 fn the_allocation_functions_keep_their_promises_and_every_event_is_recorded_in_order() {
     for allocator in ALLOCATORS {
@@ -60,6 +82,7 @@ fn the_allocation_functions_keep_their_promises_and_every_event_is_recorded_in_o
         assert_eq!(recording.count(|event| matches!(event, Event::Exit { status: 42 })), 1);
         assert!(recording.count(|event| matches!(event, Event::ThreadExit)) >= 60);
         assert!(recording.count(|event| matches!(event, Event::Module { .. })) >= 2);
+        assert_steps_have_stacks(&recording);
         let deepest = recording.events.iter().take(1_000).map(|event| recording.depth(event)).max();
         assert!(deepest >= Some(3), "{deepest:?}");
     }

@@ -102,6 +102,24 @@ impl<O: Os> Heap<O> {
         if self.blocks.is_kept() { self.claim_block(addr) } else { Ok(()) }
     }
 
+    /// Whether a claim of the block at `addr` would succeed: the part of [`Heap::claim`] that changes nothing.
+    ///
+    /// # Errors
+    /// As for [`Heap::claim`].
+    #[inline(always)]
+    pub fn look(&self, addr: Addr) -> Result<(), HeapFault> {
+        if self.blocks.is_kept() { self.look_at(addr) } else { Ok(()) }
+    }
+
+    /// The rest of [`Heap::claim`], of a block at which [`Heap::look`] found no fault.
+    ///
+    /// # Errors
+    /// Another thread has taken it since.
+    #[inline(always)]
+    pub fn claim_seen(&self, addr: Addr) -> Result<(), HeapFault> {
+        if self.take_back(addr) { Ok(()) } else { Err(HeapFault::NotABlock) }
+    }
+
     /// Gives a block that was claimed back to the program, which never lost it.
     pub fn restore(&self, addr: Addr) {
         self.hand_out(addr);
@@ -124,13 +142,7 @@ impl<O: Os> Heap<O> {
         self.blocks.leave(addr.0, self.threads()) != Known::Nothing
     }
 
-    /// Whether a claim of the block at `addr` would succeed.
     #[inline(never)]
-    pub(super) fn is_sound(&self, addr: Addr) -> bool {
-        self.look_at(addr).is_ok()
-    }
-
-    #[inline]
     fn look_at(&self, addr: Addr) -> Result<(), HeapFault> {
         match self.blocks.look(addr.0) {
             Known::Live => self.check_words(addr.0 - HEADER),

@@ -42,12 +42,13 @@ impl<O: Os> Heap<O> {
     /// - `cache` was used with no other heap.
     #[inline]
     pub unsafe fn free<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
+        self.look(addr)?;
         // SAFETY: by the contract.
         if let Some(found) = unsafe { self.cacheable(cache, addr) } {
             self.free_cached(cache, found);
             return Ok(());
         }
-        self.claim(addr)?;
+        self.claim_seen(addr)?;
         // SAFETY: the contract is the same, and the block was claimed.
         unsafe { self.free_claimed(cache, sink, addr) }
     }
@@ -75,25 +76,12 @@ impl<O: Os> Heap<O> {
     }
 
     /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
-    /// the block. `None`: [`Heap::free`] is to be asked. Nothing has changed in either case.
+    /// the block. `None`: the rest of a free is to be done, [`Heap::claim_seen`] first. Nothing has changed in either case.
     ///
     /// # Safety
-    /// As for [`Heap::free`].
+    /// - As for [`Heap::free`]; [`Heap::look`] found no fault.
     #[inline(always)]
     pub unsafe fn cacheable(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
-        if self.is_hardened() && !self.is_sound(addr) {
-            return None;
-        }
-        // SAFETY: by the contract.
-        unsafe { self.fitting(cache, addr) }
-    }
-
-    /// As [`Heap::cacheable`], without a look at the set of live blocks.
-    ///
-    /// # Safety
-    /// As for [`Heap::free`].
-    #[inline(always)]
-    pub(super) unsafe fn fitting(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
         let words = Words(&self.os);
         let chunk = addr.0.wrapping_sub(HEADER);
         if !chunk.is_multiple_of(ALIGNMENT) {
@@ -123,7 +111,7 @@ impl<O: Os> Heap<O> {
     /// # Safety
     /// As for [`Heap::free`].
     pub unsafe fn free_detached<S: Sink>(&self, sink: &mut S, addr: Addr) -> bool {
-        if self.is_hardened() && !self.is_sound(addr) {
+        if self.look(addr).is_err() {
             return false;
         }
         let chunk = addr.0.wrapping_sub(HEADER);

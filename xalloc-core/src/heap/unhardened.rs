@@ -41,7 +41,7 @@ impl<O: Os> Unhardened<'_, O> {
     #[inline(always)]
     pub unsafe fn free_cached(&self, cache: &mut ThreadCache, addr: Addr) -> bool {
         // SAFETY: by the contract.
-        let Some(found) = (unsafe { self.0.fitting(cache, addr) }) else { return false };
+        let Some(found) = (unsafe { self.0.cacheable(cache, addr) }) else { return false };
         cache.push(Words(&self.0.os), found.chunk, found.size);
         true
     }

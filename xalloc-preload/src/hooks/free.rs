@@ -35,9 +35,13 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
     let addr = Addr(block.expose_provenance() as u64);
     match guard::enter() {
         Access::Inside(mut inside) => {
-            // SAFETY: by the contract.
+            // Before it is told that the block is free: what is none was not freed.
+            if let Err(fault) = backend::look(addr) {
+                return fault::refuse(inside, entry, call, addr, fault);
+            }
+            // SAFETY: by the contract, and the look found no fault.
             if unsafe { !free_cached(&mut inside, addr, call) } {
-                // SAFETY: by the contract.
+                // SAFETY: as above.
                 unsafe { free_inside(inside, addr, call, entry) };
             }
         }
@@ -54,7 +58,7 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
 /// What most frees come to: the thread's cache takes the block. False: it does not, and nothing has happened.
 ///
 /// # Safety
-/// - As for [`free`].
+/// - As for [`free`]; [`backend::look`] found no fault.
 #[inline(always)]
 unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
     if !backend::is_core() || bootstrap::holds(addr) {
@@ -71,11 +75,10 @@ unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
 }
 
 /// # Safety
-/// - As for [`free`].
+/// - As for [`free`]; [`backend::look`] found no fault.
 #[inline(never)]
 unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
-    // Before it is told that the block is free: what is none was not freed.
-    let freed = backend::claim(addr).and_then(|()| match inside.recording() {
+    let freed = backend::claim_seen(addr).and_then(|()| match inside.recording() {
         // SAFETY: by the contract.
         Some(segment) => unsafe { free_recorded(&mut inside, segment, addr, call, entry) },
         // SAFETY: by the contract.
@@ -103,7 +106,7 @@ unsafe fn free_recorded(
     let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
     stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
-    let mut steps = Steps::new(segment, stream, capture, entry);
+    let mut steps = Steps::of_free(segment, stream, capture, entry);
     // SAFETY: by the contract.
     thread.served(|| unsafe { backend::free(cache, &mut steps, addr) })
 }
