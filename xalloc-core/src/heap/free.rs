@@ -195,6 +195,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     fn check_free(&self, arena: &ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
         let words = self.words();
         if size <= self.heap.settings.max_fast.get() {
+            let next_size = words.size(chunk + size);
+            if next_size <= HEADER || next_size >= arena.system_bytes {
+                return Err(HeapFault::InvalidNextSizeFast);
+            }
             return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
         }
         if chunk == arena.top {
@@ -240,6 +244,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Steps 2 to 4 of section 4: the fast bin, or merging, and what a large result sets off.
     pub(super) fn free_uncached(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        let perturb = self.heap.settings.perturb.get() as u8;
+        if perturb != 0 {
+            self.words().fill(chunk + HEADER, size - HEADER, perturb);
+        }
         if size <= self.heap.settings.max_fast.get() {
             self.push_fast(arena, chunk, size);
             return;
@@ -327,5 +335,64 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             arena.bins.push_unsorted(words, chunk, size);
             self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::sim::Simulation;
+    use crate::heap::{Class, NoSink, Policy, Span, Tunables};
+
+    #[test]
+    fn the_size_above_a_block_that_goes_to_a_fast_bin_is_checked_by_the_bounds_of_libc() {
+        for (word, is_refused) in
+            [(0, true), (0x10, true), (0x18, false), (0x20, false), (0x21000, true), (1 << 24, true)]
+        {
+            let mut process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+            let blocks = [(); 9].map(|()| process.malloc(0, &mut NoSink, 24).unwrap().addr);
+            for &addr in &blocks[..7] {
+                process.free(0, &mut NoSink, addr).unwrap();
+            }
+            Words(process.heap().system()).set_head(blocks[8].0 - HEADER, word);
+            let fault = process.free(0, &mut NoSink, blocks[7]).err();
+            assert_eq!(fault, is_refused.then_some(HeapFault::InvalidNextSizeFast), "{word:x}");
+        }
+    }
+
+    #[test]
+    fn what_is_freed_to_the_fast_bins_is_walked_over_as_such_and_nothing_else_is() {
+        let mut process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+        let blocks: Vec<_> = (0..1_000).map(|_| process.malloc(0, &mut NoSink, 24).unwrap().addr).collect();
+        for &addr in &blocks[100..900] {
+            process.free(0, &mut NoSink, addr).unwrap();
+        }
+        let mut fast = Vec::new();
+        for _ in 0..2 {
+            fast.clear();
+            let note = |span: Span| {
+                if span.class == Class::Fast {
+                    fast.push(span.addr.up(HEADER));
+                }
+                true
+            };
+            process.walk(note).unwrap();
+            assert_eq!(fast, blocks[107..900]);
+        }
+        // Living again they still hold the mark of the last walk.
+        for _ in 0..800 {
+            process.malloc(0, &mut NoSink, 24).unwrap();
+        }
+        let is_any_fast = |process: &mut Simulation| {
+            let mut is_any = false;
+            process
+                .walk(|span| {
+                    is_any |= span.class == Class::Fast;
+                    true
+                })
+                .unwrap();
+            is_any
+        };
+        assert!(!is_any_fast(&mut process));
     }
 }

@@ -34,7 +34,7 @@ impl<O: Os> Heap<O> {
             return Some(made);
         }
         let size = chunk::for_request(bytes)?;
-        let made = Step { heap: self, cache, sink }.malloc_slowly(size)?;
+        let made = Step { heap: self, cache, sink }.malloc_slowly(size, bytes)?;
         self.hand_out(made.addr);
         Some(made)
     }
@@ -103,9 +103,20 @@ impl<O: Os> Heap<O> {
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// An allocation that the cache did not serve at once.
     #[inline(never)]
-    fn malloc_slowly(&mut self, size: u64) -> Option<Allocation> {
+    fn malloc_slowly(&mut self, size: u64, bytes: u64) -> Option<Allocation> {
         self.ensure_cache_for(Caller::Allocation, size);
-        self.allocate_anywhere(size, size)
+        let made = self.allocate_anywhere(size, size)?;
+        self.perturb_allocated(made.addr.0, bytes);
+        Some(made)
+    }
+
+    /// Fills what an arena or a mapping served for the program, if the user wants that (`M_PERTURB`).
+    #[inline]
+    pub(super) fn perturb_allocated(&self, addr: u64, bytes: u64) {
+        let byte = self.heap.settings.perturb.get() as u8;
+        if byte != 0 {
+            self.words().fill(addr, bytes, !byte);
+        }
     }
 
     #[inline(never)]
@@ -132,7 +143,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let makes = match (self.policy().tcache_birth, caller) {
             (CacheBirth::AnyCall, _) => true,
             (CacheBirth::CacheableAllocation, Caller::Allocation) => size < largest,
-            (CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, Caller::Free) => size <= largest,
+            (CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, Caller::Free) => {
+                size <= largest && self.heap.settings.tcache_count.get() > 0
+            }
             (CacheBirth::CacheableAllocation | CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, _) => false,
         };
         if makes {
@@ -149,6 +162,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let policy = self.policy();
         let request = match policy.tcache_birth {
             CacheBirth::AnyCall | CacheBirth::CacheableAllocation => return,
+            _ if self.heap.settings.tcache_count.get() == 0 => return,
             _ if fit == Fit::SmallBin && size > self.heap.settings.tcache_chunk_max.get() => return,
             CacheBirth::FreeOrFit => chunk::for_request(policy.tcache_struct_bytes),
             CacheBirth::FreeOrSmallFit if fit == Fit::Unsorted => return,
@@ -220,5 +234,42 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             }
             Some(step.served(arena, found))
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::{Live, NoSink, Policy, Tunables};
+
+    /// What lies in `len` bytes from a user address on.
+    fn bytes(addr: Addr, len: u64) -> Vec<u8> {
+        let mut text = Vec::new();
+        for at in (addr.0..addr.0 + len).step_by(8) {
+            text.extend(Words(&Live::new()).prev_size(at).to_le_bytes());
+        }
+        text
+    }
+
+    #[test]
+    fn memory_is_filled_where_the_user_wants_it_when_an_arena_serves_it_and_when_one_takes_it_back() {
+        let heap = Heap::new(Live::new());
+        heap.configure(&Policy::GLIBC_2_36, &Tunables { perturb: Some(0xa5), ..Tunables::NONE });
+        let mut cache = ThreadCache::new();
+        let block = heap.malloc(&mut cache, &mut NoSink, 3_000).unwrap().addr;
+        assert_eq!(bytes(block, 3_000), [0x5a; 3_000]);
+        heap.malloc(&mut cache, &mut NoSink, 24).unwrap();
+        // SAFETY: the block is live and nobody uses it.
+        unsafe { heap.free(&mut cache, &mut NoSink, block) }.unwrap();
+        // Two links at its beginning, a size at its end.
+        assert_eq!(bytes(block.up(16), 2_976), [0xa5; 2_976]);
+        let cleared = heap.calloc(&mut cache, &mut NoSink, 1, 3_000).unwrap().addr;
+        assert_eq!(bytes(cleared, 3_000), [0; 3_000]);
+        let small = heap.malloc(&mut cache, &mut NoSink, 40).unwrap().addr;
+        assert_eq!(bytes(small, 40), [0x5a; 40]);
+        Words(heap.system()).fill(small.0, 40, 1);
+        // SAFETY: as above.
+        unsafe { heap.free(&mut cache, &mut NoSink, small) }.unwrap();
+        assert_eq!(bytes(small.up(16), 24), [1; 24], "the cache fills nothing");
     }
 }
