@@ -342,7 +342,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 mod tests {
     use super::*;
     use crate::heap::sim::Simulation;
-    use crate::heap::{Class, NoSink, Policy, Span, Tunables};
+    use crate::heap::{Class, Live, NoSink, Policy, Span, Tunables};
 
     #[test]
     fn the_size_above_a_block_that_goes_to_a_fast_bin_is_checked_by_the_bounds_of_libc() {
@@ -394,5 +394,36 @@ mod tests {
             is_any
         };
         assert!(!is_any_fast(&mut process));
+    }
+
+    /// What lies in `len` bytes from a user address on.
+    fn bytes(addr: Addr, len: u64) -> Vec<u8> {
+        let mut text = Vec::new();
+        for at in (addr.0..addr.0 + len).step_by(8) {
+            text.extend(Words(&Live::new()).prev_size(at).to_le_bytes());
+        }
+        text
+    }
+
+    #[test]
+    fn memory_is_filled_where_the_user_wants_it_when_an_arena_serves_it_and_when_one_takes_it_back() {
+        let heap = Heap::new(Live::new());
+        heap.configure(&Policy::GLIBC_2_36, &Tunables { perturb: Some(0xa5), ..Tunables::NONE });
+        let mut cache = ThreadCache::new();
+        let block = heap.malloc(&mut cache, &mut NoSink, 3_000).unwrap().addr;
+        assert_eq!(bytes(block, 3_000), [0x5a; 3_000]);
+        heap.malloc(&mut cache, &mut NoSink, 24).unwrap();
+        // SAFETY: the block is live and nobody uses it.
+        unsafe { heap.free(&mut cache, &mut NoSink, block) }.unwrap();
+        // Two links at its beginning, a size at its end.
+        assert_eq!(bytes(block.up(16), 2_976), [0xa5; 2_976]);
+        let cleared = heap.calloc(&mut cache, &mut NoSink, 1, 3_000).unwrap().addr;
+        assert_eq!(bytes(cleared, 3_000), [0; 3_000]);
+        let small = heap.malloc(&mut cache, &mut NoSink, 40).unwrap().addr;
+        assert_eq!(bytes(small, 40), [0x5a; 40]);
+        Words(heap.system()).fill(small.0, 40, 1);
+        // SAFETY: as above.
+        unsafe { heap.free(&mut cache, &mut NoSink, small) }.unwrap();
+        assert_eq!(bytes(small.up(16), 24), [1; 24], "the cache fills nothing");
     }
 }
