@@ -124,6 +124,8 @@ pub struct Heap<O: Os> {
     /// Starts of the main arena's disjoint ranges, written under its lock.
     regions: [Number; REGIONS],
     region_count: Number,
+    /// Walks so far; each marks fast chunks by a number of its own.
+    walks: Number,
     /// The program's live blocks, if the heap is hardened.
     blocks: Blocks,
     /// The blocks whose own mappings went back last, and how many ever did; noted by a hardened heap.
@@ -200,6 +202,8 @@ pub enum HeapFault {
     DoubleFree,
     /// The size word of the block above is no chunk size: something wrote beyond a block.
     InvalidNextSize,
+    /// As before, where the block goes to a fast bin.
+    InvalidNextSizeFast,
     /// The size before a block and the size of the free chunk there disagree.
     SizeMismatch,
     /// The links of a free chunk's list do not meet.
@@ -222,6 +226,7 @@ impl HeapFault {
             HeapFault::BeyondTop => "double free or corruption (out)",
             HeapFault::DoubleFree => "double free or corruption (!prev)",
             HeapFault::InvalidNextSize => "free(): invalid next size (normal)",
+            HeapFault::InvalidNextSizeFast => "free(): invalid next size (fast)",
             HeapFault::SizeMismatch => "corrupted size vs. prev_size",
             HeapFault::CorruptedLinks => "corrupted double-linked list",
             HeapFault::ReallocInvalidPointer => "realloc(): invalid pointer",
@@ -264,6 +269,7 @@ impl<O: Os> Heap<O> {
             next_heap_hint: Number::new(0),
             regions: [const { Number::new(0) }; REGIONS],
             region_count: Number::new(0),
+            walks: Number::new(0),
             blocks: Blocks::new(),
             unmapped: [const { Number::new(0) }; UNMAPPED],
             unmapped_count: Number::new(0),

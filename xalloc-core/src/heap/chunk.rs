@@ -74,7 +74,7 @@ pub(super) const fn bin_index(size: u64) -> usize {
 /// The fast bin of a chunk size between 32 and 176.
 #[inline]
 pub(super) const fn fast_index(size: u64) -> usize {
-    (size >> 4) as usize - 2
+    ((size >> 4) as usize).wrapping_sub(2)
 }
 
 #[cfg(test)]

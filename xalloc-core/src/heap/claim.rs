@@ -228,7 +228,11 @@ impl<O: Os> Heap<O> {
             | HeapFault::DoubleFree => {
                 return FaultKind::DoubleFree;
             }
-            HeapFault::InvalidSize | HeapFault::InvalidMapping | HeapFault::InvalidNextSize | HeapFault::BeyondTop => {
+            HeapFault::InvalidSize
+            | HeapFault::InvalidMapping
+            | HeapFault::InvalidNextSize
+            | HeapFault::InvalidNextSizeFast
+            | HeapFault::BeyondTop => {
                 return FaultKind::Overwritten;
             }
             HeapFault::SizeMismatch | HeapFault::CorruptedLinks => return FaultKind::CorruptedLists,

@@ -183,6 +183,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     fn check_free(&self, arena: &ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
         let words = self.words();
         if size <= self.heap.settings.max_fast.get() {
+            let next_size = words.size(chunk + size);
+            if next_size <= HEADER || next_size >= arena.system_bytes {
+                return Err(HeapFault::InvalidNextSizeFast);
+            }
             return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
         }
         if chunk == arena.top {
@@ -228,6 +232,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Steps 2 to 4 of section 4: the fast bin, or merging, and what a large result sets off.
     pub(super) fn free_uncached(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        let perturb = self.heap.settings.perturb.get() as u8;
+        if perturb != 0 {
+            self.words().fill(chunk + HEADER, size - HEADER, perturb);
+        }
         if size <= self.heap.settings.max_fast.get() {
             self.push_fast(arena, chunk, size);
             return;
@@ -315,5 +323,95 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             arena.bins.push_unsorted(words, chunk, size);
             self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::sim::Simulation;
+    use crate::heap::{Class, Live, NoSink, Policy, Span, Tunables};
+
+    #[test]
+    fn the_size_above_a_block_that_goes_to_a_fast_bin_is_checked_by_the_bounds_of_libc() {
+        for (word, is_refused) in
+            [(0, true), (0x10, true), (0x18, false), (0x20, false), (0x21000, true), (1 << 24, true)]
+        {
+            let mut process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+            let blocks = [(); 9].map(|()| process.malloc(0, &mut NoSink, 24).unwrap().addr);
+            for &addr in &blocks[..7] {
+                process.free(0, &mut NoSink, addr).unwrap();
+            }
+            Words(process.heap().system()).set_head(blocks[8].0 - HEADER, word);
+            let fault = process.free(0, &mut NoSink, blocks[7]).err();
+            assert_eq!(fault, is_refused.then_some(HeapFault::InvalidNextSizeFast), "{word:x}");
+        }
+    }
+
+    #[test]
+    fn what_is_freed_to_the_fast_bins_is_walked_over_as_such_and_nothing_else_is() {
+        let mut process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+        let blocks: Vec<_> = (0..1_000).map(|_| process.malloc(0, &mut NoSink, 24).unwrap().addr).collect();
+        for &addr in &blocks[100..900] {
+            process.free(0, &mut NoSink, addr).unwrap();
+        }
+        let mut fast = Vec::new();
+        for _ in 0..2 {
+            fast.clear();
+            let note = |span: Span| {
+                if span.class == Class::Fast {
+                    fast.push(span.addr.up(HEADER));
+                }
+                true
+            };
+            process.walk(note).unwrap();
+            assert_eq!(fast, blocks[107..900]);
+        }
+        // Living again they still hold the mark of the last walk.
+        for _ in 0..800 {
+            process.malloc(0, &mut NoSink, 24).unwrap();
+        }
+        let is_any_fast = |process: &mut Simulation| {
+            let mut is_any = false;
+            process
+                .walk(|span| {
+                    is_any |= span.class == Class::Fast;
+                    true
+                })
+                .unwrap();
+            is_any
+        };
+        assert!(!is_any_fast(&mut process));
+    }
+
+    /// What lies in `len` bytes from a user address on.
+    fn bytes(addr: Addr, len: u64) -> Vec<u8> {
+        let mut text = Vec::new();
+        for at in (addr.0..addr.0 + len).step_by(8) {
+            text.extend(Words(&Live::new()).prev_size(at).to_le_bytes());
+        }
+        text
+    }
+
+    #[test]
+    fn memory_is_filled_where_the_user_wants_it_when_an_arena_serves_it_and_when_one_takes_it_back() {
+        let heap = Heap::new(Live::new());
+        heap.configure(&Policy::GLIBC_2_36, &Tunables { perturb: Some(0xa5), ..Tunables::NONE });
+        let mut cache = ThreadCache::new();
+        let block = heap.malloc(&mut cache, &mut NoSink, 3_000).unwrap().addr;
+        assert_eq!(bytes(block, 3_000), [0x5a; 3_000]);
+        heap.malloc(&mut cache, &mut NoSink, 24).unwrap();
+        // SAFETY: the block is live and nobody uses it.
+        unsafe { heap.free(&mut cache, &mut NoSink, block) }.unwrap();
+        // Two links at its beginning, a size at its end.
+        assert_eq!(bytes(block.up(16), 2_976), [0xa5; 2_976]);
+        let cleared = heap.calloc(&mut cache, &mut NoSink, 1, 3_000).unwrap().addr;
+        assert_eq!(bytes(cleared, 3_000), [0; 3_000]);
+        let small = heap.malloc(&mut cache, &mut NoSink, 40).unwrap().addr;
+        assert_eq!(bytes(small, 40), [0x5a; 40]);
+        Words(heap.system()).fill(small.0, 40, 1);
+        // SAFETY: as above.
+        unsafe { heap.free(&mut cache, &mut NoSink, small) }.unwrap();
+        assert_eq!(bytes(small.up(16), 24), [1; 24], "the cache fills nothing");
     }
 }

@@ -1,7 +1,8 @@
 //! Walking the heap: every chunk of every segment, in order of address, with what it is.
 //!
-//! A chunk in a thread's cache looks live to its arena; it is told apart by the key in its second word. Fast bins look
-//! live as well; their lists say which chunks are in them.
+//! A chunk in a thread's cache looks live to its arena; it is told apart by the key in its second word. So do chunks in
+//! fast bins: before a walk each gets a mark in that word, another one for every walk, so that what an earlier walk left
+//! in memory that lives again says nothing. To look each chunk up in the list of its bin instead would be quadratic.
 //!
 //! # Invariant
 //! The spans of a segment tile it: each begins where the one before ended. A walk that meets a size word which cannot
@@ -9,7 +10,7 @@
 
 use super::Heap;
 use super::arena::{ArenaState, FAST_BINS};
-use super::chunk::{ALIGNMENT, HEADER, fast_index};
+use super::chunk::{ALIGNMENT, HEADER, MIN_CHUNK, fast_index};
 use super::os::Os;
 use super::policy::Policy;
 use super::subheap::heap_of;
@@ -58,10 +59,15 @@ pub enum WalkError {
     Stopped,
 }
 
+/// The mark of fast chunks at the first walk; a number drawn at random once.
+const FIRST_MARK: u64 = 0x5e1b_c3f0_97d2_4a86;
+
 /// One walk through one arena.
 struct Walk<'w, O: Os, F> {
     words: Words<'w, O>,
     arena: &'w ArenaState,
+    /// In the second word of the arena's fast chunks.
+    mark: u64,
     visit: F,
 }
 
@@ -82,8 +88,27 @@ impl<O: Os> Heap<O> {
 
     /// Visits every span of one arena, whose lock the caller has.
     pub(super) fn walk_arena(&self, arena: &ArenaState, visit: impl FnMut(Span) -> bool) -> Result<(), WalkError> {
-        let mut walk = Walk { words: Words(&self.os), arena, visit };
+        let mark = self.mark_fast(arena);
+        let mut walk = Walk { words: Words(&self.os), arena, mark, visit };
         if arena.is_main() { walk.main(self) } else { walk.sub_heaps(self.settings.policy()) }
+    }
+}
+
+impl<O: Os> Heap<O> {
+    /// Marks the chunks of the fast bins, as far as their links were not overwritten, and returns the mark.
+    fn mark_fast(&self, arena: &ArenaState) -> u64 {
+        let words = Words(&self.os);
+        let mark = FIRST_MARK.wrapping_add(self.walks.add(1));
+        for (index, &head) in arena.fast.iter().enumerate() {
+            let mut chunk = head;
+            let mut left = arena.max_system_bytes / MIN_CHUNK;
+            while chunk != 0 && chunk.is_multiple_of(ALIGNMENT) && left > 0 && fast_index(words.size(chunk)) == index {
+                words.set_bk(chunk, mark);
+                chunk = words.fd(chunk);
+                left -= 1;
+            }
+        }
+        mark
     }
 }
 
@@ -144,19 +169,10 @@ impl<O: Os, F: FnMut(Span) -> bool> Walk<'_, O, F> {
             Class::Binned
         } else if self.words.bk(chunk) == KEY {
             Class::Cached
-        } else if self.is_fast(chunk, size) {
+        } else if self.words.bk(chunk) == self.mark && fast_index(size) < FAST_BINS {
             Class::Fast
         } else {
             Class::Live
         }
-    }
-
-    fn is_fast(&self, chunk: u64, size: u64) -> bool {
-        let index = fast_index(size);
-        let mut entry = if index < FAST_BINS { self.arena.fast[index] } else { 0 };
-        while entry != 0 && entry != chunk {
-            entry = self.words.fd(entry);
-        }
-        entry != 0
     }
 }

@@ -197,9 +197,9 @@ unsafe impl Memory for Live {
         unsafe { core::ptr::copy_nonoverlapping(from, to, len as usize) };
     }
 
-    unsafe fn zero(&self, addr: u64, len: u64) {
+    unsafe fn fill(&self, addr: u64, len: u64, byte: u8) {
         let block = with_exposed_provenance_mut::<u8>(addr as usize);
         // SAFETY: by the caller's contract the range is the caller's.
-        unsafe { block.write_bytes(0, len as usize) };
+        unsafe { block.write_bytes(byte, len as usize) };
     }
 }

@@ -34,7 +34,7 @@ impl<O: Os> Heap<O> {
             return Some(made);
         }
         let size = chunk::for_request(bytes)?;
-        let made = Step { heap: self, cache, sink }.malloc_slowly(size)?;
+        let made = Step { heap: self, cache, sink }.malloc_slowly(size, bytes)?;
         self.hand_out(made.addr);
         Some(made)
     }
@@ -103,9 +103,20 @@ impl<O: Os> Heap<O> {
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// An allocation that the cache did not serve at once.
     #[inline(never)]
-    fn malloc_slowly(&mut self, size: u64) -> Option<Allocation> {
+    fn malloc_slowly(&mut self, size: u64, bytes: u64) -> Option<Allocation> {
         self.ensure_cache_for(Caller::Allocation, size);
-        self.allocate_anywhere(size, size)
+        let made = self.allocate_anywhere(size, size)?;
+        self.perturb_allocated(made.addr.0, bytes);
+        Some(made)
+    }
+
+    /// Fills what an arena or a mapping served for the program, if the user wants that (`M_PERTURB`).
+    #[inline]
+    pub(super) fn perturb_allocated(&self, addr: u64, bytes: u64) {
+        let byte = self.heap.settings.perturb.get() as u8;
+        if byte != 0 {
+            self.words().fill(addr, bytes, !byte);
+        }
     }
 
     #[inline(never)]
@@ -132,7 +143,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let makes = match (self.policy().tcache_birth, caller) {
             (CacheBirth::AnyCall, _) => true,
             (CacheBirth::CacheableAllocation, Caller::Allocation) => size < largest,
-            (CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, Caller::Free) => size <= largest,
+            (CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, Caller::Free) => {
+                size <= largest && self.heap.settings.tcache_count.get() > 0
+            }
             (CacheBirth::CacheableAllocation | CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, _) => false,
         };
         if makes {
@@ -149,6 +162,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let policy = self.policy();
         let request = match policy.tcache_birth {
             CacheBirth::AnyCall | CacheBirth::CacheableAllocation => return,
+            _ if self.heap.settings.tcache_count.get() == 0 => return,
             _ if fit == Fit::SmallBin && size > self.heap.settings.tcache_chunk_max.get() => return,
             CacheBirth::FreeOrFit => chunk::for_request(policy.tcache_struct_bytes),
             CacheBirth::FreeOrSmallFit if fit == Fit::Unsorted => return,

@@ -118,6 +118,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             step.trim_tail(arena, chunk, size);
             Some(step.served(arena, chunk))
         })
+        .inspect(|made| self.perturb_allocated(made.addr.0, made.usable_bytes))
         .ok_or(AllocError::NoMemory)
     }
 

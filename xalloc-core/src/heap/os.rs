@@ -100,7 +100,7 @@ pub unsafe trait Os: Memory {
 /// Words of heap memory.
 ///
 /// # Safety
-/// - A `load` returns what the last `store`, `zero` or `copy` put there.
+/// - A `load` returns what the last `store`, `fill` or `copy` put there.
 pub unsafe trait Memory {
     /// Reads the word at `addr`, a multiple of 8.
     ///
@@ -120,9 +120,9 @@ pub unsafe trait Memory {
     /// - Both ranges belong to the heap and to the caller alone, and they do not overlap.
     unsafe fn copy(&self, from: u64, to: u64, len: u64);
 
-    /// Clears `len` bytes of a block. A simulation, which has no contents, does nothing.
+    /// Fills `len` bytes of a block with `byte`. A simulation, which has no contents, does nothing.
     ///
     /// # Safety
     /// - The range belongs to the heap and to the caller alone.
-    unsafe fn zero(&self, addr: u64, len: u64);
+    unsafe fn fill(&self, addr: u64, len: u64, byte: u8);
 }

@@ -197,6 +197,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         } else {
             let moved = self.allocate(arena, size)?;
             if moved != next {
+                // What glibc says of the request here is the chunk less the rounding.
+                self.perturb_allocated(moved + HEADER, size - (ALIGNMENT - 1));
                 let usable = old_size - OVERHEAD;
                 words.copy(chunk + HEADER, moved + HEADER, usable);
                 let block = self.served(arena, moved);

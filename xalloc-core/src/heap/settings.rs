@@ -12,6 +12,7 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::chunk::{self, MXFAST_LIMIT};
 use super::policy::Policy;
+use super::tcache::LARGE_LIMIT;
 use super::tunables::{Parameter, Tunables};
 
 /// Placement policy, section 1: `top_pad` is 128 KiB, not the 0 of the manual.
@@ -88,6 +89,8 @@ pub(super) struct Settings {
     /// Largest chunk of the caches; 0 disables them.
     pub(super) tcache_chunk_max: Number,
     pub(super) tcache_unsorted_limit: Number,
+    /// Byte that freed memory is filled with, and its complement what is allocated; 0: nothing is filled.
+    pub(super) perturb: Number,
     /// Set for good when a threshold was set by hand: the dynamic rule is off.
     thresholds_fixed: AtomicBool,
 }
@@ -111,6 +114,7 @@ impl Settings {
             tcache_count: Number::new(0),
             tcache_chunk_max: Number::new(0),
             tcache_unsorted_limit: Number::new(0),
+            perturb: Number::new(0),
             thresholds_fixed: AtomicBool::new(false),
         }
     }
@@ -168,6 +172,7 @@ impl Settings {
             (Parameter::MaxFast, tunables.mxfast_bytes),
             (Parameter::ArenaMax, tunables.arena_max),
             (Parameter::ArenaTest, tunables.arena_test),
+            (Parameter::Perturb, tunables.perturb),
         ];
         for (parameter, value) in parameters {
             if let Some(value) = value {
@@ -177,7 +182,8 @@ impl Settings {
         if let Some(count) = tunables.tcache_count.filter(|&count| count <= u64::from(u16::MAX)) {
             self.tcache_count.set(count);
         }
-        let limit = policy.tcache_chunk_max_bytes;
+        let limit =
+            if policy.tcache_large_bins { LARGE_LIMIT - chunk::ALIGNMENT } else { policy.tcache_chunk_max_bytes };
         if let Some(largest) = tunables.tcache_max_bytes.and_then(chunk::for_request).filter(|&size| size <= limit) {
             self.tcache_chunk_max.set(largest);
         }
@@ -215,7 +221,11 @@ impl Settings {
                 self.arena_max.set(value);
                 true
             }
-            Parameter::CheckAction | Parameter::Perturb => true,
+            Parameter::Perturb => {
+                self.perturb.set(value & 0xff);
+                true
+            }
+            Parameter::CheckAction => true,
         }
     }
 

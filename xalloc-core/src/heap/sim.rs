@@ -363,5 +363,5 @@ unsafe impl Memory for Sim {
 
     unsafe fn copy(&self, _: u64, _: u64, _: u64) {}
 
-    unsafe fn zero(&self, _: u64, _: u64) {}
+    unsafe fn fill(&self, _: u64, _: u64, _: u8) {}
 }

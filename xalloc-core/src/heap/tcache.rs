@@ -16,8 +16,12 @@ use super::settings::Settings;
 use super::words::Words;
 use crate::units::Addr;
 
-/// Bins that a cache has room for: 64 up to 2.41, 76 in 2.42 (placement policy, section 11).
-const BINS: usize = 76;
+/// Bins of one chunk size each.
+const BINS: usize = 64;
+/// Bins of a power of two each, which a tunable opens since 2.42: from 1 KiB on, less what `BINS` have, to 4 MiB.
+const LARGE_BINS: usize = 12;
+/// Chunks of the large bins are smaller than this.
+pub(super) const LARGE_LIMIT: u64 = 4 << 20;
 
 /// Written into the second word of a cached block, so that a second free of it is noticed and a walk of the heap can
 /// tell cached chunks from live ones. A number drawn at random once; a block that holds it by chance is found out by
@@ -52,6 +56,12 @@ pub struct ThreadCache {
     counts: [u16; BINS],
     /// Chunk addresses of the heads, 0 for none.
     entries: [u64; BINS],
+    /// Largest chunk of the large bins, or 0: they are closed.
+    large_max: u64,
+    large_counts: [u16; LARGE_BINS],
+    /// As `entries`; a list is sorted, the smallest chunk first, of equals the latest.
+    large_entries: [u64; LARGE_BINS],
+    large_bytes: u64,
     /// User address of the bookkeeping's chunk, or 0.
     pub(super) home: u64,
     pub(super) arena: Option<ArenaRef>,
@@ -69,6 +79,10 @@ impl ThreadCache {
             heap: 0,
             counts: [0; BINS],
             entries: [0; BINS],
+            large_max: 0,
+            large_counts: [0; LARGE_BINS],
+            large_entries: [0; LARGE_BINS],
+            large_bytes: 0,
             home: 0,
             arena: None,
         }
@@ -114,6 +128,7 @@ impl ThreadCache {
         self.stage = Stage::Live;
         self.fill = settings.tcache_count.get() as u16;
         self.bins = Self::bin_of(chunk_max).wrapping_add(1).min(BINS) as u16;
+        self.large_max = if Self::bin_of(chunk_max) < BINS { 0 } else { chunk_max };
     }
 
     /// Closes the bins: nothing enters any more. What is in them stays until [`ThreadCache::pop`] took it.
@@ -121,18 +136,22 @@ impl ThreadCache {
         self.stage = Stage::ShutDown;
         self.fill = 0;
         self.bins = 0;
+        self.large_max = 0;
     }
 
-    /// Number of bins, used or not.
-    pub(super) const fn bin_count() -> usize {
-        BINS
+    /// The large bin of a chunk size that a small one does not have.
+    fn large_bin_of(size: u64) -> usize {
+        (size.max(1024).ilog2() - 10) as usize
     }
 
     /// Whether a chunk of `size` bytes may enter.
     #[inline(always)]
     pub(super) fn has_room(&self, size: u64) -> bool {
         let bin = Self::bin_of(size);
-        bin < self.bins as usize && bin < BINS && self.counts[bin] < self.fill
+        if bin < self.bins as usize && bin < BINS {
+            return self.counts[bin] < self.fill;
+        }
+        size <= self.large_max && bin >= BINS && self.large_counts[Self::large_bin_of(size)] < self.fill
     }
 
     /// Puts the block of a chunk in. The caller checked [`ThreadCache::has_room`].
@@ -144,13 +163,78 @@ impl ThreadCache {
             words.set_bk(chunk, KEY);
             self.entries[bin] = chunk;
             self.counts[bin] += 1;
+        } else {
+            self.push_large(words, chunk, size);
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_large<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) {
+        let bin = Self::large_bin_of(size);
+        let (before, next) = self.large_place(words, bin, size);
+        words.set_fd(chunk, next);
+        words.set_bk(chunk, KEY);
+        if before == 0 {
+            self.large_entries[bin] = chunk;
+        } else {
+            words.set_fd(before, chunk);
+        }
+        self.large_counts[bin] += 1;
+        self.large_bytes += size;
+    }
+
+    /// The last chunk of a large bin below `size`, and the one behind it; 0 for none.
+    fn large_place<M: Memory>(&self, words: Words<'_, M>, bin: usize, size: u64) -> (u64, u64) {
+        let (mut before, mut next) = (0, self.large_entries[bin]);
+        while next != 0 && words.size(next) < size {
+            before = next;
+            next = words.fd(next);
+        }
+        (before, next)
+    }
+
+    /// Takes a chunk of a large bin that lies behind `before`, or is its first.
+    fn take_large<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, before: u64, chunk: u64) -> u64 {
+        if before == 0 {
+            self.large_entries[bin] = words.fd(chunk);
+        } else {
+            words.set_fd(before, words.fd(chunk));
+        }
+        words.set_bk(chunk, 0);
+        self.large_counts[bin] -= 1;
+        self.large_bytes -= words.size(chunk);
+        chunk
+    }
+
+    /// Takes the chunk of exactly `size` that entered its large bin last.
+    #[cold]
+    #[inline(never)]
+    fn pop_large<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
+        let bin = Self::large_bin_of(size);
+        let (before, chunk) = self.large_place(words, bin, size);
+        let is_it = chunk != 0 && words.size(chunk) == size;
+        is_it.then(|| self.take_large(words, bin, before, chunk))
+    }
+
+    /// Takes any chunk, those of the smallest bin first, each bin from its head: the order in which a thread's end
+    /// empties them.
+    pub(super) fn pop_any<M: Memory>(&mut self, words: Words<'_, M>) -> Option<u64> {
+        if let Some(bin) = self.entries.iter().position(|&head| head != 0) {
+            return self.pop_bin(words, bin);
+        }
+        let bin = self.large_entries.iter().position(|&head| head != 0)?;
+        Some(self.take_large(words, bin, 0, self.large_entries[bin]))
     }
 
     /// Takes the chunk that entered the bin of `size` last.
     #[inline(always)]
     pub(super) fn pop<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
-        self.pop_bin(words, Self::bin_of(size))
+        let bin = Self::bin_of(size);
+        if bin >= BINS {
+            return if size <= self.large_max { self.pop_large(words, size) } else { None };
+        }
+        self.pop_bin(words, bin)
     }
 
     /// As [`ThreadCache::pop`], by number of bin.
@@ -188,9 +272,16 @@ impl ThreadCache {
     #[cold]
     #[inline(never)]
     pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> bool {
-        let Some(&head) = self.entries.get(Self::bin_of(size)) else { return false };
-        let mut entry = head;
-        for _ in 0..self.counts[Self::bin_of(size)] {
+        let bin = Self::bin_of(size);
+        let (mut entry, count) = match self.entries.get(bin) {
+            Some(&head) => (head, self.counts[bin]),
+            None if size < LARGE_LIMIT => {
+                let bin = Self::large_bin_of(size);
+                (self.large_entries[bin], self.large_counts[bin])
+            }
+            None => return false,
+        };
+        for _ in 0..count {
             if entry == chunk {
                 return true;
             }
@@ -204,7 +295,8 @@ impl ThreadCache {
 
     /// Chunks and bytes in the bins.
     pub(super) fn contents(&self) -> (u32, u64) {
-        self.counts.iter().enumerate().fold((0, 0), |(chunks, bytes), (bin, &count)| {
+        let large_chunks = self.large_counts.iter().map(|&count| u32::from(count)).sum();
+        self.counts.iter().enumerate().fold((large_chunks, self.large_bytes), |(chunks, bytes), (bin, &count)| {
             (chunks + u32::from(count), bytes + u64::from(count) * (bin as u64 + 2) * 16)
         })
     }

@@ -380,10 +380,8 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             self.tell(&mut arena, HeapEvent::TcacheFlush { chunks, size_bytes });
         }
         self.cache.close();
-        for bin in 0..ThreadCache::bin_count() {
-            while let Some(chunk) = self.cache.pop_bin(words, bin) {
-                self.free_flushed(words, chunk);
-            }
+        while let Some(chunk) = self.cache.pop_any(words) {
+            self.free_flushed(words, chunk);
         }
         let home = core::mem::take(&mut self.cache.home);
         if home != 0 {

@@ -29,6 +29,8 @@ pub struct Tunables {
     pub tcache_max_bytes: Option<u64>,
     /// Chunks that one allocation stashes from the unsorted bin before it returns; 0 is no limit.
     pub tcache_unsorted_limit: Option<u64>,
+    /// Byte that fills what is freed to an arena, and whose complement fills what one serves (`M_PERTURB`).
+    pub perturb: Option<u64>,
 }
 
 /// One of the numbers. Their values are those of [`crate::wire::HeapCall::Tunable`]'s argument, and never change.
@@ -45,11 +47,12 @@ pub enum Tunable {
     TcacheCount = 7,
     TcacheMax = 8,
     TcacheUnsortedLimit = 9,
+    Perturb = 10,
 }
 
 impl Tunable {
     /// All of them, by number.
-    pub const ALL: [Tunable; 10] = [
+    pub const ALL: [Tunable; 11] = [
         Tunable::TopPad,
         Tunable::TrimThreshold,
         Tunable::MmapThreshold,
@@ -60,6 +63,7 @@ impl Tunable {
         Tunable::TcacheCount,
         Tunable::TcacheMax,
         Tunable::TcacheUnsortedLimit,
+        Tunable::Perturb,
     ];
 
     /// Its name in `GLIBC_TUNABLES`, behind `glibc.malloc.`.
@@ -76,6 +80,7 @@ impl Tunable {
             Tunable::TcacheCount => "tcache_count",
             Tunable::TcacheMax => "tcache_max",
             Tunable::TcacheUnsortedLimit => "tcache_unsorted_limit",
+            Tunable::Perturb => "perturb",
         }
     }
 
@@ -89,6 +94,7 @@ impl Tunable {
             Tunable::MmapMax => Some("MALLOC_MMAP_MAX_"),
             Tunable::ArenaMax => Some("MALLOC_ARENA_MAX"),
             Tunable::ArenaTest => Some("MALLOC_ARENA_TEST"),
+            Tunable::Perturb => Some("MALLOC_PERTURB_"),
             Tunable::MaxFast | Tunable::TcacheCount | Tunable::TcacheMax | Tunable::TcacheUnsortedLimit => None,
         }
     }
@@ -107,6 +113,7 @@ impl Tunables {
         tcache_count: None,
         tcache_max_bytes: None,
         tcache_unsorted_limit: None,
+        perturb: None,
     };
 
     /// The value of one of the numbers.
@@ -123,6 +130,7 @@ impl Tunables {
             Tunable::TcacheCount => self.tcache_count,
             Tunable::TcacheMax => self.tcache_max_bytes,
             Tunable::TcacheUnsortedLimit => self.tcache_unsorted_limit,
+            Tunable::Perturb => self.perturb,
         }
     }
 
@@ -139,6 +147,7 @@ impl Tunables {
             Tunable::TcacheCount => &mut self.tcache_count,
             Tunable::TcacheMax => &mut self.tcache_max_bytes,
             Tunable::TcacheUnsortedLimit => &mut self.tcache_unsorted_limit,
+            Tunable::Perturb => &mut self.perturb,
         };
         *field = Some(value);
     }
@@ -210,7 +219,7 @@ pub enum Parameter {
     MmapMax,
     /// `M_CHECK_ACTION` (-5): accepted, without effect.
     CheckAction,
-    /// `M_PERTURB` (-6): accepted, without effect on placement.
+    /// `M_PERTURB` (-6).
     Perturb,
     /// `M_ARENA_TEST` (-7).
     ArenaTest,
@@ -267,6 +276,7 @@ mod tests {
         for variable in [b"MALLOC_ARENA_MAX=2".as_slice(), b"MALLOC_TOP_PAD_=0", b"HOME=/", b"MALLOC_PERTURB_=7"] {
             tunables.apply_variable(variable);
         }
-        assert_eq!(tunables, Tunables { arena_max: Some(2), top_pad_bytes: Some(0), ..Tunables::NONE });
+        let expected = Tunables { arena_max: Some(2), top_pad_bytes: Some(0), perturb: Some(7), ..Tunables::NONE };
+        assert_eq!(tunables, expected);
     }
 }

@@ -128,7 +128,12 @@ impl<M: Memory> Words<'_, M> {
 
     /// Clears user data of a live block.
     pub(super) fn zero(self, at: u64, len: u64) {
-        // SAFETY: a block of at least `len` bytes that was just allocated.
-        unsafe { self.0.zero(at, len) }
+        self.fill(at, len, 0);
+    }
+
+    /// Fills user data of a block that was just allocated or is being freed.
+    pub(super) fn fill(self, at: u64, len: u64, byte: u8) {
+        // SAFETY: a block of at least `len` bytes that is the caller's alone.
+        unsafe { self.0.fill(at, len, byte) }
     }
 }

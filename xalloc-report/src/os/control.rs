@@ -160,6 +160,31 @@ mod tests {
     }
 
     #[test]
+    fn every_option_stands_in_the_page_where_the_program_reads_it() {
+        let options = Options {
+            allocator: 1,
+            overflow: 2,
+            clock: 3,
+            follow: 4,
+            depth: 5,
+            verify_every: 6,
+            heap_steps: 7,
+            leak_check: 8,
+            harden: 9,
+            on_error: 10,
+            ..Options::new()
+        };
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("control");
+        let _page = ControlPage::create(&path, &options).unwrap();
+        let page = std::fs::read(&path).unwrap();
+        let start = offset_of!(Control, options);
+        let words = page[start..start + offset_of!(Options, reserved)].chunks_exact(4);
+        let words: Vec<u32> = words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
+        assert_eq!(words, (1..=10).collect::<Vec<_>>());
+    }
+
+    #[test]
     fn a_page_is_never_made_over_another() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("control");
