@@ -456,12 +456,12 @@ impl Stream {
         self.last_ns
     }
 
-    /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     /// The trace's stack for the process's `id`.
     pub(crate) fn resolve(&mut self, id: StackId, dictionary: &mut Dictionary) -> StackIndex {
         self.stacks.resolve(id, &self.segment, &self.modules, dictionary)
     }
 
+    /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         let total = |&reason: &LossReason| {
             let in_header = self.segment.header_u64(HeaderCounter::Lost(reason as u8));
