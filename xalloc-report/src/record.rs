@@ -17,6 +17,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::symbols::Places;
+use crate::trace::Contents;
+
 pub mod clock;
 pub mod doctor;
 mod drain;
@@ -178,4 +181,10 @@ pub fn run(props: &Props) -> Result<Outcome, RecordError> {
 /// As [`run`].
 pub fn run_with_progress(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outcome, RecordError> {
     recorder::run(props, on_phase)
+}
+
+/// Names the frames of a recording whose recorder did not come to it, from the files of this machine.
+pub fn name(contents: &mut Contents) -> Unnamed {
+    let places = Places::of_this_machine();
+    symbolize::symbolize(contents, places.clone(), symbolize::Naming::new(places))
 }

@@ -313,7 +313,8 @@ impl<S: Sink> Drain<S> {
                 Birth::Exec => None,
                 Birth::Fork { serial } => match self.forks.take(unborn.identity.parent_pid, serial) {
                     Some(fork) => Some(fork),
-                    None if unborn.since.elapsed() < self.fork_wait => {
+                    // One that nobody announced (`_Fork`, a raw clone) is in no stream.
+                    None if serial != 0 && unborn.since.elapsed() < self.fork_wait => {
                         self.unborn.push(unborn);
                         continue;
                     }

@@ -461,6 +461,11 @@ impl Stream {
         self.stacks.resolve(id, &self.segment, &self.modules, dictionary)
     }
 
+    /// Counts events that the process had pushed and that nobody can read any more.
+    pub(crate) fn count_lost(&mut self, reason: LossReason, events: u64) {
+        self.lost[reason as usize] += events;
+    }
+
     /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         let total = |&reason: &LossReason| {
