@@ -18,7 +18,7 @@ use Layer::{Apart, Together};
 
 /// From the bottom to the top.
 const CORE: &[Layer] = &[
-    Apart(&["primitive", "units"]),
+    Apart(&["primitive", "units", "fnv"]),
     Apart(&["wire"]),
     Apart(&["sys"]),
     Apart(&["ring", "intern", "reach"]),

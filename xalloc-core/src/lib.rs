@@ -4,10 +4,11 @@
 //! # Rooms, bottom to top
 //! | room | subject |
 //! |---|---|
-//! | `primitive`, `units` | atomics that loom can replace; addresses, sizes and ids as types |
+//! | `primitive`, `units`, `fnv` | atomics that loom can replace; addresses, sizes and ids as types; a hash |
 //! | `wire` | an event in 32 bytes |
 //! | `sys` | time stamps, futexes, a lock, places that threads hold and leave |
 //! | `ring`, `intern` | shared memory between a program's threads and the recorder: events, call stacks |
+//! | `reach` | which blocks a program can still get at |
 //! | `session` | how the two find each other, and where everything lies in a segment |
 //! | `heap` | malloc as glibc places it, with every step told |
 //! | `global` | the heap as a Rust program's allocator |
@@ -24,6 +25,7 @@
 #[cfg(any(test, feature = "simulator"))]
 extern crate alloc;
 
+pub mod fnv;
 #[cfg(not(xalloc_loom))]
 pub mod global;
 #[cfg(not(xalloc_loom))]

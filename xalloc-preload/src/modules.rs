@@ -20,6 +20,7 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::ops::{ControlFlow, Range};
 
+use xalloc_core::fnv::Fnv1a;
 use xalloc_core::primitive::{AtomicU64, Ordering};
 
 use crate::host;
@@ -118,9 +119,9 @@ fn start_by_loader(find: FindObject, pc: u64) -> Option<u64> {
 fn start_by_kernel(pc: u64) -> Option<u64> {
     let (mut start, mut name) = (0, 0);
     maps::search(|mapping| {
-        let same = !mapping.path.is_empty() && hash(mapping.path) == name;
+        let same = !mapping.path.is_empty() && Fnv1a::of(mapping.path) == name;
         if !same && !mapping.path.is_empty() {
-            (start, name) = (mapping.range.start, hash(mapping.path));
+            (start, name) = (mapping.range.start, Fnv1a::of(mapping.path));
         }
         if !mapping.range.contains(&pc) {
             return ControlFlow::Continue(());
@@ -129,11 +130,6 @@ fn start_by_kernel(pc: u64) -> Option<u64> {
         ControlFlow::Break(is_image.then_some(start))
     })
     .flatten()
-}
-
-/// FNV-1a: tells one file's run of mappings from the next one's.
-fn hash(path: &[u8]) -> u64 {
-    path.iter().fold(0xcbf2_9ce4_8422_2325, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 unsafe extern "C" {

@@ -25,7 +25,6 @@ mod fingerprint;
 mod judge;
 mod leak;
 mod own;
-mod pattern;
 mod rules;
 mod suppressions;
 #[cfg(test)]
@@ -38,7 +37,6 @@ pub use date::Date;
 pub use evidence::{ProcessEvidence, RunEvidence, Selection, Site, Wanted};
 pub use leak::{Disposition, Leak, Place};
 pub use own::OwnCode;
-pub use pattern::Pattern;
 pub use rules::{INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};
 pub use suppressions::{SuppressionError, SuppressionUse, Suppressions};
 pub use verdict::{BaselineUse, Figures, Outcome, ProcessVerdict, RuleLine, RunVerdict, Verdict};

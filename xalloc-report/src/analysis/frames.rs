@@ -2,6 +2,7 @@
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use xalloc_core::fnv::Fnv1a;
 use xalloc_core::wire::Call;
 
 use super::{allocator_frames, names};
@@ -138,11 +139,7 @@ impl CallStack {
 ///
 /// What is hashed is what a symboliser would be asked, so names and line numbers, which may be missing, play no part.
 pub(super) fn id(contents: &Contents, stack: StackIndex) -> String {
-    const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x0000_0100_0000_01b3;
-    let mut hash = BASIS;
-    let mut take =
-        |bytes: &[u8]| hash = bytes.iter().fold(hash, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
+    let mut hash = Fnv1a::new();
     let mut at = stack;
     while at != StackIndex::NONE {
         let Some(node) = contents.stacks.get(at.0 as usize) else { break };
@@ -151,18 +148,18 @@ pub(super) fn id(contents: &Contents, stack: StackIndex) -> String {
                 let module = frame.module.and_then(|module| contents.modules.get(module.0 as usize));
                 if !module.is_some_and(|module| allocator_frames::is_hook_module(&module.path)) {
                     match module {
-                        Some(module) if !module.build_id.is_empty() => take(&module.build_id),
-                        Some(module) => take(module.path.as_os_str().as_encoded_bytes()),
-                        None => take(b"no module"),
+                        Some(module) if !module.build_id.is_empty() => hash.add(&module.build_id),
+                        Some(module) => hash.add(module.path.as_os_str().as_encoded_bytes()),
+                        None => hash.add(b"no module"),
                     }
-                    take(&frame.address.to_le_bytes());
+                    hash.add(&frame.address.to_le_bytes());
                 }
             }
-            None => take(b"no frame"),
+            None => hash.add(b"no frame"),
         }
         at = if node.parent < at { node.parent } else { StackIndex::NONE };
     }
-    format!("{:012x}", hash >> 16)
+    format!("{:012x}", hash.value() >> 16)
 }
 
 impl FrameView {

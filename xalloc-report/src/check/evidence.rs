@@ -5,8 +5,7 @@
 
 use std::path::Path;
 
-use super::pattern::Pattern;
-use crate::analysis::{self, EndView, LeakSite, LeakSum, LeakTotals};
+use crate::analysis::{self, EndView, LeakSite, LeakSum, LeakTotals, Pattern};
 use crate::model::{Model, Recorded, Settings};
 use crate::trace::{LeakClass, Process, ProcessIndex};
 

@@ -4,6 +4,8 @@
 //! Addresses and lines are not in it, so that it outlives a rebuild and an edit above it in the file; neither is what
 //! compilers and linkers append to names, nor how deep a recursion went, nor what libc calls around `main`.
 
+use xalloc_core::fnv::Fnv1a;
+
 use super::leak::class_name;
 use crate::analysis::{CallStack, FrameView};
 use crate::trace::LeakClass;
@@ -33,10 +35,10 @@ pub(super) fn fingerprint(class: Option<LeakClass>, at: &CallStack, blamed: Opti
         names.pop();
     }
     names.dedup();
-    let mut hash = Hash::new();
-    hash.add(class_name(class));
-    names.iter().for_each(|name| hash.add(name));
-    format!("{:016x}", hash.0)
+    let mut hash = Fnv1a::new();
+    add(&mut hash, class_name(class));
+    names.iter().for_each(|name| add(&mut hash, name));
+    format!("{:016x}", hash.value())
 }
 
 /// The function as it is called in every build; the module alone where it has no name.
@@ -62,24 +64,10 @@ fn without_rust_hash(name: &str) -> &str {
     if hash.len() == 16 && hash.bytes().all(|byte| byte.is_ascii_hexdigit()) { rest } else { name }
 }
 
-/// FNV-1a with 64 bits, by its authors' constants: a hash that means the same in every version of xalloc, against
-/// accidents and not against people.
-struct Hash(u64);
-
-impl Hash {
-    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x100_0000_01b3;
-
-    fn new() -> Hash {
-        Hash(Hash::OFFSET_BASIS)
-    }
-
-    /// Adds a text and a byte that is in none.
-    fn add(&mut self, text: &str) {
-        for byte in text.bytes().chain([0xff]) {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(Hash::PRIME);
-        }
-    }
+/// Adds a text and a byte that is in none, so that it is known where the text ends.
+fn add(hash: &mut Fnv1a, text: &str) {
+    hash.add(text.as_bytes());
+    hash.add(&[0xff]);
 }
 
 #[cfg(test)]

@@ -7,8 +7,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::pattern::Pattern;
-use crate::analysis::{CallStack, FrameView};
+use crate::analysis::{CallStack, FrameView, Pattern};
 
 /// Beginnings of paths of sources and modules that are nobody's own: the system's, and Rust's library.
 const FOREIGN: &[&str] = &["/usr/", "/lib/", "/lib64/", "/rustc/", "/build/glibc", "/build/gcc"];

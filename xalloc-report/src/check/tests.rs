@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::*;
+use crate::analysis::Pattern;
 use crate::model::sample::{Sample, Stream, checked_server, server, server_with_child};
 use crate::trace::{Checked, End, Finding, LeakClass, Loss, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex};
 use xalloc_core::wire::{Call, LossReason};

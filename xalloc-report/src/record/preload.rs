@@ -16,6 +16,8 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use xalloc_core::fnv::Fnv1a;
+
 /// The library, as the build script made and verified it.
 pub static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libxalloc_preload.so"));
 
@@ -51,7 +53,8 @@ impl Caches {
 /// # Errors
 /// What writing into `session` reports.
 pub fn unpack(caches: &Caches, session: &Path) -> io::Result<PathBuf> {
-    let hash = content_hash(LIBRARY);
+    // Names the contents. What protects against tampering is the comparison of all bytes before use.
+    let hash = Fnv1a::of(LIBRARY);
     let cached = caches.directory().map(|caches| caches.join("xalloc").join(format!("{hash:016x}")));
     if let Some(directory) = cached.filter(|directory| is_loadable(directory))
         && let Ok(path) = unpack_into(&directory)
@@ -127,13 +130,6 @@ pub fn with_ours_first(library: &Path, present: Option<&OsStr>) -> OsString {
         value.push(present);
     }
     value
-}
-
-/// FNV-1a: names the contents. What protects against tampering is the comparison of all bytes before use.
-fn content_hash(bytes: &[u8]) -> u64 {
-    const OFFSET_BASIS: u64 = 0xcbf2_9ce4_8422_2325;
-    const PRIME: u64 = 0x100_0000_01b3;
-    bytes.iter().fold(OFFSET_BASIS, |hash, &byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME))
 }
 
 #[cfg(test)]

@@ -4,8 +4,7 @@
 //! [`Pattern::part`]. A line that begins with `#` is a comment.
 
 use super::{Matcher, Suppression, SuppressionError, expiry};
-use crate::analysis::CallStack;
-use crate::check::pattern::Pattern;
+use crate::analysis::{CallStack, Pattern};
 
 /// What one line suppresses.
 #[derive(Clone, Debug)]

@@ -12,9 +12,8 @@
 //!   one that a `*` cuts is demangled as far as whole parts of the name go.
 
 use super::{Matcher, Suppression, SuppressionError, expiry};
-use crate::analysis::{CallStack, FrameView, is_allocator};
+use crate::analysis::{CallStack, FrameView, Pattern, is_allocator};
 use crate::check::date::Date;
-use crate::check::pattern::Pattern;
 use crate::symbols::demangle;
 use crate::trace::LeakClass;
 

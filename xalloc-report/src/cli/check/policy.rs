@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::config::{in_repository, unknown};
 use super::settings::{Setting, Settings};
-use crate::analysis::Named;
-use crate::check::{Baseline, Budgets, Date, OwnCode, Pattern, Policy, Rule, Selection, Suppressions};
+use crate::analysis::{Named, Pattern};
+use crate::check::{Baseline, Budgets, Date, OwnCode, Policy, Rule, Selection, Suppressions};
 use crate::cli::{Failure, values};
 
 /// What happens to a baseline that is not there yet.

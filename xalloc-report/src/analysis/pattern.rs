@@ -1,4 +1,4 @@
-//! Patterns of suppressions, of `--own` and of program names: text in which `*` stands for any text.
+//! Patterns of suppressions, of `--own`, of program names and of call sites: text in which `*` stands for any text.
 //!
 //! Matching goes back to the last `*` only, which is enough, because a later `*` can take what an earlier one could:
 //! the time is bounded by pattern times text, whatever a symbol looks like.
