@@ -130,6 +130,33 @@ macro_rules! leavings {
     };
 }
 
+/// Defines C symbols without arguments whose answer is a hook's, which gets the registers that a callee must keep, as they
+/// were at the call.
+macro_rules! inquiries {
+    ($($(#[$meta:meta])* $name:ident => $hook:path;)*) => {
+        $(
+        $(#[$meta])*
+        ///
+        /// # Safety
+        /// - That of the C function of this name.
+        #[cfg_attr(panic = "abort", unsafe(no_mangle))]
+        #[unsafe(naked)]
+        pub unsafe extern "C" fn $name() {
+            core::arch::naked_asm!(
+                ".cfi_startproc", "endbr64",
+                $crate::arch::stub::save_registers!(),
+                "mov rdi, rsp",
+                "sub rsp, 8", ".cfi_adjust_cfa_offset 8",
+                "call {h}",
+                "add rsp, 8", ".cfi_adjust_cfa_offset -8",
+                $crate::arch::stub::restore_registers!(),
+                "ret", ".cfi_endproc",
+                h = sym $hook)
+        }
+        )*
+    };
+}
+
 /// Lays the registers that a callee must keep down in the order of `scan::Registers`, below the return address.
 macro_rules! save_registers {
     () => {
@@ -182,4 +209,4 @@ macro_rules! listed {
     };
 }
 
-pub(crate) use {detours, leavings, listed, restore_registers, save_registers, stub, stubs};
+pub(crate) use {detours, inquiries, leavings, listed, restore_registers, save_registers, stub, stubs};

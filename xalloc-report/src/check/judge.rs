@@ -91,7 +91,7 @@ fn include(leaks: &mut Leaks, process: &ProcessEvidence, site: &Site, policy: &P
     let Site { found, growth_bytes_per_s } = site;
     let blamed = policy.own.blamed(&found.at);
     let own = policy.own.counts(&found.at);
-    let suppression = policy.suppressions.matching(found.class, &found.at, policy.today);
+    let suppression = policy.suppressions.matching(found.class, &found.at, &process.program, policy.today);
     let key = (found.class, fingerprint(found.class, &found.at, blamed), suppression, own);
     let (leak, shown_bytes) = leaks.entry(key.clone()).or_insert_with(|| (empty(&key), 0));
     leak.stacks += u64::from(found.blocks > 0);

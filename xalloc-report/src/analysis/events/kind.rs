@@ -138,7 +138,9 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::ProgramBrk { .. } => (EventKind::Brk, None),
         Event::HeapCall { call: HeapCall::Aligned, .. } => (EventKind::Alloc, None),
         Event::HeapCall { call: HeapCall::MallocTrim, .. } => (EventKind::Trim, None),
-        Event::HeapCall { call: HeapCall::Mallopt | HeapCall::Tunable, .. } => (EventKind::Setting, None),
+        Event::HeapCall { call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore, .. } => {
+            (EventKind::Setting, None)
+        }
         Event::ThreadStart | Event::ThreadExit => (EventKind::Thread, None),
         Event::Fork | Event::Exec { .. } | Event::ExecFailed | Event::Exit { .. } => (EventKind::Process, None),
         Event::Marker { .. } => (EventKind::Marker, None),
