@@ -56,6 +56,28 @@ fn the_culprits_of_a_recorded_program_are_named_by_function() {
 }
 
 #[test]
+fn the_report_quotes_what_what_if_predicts_for_the_fix_that_it_suggests() {
+    let recording = victim("fragments.c", &[]).record();
+    let seen = recording.json("fragmentation", &["--at", "exit"]);
+    let fixes = &seen["fixes"];
+    assert_eq!((&fixes["skipped"], &fixes["identical"]), (&Value::Null, &Value::Bool(true)));
+    let best = &list(fixes, "tried")[0];
+    assert!(functions(&best["at"]).iter().any(|name| name == "plugin_register"), "{best}");
+    let option = best["option"].as_str().expect("an option of what-if");
+    let answer = recording.json("what-if", &option.split(' ').collect::<Vec<_>>());
+    let runs = list(&answer, "runs");
+    for (quoted, run) in [(&fixes["unfixed"], &runs[0]), (best, &runs[1])] {
+        for name in ["peak_footprint_bytes", "end_footprint_bytes"] {
+            assert_eq!(number(quoted, name), number(run, name), "{name}");
+        }
+    }
+    let saved = number(&fixes["unfixed"], "end_footprint_bytes") - number(best, "end_footprint_bytes");
+    assert!(saved > 2_700 * KIB, "{saved}");
+    let text = recording.run("fragmentation", &["--at", "exit", "--fixes", "never"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("not tried: not asked for"));
+}
+
+#[test]
 fn under_another_allocator_the_blocks_are_known_and_the_report_says_what_is_not() {
     let recording = victim("fragments.c", &[]).record_with(&["--allocator", "system"]);
     let seen = recording.json("fragmentation", &["--at", "exit"]);

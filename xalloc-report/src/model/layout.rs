@@ -445,20 +445,10 @@ impl Replay for Layout {
             Event::AllocFailed { .. }
             | Event::HeapCall { .. }
             | Event::Fault { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
+            | Event::Program(_)
+            | Event::Process(_)
             | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => {}
+            | Event::Lost { .. } => {}
         }
     }
 }

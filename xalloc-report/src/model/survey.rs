@@ -5,7 +5,7 @@ use rustc_hash::FxHashMap;
 use xalloc_core::wire::{GrowthRule, HeapEvent};
 
 use super::segments::Segments;
-use crate::trace::{Entry, Event, Replay, StackIndex, ThreadIndex};
+use crate::trace::{Entry, Event, ProcessEvent, Replay, StackIndex, ThreadIndex};
 
 /// An instant and the two figures there.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -211,25 +211,15 @@ impl Replay for Survey {
                     self.largest = self.mark();
                 }
             }
-            Event::Fork if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
+            Event::Process(ProcessEvent::Fork) if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
             Event::AllocFailed { .. }
             | Event::HeapCall { .. }
             | Event::Fault { .. }
             | Event::FreeUnknown { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
+            | Event::Program(_)
+            | Event::Process(_)
             | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => {}
+            | Event::Lost { .. } => {}
         }
     }
 }

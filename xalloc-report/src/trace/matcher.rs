@@ -26,7 +26,7 @@ use super::error::Malformed;
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
 use super::table::{Entry, Table};
-use super::{Event, Incoming, Repairs, StackIndex};
+use super::{Event, Incoming, ProcessEvent, ProgramEvent, Repairs, StackIndex};
 
 /// Most frees that wait; with more, the oldest assumption (they are foreign) is made for all.
 const MAX_PARKED: usize = 4096;
@@ -148,10 +148,13 @@ impl Matcher {
             }
             wire::Event::ProgramMap { addr, len_bytes, protection, shared, .. } => {
                 let path = text;
-                encoder.other(who, &Event::ProgramMap { addr: addr.0, len_bytes, protection, shared, path });
+                encoder.other(
+                    who,
+                    &Event::Program(ProgramEvent::Map { addr: addr.0, len_bytes, protection, shared, path }),
+                );
             }
             wire::Event::ProgramUnmap { addr, len_bytes } => {
-                encoder.other(who, &Event::ProgramUnmap { addr: addr.0, len_bytes });
+                encoder.other(who, &Event::Program(ProgramEvent::Unmap { addr: addr.0, len_bytes }));
             }
             wire::Event::ProgramRemapFrom { addr, len_bytes } => {
                 self.remaps.insert(who.thread.0, (addr.0, len_bytes));
@@ -159,25 +162,25 @@ impl Matcher {
             wire::Event::ProgramRemapTo { addr, len_bytes } => {
                 // Without its first half (lost) the mapping is known from here on: it is said to have been resized.
                 let (from, from_bytes) = self.remaps.remove(&who.thread.0).unwrap_or((addr.0, len_bytes));
-                let event = Event::ProgramRemap { from, from_bytes, to: addr.0, to_bytes: len_bytes };
+                let event = Event::Program(ProgramEvent::Remap { from, from_bytes, to: addr.0, to_bytes: len_bytes });
                 encoder.other(who, &event);
             }
             wire::Event::ProgramAdvise { addr, len_bytes, advice } => {
-                encoder.other(who, &Event::ProgramAdvise { addr: addr.0, len_bytes, advice });
+                encoder.other(who, &Event::Program(ProgramEvent::Advise { addr: addr.0, len_bytes, advice }));
             }
             wire::Event::ProgramBrk { from, to } => {
-                encoder.other(who, &Event::ProgramBrk { from: from.0, to: to.0 });
+                encoder.other(who, &Event::Program(ProgramEvent::Brk { from: from.0, to: to.0 }));
             }
             wire::Event::HeapCall { call, argument, value } => {
                 encoder.other(who, &Event::HeapCall { call, argument, value });
             }
-            wire::Event::ThreadStart { .. } => encoder.other(who, &Event::ThreadStart),
-            wire::Event::ThreadExit => encoder.other(who, &Event::ThreadExit),
-            wire::Event::Fork { .. } => encoder.other(who, &Event::Fork),
-            wire::Event::Exec { .. } => encoder.other(who, &Event::Exec { path: text }),
-            wire::Event::ExecFailed => encoder.other(who, &Event::ExecFailed),
-            wire::Event::Exit { status } => encoder.other(who, &Event::Exit { status }),
-            wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::ModulesClosed),
+            wire::Event::ThreadStart { .. } => encoder.other(who, &Event::Process(ProcessEvent::ThreadStart)),
+            wire::Event::ThreadExit => encoder.other(who, &Event::Process(ProcessEvent::ThreadExit)),
+            wire::Event::Fork { .. } => encoder.other(who, &Event::Process(ProcessEvent::Fork)),
+            wire::Event::Exec { .. } => encoder.other(who, &Event::Process(ProcessEvent::Exec { path: text })),
+            wire::Event::ExecFailed => encoder.other(who, &Event::Process(ProcessEvent::ExecFailed)),
+            wire::Event::Exit { status } => encoder.other(who, &Event::Process(ProcessEvent::Exit { status })),
+            wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::Process(ProcessEvent::ModulesClosed)),
             wire::Event::Marker { .. } => encoder.other(who, &Event::Marker { text }),
             wire::Event::Lost { count, reason } => encoder.other(who, &Event::Lost { events: count, reason }),
             wire::Event::Fault { addr, kind } => encoder.other(who, &Event::Fault { addr: addr.0, kind }),
