@@ -86,8 +86,8 @@ fn text(place: &Place) -> Option<&'static CStr> {
 /// holds.
 fn turns_off(options: &[u8]) -> bool {
     let is_between = |byte: &u8| b":, \t\r\n".contains(byte);
-    let values = options.split(is_between).filter_map(|option| option.strip_prefix(b"detect_leaks="));
-    values.last().is_some_and(|value| [b"0".as_slice(), b"no", b"false"].contains(&value))
+    let mut values = options.split(is_between).filter_map(|option| option.strip_prefix(b"detect_leaks="));
+    values.next_back().is_some_and(|value| [b"0".as_slice(), b"no", b"false"].contains(&value))
 }
 
 #[cfg(test)]
