@@ -296,8 +296,8 @@ pub trait Replay {
 pub struct Incoming {
     /// What it was, and its stamp. The stack in it is the process's own name for it, and is not looked at.
     pub record: Record,
-    /// Nanoseconds since the recording's start.
-    pub at_ns: u64,
+    /// Microseconds since the recording's start: what a trace keeps of a time.
+    pub at_us: u64,
     /// Who did it.
     pub thread: ThreadIndex,
     /// The stack, as a node of [`Contents::stacks`].

@@ -101,8 +101,8 @@ impl Matcher {
     /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
     #[inline]
     pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder) -> Result<(), Malformed> {
-        let Incoming { record, at_ns, thread, stack } = incoming;
-        let who = Who { at_us: at_ns / 1000, thread: *thread, stack: *stack };
+        let Incoming { record, at_us, thread, stack } = incoming;
+        let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
         match record.kind {
             ALLOC => {
                 let (size_bytes, slack_bytes) = record.size_and_small();
@@ -191,25 +191,43 @@ impl Matcher {
         }
     }
 
+    #[inline]
     fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder) -> Result<(), Malformed> {
         let addr = request.addr;
-        if !self.unknown_reallocs.is_empty()
-            && is_realloc(request.call)
+        let (had, place) = match self.table.get(addr) {
+            (Some(Entry::Gone(slot)), place) if self.is_quiet() => (Some(slot), place),
+            (None, place) if self.is_quiet() => (None, place),
+            _ => return self.alloc_unquiet(who, stamp, request, encoder),
+        };
+        let slot = encoder.alloc(who, request, had)?;
+        self.table.insert_in(place, addr, slot);
+        Ok(())
+    }
+
+    /// An allocation at an address where something lives, or while something waits.
+    #[inline(never)]
+    fn alloc_unquiet(
+        &mut self,
+        who: Who,
+        stamp: Stamp,
+        request: Request,
+        encoder: &mut Encoder,
+    ) -> Result<(), Malformed> {
+        let addr = request.addr;
+        if is_realloc(request.call)
             && let Some(old) = self.unknown_reallocs.remove(&who.thread.0)
         {
             self.tell_unknown(Who { stack: StackIndex::NONE, ..who }, old, encoder);
         }
         let mut late = None;
-        if !self.parked.is_empty()
-            && let Some(parked) = self.parked.remove(&addr)
-        {
+        if let Some(parked) = self.parked.remove(&addr) {
             if stamp < parked.stamp {
                 late = Some(parked.who);
             } else {
                 self.tell_unknown(parked.who, addr, encoder);
             }
         }
-        let before = self.table.get(addr);
+        let (before, _) = self.table.get(addr);
         if let Some(Entry::Live(slot)) = before {
             self.table.remove(addr);
             encoder.free(Who { stack: StackIndex::NONE, ..who }, slot);
@@ -219,10 +237,7 @@ impl Matcher {
             }
             self.implied.insert(addr, stamp);
         }
-        let had = match before {
-            Some(Entry::Live(slot) | Entry::Gone(slot)) => Some(slot),
-            None => None,
-        };
+        let had = before.map(|(Entry::Live(slot) | Entry::Gone(slot))| slot);
         let slot = encoder.alloc(who, request, had)?;
         match late {
             Some(freed_by) => encoder.free(freed_by, slot),
@@ -231,9 +246,27 @@ impl Matcher {
         Ok(())
     }
 
+    /// Whether nothing waits for a late event, as nearly always.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.parked.len() | self.implied.len() | self.unknown_reallocs.len() == 0
+    }
+
+    #[inline]
     fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
-        if !self.implied.is_empty()
-            && let Some(implied_by) = self.implied.remove(&addr)
+        if self.implied.is_empty()
+            && let Some(slot) = self.table.remove(addr)
+        {
+            encoder.free(who, slot);
+        } else {
+            self.free_unquiet(who, stamp, addr, encoder);
+        }
+    }
+
+    /// A free of an address where nothing is known to live, or while a late one is waited for.
+    #[inline(never)]
+    fn free_unquiet(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
+        if let Some(implied_by) = self.implied.remove(&addr)
             && stamp < implied_by
         {
             return;

@@ -27,8 +27,8 @@ fn push(writer: &mut Writer, process: ProcessIndex, stream: &Stream) -> Result<(
         let (events, text) = wire(entry);
         for event in events {
             let record = Stamped { stamp: Stamp(entry.seq), stack: StackId::NONE, event }.encode();
-            let (at_ns, thread, stack) = (entry.at_ns, entry.thread, entry.stack);
-            writer.push_with_text(process, &Incoming { record, at_ns, thread, stack }, text)?;
+            let (at_us, thread, stack) = (entry.at_ns / 1000, entry.thread, entry.stack);
+            writer.push_with_text(process, &Incoming { record, at_us, thread, stack }, text)?;
         }
     }
     Ok(())

@@ -43,7 +43,7 @@ impl Naive {
 
     pub(super) fn push(&mut self, incoming: &Incoming) {
         let (thread, stamp) = (incoming.thread.0, incoming.record.stamp);
-        let who = (incoming.at_ns / 1000, thread, incoming.stack.0);
+        let who = (incoming.at_us, thread, incoming.stack.0);
         let nobody = (who.0, thread, 0);
         match incoming.event().unwrap() {
             Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, arena_seq, call } => {
