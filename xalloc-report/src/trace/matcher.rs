@@ -85,7 +85,7 @@ impl Matcher {
 
     /// The slot of the block that lives at `addr`.
     pub(super) fn live_at(&mut self, addr: u64) -> Option<u32> {
-        match self.table.get(addr)? {
+        match self.table.get(addr).0? {
             Entry::Live(slot) => Some(slot),
             Entry::Gone(_) => None,
         }
