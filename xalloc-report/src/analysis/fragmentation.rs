@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::frames::CallStack;
 use super::process::{ThreadName, pid};
 use crate::model::layout::{Books, Imbalance, Layout, Place, RangeKind, Span};
-use crate::model::survey::{Mark, Survey, SystemCalls};
+use crate::model::survey::{Mark, Survey};
 use crate::model::{Aggregates, Recorded, Replayer, Settings};
 use crate::trace::{Allocator, Contents, Entry, ProcessIndex, Replay, StackIndex};
 
@@ -319,7 +319,8 @@ pub fn fragmentation<R: Recorded>(
     predict: Predict,
 ) -> Result<Fragmentation, FragmentationError<R::Error>> {
     let contents = recorded.contents();
-    let mut first = Both(Survey::default(), Replayer::of(contents, process, Settings::default()));
+    let layout = begin(recorded, process)?;
+    let mut first = Both(Survey::beginning_with(&layout), Replayer::of(contents, process, Settings::default()));
     recorded.replay(process, &mut first).map_err(FragmentationError::Recorded)?;
     let Both(survey, replayer) = first;
     if survey.events() == 0 {
@@ -327,7 +328,6 @@ pub fn fragmentation<R: Recorded>(
     }
     let told = contents.processes.get(process.0 as usize);
     let is_core = told.is_some_and(|process| process.allocator == Allocator::Core);
-    let layout = begin(recorded, process)?;
     if is_core && !survey.knows_steps() && !layout.knows_steps() {
         return Err(FragmentationError::NoSteps);
     }

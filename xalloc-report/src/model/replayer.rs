@@ -265,7 +265,7 @@ impl Replay for Replayer {
                 }
             }
             Event::Heap { step, .. } => {
-                if self.heap_known && self.segments.apply(step) {
+                if self.heap_known && self.segments.apply(step).is_some() {
                     self.timeline.heap(entry.at_ns, self.segments.bytes());
                 }
             }
