@@ -20,7 +20,7 @@
 //! into it was handed out or a header was written there, until it is trimmed, discarded or unmapped.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::heap::{ARENA_BYTES, Policy};
+use xalloc_core::heap::Policy;
 use xalloc_core::units::ArenaId;
 use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent};
 
@@ -79,6 +79,7 @@ pub struct Layout {
     /// Requested bytes of the realloc that each thread is in.
     pending: FxHashMap<ThreadIndex, u64>,
     header_bytes: u64,
+    arena_bytes: u64,
     mmap_threshold_bytes: Option<u64>,
     /// Number of events taken.
     seq: u64,
@@ -90,7 +91,7 @@ impl Layout {
     /// An empty heap, by the rules of the recorded libc.
     #[must_use]
     pub fn of(contents: &Contents) -> Layout {
-        let policy = Policy::for_libc(&contents.recording.libc).unwrap_or_default();
+        let policy = Policy::nearest_to(&contents.recording.libc);
         Layout {
             marks: Marks::default(),
             ranges: Ranges::default(),
@@ -99,6 +100,7 @@ impl Layout {
             requested_bytes: 0,
             pending: FxHashMap::default(),
             header_bytes: policy.heap_header_bytes,
+            arena_bytes: policy.arena_bytes,
             mmap_threshold_bytes: None,
             seq: 0,
             at_ns: 0,
@@ -360,7 +362,7 @@ impl Layout {
 
     fn begin_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64) {
         let is_first = self.ranges.arena(arena).ranges.is_empty();
-        let reserved = self.header_bytes + if is_first { ARENA_BYTES as u64 } else { 0 };
+        let reserved = self.header_bytes + if is_first { self.arena_bytes } else { 0 };
         let first = (start + reserved).next_multiple_of(16);
         let end = start + len_bytes;
         self.begin(Range { start, end, kind: RangeKind::SubHeap, arena, first, slot: None });
