@@ -13,9 +13,9 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use crate::arch::stub::{detours, leavings, listed, stubs};
+use crate::arch::stub::{detours, inquiries, leavings, listed, stubs};
 use crate::exec::{self, Strings};
-use crate::hooks::{alloc, free, mapping, query, realloc};
+use crate::hooks::{alloc, free, leaks, mapping, query, realloc};
 use crate::process;
 use crate::scan;
 
@@ -86,6 +86,8 @@ stubs! {
     brk(1) => mapping::on_brk;
     /// BSD `sbrk`.
     sbrk(1) => mapping::on_sbrk;
+    /// LSan's `__lsan_ignore_object`.
+    __lsan_ignore_object(1) => leaks::on_ignore;
 }
 
 detours! {
@@ -105,6 +107,13 @@ leavings! {
     _Exit => scan::exit_at_once;
     /// C `abort`.
     abort => scan::before_abort;
+}
+
+inquiries! {
+    /// LSan's `__lsan_do_leak_check`.
+    __lsan_do_leak_check => scan::on_final_check;
+    /// LSan's `__lsan_do_recoverable_leak_check`.
+    __lsan_do_recoverable_leak_check => scan::on_check;
 }
 
 listed! {
@@ -172,4 +181,15 @@ functions! {
         pid: *mut libc::pid_t, file: *const c_char, actions: *const c_void, attributes: *const c_void,
         argv: Strings, envp: Strings
     ) -> c_int => exec::posix_spawnp((pid, file, actions, attributes, argv, envp));
+    /// LSan's `__lsan_init`, which programs call that do not link it: there is nothing to begin.
+    __lsan_init() -> () => ();
+    /// LSan's `__lsan_disable`.
+    __lsan_disable() -> () => leaks::disable();
+    /// LSan's `__lsan_enable`.
+    __lsan_enable() -> () => leaks::enable();
+    /// LSan's `__lsan_register_root_region`.
+    __lsan_register_root_region(start: *const c_void, bytes: usize) -> () => scan::root_regions::register(start, bytes);
+    /// LSan's `__lsan_unregister_root_region`.
+    __lsan_unregister_root_region(start: *const c_void, bytes: usize) -> ()
+        => scan::root_regions::unregister(start, bytes);
 }

@@ -9,6 +9,7 @@
 pub(crate) mod alloc;
 mod fault;
 pub(crate) mod free;
+pub(crate) mod leaks;
 pub(crate) mod mapping;
 pub(crate) mod query;
 pub(crate) mod realloc;

@@ -29,27 +29,33 @@
 //!   checked, and the recorder does not write to it after it has answered.
 #![allow(unsafe_code)]
 
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::CStr;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
+use xalloc_core::primitive::AtomicU32;
 use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
 use xalloc_core::session::leak_check;
-use xalloc_core::sys::clock;
+use xalloc_core::sys::{clock, futex};
 
 use crate::host::{self, File};
 use crate::segment::Segment;
 use crate::thread;
 
+mod asked;
 mod excluded;
 mod fault;
 mod memory;
 mod pages;
+pub(crate) mod root_regions;
 mod roots;
+mod say;
 mod stop;
 mod way_out;
 
+pub(crate) use asked::{on_check, on_final_check};
+pub(crate) use say::find_programs_say;
 pub(crate) use way_out::{at_exit_handler, before_abort, before_exit, before_quick_exit, exit_at_once, watch_signals};
 
 use memory::Map;
@@ -79,7 +85,7 @@ fn check(segment: &'static Segment, occasion: u32, boundary: &Boundary) -> bool 
     static BUSY: AtomicBool = AtomicBool::new(false);
     let is_wanted = segment.options.leak_check & leak_check::AT_EXIT != 0 && segment.has_recorder();
     // ORDERING: the exchange keeps two threads that leave at once from checking at once; pairs with the store below.
-    if !is_wanted || BUSY.swap(true, Ordering::Acquire) {
+    if !is_wanted || asked::stands_for(occasion) || BUSY.swap(true, Ordering::Acquire) {
         return false;
     }
     let leaked = host::keeping_errno(|| Check { segment, occasion, boundary }.run());
@@ -91,10 +97,14 @@ fn check(segment: &'static Segment, occasion: u32, boundary: &Boundary) -> bool 
 impl Check<'_> {
     fn run(&self) -> bool {
         let handshake = &self.segment.header().handshake;
+        let before = handshake.request.load(Ordering::Relaxed);
+        if !self.waits_for(&handshake.read, before) {
+            return false;
+        }
+        let number = before + 1;
         // Relaxed: published with the request's number.
         handshake.occasion.store(self.occasion, Ordering::Relaxed);
         handshake.exit_stack.store(self.boundary.stack.0, Ordering::Relaxed);
-        let number = handshake.request.load(Ordering::Relaxed) + 1;
         let marked = if thread::is_inside() { Err(Failure(result::INSIDE)) } else { self.mark_all(number) };
         let (outcome, leaked) = match marked {
             Ok(leaked) => (result::MARKED, leaked),
@@ -110,9 +120,10 @@ impl Check<'_> {
     }
 
     fn mark_all(&self, number: u32) -> Result<bool, Failure> {
-        if is_turned_off() {
-            return Err(Failure(result::TURNED_OFF));
+        if let Some(why) = say::refusal() {
+            return Err(Failure(why));
         }
+        let suppressions = say::suppressions();
         let began_ns = clock::monotonic_ns();
         let map = Map::read().ok_or(Failure(result::NO_MAPS))?;
         let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
@@ -135,6 +146,7 @@ impl Check<'_> {
         header.threads = stopped.known() + 1;
         header.running_threads = stopped.running();
         header.regions = found.regions;
+        header.suppressions_bytes = say::copy(suppressions, table.suppressions());
         drop(stopped);
         let leaked = table.marks().iter().zip(blocks).any(|(mark, _)| {
             let verdict = xalloc_core::reach::Verdict::from_number(mark.verdict);
@@ -149,17 +161,8 @@ impl Check<'_> {
         // ORDERING: pairs with the recorder's Acquire load: everything of this thread was pushed before.
         handshake.request.store(number, Ordering::Release);
         self.segment.ring_doorbell();
-        let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
-        loop {
-            // ORDERING: pairs with the recorder's Release store: the file is complete.
-            let seen = handshake.answer.load(Ordering::Acquire);
-            if seen == number {
-                break;
-            }
-            if clock::monotonic_ns() > deadline_ns || !self.segment.recorder_lives() {
-                return Err(Failure(result::NO_ANSWER));
-            }
-            xalloc_core::sys::futex::wait(&handshake.answer, seen, xalloc_core::sys::futex::Scope::Shared, LOOK_NS);
+        if !self.waits_for(&handshake.answer, number) {
+            return Err(Failure(result::NO_ANSWER));
         }
         // Relaxed: published with the number.
         if handshake.answer_is.load(Ordering::Relaxed) != answer::TABLE {
@@ -168,29 +171,22 @@ impl Check<'_> {
         let path = self.segment.blocks_path(number);
         Table::open(path.as_c(), number).ok_or(Failure(result::NO_TABLE))
     }
-}
 
-/// The program's `__lsan_is_turned_off`, if it has one that the loader knows; else null.
-static TURNED_OFF: AtomicPtr<c_void> = AtomicPtr::new(core::ptr::null_mut());
-
-/// Looks for the functions by which a program may have its say, as LSan's interface names them.
-///
-/// Called once, while the program image boots: `dlsym` may allocate.
-pub(crate) fn find_programs_say() {
-    // SAFETY: looks a name up in the global scope; the name ends with a NUL.
-    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__lsan_is_turned_off".as_ptr()) };
-    // Relaxed: nothing else is published with it.
-    TURNED_OFF.store(found, Ordering::Relaxed);
-}
-
-/// Whether the program asks not to be checked.
-fn is_turned_off() -> bool {
-    // SAFETY: a function of this name has this type by LSan's interface; a null pointer is `None`.
-    let ask = unsafe {
-        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(TURNED_OFF.load(Ordering::Relaxed))
-    };
-    // SAFETY: as above. The program's threads run, as it expects.
-    ask.is_some_and(|ask| unsafe { ask() } != 0)
+    /// Waits until the recorder has set `word` to `number`. False: it does not.
+    fn waits_for(&self, word: &AtomicU32, number: u32) -> bool {
+        let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
+        loop {
+            // ORDERING: pairs with the recorder's Release store: the file is complete, or was read.
+            let seen = word.load(Ordering::Acquire);
+            if seen == number {
+                return true;
+            }
+            if clock::monotonic_ns() > deadline_ns || !self.segment.recorder_lives() {
+                return false;
+            }
+            futex::wait(word, seen, futex::Scope::Shared, LOOK_NS);
+        }
+    }
 }
 
 /// The shared file, mapped.
@@ -203,7 +199,7 @@ impl Table {
     fn open(path: &CStr, number: u32) -> Option<Table> {
         let file = File::open(path, libc::O_RDWR)?;
         let bytes = file.size() as usize;
-        if bytes < blocks::REGIONS.end {
+        if bytes < blocks::SUPPRESSIONS.end {
             return None;
         }
         // SAFETY: a new mapping, wherever the kernel likes.
@@ -240,6 +236,14 @@ impl Table {
         let first = unsafe { self.base.add(blocks::marks_in_file(self.count()).start) };
         // SAFETY: as above; zeroes are marks.
         unsafe { core::slice::from_raw_parts_mut(first.as_ptr().cast(), self.count()) }
+    }
+
+    #[allow(clippy::mut_from_ref, reason = "see `header`")]
+    fn suppressions<'a>(&self) -> &'a mut [u8] {
+        // SAFETY: by the bullet of the module.
+        let first = unsafe { self.base.add(blocks::SUPPRESSIONS.start) };
+        // SAFETY: as above.
+        unsafe { core::slice::from_raw_parts_mut(first.as_ptr(), blocks::SUPPRESSIONS.len()) }
     }
 
     #[allow(clippy::mut_from_ref, reason = "see `header`")]

@@ -51,6 +51,8 @@ pub(crate) struct Thread {
     serving: AtomicBool,
     /// Whether the thread's last destructor has run. Its own handlers and late calls look at it.
     over: AtomicBool,
+    /// How often the thread has asked that what it allocates be ignored by checks for leaks, and not taken it back.
+    ignoring: AtomicU32,
     /// Its place in the directory, where the others look.
     place: &'static Tenure,
     /// Where the thread's errno is.
@@ -87,6 +89,7 @@ impl Thread {
             is_set_up: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             over: AtomicBool::new(false),
+            ignoring: AtomicU32::new(0),
             place,
             errno_place: host::errno_place(),
             rounds: AtomicU32::new(0),
@@ -133,6 +136,24 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
+    }
+
+    /// Whether checks for leaks are to ignore what the thread allocates.
+    #[inline(always)]
+    pub(crate) fn is_ignoring(&self) -> bool {
+        self.ignoring.load(Ordering::Relaxed) != 0
+    }
+
+    /// Begins to ignore; what was begun so often must be ended as often.
+    pub(crate) fn begin_ignoring(&self) {
+        self.ignoring.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Takes one [`Thread::begin_ignoring`] back; without one nothing happens.
+    pub(crate) fn end_ignoring(&self) {
+        let depth = self.ignoring.load(Ordering::Relaxed);
+        // A handler of this very thread that comes between leaves the number as it found it.
+        self.ignoring.store(depth.saturating_sub(1), Ordering::Relaxed);
     }
 
     /// Keeps `block` to be freed when the interrupted hook ends.

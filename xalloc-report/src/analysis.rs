@@ -9,6 +9,7 @@
 //! which asked whether anything still pointed to the block; where no scan looked, nothing is called so.
 
 mod allocator_frames;
+mod checks;
 mod double_frees;
 mod events;
 mod flame;
@@ -27,6 +28,7 @@ mod top;
 mod what_if;
 
 pub use allocator_frames::is_allocator;
+pub use checks::CheckView;
 pub use double_frees::DoubleFreeView;
 pub use events::{EventKind, EventView, EventWindow, Instant, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};

@@ -38,7 +38,7 @@ pub use evidence::{ProcessEvidence, RunEvidence, Selection, Site, Wanted};
 pub use leak::{Disposition, Leak, Place};
 pub use own::OwnCode;
 pub use rules::{INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};
-pub use suppressions::{SuppressionError, SuppressionUse, Suppressions};
+pub use suppressions::{ProgramsOwn, SuppressionError, SuppressionUse, Suppressions, suppress};
 pub use verdict::{BaselineUse, Figures, Outcome, ProcessVerdict, RuleLine, RunVerdict, Verdict};
 
 /// What is asked of recordings.
@@ -72,9 +72,16 @@ impl Policy {
 /// Judges recordings.
 #[must_use]
 pub fn judge(runs: Vec<RunEvidence>, policy: &Policy) -> Verdict {
+    let mut policy = policy.clone();
+    let own = runs.iter().flat_map(|run| run.suppressions.iter().cloned()).collect();
+    let unread = policy.suppressions.add_programs(own);
+    let policy = &policy;
     let mut uses = policy.suppressions.uses(policy.today);
     let mut met = policy.baseline.as_ref().map(|_| BaselineUse::default());
-    let runs: Vec<_> = runs.into_iter().map(|run| judge::judge(run, policy, &mut uses, &mut met)).collect();
+    let mut runs: Vec<_> = runs.into_iter().map(|run| judge::judge(run, policy, &mut uses, &mut met)).collect();
+    if let Some(run) = runs.first_mut() {
+        run.notes.extend(unread.iter().map(|error| format!("not used: {error}")));
+    }
     let outcome = runs.iter().map(|run| run.outcome).max().unwrap_or(Outcome::Indeterminate);
     if let (Some(met), Some(baseline)) = (&mut met, &policy.baseline) {
         let is_met = |class: &str, fingerprint: &str| {

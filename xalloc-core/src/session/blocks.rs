@@ -4,11 +4,11 @@
 //! stops its threads, raises [`Handshake::request`] and waits. The recorder merges everything that was pushed before,
 //! writes the live blocks into a file in the session's directory, and answers. The process maps the file, marks the
 //! blocks ([`crate::reach`]), and says that it is done; it waits for nothing more. The recorder reads the marks when it
-//! sees that, also after the process is gone.
+//! sees that, also after the process is gone, and says so for the next request.
 //!
 //! # The file
-//! A [`BlocksHeader`], then [`Region`]s (filled in by the process), then the blocks, ascending by address, then a mark
-//! for each. Its space is reserved by the recorder, so that a full file system is the recorder's error and not a SIGBUS
+//! A [`BlocksHeader`], then [`Region`]s and the program's own suppressions (filled in by the process), then the blocks,
+//! ascending by address, then a mark for each. Its space is reserved by the recorder, so that a full file system is the recorder's error and not a SIGBUS
 //! in the program. Its name is that of the segment with `blocks` for `segment`, and the number of the request behind it.
 
 use core::ops::Range;
@@ -37,6 +37,8 @@ pub struct Handshake {
     pub done: AtomicU32,
     /// Process: a [`result`].
     pub result: AtomicU32,
+    /// Recorder: number of the request whose outcome it has read. Futex word: the next request waits for that.
+    pub read: AtomicU32,
 }
 
 /// Values of [`Handshake::occasion`].
@@ -47,6 +49,8 @@ pub mod occasion {
     pub const DEMAND: u32 = 1;
     /// The program asked.
     pub const PROGRAM: u32 = 2;
+    /// The program asked for the check that stands for the one at its end.
+    pub const FINAL: u32 = 3;
 }
 
 /// Values of [`Handshake::answer_is`].
@@ -75,6 +79,8 @@ pub mod result {
     pub const INSIDE: u32 = 7;
     /// The recorder refused, see [`super::answer::REFUSED`].
     pub const REFUSED: u32 = 8;
+    /// The program's options say that it does not want to be checked.
+    pub const OFF_BY_OPTIONS: u32 = 9;
 }
 
 /// The start of the file.
@@ -99,6 +105,8 @@ pub struct BlocksHeader {
     pub running_threads: u64,
     /// Process: regions in the file.
     pub regions: u64,
+    /// Process: bytes of its suppressions in the file.
+    pub suppressions_bytes: u64,
 }
 
 /// What kind of memory a root lies in.
@@ -144,10 +152,13 @@ pub const FIRST_ADDRESS: u64 = 1 << 16;
 pub const REGIONS: Range<usize> =
     size_of::<BlocksHeader>()..size_of::<BlocksHeader>() + MOST_REGIONS * size_of::<Region>();
 
+/// Byte range of what the program itself says to suppress, in LeakSanitizer's words; what does not fit is cut.
+pub const SUPPRESSIONS: Range<usize> = REGIONS.end..REGIONS.end + (64 << 10);
+
 /// Byte range of so many blocks.
 #[must_use]
 pub const fn blocks_in_file(blocks: usize) -> Range<usize> {
-    REGIONS.end..REGIONS.end + blocks * size_of::<Block>()
+    SUPPRESSIONS.end..SUPPRESSIONS.end + blocks * size_of::<Block>()
 }
 
 /// Byte range of their marks.

@@ -61,6 +61,8 @@ numbered! {
         Mallopt = 2,
         /// The environment set the tunable of number `argument` to `value` before the first request.
         Tunable = 3,
+        /// No check for leaks is to report the block at `value`, or what it holds: the program said so.
+        Ignore = 4,
     }
 }
 

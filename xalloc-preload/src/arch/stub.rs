@@ -113,6 +113,25 @@ macro_rules! leavings {
     };
 }
 
+/// Defines C symbols without arguments whose answer is a hook's, which gets the registers that a callee must keep, as they
+/// were at the call.
+macro_rules! inquiries {
+    ($($(#[$meta:meta])* $name:ident => $hook:path;)*) => {
+        $(
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $hook;
+            $crate::arch::stub::save_registers!(),
+            "mov rdi, rsp",
+            "sub rsp, 8", ".cfi_adjust_cfa_offset 8",
+            "call {h}",
+            "add rsp, 8", ".cfi_adjust_cfa_offset -8",
+            $crate::arch::stub::restore_registers!(),
+            "ret"
+        }
+        )*
+    };
+}
+
 /// Lays the registers that a callee must keep down in the order of `scan::Registers`, below the return address.
 macro_rules! save_registers {
     () => {
@@ -157,4 +176,4 @@ macro_rules! listed {
     };
 }
 
-pub(crate) use {detours, leavings, listed, restore_registers, save_registers, stub, stubs, symbol};
+pub(crate) use {detours, inquiries, leavings, listed, restore_registers, save_registers, stub, stubs, symbol};

@@ -7,7 +7,7 @@ use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 
 use xalloc_core::heap::{AllocError, NoSink};
-use xalloc_core::units::{StackId, Stamp};
+use xalloc_core::units::{Addr, StackId, Stamp};
 use xalloc_core::wire::{Call, Event, HeapCall, Stamped};
 
 use crate::arch::Entry;
@@ -59,6 +59,9 @@ fn allocate_cached(inside: &mut Inside<'_>, request: &Request, entry: Entry) -> 
     let block = Block::from(HEAP.malloc_cached::<Steps<'_>>(cache, request.size)?);
     let stack = stacks::stack_of(capture, stream, segment, entry);
     stream.event(segment, segment.now(), stack, made(&block, request.size, request.call));
+    if inside.thread().is_ignoring() {
+        tell_ignored(inside, segment, block.addr, StackId::NONE);
+    }
     Some(block)
 }
 
@@ -92,7 +95,24 @@ fn allocate_recorded(
         stream.event(segment, segment.now(), stack, event);
     }
     stream.event(segment, segment.now(), stack, event_of(request, &result));
+    if let Ok(block) = &result
+        && thread.is_ignoring()
+    {
+        tell_ignored(inside, segment, block.addr, StackId::NONE);
+    }
     result
+}
+
+/// Says that checks for leaks are to ignore a block; after the event that made it.
+#[cold]
+#[inline(never)]
+pub(super) fn tell_ignored(inside: &mut Inside<'_>, segment: &'static Segment, addr: Addr, stack: StackId) {
+    inside.own().stream.event(segment, segment.now(), stack, ignored(addr));
+}
+
+/// The event that says so.
+fn ignored(addr: Addr) -> Event {
+    Event::HeapCall { call: HeapCall::Ignore, argument: 0, value: addr.0 }
 }
 
 /// The event of a request that was served or refused.
@@ -136,7 +156,13 @@ pub(super) fn note(thread: &Thread, event: impl FnOnce(Stamp) -> Event) {
         && !thread.is_serving()
     {
         let stamp = segment.now();
-        thread.spare.note(Stamped { stamp, stack: StackId::NONE, event: event(stamp) }.encode());
+        let event = event(stamp);
+        thread.spare.note(Stamped { stamp, stack: StackId::NONE, event }.encode());
+        if let Event::Alloc { addr, .. } = event
+            && thread.is_ignoring()
+        {
+            thread.spare.note(Stamped { stamp, stack: StackId::NONE, event: ignored(addr) }.encode());
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use xalloc_core::heap::NoSink;
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
-use super::alloc::{allocate_for_realloc, made, note};
+use super::alloc::{allocate_for_realloc, made, note, tell_ignored};
 use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, Outcome, Request};
@@ -102,6 +102,11 @@ unsafe fn reallocate_recorded(
     if let Outcome::Failed = outcome {
         let event = Event::AllocFailed { size_bytes: request.bytes(), call: request.call };
         stream.event(segment, segment.now(), stack, event);
+    }
+    if let Outcome::Block(block) = &outcome
+        && thread.is_ignoring()
+    {
+        tell_ignored(inside, segment, block.addr, StackId::NONE);
     }
     outcome
 }

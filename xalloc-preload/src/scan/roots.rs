@@ -23,6 +23,7 @@ use super::MOST_HINT_WORDS;
 use super::excluded::Excluded;
 use super::memory::{Kind, Map, Own, Piece, path_at};
 use super::pages::{Pages, Wanted};
+use super::root_regions;
 use super::stop::{Seen, Stopped};
 use crate::arch;
 use crate::backend::{self, HEAP, next};
@@ -120,6 +121,10 @@ pub(super) fn mark(
     for range in stopped.saved_vectors() {
         marker.root(range);
     }
+    root_regions::each(|range| {
+        found.root_bytes += range.end - range.start;
+        marker.root(range);
+    });
     for stack in stopped.threads().filter_map(Seen::sp).chain([boundary.sp]) {
         marker.holding(stack);
     }

@@ -47,11 +47,17 @@ pub(crate) struct Registers {
 }
 
 impl Registers {
-    fn boundary(&self) -> Boundary {
+    /// The boundary at a call that returns: its callers need no excuse for what they keep.
+    pub(super) fn boundary_of_call(&self) -> Boundary {
         let sp = core::ptr::from_ref(self) as u64 + size_of::<Registers>() as u64;
-        let Registers { rbx, rbp, r12, r13, r14, r15, return_address } = *self;
-        let entry = Entry { ip: return_address as usize, sp: sp as usize, fp: rbp as usize };
-        Boundary { sp, registers: [rbx, rbp, r12, r13, r14, r15], stack: stack_of(entry) }
+        let Registers { rbx, rbp, r12, r13, r14, r15, return_address: _ } = *self;
+        Boundary { sp, registers: [rbx, rbp, r12, r13, r14, r15], stack: StackId::NONE }
+    }
+
+    fn boundary(&self) -> Boundary {
+        let called = self.boundary_of_call();
+        let entry = Entry { ip: self.return_address as usize, sp: called.sp as usize, fp: self.rbp as usize };
+        Boundary { stack: stack_of(entry), ..called }
     }
 }
 
@@ -213,8 +219,7 @@ extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_
 fn leave(registers: &Registers) {
     host::keeping_errno(|| {
         if let Some(segment) = process::own_segment() {
-            let boundary = Boundary { stack: StackId::NONE, ..registers.boundary() };
-            super::check(segment, occasion::EXIT, &boundary);
+            super::check(segment, occasion::EXIT, &registers.boundary_of_call());
         }
     });
 }

@@ -7,6 +7,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::checks::CheckView;
 use super::frames::CallStack;
 use super::names;
 use super::process::{ThreadName, pid};
@@ -177,12 +178,17 @@ pub struct LeakSite {
     pub hint: Option<HintView>,
     /// The threads that allocated them.
     pub threads: Vec<ThreadName>,
+    /// The suppression of the program's own (`__lsan_default_suppressions`) that matches them; `null` if none does.
+    pub suppressed_by: Option<String>,
     /// Where they were allocated.
     #[serde(flatten)]
     pub at: CallStack,
     /// The same as the trace has it.
     #[serde(skip)]
     pub origin: StackIndex,
+    /// The processes whose scans found them.
+    #[serde(skip)]
+    pub processes: Vec<ProcessIndex>,
 }
 
 /// Everything that was alive at exit.
@@ -202,17 +208,23 @@ pub struct Leaks {
     pub not_checked_reason: Option<String>,
     /// The classes, over all processes that were checked.
     pub totals: LeakTotals,
+    /// Leaked blocks that the programs themselves want suppressed; `totals` has them too.
+    pub suppressed: LeakSum,
     /// Every process, in the order of the recording.
     pub processes: Vec<ProcessCheck>,
+    /// Every check of them, also those while they ran, in the order of their ends.
+    pub checks: Vec<CheckView>,
     /// How many threads the recording has in all.
     pub threads: u64,
     /// By class and call stack: the worst class first, then most bytes, most blocks, name.
     pub sites: Vec<LeakSite>,
 }
 
-/// The scan that is a process's verdict: the last one that found out something, else the last one.
+/// The scan that is a process's verdict: of those at its end the last one that found out something, else the last one.
+/// What was found while it ran says nothing of what it did afterwards.
 pub(super) fn verdict(contents: &Contents, process: ProcessIndex) -> Option<&Scan> {
-    let of_process = || contents.scans.iter().rev().filter(|scan| scan.process == process);
+    let is_its_last = |scan: &&Scan| scan.process == process && scan.occasion.is_last();
+    let of_process = || contents.scans.iter().rev().filter(is_its_last);
     of_process().find(|scan| matches!(scan.outcome, ScanOutcome::Checked(_))).or_else(|| of_process().next())
 }
 
@@ -282,7 +294,9 @@ impl Leaks {
             checked: unchecked.is_none(),
             not_checked_reason: unchecked,
             totals,
+            suppressed: LeakSum::default(),
             processes,
+            checks: CheckView::all(contents, model),
             threads: sum.threads.len() as u64,
             sites,
         }
@@ -323,6 +337,8 @@ fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<I
             holds: LeakSum::default(),
             holders: Vec::new(),
             hint: None,
+            suppressed_by: None,
+            processes: Vec::new(),
             threads: site.alive.threads.iter().map(|&thread| ThreadName::of(contents, thread)).collect(),
             at: CallStack::of(contents, site.stack, site.call),
             origin: site.stack,
@@ -358,6 +374,8 @@ impl LeakSite {
             holds,
             holders: explained.into_iter().flatten().map(|holder| HolderView::of(contents, holder)).collect(),
             hint: same.iter().find_map(|(_, finding)| finding.hint).map(HintView::of),
+            suppressed_by: None,
+            processes: same.iter().map(|(scan, _)| scan.process).collect(),
             threads: threads.into_iter().map(|thread| ThreadName::of(contents, thread)).collect(),
             at: CallStack::of(contents, first.stack, first.call),
             origin: first.stack,

@@ -5,6 +5,7 @@
 
 use std::path::Path;
 
+use super::suppressions::ProgramsOwn;
 use crate::analysis::{self, EndView, LeakSite, LeakSum, LeakTotals, Pattern};
 use crate::model::{Model, Recorded, Settings};
 use crate::trace::{LeakClass, Process, ProcessIndex};
@@ -51,6 +52,8 @@ pub struct RunEvidence {
     pub doubts: Vec<String>,
     /// Whether the recording holds any leak scan at all.
     pub scanned: bool,
+    /// What the programs want suppressed of their own leaks.
+    pub suppressions: Vec<ProgramsOwn>,
     /// Its processes, by program and command line.
     pub processes: Vec<ProcessEvidence>,
 }
@@ -123,6 +126,7 @@ impl RunEvidence {
             let Some(process) = contents.processes.get(index.0 as usize) else { continue };
             if selection.takes(&program_of(process)) {
                 run.processes.push(ProcessEvidence::of(recorded, index, process, wanted)?);
+                run.suppressions.extend(ProgramsOwn::of(contents, index));
             }
         }
         if run.processes.is_empty() && run.missing.is_none() {
@@ -145,6 +149,7 @@ impl RunEvidence {
             salvage: None,
             doubts: Vec::new(),
             scanned: false,
+            suppressions: Vec::new(),
             processes: Vec::new(),
         }
     }
@@ -196,7 +201,8 @@ fn can_fail(site: &LeakSite, wanted: Wanted) -> bool {
     }
 }
 
-fn program_of(process: &Process) -> String {
+/// File name of a process's program.
+pub(super) fn program_of(process: &Process) -> String {
     file_name(&process.exe)
 }
 

@@ -5,10 +5,14 @@
 //! the day after, the entry suppresses nothing and is listed as expired.
 //!
 //! The first entry that matches a leak suppresses it, in the order of the files and of their lines.
+//!
+//! A program may carry suppressions of its own ([`programs`]); they hold for its own leaks, behind all files.
 
 mod lsan;
+mod programs;
 mod valgrind;
 
+pub use programs::{ProgramsOwn, suppress};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -39,6 +43,8 @@ struct Suppression {
     line: u32,
     /// The last day on which it holds.
     expires: Option<Date>,
+    /// The program whose leaks alone it is about, by file name; `None`: everybody's.
+    program: Option<String>,
     matcher: Matcher,
 }
 
@@ -94,10 +100,11 @@ impl Suppressions {
         Ok(())
     }
 
-    /// The number of the entry that suppresses blocks of this class and origin.
+    /// The number of the entry that suppresses blocks of this class and origin in a process of `program`.
     #[must_use]
-    pub fn matching(&self, class: Option<LeakClass>, at: &CallStack, today: Date) -> Option<usize> {
-        self.entries.iter().position(|entry| entry.holds_on(today) && entry.matches(class, at))
+    pub fn matching(&self, class: Option<LeakClass>, at: &CallStack, program: &str, today: Date) -> Option<usize> {
+        let is_about = |entry: &Suppression| entry.program.as_deref().is_none_or(|its| its == program);
+        self.entries.iter().position(|entry| is_about(entry) && entry.holds_on(today) && entry.matches(class, at))
     }
 
     /// Every entry, with nothing suppressed yet.
@@ -171,10 +178,10 @@ pub(super) mod tests {
             .expect("a file");
         all.read("b.supp", "{\n  all\n  Memcheck:Leak\n  ...\n}\n").expect("a file");
         let at = stack("malloc", &[("parse_header", "", "app")]);
-        assert_eq!(all.matching(Some(LeakClass::Definite), &at, today()), Some(1));
-        assert_eq!(all.matching(Some(LeakClass::Definite), &at, "2026-11-21".parse().expect("a date")), Some(0));
+        assert_eq!(all.matching(Some(LeakClass::Definite), &at, "app", today()), Some(1));
+        assert_eq!(all.matching(Some(LeakClass::Definite), &at, "app", "2026-11-21".parse().expect("a date")), Some(0));
         assert_eq!(
-            all.matching(Some(LeakClass::Definite), &stack("malloc", &[("other", "", "app")]), today()),
+            all.matching(Some(LeakClass::Definite), &stack("malloc", &[("other", "", "app")]), "app", today()),
             Some(2)
         );
         let uses = all.uses(today());

@@ -381,6 +381,7 @@ pub(crate) fn checked_server() -> Sample {
         threads: 1,
         running_threads: 0,
         exit_stack: StackIndex::NONE,
+        suppressions: String::new(),
         findings: vec![lost, held],
     };
     sample.contents.scans.push(Scan {

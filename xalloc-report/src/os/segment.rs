@@ -169,6 +169,14 @@ impl Segment {
         futex::wake(&handshake.answer, 1, futex::Scope::Shared);
     }
 
+    /// Says that the outcome of the request of that number was read, and wakes the process if it waits to ask again.
+    pub fn said_read(&self, request: u32) {
+        let read = &self.handshake().read;
+        // ORDERING: pairs with the process's Acquire load: the words that it writes next are not looked at any more.
+        read.store(request, Ordering::Release);
+        futex::wake(read, 1, futex::Scope::Shared);
+    }
+
     fn handshake(&self) -> &Handshake {
         self.view(offset_of!(Header, handshake))
     }

@@ -33,6 +33,7 @@ mod check;
 mod dictionary;
 mod forks;
 mod identity;
+mod ignored;
 mod lane;
 mod live;
 mod modules;
@@ -75,6 +76,8 @@ pub(crate) trait Sink {
     fn live_set(&self, process: ProcessIndex) -> Result<Self::LiveSet, Self::Error>;
     /// The blocks that a process has now, in any order.
     fn live_blocks(&self, process: ProcessIndex) -> Result<Vec<Block>, Self::Error>;
+    /// The live block of a process that holds `addr`.
+    fn live_block(&mut self, process: ProcessIndex, addr: u64) -> Result<Option<Block>, Self::Error>;
     /// The next events of a process.
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), Self::Error>;
     /// The next event of a process, with its text.

@@ -23,6 +23,10 @@ impl Sink for Writer {
         Writer::live_blocks(self, process)
     }
 
+    fn live_block(&mut self, process: ProcessIndex, addr: u64) -> Result<Option<Block>, TraceError> {
+        Writer::live_block(self, process, addr)
+    }
+
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), TraceError> {
         Writer::push_all(self, process, events)
     }

@@ -83,6 +83,14 @@ impl Matcher {
         matcher
     }
 
+    /// The slot of the block that lives at `addr`.
+    pub(super) fn live_at(&mut self, addr: u64) -> Option<u32> {
+        match self.table.get(addr).0? {
+            Entry::Live(slot) => Some(slot),
+            Entry::Gone(_) => None,
+        }
+    }
+
     /// What had to be repaired so far; late events are counted by who merges.
     pub(super) fn repairs(&self) -> Repairs {
         self.repairs

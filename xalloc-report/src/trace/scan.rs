@@ -87,6 +87,19 @@ pub enum Occasion {
     Demand,
     /// The program itself asked.
     Program,
+    /// The program itself asked for the check that stands for the one at its end.
+    Final,
+}
+
+impl Occasion {
+    /// Whether the check is the one by which the process is judged: what it found is what was there at its end.
+    #[must_use]
+    pub fn is_last(self) -> bool {
+        match self {
+            Occasion::Exit | Occasion::Final => true,
+            Occasion::Demand | Occasion::Program => false,
+        }
+    }
 }
 
 /// One look at the blocks of a process.
@@ -129,6 +142,8 @@ pub struct Checked {
     pub running_threads: u64,
     /// The stack of the call of `exit` that ended the process; [`StackIndex::NONE`] where it ended otherwise.
     pub exit_stack: StackIndex,
+    /// What the program itself wants suppressed, in LeakSanitizer's words; empty if it said nothing.
+    pub suppressions: String,
     /// The blocks by call stack and class.
     pub findings: Vec<Finding>,
 }
@@ -143,6 +158,7 @@ impl Default for Checked {
             threads: 0,
             running_threads: 0,
             exit_stack: StackIndex::NONE,
+            suppressions: String::new(),
             findings: Vec::new(),
         }
     }
@@ -226,7 +242,7 @@ pub enum Disguise {
 
 const UNKNOWN: Malformed = Malformed::Bytes("a scan has a number that this version does not know");
 const DISGUISES: [Disguise; 4] = [Disguise::Unaligned, Disguise::OnePastEnd, Disguise::TopTagged, Disguise::Shifted];
-const OCCASIONS: [Occasion; 3] = [Occasion::Exit, Occasion::Demand, Occasion::Program];
+const OCCASIONS: [Occasion; 4] = [Occasion::Exit, Occasion::Demand, Occasion::Program, Occasion::Final];
 
 /// An entry of a table, as its place in it.
 fn put_one_of<T: PartialEq>(out: &mut Vec<u8>, table: &[T], value: T) {
@@ -268,12 +284,14 @@ pub(super) fn put_scan(out: &mut Vec<u8>, scan: &Scan) {
                 threads,
                 running_threads,
                 exit_stack,
+                suppressions,
                 findings: _,
             } = checked;
             for number in [*duration_ns, *root_bytes, *unreadable_pages, *threads, *running_threads] {
                 put(out, number);
             }
             put(out, u64::from(exit_stack.0));
+            put_bytes(out, suppressions.as_bytes());
         }
     }
 }
@@ -347,6 +365,7 @@ pub(super) fn scan(from: &mut Cursor<'_>, processes: usize) -> Result<Scan, Malf
             threads: from.varint()?,
             running_threads: from.varint()?,
             exit_stack: StackIndex(from.varint32()?),
+            suppressions: from.text()?.to_owned(),
             findings: Vec::new(),
         })
     } else {
@@ -458,6 +477,7 @@ mod tests {
             threads: 4,
             running_threads: 5,
             exit_stack: StackIndex(9),
+            suppressions: "leak:parse\nleak:libfoo\n".to_owned(),
             findings: vec![block, held],
         };
         Scan { process: ProcessIndex(1), at_ns: 77, occasion: Occasion::Demand, outcome: ScanOutcome::Checked(checked) }

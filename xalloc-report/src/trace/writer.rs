@@ -152,6 +152,21 @@ impl Writer {
         Ok(open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?.encoder.live_blocks())
     }
 
+    /// The block of `process` that is live now and holds `addr`; one that begins there is found at once, another by
+    /// looking at all.
+    ///
+    /// # Errors
+    /// [`TraceError::ProcessNotOpen`].
+    pub fn live_block(&mut self, process: ProcessIndex, addr: u64) -> Result<Option<Block>, TraceError> {
+        let open = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut);
+        let open = open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?;
+        if let Some(slot) = open.matcher.live_at(addr) {
+            return Ok(open.encoder.blocks().get(slot as usize).copied());
+        }
+        let holds = |block: &Block| block.addr <= addr && addr - block.addr < block.size_bytes;
+        Ok(open.encoder.live_blocks().into_iter().find(holds))
+    }
+
     /// Opens a process that begins with these blocks.
     ///
     /// # Errors

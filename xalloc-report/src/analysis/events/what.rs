@@ -83,6 +83,8 @@ pub enum What {
     Mallopt { parameter: String, value: i64 },
     /// The environment set a tunable of malloc.
     Tunable { name: String, value: u64 },
+    /// The program wants checks for leaks to ignore the block that this address lies in.
+    Ignore { addr: String },
     /// A thread's first event.
     ThreadStart,
     /// A thread's last event.
@@ -134,6 +136,7 @@ impl What {
                 HeapCall::MallocTrim => What::MallocTrim { pad: value },
                 HeapCall::Mallopt => What::Mallopt { parameter: names::parameter(argument), value: value as i64 },
                 HeapCall::Tunable => What::Tunable { name: names::tunable(argument), value },
+                HeapCall::Ignore => What::Ignore { addr: address(value) },
             },
             Event::Process(event) => What::of_process(event),
             Event::Marker { text } => What::Marker { text: text.to_owned() },

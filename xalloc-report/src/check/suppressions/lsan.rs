@@ -32,7 +32,7 @@ pub(super) fn read(file: &str, text: &str) -> Result<Vec<Suppression>, Suppressi
         } else if let Some(pattern) = line.strip_prefix("leak:") {
             let matcher = Matcher::Lsan(Entry { pattern: Pattern::part(pattern) });
             let (name, file) = (line.to_owned(), file.to_owned());
-            entries.push(Suppression { name, file, line: number, expires: expires.take(), matcher });
+            entries.push(Suppression { name, file, line: number, expires: expires.take(), program: None, matcher });
         } else if !line.is_empty() {
             return Err(wrong(format!(
                 "`{line}` is no suppression of leaks; write `leak:PATTERN`, or valgrind's braces"

@@ -278,7 +278,7 @@ fn finish(file: &str, open: Open, read: &mut Read) -> Result<(), String> {
         None => kinds("all")?,
     };
     let matcher = Matcher::Valgrind(Entry { kinds, lines });
-    read.entries.push(Suppression { name, file: file.to_owned(), line, expires, matcher });
+    read.entries.push(Suppression { name, file: file.to_owned(), line, expires, program: None, matcher });
     Ok(())
 }
 

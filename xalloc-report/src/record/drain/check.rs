@@ -16,6 +16,7 @@ use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, occ
 use xalloc_core::sys::clock::{monotonic_ns, ticks};
 use xalloc_core::units::{StackId, Stamp};
 
+use super::ignored::Ignored;
 use super::verdicts::{Caller, Found, caller, findings};
 use super::{Drain, Sink};
 use crate::os::file::reserve;
@@ -74,6 +75,7 @@ impl<S: Sink> Drain<S> {
             live.checks.told = asked.done;
             let outcome = live.checks.read(asked, &self.dictionary.contents);
             self.tell(at, asked, outcome);
+            self.live[at].stream.segment.said_read(asked.done);
         }
     }
 
@@ -99,6 +101,7 @@ impl<S: Sink> Drain<S> {
             occasion: match asked.occasion {
                 occasion::DEMAND => Occasion::Demand,
                 occasion::PROGRAM => Occasion::Program,
+                occasion::FINAL => Occasion::Final,
                 _ => Occasion::Exit,
             },
             outcome: outcome.map_or_else(|reason| ScanOutcome::NotChecked { reason }, ScanOutcome::Checked),
@@ -139,7 +142,8 @@ impl<S: Sink> Drain<S> {
         live_blocks.sort_unstable_by_key(|block| block.addr);
         let exit_stack = live.stream.resolve(StackId(asked.exit_stack), &mut self.dictionary);
         let path = table_path(&live.path, asked.request);
-        write(&path, asked.request, &live_blocks, index, &self.dictionary.contents)
+        let flags = Flags { process: index, contents: &self.dictionary.contents, ignored: &live.stream.ignored };
+        write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
         Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack })
     }
@@ -159,20 +163,32 @@ fn table_path(segment: &Path, request: u32) -> PathBuf {
     segment.with_file_name(OsString::from(format!("blocks{rest}.{request}")))
 }
 
-fn write(path: &Path, number: u32, live: &[Block], process: ProcessIndex, contents: &Contents) -> io::Result<()> {
+/// What is known of blocks beforehand.
+struct Flags<'a> {
+    process: ProcessIndex,
+    contents: &'a Contents,
+    ignored: &'a Ignored,
+}
+
+impl Flags<'_> {
+    /// The flags of a block whose call stack ends in code of `caller`.
+    fn of(&self, block: &Block, caller: Caller) -> u8 {
+        let thread = self.contents.threads.get(block.thread.0 as usize);
+        let is_inherited = thread.is_some_and(|thread| thread.process != self.process);
+        let is_root = caller == Caller::Loader || self.ignored.has(block);
+        let inherited = if is_inherited { reach::flag::INHERITED } else { 0 };
+        inherited | if is_root { reach::flag::ROOT } else { 0 }
+    }
+}
+
+fn write(path: &Path, number: u32, live: &[Block], flags: &Flags<'_>) -> io::Result<()> {
     let file = File::options().read(true).write(true).create_new(true).open(path)?;
     reserve(&file, blocks::marks_in_file(live.len()).end as u64)?;
     let mut callers = FxHashMap::default();
     let mut bytes = Vec::with_capacity(size_of_val(live));
     for block in live {
-        let is_inherited =
-            contents.threads.get(block.thread.0 as usize).is_some_and(|thread| thread.process != process);
-        let of = *callers.entry(block.stack).or_insert_with(|| caller(contents, block.stack));
-        let mut flags = if of == Caller::Loader { reach::flag::ROOT } else { 0 };
-        if is_inherited {
-            flags |= reach::flag::INHERITED;
-        }
-        bytes.extend_from_slice(&reach::Block::new(block.addr, block.size_bytes, flags).to_bytes());
+        let of = *callers.entry(block.stack).or_insert_with(|| caller(flags.contents, block.stack));
+        bytes.extend_from_slice(&reach::Block::new(block.addr, block.size_bytes, flags.of(block, of)).to_bytes());
     }
     file.write_all_at(&bytes, blocks::blocks_in_file(live.len()).start as u64)?;
     let mut header = [0; 24];
@@ -198,6 +214,7 @@ impl Checks {
             result::NO_MEMORY => "the process had no memory to check itself",
             result::NO_MAPS => "the process could not read the list of its mappings",
             result::TURNED_OFF => "the program turned it off (__lsan_is_turned_off)",
+            result::OFF_BY_OPTIONS => "the program turned it off (detect_leaks=0 in __lsan_default_options)",
             result::INSIDE => "the process ended from within its allocator",
             _ => "for a reason that this recorder does not know",
         };
@@ -211,8 +228,10 @@ impl Table {
         let mut header = vec![0; size_of::<BlocksHeader>()];
         file.read_exact_at(&mut header, 0)?;
         let word = |nth: usize| header[8 * nth..8 * nth + 8].try_into().map_or(0, u64::from_le_bytes);
-        let [paused_ns, root_bytes, unreadable_pages, threads, running_threads, regions] =
-            [word(3), word(4), word(5), word(6), word(7), word(8)];
+        let [paused_ns, root_bytes, unreadable_pages, threads, running_threads, regions, suppressions_bytes] =
+            [word(3), word(4), word(5), word(6), word(7), word(8), word(9)];
+        let mut suppressions = vec![0; (suppressions_bytes as usize).min(blocks::SUPPRESSIONS.len())];
+        file.read_exact_at(&mut suppressions, blocks::SUPPRESSIONS.start as u64)?;
         let mut region_bytes = vec![0; size_of::<blocks::Region>() * (regions as usize).min(blocks::MOST_REGIONS)];
         file.read_exact_at(&mut region_bytes, blocks::REGIONS.start as u64)?;
         let range = blocks::marks_in_file(self.blocks.len());
@@ -226,6 +245,7 @@ impl Table {
             threads,
             running_threads,
             exit_stack: self.exit_stack,
+            suppressions: String::from_utf8_lossy(&suppressions).into_owned(),
             findings: findings(&found, self.process, contents),
         })
     }

@@ -45,9 +45,12 @@ pub(super) enum Presence {
 }
 
 impl Live {
+    /// Whether the process is over. The command is when it is known how it ended, which is a little later than that.
     pub(super) fn is_gone(&self, command: Command) -> bool {
-        let is_command = self.stream.identity.pid == command.pid;
-        (is_command && command.end.is_some()) || self.pidfd.as_ref().is_some_and(Pidfd::has_ended)
+        if self.stream.identity.pid == command.pid {
+            return command.end.is_some();
+        }
+        self.pidfd.as_ref().is_some_and(Pidfd::has_ended)
     }
 
     pub(super) fn said_its_last_word(&self) -> bool {

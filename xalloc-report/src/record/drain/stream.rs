@@ -20,12 +20,13 @@ use std::collections::BinaryHeap;
 use rustc_hash::FxHashMap;
 use xalloc_core::session::ring_state;
 use xalloc_core::units::{StackId, Stamp};
-use xalloc_core::wire::{Event, Kind, LossReason, Record};
+use xalloc_core::wire::{Event, HeapCall, Kind, LossReason, Record};
 
 use super::Sink;
 use super::dictionary::Dictionary;
 use super::forks::{Fork, Forks};
 use super::identity::Identity;
+use super::ignored::Ignored;
 use super::lane::Lane;
 use super::modules::ModuleTables;
 use super::stacks::LocalStacks;
@@ -114,6 +115,8 @@ pub(crate) struct Stream {
     order: BinaryHeap<Reverse<(Stamp, usize)>>,
     threads: FxHashMap<u32, ThreadIndex>,
     stacks: LocalStacks,
+    /// What checks for leaks are to leave alone.
+    pub(crate) ignored: Ignored,
     lost: [u64; LossReason::ALL.len()],
     last_stamp: Stamp,
     last_ns: u64,
@@ -142,6 +145,7 @@ impl Stream {
             order: BinaryHeap::new(),
             threads: FxHashMap::default(),
             stacks: LocalStacks::new(index.0),
+            ignored: Ignored::default(),
             lost: [0; LossReason::ALL.len()],
             last_stamp: Stamp(0),
             last_ns: 0,
@@ -351,8 +355,13 @@ impl Stream {
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }
             | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::HeapCall { .. } => shared.sink.push_all(self.index, one)?,
+            | Event::ProgramBrk { .. } => shared.sink.push_all(self.index, one)?,
+            Event::HeapCall { call, value, .. } => {
+                shared.sink.push_all(self.index, one)?;
+                if call == HeapCall::Ignore {
+                    self.ignored.extend(shared.sink.live_block(self.index, value)?);
+                }
+            }
             Event::Marker { text_bytes } => {
                 self.marks += 1;
                 self.push_with_text(lane, &incoming, text_bytes, shared)?;

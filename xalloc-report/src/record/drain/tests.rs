@@ -46,6 +46,10 @@ impl Sink for Kept {
         Ok(Vec::new())
     }
 
+    fn live_block(&mut self, _: ProcessIndex, _: u64) -> Result<Option<Block>, Infallible> {
+        Ok(None)
+    }
+
     fn push_all(&mut self, process: ProcessIndex, events: &[Incoming]) -> Result<(), Infallible> {
         for event in events {
             assert!((event.stack.0 as usize) < self.stacks, "stacks are told before they are named");

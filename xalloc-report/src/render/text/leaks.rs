@@ -92,6 +92,21 @@ fn heading(out: &mut String, leaks: &Leaks) {
             counted(doubts, "thread")
         );
     }
+    if leaks.suppressed.blocks > 0 {
+        let _ = writeln!(
+            out,
+            "{ASIDE}of the leaked, {} in {} are suppressed by the program itself{ASIDE:#}",
+            bytes(leaks.suppressed.bytes),
+            counted(leaks.suppressed.blocks, "block")
+        );
+    }
+    for check in leaks.checks.iter().filter(|check| !check.occasion.is_last()) {
+        let found = match &check.not_checked_reason {
+            None => format!("{} leaked in {}", bytes(check.leaked.bytes), counted(check.leaked.blocks, "block")),
+            Some(reason) => format!("not checked: {}", printable(reason)),
+        };
+        let _ = writeln!(out, "{ASIDE}check {} at {}: {found}{ASIDE:#}", check.number, span(check.at_ns));
+    }
     if leaks.inherited_blocks > 0 {
         let _ = writeln!(
             out,
@@ -125,6 +140,9 @@ fn meaning(class: LeakClass) -> &'static str {
 
 /// What it holds, who holds it, and what else looks like a pointer to it.
 fn explain(out: &mut String, site: &LeakSite) {
+    if let Some(suppression) = &site.suppressed_by {
+        let _ = writeln!(out, "      {ASIDE}suppressed by the program: {}{ASIDE:#}", printable(suppression));
+    }
     if site.holds.blocks > 0 {
         let _ = writeln!(
             out,

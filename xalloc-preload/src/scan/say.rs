@@ -1,0 +1,118 @@
+//! The program's say in a check, by the functions that LeakSanitizer's interface lets a program define.
+//!
+//! | function | what comes of it |
+//! |---|---|
+//! | `__lsan_is_turned_off` | not 0: the process is not checked |
+//! | `__lsan_default_options` | `detect_leaks=0` in it: likewise. Its other options are about LeakSanitizer's own doing |
+//! | `__lsan_default_suppressions` | the text goes to the recorder, for whoever reads the verdicts |
+//!
+//! They are asked at each check and not when the program starts: its constructors have run then. The loader finds them
+//! only in a library, or in a program that exports its symbols.
+//!
+//! # Safety
+//! - A function of such a name has the type that LeakSanitizer's interface gives it, and a text that it returns stays.
+#![allow(unsafe_code)]
+
+use core::ffi::{CStr, c_char, c_int, c_void};
+use core::sync::atomic::{AtomicPtr, Ordering};
+
+use xalloc_core::session::blocks::result;
+
+type Place = AtomicPtr<c_void>;
+
+static TURNED_OFF: Place = Place::new(core::ptr::null_mut());
+static OPTIONS: Place = Place::new(core::ptr::null_mut());
+static SUPPRESSIONS: Place = Place::new(core::ptr::null_mut());
+
+/// Looks for the functions. Called once, while the program image boots: `dlsym` may allocate.
+pub(crate) fn find_programs_say() {
+    for (place, name) in [
+        (&TURNED_OFF, c"__lsan_is_turned_off"),
+        (&OPTIONS, c"__lsan_default_options"),
+        (&SUPPRESSIONS, c"__lsan_default_suppressions"),
+    ] {
+        // SAFETY: looks a name up in the global scope; the name ends with a NUL.
+        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
+        // Relaxed: nothing else is published with it.
+        place.store(found, Ordering::Relaxed);
+    }
+}
+
+/// Why the program does not want to be checked, a [`result`]; `None` if it does. Its threads run, as it expects.
+pub(super) fn refusal() -> Option<u32> {
+    // SAFETY: by the bullet of the module; a null pointer is `None`.
+    let ask = unsafe {
+        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(TURNED_OFF.load(Ordering::Relaxed))
+    };
+    // SAFETY: by the bullet of the module.
+    if ask.is_some_and(|ask| unsafe { ask() } != 0) {
+        return Some(result::TURNED_OFF);
+    }
+    (text(&OPTIONS).is_some_and(|options| turns_off(options.to_bytes()))).then_some(result::OFF_BY_OPTIONS)
+}
+
+/// What the program wants suppressed.
+pub(super) fn suppressions() -> Option<&'static CStr> {
+    text(&SUPPRESSIONS)
+}
+
+/// Copies a text, whole lines of it if it does not fit; returns the bytes.
+pub(super) fn copy(text: Option<&CStr>, into: &mut [u8]) -> u64 {
+    let text = text.map_or(b"".as_slice(), CStr::to_bytes);
+    let fits = match text.get(..into.len()) {
+        Some(cut) => cut.iter().rposition(|&byte| byte == b'\n').and_then(|last| cut.get(..last)).unwrap_or_default(),
+        None => text,
+    };
+    for (to, from) in into.iter_mut().zip(fits) {
+        *to = *from;
+    }
+    fits.len() as u64
+}
+
+fn text(place: &Place) -> Option<&'static CStr> {
+    // SAFETY: by the bullet of the module; a null pointer is `None`.
+    let ask = unsafe {
+        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> *const c_char>>(
+            place.load(Ordering::Relaxed),
+        )
+    };
+    // SAFETY: by the bullet of the module.
+    let text = unsafe { ask?() };
+    // SAFETY: by the bullet of the module.
+    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) })
+}
+
+/// Whether options in LeakSanitizer's words, separated by colons, commas or blanks, turn the detection off. The last one
+/// holds.
+fn turns_off(options: &[u8]) -> bool {
+    let is_between = |byte: &u8| b":, \t\r\n".contains(byte);
+    let mut values = options.split(is_between).filter_map(|option| option.strip_prefix(b"detect_leaks="));
+    values.next_back().is_some_and(|value| [b"0".as_slice(), b"no", b"false"].contains(&value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_word_on_detection_holds() {
+        for (options, is_off) in [
+            ("", false),
+            ("detect_leaks=0", true),
+            ("verbosity=1:detect_leaks=false", true),
+            ("detect_leaks=0 detect_leaks=1", false),
+            ("not_detect_leaks=0", false),
+        ] {
+            assert_eq!(turns_off(options.as_bytes()), is_off, "{options}");
+        }
+    }
+
+    #[test]
+    fn a_text_that_does_not_fit_ends_with_a_whole_line() {
+        let mut into = [0; 16];
+        assert_eq!(copy(Some(c"leak:a\nleak:b"), &mut into), 13);
+        assert_eq!(copy(Some(c"leak:aaaa\nleak:bbbb\n"), &mut into), 9);
+        assert_eq!(into.get(..9), Some(b"leak:aaaa".as_slice()));
+        assert_eq!(copy(None, &mut into), 0);
+    }
+}
