@@ -45,12 +45,17 @@ use crate::thread;
 mod excluded;
 mod fault;
 mod memory;
+mod own_break;
 mod pages;
 mod roots;
 mod stop;
 mod way_out;
 
-pub(crate) use way_out::{at_exit_handler, before_abort, before_exit, before_quick_exit, exit_at_once, watch_signals};
+pub(crate) use own_break::moved as break_moved;
+pub(crate) use way_out::{
+    at_exit_handler, at_quick_exit_handler, before_abort, before_assertion, before_exit, before_quick_exit,
+    exit_at_once, watch_signals,
+};
 
 use memory::Map;
 use roots::Boundary;
