@@ -13,6 +13,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 pub(crate) mod footprint;
+pub(crate) mod twins;
 pub(crate) mod victims;
 
 /// The program under test, its environment free of what would change its output.
