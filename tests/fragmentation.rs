@@ -56,6 +56,28 @@ fn the_culprits_of_a_recorded_program_are_named_by_function() {
 }
 
 #[test]
+fn the_report_quotes_what_what_if_predicts_for_the_fix_that_it_suggests() {
+    let recording = victim("fragments.c", &[]).record();
+    let seen = recording.json("fragmentation", &["--at", "exit"]);
+    let fixes = &seen["fixes"];
+    assert_eq!((&fixes["skipped"], &fixes["identical"]), (&Value::Null, &Value::Bool(true)));
+    let best = &list(fixes, "tried")[0];
+    assert!(functions(&best["at"]).iter().any(|name| name == "plugin_register"), "{best}");
+    let option = best["option"].as_str().expect("an option of what-if");
+    let answer = recording.json("what-if", &option.split(' ').collect::<Vec<_>>());
+    let runs = list(&answer, "runs");
+    for (quoted, run) in [(&fixes["unfixed"], &runs[0]), (best, &runs[1])] {
+        for name in ["peak_footprint_bytes", "end_footprint_bytes"] {
+            assert_eq!(number(quoted, name), number(run, name), "{name}");
+        }
+    }
+    let saved = number(&fixes["unfixed"], "end_footprint_bytes") - number(best, "end_footprint_bytes");
+    assert!(saved > 2_700 * KIB, "{saved}");
+    let text = recording.run("fragmentation", &["--at", "exit", "--fixes", "never"]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("not tried: not asked for"));
+}
+
+#[test]
 fn under_another_allocator_the_blocks_are_known_and_the_report_says_what_is_not() {
     let recording = victim("fragments.c", &[]).record_with(&["--allocator", "system"]);
     let seen = recording.json("fragmentation", &["--at", "exit"]);
@@ -119,4 +141,26 @@ fn the_resident_memory_of_real_programs_is_explained_to_a_hundredth() {
         let is_explained = unexplained.last().is_none_or(|(bytes, total)| bytes * 100 <= *total);
         assert!(is_explained, "{name}: unexplained bytes of all: {unexplained:?}");
     }
+}
+
+#[test]
+fn a_forked_child_begins_with_its_parents_heap_and_its_books_go_on_from_there() {
+    let recording = victim("fork_heap.c", &[]).record();
+    let summary = recording.json("summary", &[] as &[&str]);
+    let pids: Vec<u64> = list(&summary, "by_process").iter().map(|process| number(process, "pid")).collect();
+    let at_exit = |pid: u64| recording.json("fragmentation", &["--at", "exit", "--process", &pid.to_string()]);
+    let (parent, child) = (at_exit(pids[0]), at_exit(pids[1]));
+    assert_eq!((number(&parent, "blocks"), number(&parent, "requested")), (64, 64 * 8_000));
+    assert_eq!((number(&child, "blocks"), number(&child, "requested")), (36, 32 * 8_000 + 3 * 200 + 300_000));
+    let segments = |of: &Value| number(&of["books"], "segments");
+    let mapping = (300_000_u64 + 16).next_multiple_of(4096);
+    assert_eq!(segments(&child), segments(&parent) + mapping, "the parent's break, and the mapping of its own");
+    assert!(number(&child["books"], "bin_free") >= 20 * 8_000, "what the child freed beyond its cache lies in bins");
+    let pins = list(&child, "pins");
+    assert!(pins.iter().any(|pin| functions(pin).iter().any(|name| name == "before_fork")));
+    // The footprint begins with what the parent had.
+    let largest = child["ratios"]["at_largest"].as_f64().expect("a ratio");
+    assert!(largest > 0.9, "{largest}");
+    let why = child["fixes"]["skipped"].as_str().unwrap_or_default();
+    assert!(why.is_empty() || why.contains("began as a fork"), "{why}");
 }

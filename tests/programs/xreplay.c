@@ -7,15 +7,19 @@
  * Threads run in lock step: the main thread reads the trace, hands each operation to the thread that it names and waits
  * until that is done. Threads are made and joined by the main thread with small stacks, so that libc's cache of stacks
  * keeps every one of them.
+ *
+ * Without arguments it writes the version of the libc that it runs on.
  */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <gnu/libc-version.h>
 #include <linux/futex.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -166,9 +170,15 @@ static void *map(size_t len)
 
 int main(int argc, char **argv)
 {
-	initial_break = (uint64_t)sbrk(0);
+	if (argc == 1) {
+		const char *version = gnu_get_libc_version();
+		return write(1, version, strlen(version)) < 0;
+	}
 	if (argc != 3)
 		return 2;
+	/* glibc 2.31 has moved the break some bytes for its copy of GLIBC_TUNABLES */
+	sbrk(-(uint64_t)sbrk(0) & 4095);
+	initial_break = (uint64_t)sbrk(0);
 	int in = open(argv[1], O_RDONLY | O_CLOEXEC);
 	struct stat st;
 	if (in < 0 || fstat(in, &st))

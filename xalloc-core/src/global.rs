@@ -196,7 +196,7 @@ fn libc_policy() -> Policy {
     let version = unsafe { libc::gnu_get_libc_version() };
     // SAFETY: as above; it lives as long as the process.
     let version = unsafe { core::ffi::CStr::from_ptr(version) };
-    version.to_str().ok().and_then(Policy::for_libc).unwrap_or_default()
+    Policy::nearest_to(version.to_str().unwrap_or_default())
 }
 
 /// In a forked child: locks of threads that were left behind are given up.

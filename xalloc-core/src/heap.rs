@@ -76,7 +76,7 @@ pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
 pub use live::Live;
 pub use os::{Memory, Os};
-pub use policy::{AlignedRests, BreakFallback, CacheBirth, Policy, ReallocSlack};
+pub use policy::{AlignedRests, ArenaLimit, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack};
 pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;

@@ -19,6 +19,7 @@
 //! - a [`Consumer`] touches only slots within, and there is one consumer per ring.
 #![allow(unsafe_code)]
 
+use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use crate::primitive::{AtomicU32, AtomicU64, Ordering, UnsafeCell, fence};
@@ -270,6 +271,20 @@ impl<'a> Consumer<'a> {
         })
     }
 
+    /// Fills `into` with copies of the oldest records, of which it may ask for no more than [`Consumer::available`] said.
+    pub fn copy_to(&self, into: &mut [MaybeUninit<Record>]) {
+        let (first, second) = self.ranges(into.len());
+        let (to_end, from_start) = into.split_at_mut(first.len());
+        for (places, slots) in [(to_end, &self.slots[first]), (from_start, &self.slots[second])] {
+            for (place, slot) in places.iter_mut().zip(slots) {
+                slot.0.with(|slot| {
+                    // SAFETY: the slot lies in `tail..head`, a slot of the consumer (module, "Safety").
+                    place.write(unsafe { slot.read() });
+                });
+            }
+        }
+    }
+
     /// Where the oldest `records` lie, which must not be more than [`Consumer::available`] said: the slots up to the end
     /// of the memory, and those that go on at its start.
     #[must_use]
@@ -328,6 +343,12 @@ mod tests {
         }
         assert_eq!(consumer.available(), 7);
         assert_eq!(consumer.ranges(7), (5..8, 0..4));
+        let mut copies = [MaybeUninit::new(Record::default()); 7];
+        consumer.copy_to(&mut copies);
+        for (number, copy) in (5..).zip(copies) {
+            // SAFETY: a record was in it from the start.
+            assert_eq!(unsafe { copy.assume_init() }, record(number));
+        }
     }
 
     #[test]

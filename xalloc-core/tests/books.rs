@@ -17,7 +17,7 @@ use xalloc_core::heap::{Class, NoSink, Policy, Served, Tunables};
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::{BinKind, GrowthRule, HeapEvent, Merged};
 
-const RELEASES: [(&str, Policy); 9] = [
+const RELEASES: [(&str, Policy); 10] = [
     ("2.27", Policy::GLIBC_2_27),
     ("2.31", Policy::GLIBC_2_31),
     ("2.36", Policy::GLIBC_2_36),
@@ -27,6 +27,7 @@ const RELEASES: [(&str, Policy); 9] = [
     ("2.41", Policy::GLIBC_2_41),
     ("2.42", Policy::GLIBC_2_42),
     ("2.43", Policy::GLIBC_2_43),
+    ("2.44", Policy::GLIBC_2_44),
 ];
 
 /// The program's view: its blocks, none of which may touch another.

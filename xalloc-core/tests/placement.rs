@@ -19,9 +19,10 @@ mod trace;
 use std::path::Path;
 
 use generate::{Plan, generate};
+use oracle::Oracle;
 use simulate::simulate;
 use trace::{Kind, Op, Outcome};
-use xalloc_core::heap::{AlignedRests, BreakFallback, CacheBirth, Policy, ReallocSlack, Tunables};
+use xalloc_core::heap::{AlignedRests, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack, Tunables};
 
 /// Traces that a campaign runs.
 fn traces(usual: u64) -> u64 {
@@ -32,14 +33,14 @@ fn first_difference(left: &[Outcome], right: &[Outcome]) -> Option<usize> {
     left.iter().zip(right).position(|(left, right)| left != right)
 }
 
-/// Compares one trace, under `list` as `GLIBC_TUNABLES`; shrinks and reports a difference.
-fn compare(name: &str, policy: &Policy, list: &str, ops: Vec<Op>) {
+/// Compares one trace on one libc, under `list` as `GLIBC_TUNABLES`; shrinks and reports a difference.
+fn compare(oracle: &Oracle, name: &str, list: &str, ops: Vec<Op>) {
     let mut tunables = Tunables::NONE;
     tunables.apply_glibc_tunables(list.as_bytes());
-    let ours = |ops: &[Op]| simulate(policy, &tunables, ops);
-    let real = |ops: &[Op]| oracle::run(ops, list).expect("the caller asked whether it can run");
+    let ours = |ops: &[Op]| simulate(&oracle.policy, &tunables, ops);
+    let real = |ops: &[Op]| oracle.run(ops, list);
     if let Some(library) = oracle::preload() {
-        let live = oracle::run_under(&library, &ops, list).expect("it ran without the library");
+        let live = oracle.run_under(&library, &ops, list);
         let at = first_difference(&real(&ops), &live);
         assert_eq!(at, None, "{name} {list}: the operation at which {library} differs");
     }
@@ -59,23 +60,26 @@ fn compare(name: &str, policy: &Policy, list: &str, ops: Vec<Op>) {
     panic!("{name} {list}: the smallest trace that differs has {} operations", least.len());
 }
 
-/// The running libc's profile, if it can be asked; prints why not.
-fn oracle_policy() -> Option<Policy> {
-    let policy = oracle::policy().and_then(|policy| oracle::available().map(|()| policy));
-    policy.inspect_err(|why| println!("skipped: {why}")).ok()
+/// The libcs that can be asked; prints why there is none.
+fn oracles() -> &'static [Oracle] {
+    oracle::all().as_deref().unwrap_or_else(|why| {
+        println!("skipped: {why}");
+        &[]
+    })
 }
 
-/// Runs `usual` traces of a plan against the running libc, each under the tunables that `list` makes of its seed.
+/// Runs `usual` traces of a plan on every libc, each under the tunables that `list` makes of its seed.
 fn campaign(name: &str, first_seed: u64, usual: u64, plan: Plan, list: impl Fn(u64) -> String) {
-    let Some(policy) = oracle_policy() else { return };
-    let mut equal_ops = 0;
     let count = traces(usual);
-    for seed in first_seed..first_seed + count {
-        let ops = generate(seed, plan);
-        equal_ops += ops.len();
-        compare(&format!("{name}, seed {seed}"), &policy, &list(seed), ops);
+    for oracle in oracles() {
+        let mut equal_ops = 0;
+        for seed in first_seed..first_seed + count {
+            let ops = generate(seed, plan);
+            equal_ops += ops.len();
+            compare(oracle, &format!("{name}, glibc {}, seed {seed}", oracle.version), &list(seed), ops);
+        }
+        println!("{name}: glibc {}: {count} traces, {equal_ops} operations, all equal", oracle.version);
     }
-    println!("{name}: {count} traces, {equal_ops} operations, all equal");
 }
 
 /// No tunables.
@@ -152,14 +156,17 @@ fn raise_the_mmap_threshold_beyond_32_mib() -> Vec<Op> {
 
 #[test]
 fn a_rule_that_is_changed_is_noticed() {
-    let Some(policy) = oracle_policy().filter(|&policy| policy == Policy::GLIBC_2_36) else { return };
+    let Some(oracle) = oracles().iter().find(|oracle| oracle.policy == Policy::GLIBC_2_36) else {
+        return println!("skipped: no glibc 2.35 or 2.36");
+    };
+    let policy = oracle.policy;
     let plan = Plan { ops: 3_000, threads: 2, ..SINGLE };
     let disturbed = Plan { ops: 3_000, disturb_break: true, ..SINGLE };
     let random = MUTATION_SEEDS.map(|seed| generate(seed, if seed % 4 == 0 { disturbed } else { plan }));
     let runs: Vec<_> = random
         .chain([raise_the_mmap_threshold_beyond_32_mib()])
         .map(|ops| {
-            let real = oracle::run(&ops, "").expect("it is available");
+            let real = oracle.run(&ops, "");
             (ops, real)
         })
         .collect();
@@ -181,7 +188,7 @@ fn a_rule_that_is_changed_is_noticed() {
         ("heap_header_bytes", Policy { heap_header_bytes: 32, ..policy }),
         ("break_fallback", Policy { break_fallback: BreakFallback::AtLeast, ..policy }),
         ("mmap_threshold_is_limited", Policy { mmap_threshold_is_limited: true, ..policy }),
-        ("mapped_extra_bytes", Policy { mapped_extra_bytes: 16, ..policy }),
+        ("mapped_layout", Policy { mapped_layout: MappedLayout::ShortOfTheEnd, ..policy }),
     ];
     for (rule, changed) in policies {
         assert!(is_noticed(&changed, &Tunables::NONE, &runs), "{rule} was changed and nobody noticed");
@@ -201,8 +208,8 @@ fn a_rule_that_is_changed_is_noticed() {
     }
 }
 
-/// The committed traces with the results of the real glibc 2.36, for machines where another libc runs. Written anew by
-/// `XALLOC_PLACEMENT_WRITE_GOLDEN=1` on a machine with that libc.
+/// The committed traces, each with the results of several real libcs, for machines where another one runs.
+/// `XALLOC_PLACEMENT_WRITE_GOLDEN=1` writes those anew whose libc is there.
 const GOLDEN: [(&str, u64, Plan); 4] = [
     ("single", 7, Plan { ops: 1_500, ..SINGLE }),
     ("single-large", 17, Plan { ops: 1_500, ..SINGLE }),
@@ -210,25 +217,32 @@ const GOLDEN: [(&str, u64, Plan); 4] = [
     ("threads", 20_002, Plan { ops: 1_500, threads: 5, ..SINGLE }),
 ];
 
+/// The libcs whose results are committed.
+const GOLDEN_LIBCS: [&str; 5] = ["2.31", "2.36", "2.41", "2.43", "2.44"];
+
 #[test]
-fn the_golden_traces_lead_to_the_chunks_of_glibc_2_36() {
+fn the_golden_traces_lead_to_the_chunks_of_the_libcs_that_wrote_their_results() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/golden/placement");
     let write = std::env::var_os("XALLOC_PLACEMENT_WRITE_GOLDEN").is_some();
     for (name, seed, plan) in GOLDEN {
-        let (trace_file, result_file) =
-            (directory.join(format!("{name}.trace")), directory.join(format!("{name}.result")));
+        let trace_file = directory.join(format!("{name}.trace"));
         if write {
-            let ops = generate(seed, plan);
-            let real = oracle::run(&ops, "").expect("it is available");
-            std::fs::write(&trace_file, trace::encode(&ops)).expect("the directory exists");
-            std::fs::write(&result_file, trace::encode_outcomes(&real)).expect("the directory exists");
+            std::fs::write(&trace_file, trace::encode(&generate(seed, plan))).expect("the directory exists");
         }
         let ops = trace::decode(&std::fs::read(trace_file).expect("the trace is committed"));
-        let real = trace::decode_outcomes(&std::fs::read(result_file).expect("the result is committed"));
-        let ours = simulate(&Policy::GLIBC_2_36, &Tunables::NONE, &ops);
-        assert_eq!((ops.len(), real.len()), (plan.ops, plan.ops), "{name} is whole");
-        if let Some(at) = first_difference(&real, &ours) {
-            panic!("{name}, operation {at} {:?}:\n  glibc {:x?}\n  ours  {:x?}", ops[at], real[at], ours[at]);
+        for libc in GOLDEN_LIBCS {
+            let result_file = directory.join(format!("{name}.{libc}.result"));
+            if write && let Some(oracle) = oracles().iter().find(|oracle| oracle.version == libc) {
+                let real = trace::encode_outcomes(&oracle.run(&ops, ""));
+                std::fs::write(&result_file, real).expect("the directory exists");
+            }
+            let real = trace::decode_outcomes(&std::fs::read(result_file).expect("the result is committed"));
+            let policy = Policy::for_libc(libc).expect("it has a profile");
+            let ours = simulate(&policy, &Tunables::NONE, &ops);
+            assert_eq!((ops.len(), real.len()), (plan.ops, plan.ops), "{name} is whole");
+            if let Some(at) = first_difference(&real, &ours) {
+                panic!("{name}, operation {at} {:?}:\n  glibc {libc} {:x?}\n  ours {:x?}", ops[at], real[at], ours[at]);
+            }
         }
     }
 }

@@ -130,7 +130,7 @@ pub(crate) fn choose(options: &Options) {
         return next::resolve();
     }
     let version = host::libc_version().to_str().unwrap_or_default();
-    HEAP.configure(&Policy::for_libc(version).unwrap_or_default(), &config().tunables);
+    HEAP.configure(&Policy::nearest_to(version), &config().tunables);
     IS_CORE.store(true, Ordering::Relaxed);
 }
 

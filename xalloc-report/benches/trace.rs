@@ -50,7 +50,7 @@ impl Program {
         let at = self.events.len() as u64;
         self.events.push(Incoming {
             record: Stamped { stamp: Stamp(at), stack: StackId::NONE, event }.encode(),
-            at_ns: at * 97,
+            at_us: at / 10,
             thread: ThreadIndex(self.thread),
             stack: StackIndex(stack),
         });

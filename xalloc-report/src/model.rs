@@ -43,7 +43,7 @@ pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
 pub use refreed::DoubleFree;
 pub use replayer::Replayer;
-pub(crate) use segments::Segments;
+pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
 pub use threads::ThreadTotals;
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline};

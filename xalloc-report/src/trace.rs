@@ -10,7 +10,7 @@
 use std::path::PathBuf;
 
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::{Advice, Call, FaultKind, HeapCall, HeapEvent, LossReason, Protection, Record};
+use xalloc_core::wire::{Call, LossReason, Record};
 
 mod checkpoint;
 mod columns;
@@ -19,6 +19,7 @@ mod decode;
 mod dictionary;
 mod encode;
 mod error;
+mod event;
 mod footer;
 mod heap_steps;
 mod matcher;
@@ -40,6 +41,7 @@ mod writer;
 pub use container::{MAJOR, MINOR, is_trace};
 pub use encode::LiveSet;
 pub use error::TraceError;
+pub use event::{Entry, Event, LiveChange, ProcessEvent, ProgramEvent};
 pub use play::Start;
 pub use reader::{Limits, Trace, read_untrusted};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
@@ -276,74 +278,6 @@ pub struct Block {
     pub call: Call,
 }
 
-/// One event, in the merged order of its process.
-#[derive(Clone, Copy, Debug)]
-pub struct Entry<'a> {
-    /// Number in the process, from 0.
-    pub seq: u64,
-    /// Nanoseconds since the recording's start, to the microsecond.
-    pub at_ns: u64,
-    /// Who did it.
-    pub thread: ThreadIndex,
-    /// The stack that caused it.
-    pub stack: StackIndex,
-    /// What it was.
-    pub event: Event<'a>,
-}
-
-/// What an entry is about. Slots name a block from its allocation to its free and are then used again.
-#[derive(Clone, Copy, Debug)]
-#[allow(missing_docs, reason = "fields are explained with their variant")]
-pub enum Event<'a> {
-    /// A block was obtained; with [`Call::Realloc`] it replaces what this thread's last [`Event::ReallocBegin`] named.
-    /// `arena_seq` is its number in the order of its arena's steps, if the arena itself served it.
-    Alloc { slot: u32, block: &'a Block, arena_seq: Option<u16> },
-    /// A call for memory failed.
-    AllocFailed { size_bytes: u64, call: Call },
-    /// A block was given back.
-    Free { slot: u32, block: &'a Block },
-    /// An address was freed that no recorded allocation made.
-    FreeUnknown { addr: u64 },
-    /// A realloc begins: the block is gone until the alloc or the undo that follows in the same thread.
-    ReallocBegin { slot: u32, block: &'a Block },
-    /// The realloc of that block failed: it lives on, in this slot.
-    ReallocUndo { slot: u32, block: &'a Block },
-    /// A step inside the heap.
-    Heap { arena: ArenaId, seq: u16, step: HeapEvent },
-    /// The program mapped memory; `path` is empty for anonymous memory.
-    ProgramMap { addr: u64, len_bytes: u64, protection: Protection, shared: bool, path: &'a str },
-    /// The program unmapped memory.
-    ProgramUnmap { addr: u64, len_bytes: u64 },
-    /// The program moved or resized a mapping.
-    ProgramRemap { from: u64, from_bytes: u64, to: u64, to_bytes: u64 },
-    /// The program advised or locked a range.
-    ProgramAdvise { addr: u64, len_bytes: u64, advice: Advice },
-    /// The program moved the break itself.
-    ProgramBrk { from: u64, to: u64 },
-    /// The program, or its environment, asked something of the heap besides a block.
-    HeapCall { call: HeapCall, argument: i32, value: u64 },
-    /// A thread's first event.
-    ThreadStart,
-    /// A thread's last event.
-    ThreadExit,
-    /// The process forked.
-    Fork,
-    /// exec was called with this path.
-    Exec { path: &'a str },
-    /// The exec failed.
-    ExecFailed,
-    /// The process began to end in an orderly way.
-    Exit { status: i32 },
-    /// A mark.
-    Marker { text: &'a str },
-    /// Events of this thread are missing here.
-    Lost { events: u64, reason: LossReason },
-    /// The program gave an address to a free or a realloc, which was refused.
-    Fault { addr: u64, kind: FaultKind },
-    /// dlclose unmapped modules.
-    ModulesClosed,
-}
-
 /// Takes the entries of one process in order.
 ///
 /// The reader calls `inherited` first, once for every block that a forked process has from its parent, then `entry`
@@ -362,8 +296,8 @@ pub trait Replay {
 pub struct Incoming {
     /// What it was, and its stamp. The stack in it is the process's own name for it, and is not looked at.
     pub record: Record,
-    /// Nanoseconds since the recording's start.
-    pub at_ns: u64,
+    /// Microseconds since the recording's start: what a trace keeps of a time.
+    pub at_us: u64,
     /// Who did it.
     pub thread: ThreadIndex,
     /// The stack, as a node of [`Contents::stacks`].

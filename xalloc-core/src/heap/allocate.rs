@@ -7,6 +7,7 @@
 use super::arena::ArenaState;
 use super::bins::UNSORTED;
 use super::chunk::{FLAGS, LARGE_MIN, MIN_CHUNK, PREV_INUSE, bin_index};
+use super::malloc::Fit;
 use super::os::Os;
 use super::sink::Sink;
 use super::step::Step;
@@ -71,6 +72,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let bin = bin_index(size);
         let found = arena.bins.back(bin)?;
         self.take_whole_plain(arena, found, size);
+        self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
@@ -90,7 +92,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Marks a whole chunk live, after it left its bin.
     #[inline]
-    fn mark_live(&mut self, arena: &ArenaState, chunk: u64, size: u64) {
+    pub(super) fn mark_live(&mut self, arena: &ArenaState, chunk: u64, size: u64) {
         let words = self.words();
         words.mark_inuse(chunk, size);
         words.set_head(chunk, words.head(chunk) | arena.chunk_flag());
@@ -114,7 +116,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             arena.bins.unlink_plain(words, chunk);
             if found_size == size {
                 self.mark_live(arena, chunk, size);
-                if self.cache.has_room(size) {
+                self.ensure_cache_for_fit(arena, size, Fit::Unsorted);
+                if self.policy().unsorted_fits_are_cached && self.cache.has_room(size) {
                     self.put_into_cache(arena, chunk, size);
                     cached = true;
                     continue;

@@ -148,8 +148,7 @@ impl<O: Os> Heap<O> {
             return Err(HeapFault::InvalidSize);
         }
         if head & IS_MMAPPED != 0 {
-            let total = size.wrapping_add(words.prev_size(chunk));
-            let is_whole = total.is_multiple_of(self.os.page_bytes());
+            let is_whole = self.mapping_bytes(chunk).is_multiple_of(self.os.page_bytes());
             return if is_whole { Ok(()) } else { Err(HeapFault::InvalidMapping) };
         }
         // An overwritten size could lead anywhere: only what is the heap's own is looked at.

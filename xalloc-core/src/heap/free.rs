@@ -12,12 +12,13 @@ use super::chunk::{
     ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, MIN_CHUNK, NON_MAIN, OVERHEAD,
     PREV_INUSE, fast_index,
 };
+use super::malloc::Caller;
 use super::os::Os;
 use super::sink::Sink;
 use super::step::Step;
 use super::tcache::{KEY, ThreadCache};
 use super::words::Words;
-use super::{CacheBirth, Heap, HeapFault};
+use super::{Heap, HeapFault};
 use crate::units::Addr;
 use crate::wire::{BinKind, HeapEvent, Merged};
 
@@ -163,10 +164,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if head & IS_MMAPPED != 0 {
             return self.free_mapped(chunk);
         }
-        if self.policy().tcache_birth == CacheBirth::AnyCall {
-            self.ensure_cache();
-        }
         let size = head & !FLAGS;
+        self.ensure_cache_for(Caller::Free, size);
         if chunk > size.wrapping_neg() {
             return Err(HeapFault::InvalidPointer);
         }
@@ -245,6 +244,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.push_fast(arena, chunk, size);
             return;
         }
+        self.free_merged(arena, chunk, size);
+    }
+
+    /// Steps 3 and 4: merging, and what a large result sets off.
+    pub(super) fn free_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         let direct = self.policy().small_free_skips_unsorted;
         let merged = self.merge(arena, chunk, size, direct);
         if merged >= CONSOLIDATION_THRESHOLD {

@@ -11,6 +11,7 @@ use super::Heap;
 use super::arena::{ArenaState, FAST_BINS};
 use super::chunk::{ALIGNMENT, HEADER, fast_index};
 use super::os::Os;
+use super::policy::Policy;
 use super::subheap::heap_of;
 use super::tcache::{KEY, ThreadCache};
 use super::words::Words;
@@ -82,7 +83,7 @@ impl<O: Os> Heap<O> {
     /// Visits every span of one arena, whose lock the caller has.
     pub(super) fn walk_arena(&self, arena: &ArenaState, visit: impl FnMut(Span) -> bool) -> Result<(), WalkError> {
         let mut walk = Walk { words: Words(&self.os), arena, visit };
-        if arena.is_main() { walk.main(self) } else { walk.sub_heaps(self.settings.policy().heap_header_bytes) }
+        if arena.is_main() { walk.main(self) } else { walk.sub_heaps(self.settings.policy()) }
     }
 }
 
@@ -105,11 +106,11 @@ impl<O: Os, F: FnMut(Span) -> bool> Walk<'_, O, F> {
     }
 
     /// The sub-heaps of a thread arena, from the latest to the first.
-    fn sub_heaps(&mut self, header: u64) -> Result<(), WalkError> {
+    fn sub_heaps(&mut self, policy: &Policy) -> Result<(), WalkError> {
         let mut heap = heap_of(self.arena.top);
         while heap != 0 {
             let previous = self.words.heap_prev(heap);
-            let reserved = if previous == 0 { header + super::ARENA_BYTES as u64 } else { header };
+            let reserved = policy.heap_header_bytes + if previous == 0 { policy.arena_bytes } else { 0 };
             let first = (heap + reserved).next_multiple_of(ALIGNMENT);
             self.tell(heap, first - heap, Class::Metadata)?;
             self.chunks(first)?;

@@ -1,5 +1,6 @@
 //! `malloc` and `calloc`.
 
+use super::arena::ArenaState;
 use super::chunk::{self, HEADER};
 use super::os::Os;
 use super::sink::Sink;
@@ -9,6 +10,21 @@ use super::words::Words;
 use super::{Allocation, CacheBirth, Heap, Served};
 use crate::units::Addr;
 use crate::wire::HeapEvent;
+
+/// Who may need a thread's cache.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Caller {
+    Allocation,
+    Free,
+    Realloc,
+}
+
+/// Where a chunk of exactly the size was found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fit {
+    SmallBin,
+    Unsorted,
+}
 
 impl<O: Os> Heap<O> {
     /// Allocates `bytes` (0 counts as 1). `None`: no memory (`ENOMEM`).
@@ -80,10 +96,7 @@ impl<O: Os> Heap<O> {
     /// Bytes that the program may use of a mapped chunk of `size` bytes: the policy says which words are the heap's.
     #[inline]
     pub(super) fn usable_of_mapped(&self, size: u64) -> u64 {
-        // A mapped chunk has no chunk above it whose first word it could use; 2.43 laid mapped chunks out otherwise
-        // (placement policy, section 11).
-        let unusable = if self.settings.policy().mapped_extra_bytes == HEADER { chunk::OVERHEAD } else { HEADER };
-        size.wrapping_sub(unusable)
+        size.wrapping_sub(self.settings.policy().mapped_layout.unusable_bytes())
     }
 }
 
@@ -91,13 +104,13 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// An allocation that the cache did not serve at once.
     #[inline(never)]
     fn malloc_slowly(&mut self, size: u64) -> Option<Allocation> {
-        self.ensure_cache_for(size);
+        self.ensure_cache_for(Caller::Allocation, size);
         self.allocate_anywhere(size, size)
     }
 
     #[inline(never)]
     fn calloc(&mut self, size: u64) -> Option<Allocation> {
-        self.ensure_cache_for(size);
+        self.ensure_cache_for(Caller::Allocation, size);
         let words = self.words();
         if self.policy().calloc_uses_tcache
             && let Some(found) = self.cache.pop(words, size)
@@ -108,23 +121,42 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         self.allocate_cleared(size)
     }
 
-    /// Makes the cache if this allocation is one that does so.
-    fn ensure_cache_for(&mut self, size: u64) {
-        let makes = match self.policy().tcache_birth {
-            CacheBirth::AnyCall => true,
-            CacheBirth::CacheableAllocation => size < self.heap.settings.tcache_chunk_max.get(),
+    /// Step 1 of section 3: makes the thread's cache before anything else, if this call about a chunk of `size` bytes is
+    /// one that does so.
+    #[inline]
+    pub(super) fn ensure_cache_for(&mut self, caller: Caller, size: u64) {
+        if self.cache.stage != Stage::Unborn {
+            return;
+        }
+        let largest = self.heap.settings.tcache_chunk_max.get();
+        let makes = match (self.policy().tcache_birth, caller) {
+            (CacheBirth::AnyCall, _) => true,
+            (CacheBirth::CacheableAllocation, Caller::Allocation) => size < largest,
+            (CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, Caller::Free) => size <= largest,
+            (CacheBirth::CacheableAllocation | CacheBirth::FreeOrFit | CacheBirth::FreeOrSmallFit, _) => false,
         };
         if makes {
-            self.ensure_cache();
+            self.make_cache();
         }
     }
 
-    /// Step 1 of section 3: a thread's first call allocates its cache's bookkeeping before anything else.
+    /// Makes the thread's cache where an allocation came upon a chunk of exactly its size, if the release does so.
     #[inline]
-    pub(super) fn ensure_cache(&mut self) {
-        if self.cache.stage == Stage::Unborn {
-            self.make_cache();
+    pub(super) fn ensure_cache_for_fit(&mut self, arena: &mut ArenaState, size: u64, fit: Fit) {
+        if self.cache.stage != Stage::Unborn {
+            return;
         }
+        let policy = self.policy();
+        let request = match policy.tcache_birth {
+            CacheBirth::AnyCall | CacheBirth::CacheableAllocation => return,
+            _ if fit == Fit::SmallBin && size > self.heap.settings.tcache_chunk_max.get() => return,
+            CacheBirth::FreeOrFit => chunk::for_request(policy.tcache_struct_bytes),
+            CacheBirth::FreeOrSmallFit if fit == Fit::Unsorted => return,
+            CacheBirth::FreeOrSmallFit => Some(policy.tcache_struct_bytes),
+        };
+        self.cache.stage = Stage::Making;
+        let made = request.and_then(chunk::for_request).and_then(|size| self.make_cache_in(arena, size));
+        self.open_cache(made);
     }
 
     #[cold]
@@ -135,19 +167,27 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return;
         }
         let Some(size) = chunk::for_request(policy.tcache_struct_bytes) else { return };
-        let made = self.in_some_arena(policy.tcache_struct_bytes, |step, arena| {
-            let chunk = step.allocate(arena, size)?;
-            let home = step.served(arena, chunk);
-            if home.served == Served::Arena {
-                let size_bytes = step.words().size(chunk);
-                step.tell(arena, HeapEvent::CacheBirth { addr: Addr(chunk), size_bytes });
-            }
-            Some(home)
-        });
-        if let Some(home) = made {
-            let settings = &self.heap.settings;
-            self.cache.open(home.addr.0, settings.tcache_chunk_max.get(), settings.tcache_count.get());
+        self.cache.stage = Stage::Making;
+        let made = self.in_some_arena(policy.tcache_struct_bytes, |step, arena| step.make_cache_in(arena, size));
+        self.open_cache(made);
+    }
+
+    /// Without memory for its bookkeeping the cache stays unborn.
+    fn open_cache(&mut self, bookkeeping: Option<Allocation>) {
+        match bookkeeping {
+            Some(home) => self.cache.open(home.addr.0, &self.heap.settings),
+            None => self.cache.stage = Stage::Unborn,
         }
+    }
+
+    fn make_cache_in(&mut self, arena: &mut ArenaState, size: u64) -> Option<Allocation> {
+        let chunk = self.allocate(arena, size)?;
+        let home = self.served(arena, chunk);
+        if home.served == Served::Arena {
+            let size_bytes = self.words().size(chunk);
+            self.tell(arena, HeapEvent::CacheBirth { addr: Addr(chunk), size_bytes });
+        }
+        Some(home)
     }
 
     /// Steps 3 to 9 in the thread's arena; if that fails, in another one. `hint_bytes` is what an arena that has to be

@@ -3,7 +3,7 @@
 //! Section 5 of the placement policy.
 
 use super::arena::ArenaState;
-use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, for_request, round_up};
+use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, bin_index, for_request, round_up};
 use super::os::Os;
 use super::policy::AlignedRests;
 use super::sink::Sink;
@@ -89,6 +89,12 @@ impl<O: Os> Heap<O> {
     }
 }
 
+/// Bytes of `chunk` before the first one in it whose block is aligned: none, or at least `least`.
+fn leader_bytes(chunk: u64, align: u64, least: u64) -> u64 {
+    let leader = round_up(chunk + HEADER, align) - HEADER - chunk;
+    if leader == 0 || leader >= least { leader } else { leader + align }
+}
+
 impl<O: Os, S: Sink> Step<'_, O, S> {
     fn memalign(&mut self, align: u64, bytes: u64) -> Result<Allocation, AllocError> {
         let align = align.checked_next_power_of_two().ok_or(AllocError::BadAlignment)?;
@@ -104,7 +110,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let padded_request = size.checked_add(align + MIN_CHUNK).ok_or(AllocError::NoMemory)?;
         let padded = for_request(padded_request).ok_or(AllocError::NoMemory)?;
         self.in_some_arena(padded_request, |step, arena| {
-            let found = step.allocate(arena, padded)?;
+            let found = match step.take_alignable(arena, size, align) {
+                Some(found) => found,
+                None => step.allocate(arena, padded)?,
+            };
             let chunk = step.align_within(arena, found, align);
             step.trim_tail(arena, chunk, size);
             Some(step.served(arena, chunk))
@@ -112,21 +121,41 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         .ok_or(AllocError::NoMemory)
     }
 
+    /// A chunk of the bins for `size` to twice that in which an aligned block of `size` finds place, where the release
+    /// looks for one: the oldest, or in a large bin the smallest, of the lowest bin that has one.
+    fn take_alignable(&mut self, arena: &mut ArenaState, size: u64, align: u64) -> Option<u64> {
+        if !self.policy().memalign_scans_bins {
+            return None;
+        }
+        let words = self.words();
+        for bin in bin_index(size)..=bin_index(2 * size - ALIGNMENT) {
+            let mut next = arena.bins.back(bin);
+            while let Some(found) = next {
+                if leader_bytes(found, align, MIN_CHUNK) + size <= words.size(found) {
+                    arena.bins.unlink(words, found);
+                    self.mark_live(arena, found, words.size(found));
+                    return Some(found);
+                }
+                next = arena.bins.next_from_back(words, found);
+            }
+        }
+        None
+    }
+
     /// The chunk inside `found` whose block is aligned; the leader before it is given back, or in a mapping becomes the
     /// chunk's offset.
     fn align_within(&mut self, arena: &mut ArenaState, found: u64, align: u64) -> u64 {
         let words = self.words();
-        let mut chunk = round_up(found + HEADER, align) - HEADER;
-        if chunk == found {
+        let head = words.head(found);
+        let is_mapped = head & IS_MMAPPED != 0;
+        let least = if is_mapped { self.policy().mapped_layout.least_offset() } else { MIN_CHUNK };
+        let leader = leader_bytes(found, align, least);
+        if leader == 0 {
             return found;
         }
-        if chunk - found < MIN_CHUNK {
-            chunk += align;
-        }
-        let leader = chunk - found;
-        let head = words.head(found);
+        let chunk = found + leader;
         let rest = (head & !FLAGS) - leader;
-        if head & IS_MMAPPED != 0 {
+        if is_mapped {
             words.set_prev_size(chunk, words.prev_size(found) + leader);
             words.set_head(chunk, rest | IS_MMAPPED);
             return chunk;
@@ -168,8 +197,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         match self.policy().memalign_rests {
             AlignedRests::Freed => self.free_inner(arena, chunk),
             AlignedRests::Merged => {
-                let direct = self.policy().small_free_skips_unsorted;
-                self.merge(arena, chunk, size, direct);
+                self.free_merged(arena, chunk, size);
             }
         }
     }

@@ -5,16 +5,26 @@
 //! heap places chunks as the program's own libc would have.
 //!
 //! # What is verified
-//! The profile of 2.35 and 2.36 is compared with the real libc chunk for chunk (`tests/placement.rs`). The others are
-//! written from the table of differences and run through the same property tests, but have met no real libc yet.
+//! The profiles of 2.31, 2.36, 2.41, 2.43 and 2.44 are compared with the real libcs chunk for chunk
+//! (`tests/placement.rs`, golden traces included). Those of 2.27, 2.37, 2.38, 2.39 and 2.42 are written from the table of
+//! differences and run through the same property tests, but have met no real libc: no package of one can be had where
+//! this is built.
+
+use super::chunk::{HEADER, MIN_CHUNK, OVERHEAD};
 
 /// When a thread's cache comes into being.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CacheBirth {
     /// At the thread's first malloc, calloc, realloc or free of any size.
     AnyCall,
-    /// At the first allocation that a cache bin could have served (since 2.42).
+    /// At the first allocation that a cache bin could have served (2.42).
     CacheableAllocation,
+    /// At the first free that a cache bin can take, or before that where an allocation finds a chunk of exactly its size
+    /// in the unsorted or a small bin; the bookkeeping is then 16 bytes larger (2.43).
+    FreeOrFit,
+    /// At the first free that a cache bin can take, or before that where an allocation finds a chunk in its small bin
+    /// (since 2.44).
+    FreeOrSmallFit,
 }
 
 /// What becomes of the leader and the tail that an aligned allocation cuts off.
@@ -41,10 +51,67 @@ pub enum ReallocSlack {
 /// How much is mapped when the break cannot move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum BreakFallback {
-    /// The size and the old top, at least 1 MiB (up to 2.34, and since 2.38).
+    /// What the break was asked for and the old top, each in whole pages, at least 1 MiB (up to 2.34, and 2.38 to 2.42).
     AtLeast,
     /// While the arena is contiguous the size and the old top rounded up to 1 MiB, later the plain size (2.35 to 2.37).
     Rounded,
+    /// The size as if there were no old top, at least 1 MiB (since 2.43).
+    Plain,
+}
+
+/// How many arenas there may be, unless `arena_max` says it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ArenaLimit {
+    /// As many as are asked for until there are more than `arena_test`, then 8 for each processor.
+    EightPerCore,
+    /// `arena_test`, or one for each processor if those are more (since 2.44).
+    ArenaTestOrCores,
+}
+
+/// How a chunk lies in a mapping of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum MappedLayout {
+    /// Its size is that of the mapping behind its beginning. It starts at the mapping's, or a smallest chunk or more
+    /// behind that.
+    ToTheEnd,
+    /// Its size leaves a header's length at the end of the mapping out, as if a chunk came there, and it may start
+    /// anywhere (since 2.43).
+    ShortOfTheEnd,
+}
+
+impl MappedLayout {
+    /// Bytes at the end of the mapping that the size word leaves out.
+    pub(super) const fn tail_bytes(self) -> u64 {
+        match self {
+            MappedLayout::ToTheEnd => 0,
+            MappedLayout::ShortOfTheEnd => HEADER,
+        }
+    }
+
+    /// Bytes that are needed beyond the rounded request before the size is rounded to pages. A mapped chunk has no chunk
+    /// above it whose first word it could use.
+    pub(super) const fn extra_bytes(self) -> u64 {
+        match self {
+            MappedLayout::ToTheEnd => OVERHEAD,
+            MappedLayout::ShortOfTheEnd => HEADER,
+        }
+    }
+
+    /// Bytes of the size that the program cannot have.
+    pub(super) const fn unusable_bytes(self) -> u64 {
+        match self {
+            MappedLayout::ToTheEnd => HEADER,
+            MappedLayout::ShortOfTheEnd => OVERHEAD,
+        }
+    }
+
+    /// Least distance from the mapping's beginning of a chunk that does not start there.
+    pub(super) const fn least_offset(self) -> u64 {
+        match self {
+            MappedLayout::ToTheEnd => MIN_CHUNK,
+            MappedLayout::ShortOfTheEnd => 0,
+        }
+    }
 }
 
 /// The placement rules of one release of glibc.
@@ -58,16 +125,23 @@ pub struct Policy {
     pub tcache_count: u16,
     /// Largest chunk that a cache holds, in bytes, unless tuned.
     pub tcache_chunk_max_bytes: u64,
+    /// Whether `tcache_max` may ask for twelve more cache bins, for chunks up to 4 MiB (since 2.42).
+    pub tcache_large_bins: bool,
     /// When a cache is made.
     pub tcache_birth: CacheBirth,
     /// Whether `calloc` takes from the cache.
     pub calloc_uses_tcache: bool,
+    /// Whether exact fits in the unsorted bin go to the cache, and the search goes on; else the first is the result (since
+    /// 2.44).
+    pub unsorted_fits_are_cached: bool,
     /// Whether a freed small chunk goes to its small bin at once instead of through the unsorted bin.
     pub small_free_skips_unsorted: bool,
     /// Whether there are fast bins.
     pub fastbins: bool,
     /// Whether an aligned allocation looks for an aligned chunk in the cache.
     pub memalign_scans_tcache: bool,
+    /// Whether an aligned allocation then looks for an aligned chunk in the bins of sizes below twice its own (2.38).
+    pub memalign_scans_bins: bool,
     /// Leader and tail of an aligned allocation.
     pub memalign_rests: AlignedRests,
     /// Whether `memalign` fails for an alignment above `PTRDIFF_MAX` with `ENOMEM`.
@@ -82,10 +156,14 @@ pub struct Policy {
     pub break_fallback: BreakFallback,
     /// Bytes of a sub-heap's header.
     pub heap_header_bytes: u64,
+    /// How many arenas there may be, unless tuned.
+    pub arena_limit: ArenaLimit,
+    /// Bytes of an arena's state in its first sub-heap.
+    pub arena_bytes: u64,
     /// Whether the mmap threshold may not be tuned above 32 MiB.
     pub mmap_threshold_is_limited: bool,
-    /// Bytes that a mapped chunk needs beyond its rounded request before the size is rounded to pages.
-    pub mapped_extra_bytes: u64,
+    /// How a chunk lies in a mapping of its own.
+    pub mapped_layout: MappedLayout,
 }
 
 impl Policy {
@@ -95,11 +173,14 @@ impl Policy {
         tcache_struct_bytes: 640,
         tcache_count: 7,
         tcache_chunk_max_bytes: 1040,
+        tcache_large_bins: false,
         tcache_birth: CacheBirth::AnyCall,
         calloc_uses_tcache: false,
+        unsorted_fits_are_cached: true,
         small_free_skips_unsorted: false,
         fastbins: true,
         memalign_scans_tcache: false,
+        memalign_scans_bins: false,
         memalign_rests: AlignedRests::Freed,
         memalign_limits_alignment: true,
         aligned_alloc_is_strict: false,
@@ -107,8 +188,10 @@ impl Policy {
         inner_free_uses_tcache: true,
         break_fallback: BreakFallback::Rounded,
         heap_header_bytes: 48,
+        arena_limit: ArenaLimit::EightPerCore,
+        arena_bytes: 2200,
         mmap_threshold_is_limited: false,
-        mapped_extra_bytes: 8,
+        mapped_layout: MappedLayout::ToTheEnd,
     };
 
     /// glibc 2.30 to 2.34 (Ubuntu 20.04, Debian 11, RHEL 9).
@@ -125,45 +208,59 @@ impl Policy {
     /// glibc 2.37.
     pub const GLIBC_2_37: Policy = Policy { realloc_slack: ReallocSlack::KeepToTrimThreshold, ..Policy::GLIBC_2_36 };
 
-    /// glibc 2.38. Its scan of the bins for an aligned chunk, which no other release has, is not implemented.
+    /// glibc 2.38.
     pub const GLIBC_2_38: Policy = Policy {
         realloc_slack: ReallocSlack::KeepSmall,
         memalign_scans_tcache: true,
+        memalign_scans_bins: true,
         aligned_alloc_is_strict: true,
         break_fallback: BreakFallback::AtLeast,
         ..Policy::GLIBC_2_36
     };
 
     /// glibc 2.39 and 2.40 (Ubuntu 24.04).
-    pub const GLIBC_2_39: Policy = Policy { memalign_rests: AlignedRests::Merged, ..Policy::GLIBC_2_38 };
+    pub const GLIBC_2_39: Policy =
+        Policy { memalign_scans_bins: false, memalign_rests: AlignedRests::Merged, ..Policy::GLIBC_2_38 };
 
     /// glibc 2.41 (Debian 13).
     pub const GLIBC_2_41: Policy =
         Policy { calloc_uses_tcache: true, small_free_skips_unsorted: true, ..Policy::GLIBC_2_39 };
 
-    /// glibc 2.42. Its optional cache bins for chunks up to 4 MiB are not implemented.
+    /// glibc 2.42.
     pub const GLIBC_2_42: Policy = Policy {
         tcache_struct_bytes: 760,
         tcache_chunk_max_bytes: 1024,
+        tcache_large_bins: true,
         tcache_birth: CacheBirth::CacheableAllocation,
         inner_free_uses_tcache: false,
         ..Policy::GLIBC_2_41
     };
 
-    /// glibc 2.43 as it was in development.
-    pub const GLIBC_2_43: Policy =
-        Policy { tcache_count: 16, fastbins: false, mapped_extra_bytes: 16, ..Policy::GLIBC_2_42 };
+    /// glibc 2.43 (Debian forky).
+    pub const GLIBC_2_43: Policy = Policy {
+        tcache_count: 16,
+        tcache_chunk_max_bytes: 1040,
+        tcache_birth: CacheBirth::FreeOrFit,
+        break_fallback: BreakFallback::Plain,
+        fastbins: false,
+        mapped_layout: MappedLayout::ShortOfTheEnd,
+        arena_bytes: 2112,
+        ..Policy::GLIBC_2_42
+    };
+
+    /// glibc 2.44.
+    pub const GLIBC_2_44: Policy = Policy {
+        tcache_birth: CacheBirth::FreeOrSmallFit,
+        unsorted_fits_are_cached: false,
+        arena_limit: ArenaLimit::ArenaTestOrCores,
+        ..Policy::GLIBC_2_43
+    };
 
     /// The profile for a version string as `gnu_get_libc_version` returns it ("2.36"), or `None` for a version that
-    /// has no profile: older than 2.26, newer than 2.43, or no version at all.
+    /// has no profile: older than 2.26, newer than 2.44, or no version at all.
     #[must_use]
     pub fn for_libc(version: &str) -> Option<Policy> {
-        let mut parts = version.split('.');
-        let major: u32 = parts.next()?.parse().ok()?;
-        let digits = parts.next()?;
-        let end = digits.find(|c: char| !c.is_ascii_digit()).unwrap_or(digits.len());
-        let minor: u32 = digits[..end].parse().ok()?;
-        match (major, minor) {
+        match numbers(version)? {
             (2, 26..=29) => Some(Policy::GLIBC_2_27),
             (2, 30..=34) => Some(Policy::GLIBC_2_31),
             (2, 35 | 36) => Some(Policy::GLIBC_2_36),
@@ -173,9 +270,24 @@ impl Policy {
             (2, 41) => Some(Policy::GLIBC_2_41),
             (2, 42) => Some(Policy::GLIBC_2_42),
             (2, 43) => Some(Policy::GLIBC_2_43),
+            (2, 44) => Some(Policy::GLIBC_2_44),
             _ => None,
         }
     }
+
+    /// As [`Policy::for_libc`], but for every version: a newer one has the profile of 2.44, any other the default one.
+    #[must_use]
+    pub fn nearest_to(version: &str) -> Policy {
+        let is_newer = numbers(version).is_some_and(|version| version > (2, 44));
+        Policy::for_libc(version).unwrap_or(if is_newer { Policy::GLIBC_2_44 } else { Policy::default() })
+    }
+}
+
+/// Major and minor number of a version.
+fn numbers(version: &str) -> Option<(u32, u32)> {
+    let (major, minor) = version.split_once('.')?;
+    let end = minor.find(|c: char| !c.is_ascii_digit()).unwrap_or(minor.len());
+    Some((major.parse().ok()?, minor[..end].parse().ok()?))
 }
 
 impl Default for Policy {
@@ -195,6 +307,14 @@ mod tests {
         assert_eq!(Policy::for_libc("2.31"), Some(Policy::GLIBC_2_31));
         assert_eq!(Policy::for_libc("2.42.9000"), Some(Policy::GLIBC_2_42));
         assert_eq!(Policy::for_libc("2.39-dev"), Some(Policy::GLIBC_2_39));
+    }
+
+    #[test]
+    fn a_newer_release_gets_the_newest_profile_and_any_other_unknown_one_the_default() {
+        assert_eq!(Policy::nearest_to("2.31"), Policy::GLIBC_2_31);
+        assert_eq!(Policy::nearest_to("2.51"), Policy::GLIBC_2_44);
+        assert_eq!(Policy::nearest_to("2.17"), Policy::default());
+        assert_eq!(Policy::nearest_to("musl"), Policy::default());
     }
 
     #[test]

@@ -11,12 +11,13 @@ use super::arena::ArenaState;
 use super::chunk::{
     ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, OVERHEAD, PREV_INUSE, for_request, round_up,
 };
+use super::malloc::Caller;
 use super::os::Os;
 use super::policy::ReallocSlack;
 use super::sink::Sink;
 use super::step::Step;
 use super::tcache::ThreadCache;
-use super::{Allocation, CacheBirth, Heap, HeapFault};
+use super::{Allocation, Heap, HeapFault};
 use crate::units::Addr;
 use crate::wire::HeapEvent;
 
@@ -89,16 +90,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let head = words.head(chunk);
         let old_size = head & !FLAGS;
-        if head & IS_MMAPPED == 0 && self.policy().tcache_birth == CacheBirth::AnyCall {
-            self.ensure_cache();
-        }
         if chunk > old_size.wrapping_neg() {
             return Err(HeapFault::ReallocInvalidPointer);
         }
-        let Some(size) = for_request(bytes) else { return Ok(Reallocated::Failed) };
         if self.keeps_slack(head, bytes) {
             return Ok(Reallocated::InPlace(self.unchanged(chunk)));
         }
+        if head & IS_MMAPPED == 0 {
+            self.ensure_cache_for(Caller::Realloc, old_size);
+        }
+        let Some(size) = for_request(bytes) else { return Ok(Reallocated::Failed) };
         if head & IS_MMAPPED != 0 {
             return self.realloc_mapped(chunk, old_size, size);
         }
@@ -150,7 +151,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let heap = self.heap;
         let (start, total) = self.mapping_of(chunk).ok_or(HeapFault::InvalidMapping)?;
         let offset = words.prev_size(chunk);
-        let new_total = round_up(size + offset + self.policy().mapped_extra_bytes, heap.os.page_bytes());
+        let new_total = round_up(size + offset + self.policy().mapped_layout.extra_bytes(), heap.os.page_bytes());
         if new_total == total {
             return Ok(Reallocated::InPlace(self.mapped(chunk)));
         }
@@ -160,17 +161,17 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         self.tell_unbound(HeapEvent::ChunkRemapTo { addr: Addr(to), len_bytes });
         if moved.is_some() {
             let chunk = to + offset;
-            words.set_head(chunk, (new_total - offset) | IS_MMAPPED);
+            words.set_head(chunk, (new_total - offset - self.policy().mapped_layout.tail_bytes()) | IS_MMAPPED);
             heap.mapped_bytes.sub(total);
             heap.max_mapped_bytes.raise(heap.mapped_bytes.add(new_total));
             let block = self.mapped(chunk);
             return Ok(if to == start { Reallocated::InPlace(block) } else { Reallocated::Moved(block) });
         }
-        if old_size - OVERHEAD >= size {
+        if old_size + self.policy().mapped_layout.tail_bytes() - OVERHEAD >= size {
             return Ok(Reallocated::InPlace(self.mapped(chunk)));
         }
         let Some(moved) = heap.malloc(self.cache, self.sink, size - OVERHEAD) else { return Ok(Reallocated::Failed) };
-        words.copy(chunk + HEADER, moved.addr.0, old_size - HEADER);
+        words.copy(chunk + HEADER, moved.addr.0, heap.usable_of_mapped(old_size));
         self.free_mapped(chunk)?;
         Ok(Reallocated::Moved(moved))
     }

@@ -40,7 +40,7 @@ const MAPS_START: u64 = 0x0000_4000_0000_0000;
 /// Storage for an arena's state, aligned as [`Os::arena_home`] promises.
 type Home = [u128; ARENA_BYTES.div_ceil(16)];
 
-/// How often the simulated system was asked, and what it holds.
+/// How often a heap asked the system for something.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct SystemCalls {
     /// Moves of the break, in either direction.
@@ -53,6 +53,25 @@ pub struct SystemCalls {
     pub mremap: u64,
     /// Ranges discarded.
     pub madvise: u64,
+}
+
+impl SystemCalls {
+    /// All of them.
+    #[must_use]
+    pub const fn total(&self) -> u64 {
+        self.brk + self.mmap + self.munmap + self.mremap + self.madvise
+    }
+}
+
+impl core::ops::AddAssign for SystemCalls {
+    fn add_assign(&mut self, other: SystemCalls) {
+        let SystemCalls { brk, mmap, munmap, mremap, madvise } = other;
+        self.brk += brk;
+        self.mmap += mmap;
+        self.munmap += munmap;
+        self.mremap += mremap;
+        self.madvise += madvise;
+    }
 }
 
 /// The simulated system.

@@ -3,18 +3,28 @@
 //! Sections 7 and 8 of the placement policy. The break is the cheap way and the default; a mapping of its own is for
 //! what is so large that leaving it in the heap would pin the break.
 
-use super::HeapFault;
 use super::arena::ArenaState;
 use super::chunk::{ALIGNMENT, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, round_down, round_up};
 use super::os::Os;
 use super::policy::BreakFallback;
 use super::sink::Sink;
 use super::step::Step;
+use super::words::Words;
+use super::{Heap, HeapFault};
 use crate::units::Addr;
 use crate::wire::{GrowthRule, HeapEvent};
 
 /// Smallest mapping that replaces a blocked break (placement policy, section 1: `MMAP_AS_MORECORE_SIZE`).
 const FALLBACK_MIN: u64 = 1 << 20;
+
+impl<O: Os> Heap<O> {
+    /// Length of the mapping that a mapped chunk is in, by its words.
+    pub(super) fn mapping_bytes(&self, chunk: u64) -> u64 {
+        let words = Words(&self.os);
+        let tail = self.settings.policy().mapped_layout.tail_bytes();
+        words.size(chunk).wrapping_add(words.prev_size(chunk)).wrapping_add(tail)
+    }
+}
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Section 8: neither bins nor top could serve `size`.
@@ -35,14 +45,14 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// A chunk with a mapping of its own.
     pub(super) fn map_chunk(&mut self, size: u64) -> Option<u64> {
         let heap = self.heap;
-        let needed = size.checked_add(self.policy().mapped_extra_bytes)?;
+        let needed = size.checked_add(self.policy().mapped_layout.extra_bytes())?;
         let total = round_up(needed, heap.os.page_bytes());
         if total < size {
             return None;
         }
         let addr = heap.os.map(total)?;
         self.words().set_prev_size(addr, 0);
-        self.words().set_head(addr, total | IS_MMAPPED);
+        self.words().set_head(addr, (total - self.policy().mapped_layout.tail_bytes()) | IS_MMAPPED);
         heap.max_mapped_chunks.raise(heap.mapped_chunks.add(1));
         heap.max_mapped_bytes.raise(heap.mapped_bytes.add(total));
         self.tell_unbound(HeapEvent::ChunkMap { addr: Addr(addr), len_bytes: total });
@@ -64,7 +74,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     pub(super) fn mapping_of(&self, chunk: u64) -> Option<(u64, u64)> {
         let words = self.words();
         let start = chunk.wrapping_sub(words.prev_size(chunk));
-        let total = words.size(chunk).wrapping_add(words.prev_size(chunk));
+        let total = self.heap.mapping_bytes(chunk);
         let page = self.heap.os.page_bytes();
         let offset = (chunk + HEADER) % page;
         ((start | total).is_multiple_of(page) && offset.is_power_of_two() | (offset == 0)).then_some((start, total))
@@ -86,13 +96,23 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let old_size = if old_top == 0 { 0 } else { words.size(old_top) };
         let old_end = old_top + old_size;
         let Some(wanted) = size.checked_add(self.heap.settings.top_pad.get() + MIN_CHUNK) else { return false };
+        let instead = wanted;
         let wanted = if arena.contiguous { wanted.wrapping_sub(old_size) } else { wanted };
         let wanted = round_up(wanted, page);
         let moved = match i64::try_from(wanted) {
             Ok(delta) if delta > 0 => self.heap.pages().break_by(delta),
             _ => None,
         };
-        let Some(start) = moved else { return self.map_instead_of_break(arena, size, wanted, old_size) };
+        let Some(start) = moved else {
+            let with_old_top = if arena.contiguous { wanted.wrapping_add(old_size) } else { wanted };
+            let len_bytes = match self.policy().break_fallback {
+                BreakFallback::AtLeast => round_up(with_old_top, page).max(FALLBACK_MIN),
+                BreakFallback::Rounded if arena.contiguous => round_up(with_old_top, FALLBACK_MIN).max(page),
+                BreakFallback::Rounded => wanted.max(page),
+                BreakFallback::Plain => round_up(instead, page).max(FALLBACK_MIN),
+            };
+            return len_bytes > size && self.map_instead_of_break(arena, len_bytes, old_size);
+        };
         if self.heap.break_base.get() == 0 {
             self.heap.break_base.set(start);
             self.heap.note_region(start);
@@ -148,17 +168,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// The break is blocked: a mapping becomes the new top, and the arena is not contiguous any more.
-    fn map_instead_of_break(&mut self, arena: &mut ArenaState, size: u64, wanted: u64, old_size: u64) -> bool {
-        let page = self.heap.os.page_bytes();
-        let whole = if arena.contiguous { wanted.wrapping_add(old_size) } else { wanted };
-        let len_bytes = match self.policy().break_fallback {
-            BreakFallback::AtLeast => round_up(whole, page).max(FALLBACK_MIN),
-            BreakFallback::Rounded if arena.contiguous => round_up(whole, FALLBACK_MIN).max(page),
-            BreakFallback::Rounded => whole.max(page),
-        };
-        if len_bytes <= size {
-            return false;
-        }
+    fn map_instead_of_break(&mut self, arena: &mut ArenaState, len_bytes: u64, old_size: u64) -> bool {
         let Some(addr) = self.heap.os.map(len_bytes) else { return false };
         if self.heap.break_base.get() == 0 {
             self.heap.break_base.set(addr);

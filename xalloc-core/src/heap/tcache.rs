@@ -12,6 +12,7 @@
 use super::arena::ArenaRef;
 use super::chunk::HEADER;
 use super::os::Memory;
+use super::settings::Settings;
 use super::words::Words;
 use crate::units::Addr;
 
@@ -28,6 +29,8 @@ pub(super) const KEY: u64 = 0x9d3c_51e7_a04b_f26d;
 pub(super) enum Stage {
     /// No chunk for its bookkeeping yet; the bins are unused.
     Unborn,
+    /// That chunk is being allocated, which is no reason to allocate another.
+    Making,
     /// In use.
     Live,
     /// The thread is ending: what it frees goes to the arenas.
@@ -104,11 +107,12 @@ impl ThreadCache {
         if self.home == 0 { None } else { Some(Addr(self.home)) }
     }
 
-    /// Opens the bins for chunks up to `chunk_max` bytes, `fill` of each size.
-    pub(super) fn open(&mut self, home: u64, chunk_max: u64, fill: u64) {
+    /// Opens the bins, for the chunks that the settings let in.
+    pub(super) fn open(&mut self, home: u64, settings: &Settings) {
+        let chunk_max = settings.tcache_chunk_max.get();
         self.home = home;
         self.stage = Stage::Live;
-        self.fill = fill as u16;
+        self.fill = settings.tcache_count.get() as u16;
         self.bins = Self::bin_of(chunk_max).wrapping_add(1).min(BINS) as u16;
     }
 

@@ -17,8 +17,9 @@ use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::Heap;
 use super::arena::{ARENA_BYTES, Arena, ArenaGuard, ArenaRef, ArenaState, NO_ARENA};
-use super::chunk::{ALIGNMENT, HEADER, PREV_INUSE};
+use super::chunk::{ALIGNMENT, HEADER, PREV_INUSE, round_up};
 use super::os::Os;
+use super::policy::ArenaLimit;
 use super::sink::Sink;
 use super::step::Step;
 use super::tcache::{Stage, ThreadCache};
@@ -161,7 +162,7 @@ impl<O: Os> Heap<O> {
         self.arenas.count()
     }
 
-    /// Whether one more arena may be made: without limit up to `arena_test`, then 8 per core; `arena_max` overrides.
+    /// Whether one more arena may be made ([`ArenaLimit`]).
     ///
     /// A lost arena is not counted. So where every arena is lost (a limit of 1, and a fork while a thread was in the one
     /// arena) the child makes another, and [`Step::share_arena`] always has a living one to share.
@@ -171,10 +172,15 @@ impl<O: Os> Heap<O> {
         let mut limit = u64::from(arenas.limit.load(Ordering::Relaxed));
         if limit == 0 {
             let tuned = self.settings.arena_max.get();
+            let test = self.settings.arena_test.get();
             if tuned != 0 {
                 limit = tuned;
-            } else if count > self.settings.arena_test.get() {
-                limit = ARENAS_PER_CORE * self.os.cores();
+            } else {
+                match self.settings.policy().arena_limit {
+                    ArenaLimit::EightPerCore if count > test => limit = ARENAS_PER_CORE * self.os.cores(),
+                    ArenaLimit::EightPerCore => {}
+                    ArenaLimit::ArenaTestOrCores => limit = test.max(self.os.cores()),
+                }
             }
             arenas.limit.store(limit.min(u64::from(u32::MAX)) as u32, Ordering::Relaxed);
         }
@@ -215,7 +221,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     /// Enters the thread's arena; finds it one if it has none.
     fn own_arena(&mut self, hint_bytes: u64) -> Option<ArenaGuard<'h>> {
         let heap = self.heap;
-        if self.cache.arena.is_none() && self.cache.stage == Stage::Unborn && heap.os.is_main_thread() {
+        if self.cache.arena.is_none() && self.cache.stage != Stage::ShutDown && heap.os.is_main_thread() {
             self.cache.arena = Some(0);
         }
         if let Some(arena) = self.cache.arena.and_then(|number| heap.arenas.get(number, &heap.main))
@@ -276,7 +282,8 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     fn build_arena(&mut self, hint_bytes: u64) -> Option<(&'h Arena, u64, u64)> {
         let heap = self.heap;
         let header = self.policy().heap_header_bytes;
-        let needed = header + ARENA_BYTES as u64 + ALIGNMENT;
+        let reserved = self.policy().arena_bytes;
+        let needed = header + reserved + ALIGNMENT;
         let pad = heap.settings.top_pad.get();
         // A first request too large for a sub-heap is left to a mapping of its own.
         let (addr, len_bytes) = match self.new_heap(hint_bytes.saturating_add(needed), pad) {
@@ -287,15 +294,21 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         let words = self.words();
         words.set_heap_arena(addr, u64::from(number));
         words.set_heap_prev(addr, 0);
-        let mut top = addr + header + ARENA_BYTES as u64;
+        let mut top = addr + header + reserved;
         if !top.is_multiple_of(ALIGNMENT) {
             top += ALIGNMENT - top % ALIGNMENT;
         }
         words.set_head(top, (addr + len_bytes - top) | PREV_INUSE);
-        // SAFETY: `new_heap` made the range accessible beyond the arena's state, which is asked for once; an arena's
-        // first sub-heap is never given back.
-        let home = unsafe { heap.os.arena_home(addr + header) }.cast::<Arena>();
-        // SAFETY: by the contract of `arena_home` the storage is large enough, aligned, and this arena's alone.
+        let home = if reserved < ARENA_BYTES as u64 {
+            // The release reserves less than the state takes here: it lies elsewhere.
+            heap.os.side_table(round_up(ARENA_BYTES as u64, heap.os.page_bytes()))?
+        } else {
+            // SAFETY: `new_heap` made the range accessible beyond the arena's state, which is asked for once; an
+            // arena's first sub-heap is never given back.
+            unsafe { heap.os.arena_home(addr + header) }
+        };
+        let home = home.cast::<Arena>();
+        // SAFETY: by the contracts of `arena_home` and `side_table` the storage is large enough, aligned, and this arena's alone.
         unsafe { home.write(Arena::new(number)) };
         // SAFETY: initialised above; it lives as long as the heap and is only shared from here on.
         let arena: &'h Arena = unsafe { home.as_ref() };

@@ -296,6 +296,12 @@ impl Record {
         sizes(self.b)
     }
 
+    /// How many values the `sub` of a record of `kind` has, counted from 0; 256 where any will do.
+    #[must_use]
+    pub const fn subs_of(kind: Kind) -> u16 {
+        SUBS[kind as usize]
+    }
+
     /// Whether [`Record::decode`] gives an event.
     #[must_use]
     #[inline]

@@ -178,22 +178,12 @@ impl<F: FnMut(EventView)> Replay for Observer<'_, F> {
             | Event::FreeUnknown { .. }
             | Event::ReallocBegin { .. }
             | Event::ReallocUndo { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
+            | Event::Program(_)
             | Event::HeapCall { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
+            | Event::Process(_)
             | Event::Fault { .. }
-            | Event::Exit { .. }
             | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => None,
+            | Event::Lost { .. } => None,
         };
         let by = self.innermost(entry.stack);
         let what = What::of(&entry);

@@ -18,10 +18,11 @@ use serde::Serialize;
 use super::frames::CallStack;
 use super::process::{ThreadName, pid};
 use crate::model::layout::{Books, Imbalance, Layout, Place, RangeKind, Span};
-use crate::model::survey::{Mark, Survey, SystemCalls};
+use crate::model::survey::{Mark, Survey};
 use crate::model::{Aggregates, Recorded, Replayer, Settings};
 use crate::trace::{Allocator, Contents, Entry, ProcessIndex, Replay, StackIndex};
 
+mod fixes;
 mod free;
 mod growth;
 mod ladder;
@@ -35,6 +36,7 @@ mod staircase;
 mod tests;
 mod watch;
 
+pub use fixes::{EVENTS_UNASKED, FixView, FixesView, FootprintView, Predict, Suggested};
 pub use free::{BinView, CacheView, FreeView, SizeCount, UnusableView};
 pub use padding::PaddingView;
 pub use rss::{RssView, Segment, SegmentView, UntouchedView};
@@ -222,6 +224,8 @@ pub struct Fragmentation {
     pub system_calls: SystemCallsView,
     /// The heap over time.
     pub map: Vec<ColumnView>,
+    /// What the fixes would do that these findings suggest.
+    pub fixes: FixesView,
 }
 
 /// Everything of a report that needs the layout at its moment.
@@ -304,7 +308,7 @@ fn arenas(layout: &Layout) -> Vec<ArenaView> {
     views
 }
 
-/// Describes the heap of `process` at a moment.
+/// Describes the heap of `process` at a moment, and tries what its findings suggest if `predict` allows it.
 ///
 /// # Errors
 /// [`FragmentationError`].
@@ -312,9 +316,11 @@ pub fn fragmentation<R: Recorded>(
     recorded: &R,
     process: ProcessIndex,
     at: At,
+    predict: Predict,
 ) -> Result<Fragmentation, FragmentationError<R::Error>> {
     let contents = recorded.contents();
-    let mut first = Both(Survey::default(), Replayer::of(contents, process, Settings::default()));
+    let layout = begin(recorded, process)?;
+    let mut first = Both(Survey::beginning_with(&layout), Replayer::of(contents, process, Settings::default()));
     recorded.replay(process, &mut first).map_err(FragmentationError::Recorded)?;
     let Both(survey, replayer) = first;
     if survey.events() == 0 {
@@ -322,7 +328,6 @@ pub fn fragmentation<R: Recorded>(
     }
     let told = contents.processes.get(process.0 as usize);
     let is_core = told.is_some_and(|process| process.allocator == Allocator::Core);
-    let layout = begin(recorded, process)?;
     if is_core && !survey.knows_steps() && !layout.knows_steps() {
         return Err(FragmentationError::NoSteps);
     }
@@ -349,7 +354,9 @@ pub fn fragmentation<R: Recorded>(
         rss.looks = snapshots.len() as u64;
         rss.looks_cost_ns = snapshots.iter().map(|snapshot| snapshot.cost_ns).sum();
     }
-    Ok(assemble(contents, process, is_core, &survey, &replayer.finish(), watched))
+    let mut seen = assemble(contents, process, is_core, &survey, &replayer.finish(), watched);
+    seen.fixes = fixes::tried(recorded, process, &seen, &survey, predict).map_err(FragmentationError::Recorded)?;
+    Ok(seen)
 }
 
 /// The layout with which a process begins: empty, or what its parent's was at the fork.
@@ -451,5 +458,6 @@ fn assemble(
         ladder: picture.ladder,
         padding_by_size: picture.padding.0,
         map,
+        fixes: FixesView::default(),
     }
 }

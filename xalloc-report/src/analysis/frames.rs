@@ -137,7 +137,7 @@ impl CallStack {
 /// The hash of a stack: FNV-1a over the build-ids (else the paths) and addresses of its frames, the hooks' left out.
 ///
 /// What is hashed is what a symboliser would be asked, so names and line numbers, which may be missing, play no part.
-fn id(contents: &Contents, stack: StackIndex) -> String {
+pub(super) fn id(contents: &Contents, stack: StackIndex) -> String {
     const BASIS: u64 = 0xcbf2_9ce4_8422_2325;
     const PRIME: u64 = 0x0000_0100_0000_01b3;
     let mut hash = BASIS;

@@ -10,7 +10,7 @@
 use rustc_hash::FxHashMap;
 
 use crate::model::Recorded;
-use crate::trace::{Block, Entry, Event, ProcessIndex, Replay, StackIndex};
+use crate::trace::{Block, Entry, LiveChange, ProcessIndex, Replay, StackIndex};
 
 /// Equal parts of a run.
 const SLICES: usize = 16;
@@ -104,28 +104,10 @@ impl Replay for Slices {
         let passed_ns = entry.at_ns.saturating_sub(self.from_ns);
         let slice = u128::from(passed_ns) * SLICES as u128 / u128::from(self.length_ns);
         self.close(usize::try_from(slice).unwrap_or(SLICES));
-        match entry.event {
-            Event::Alloc { block, .. } | Event::ReallocUndo { block, .. } => self.gain(block),
-            Event::Free { block, .. } | Event::ReallocBegin { block, .. } => self.lose(block),
-            Event::AllocFailed { .. }
-            | Event::FreeUnknown { .. }
-            | Event::Heap { .. }
-            | Event::HeapCall { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Fault { .. }
-            | Event::Exit { .. }
-            | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => {}
+        match entry.event.live_change() {
+            Some(LiveChange::Begins { block, .. }) => self.gain(block),
+            Some(LiveChange::Ends { block, .. }) => self.lose(block),
+            None => {}
         }
     }
 }

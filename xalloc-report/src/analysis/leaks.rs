@@ -382,6 +382,17 @@ impl HintView {
     fn of(hint: Hint) -> HintView {
         HintView { disguise: hint.disguise, at: names::address(hint.at_addr) }
     }
+
+    /// What lies there.
+    #[must_use]
+    pub fn pointer(&self) -> &'static str {
+        match self.disguise {
+            Disguise::Unaligned => "an unaligned pointer to it",
+            Disguise::OnePastEnd => "a pointer just behind it",
+            Disguise::TopTagged => "a pointer to it with a tag in its upper 16 bits",
+            Disguise::Shifted => "a shifted pointer to it",
+        }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use rustc_hash::FxHashMap;
 use xalloc_core::wire::Call;
 
-use super::frames::CallStack;
+use super::frames::{self, CallStack};
 use crate::simulate::Requests;
 use crate::trace::{Contents, StackIndex};
 
@@ -27,13 +27,25 @@ impl Sites {
     /// any letters.
     #[must_use]
     pub fn named(contents: &Contents, requests: &Requests, word: &str) -> Sites {
+        Sites::of(contents, requests, |stack| {
+            is_id(contents, stack, word) || is_named(&CallStack::of(contents, stack, Call::Malloc), word)
+        })
+    }
+
+    /// The stacks of these requests with this id.
+    #[must_use]
+    pub(super) fn with_id(contents: &Contents, requests: &Requests, id: &str) -> Sites {
+        Sites::of(contents, requests, |stack| is_id(contents, stack, id))
+    }
+
+    fn of(contents: &Contents, requests: &Requests, is_one: impl Fn(StackIndex) -> bool) -> Sites {
         let mut counts: FxHashMap<StackIndex, u64> = FxHashMap::default();
         for &stack in &requests.stacks {
             *counts.entry(stack).or_default() += 1;
         }
         let mut sites = Sites { named: vec![false; contents.stacks.len()], stacks: 0, allocations: 0 };
         for (stack, count) in counts {
-            if is_named(&CallStack::of(contents, stack, Call::Malloc), word)
+            if is_one(stack)
                 && let Some(named) = sites.named.get_mut(stack.0 as usize)
             {
                 *named = true;
@@ -51,11 +63,13 @@ impl Sites {
     }
 }
 
-fn is_named(stack: &CallStack, word: &str) -> bool {
+/// Whether a word is the beginning of the stack's id.
+fn is_id(contents: &Contents, stack: StackIndex, word: &str) -> bool {
     let is_id = word.len() >= LEAST_DIGITS && word.bytes().all(|byte| byte.is_ascii_hexdigit());
-    if is_id && stack.id.starts_with(&word.to_ascii_lowercase()) {
-        return true;
-    }
+    is_id && frames::id(contents, stack).starts_with(&word.to_ascii_lowercase())
+}
+
+fn is_named(stack: &CallStack, word: &str) -> bool {
     stack.frames.iter().filter_map(|frame| frame.function.as_deref()).any(|name| is_function(name, word))
 }
 

@@ -165,33 +165,6 @@ impl Leak {
         named.or_else(|| self.breaks.first().copied()).unwrap_or(Rule::Growth)
     }
 
-    /// The leak in a sentence without its stack: `definite leak of 4,000 bytes in 4 blocks from cache_insert`.
-    #[must_use]
-    pub fn sentence(&self) -> String {
-        let plural = |count: u64, noun: &str| format!("{count} {noun}{}", if count == 1 { "" } else { "s" });
-        let mut text = format!(
-            "{}: {} in {} from {}",
-            self.rule().title(),
-            plural(self.bytes, "byte"),
-            plural(self.blocks, "block"),
-            self.function()
-        );
-        if self.holds.blocks > 0 {
-            text += &format!(
-                ", which hold {} in {} more",
-                plural(self.holds.bytes, "byte"),
-                plural(self.holds.blocks, "block")
-            );
-        }
-        if let Some(was) = &self.baseline {
-            text += &format!(" ({} in {} in the baseline)", plural(was.bytes, "byte"), plural(was.blocks, "block"));
-        }
-        if let Some(rate) = self.growth_bytes_per_s {
-            text += &format!(", growing by {rate} bytes a second");
-        }
-        text
-    }
-
     /// The stack as places.
     pub(super) fn places(at: &CallStack, own: &OwnCode) -> Vec<Place> {
         at.frames.iter().map(|frame| Place::of(frame, own)).collect()

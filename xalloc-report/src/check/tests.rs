@@ -309,10 +309,26 @@ fn the_same_leak_of_several_processes_is_one_with_both_programs() {
     add_process(&mut sample, "/srv/app/child", findings);
     let verdict = judged(&sample, &usual());
     let leak = only_leak(&verdict);
-    assert_eq!((leak.bytes, leak.blocks, leak.stacks), (4_064, 6, 2));
+    assert_eq!((leak.bytes, leak.blocks, leak.stacks), (4_064, 6, 1));
     assert_eq!(leak.programs, ["child", "server"]);
     let of_processes: Vec<_> = verdict.runs[0].processes.iter().map(|process| (process.leaks, process.bytes)).collect();
     assert_eq!(of_processes, [(1, 64), (1, 4_000)]);
+}
+
+#[test]
+fn a_leak_of_two_call_stacks_is_one_leak_of_its_process_whatever_lies_between_them() {
+    let mut sample = checked_server();
+    let insert = [0x70, 0x71].map(|address| sample.frame("server", address, &[("insert", "", 0)]));
+    let other = sample.frame("server", 0x72, &[("other", "", 0)]);
+    let [insert, insert_again, between] = [insert[0], insert[1], other].map(|frame| sample.stack(&[frame]));
+    let ScanOutcome::Checked(checked) = &mut sample.contents.scans[0].outcome else { panic!("it was checked") };
+    let lost = checked.findings[0].clone();
+    let of = |stack, bytes| Finding { stack, bytes, blocks: 1, ..lost.clone() };
+    checked.findings = vec![of(insert, 30), of(between, 20), of(insert_again, 10)];
+    let verdict = judged(&sample, &usual());
+    let leaks: Vec<_> = verdict.runs[0].failing().map(|leak| (leak.bytes, leak.stacks)).collect();
+    assert_eq!(leaks, [(40, 2), (20, 1)]);
+    assert_eq!((verdict.runs[0].processes[0].leaks, verdict.runs[0].processes[0].bytes), (2, 60));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::args::{CountArgs, ForceArgs, TraceArgs};
 use super::fragmentation::{look, moment};
 use super::values::named;
 use super::{Console, Exit, Failure};
-use crate::analysis::fragmentation::At;
+use crate::analysis::fragmentation::{At, Predict};
 use crate::analysis::{self, Metric, Named};
 use crate::model::Recorded;
 use crate::render::flamegraph::{Growth, flamegraph};
@@ -40,7 +40,7 @@ impl Flamegraph {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let contents = trace.contents();
         let flame = match self.metric {
-            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, self.at)?),
+            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, self.at, Predict::Never)?),
             Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Leaked | Metric::Temporary => {
                 analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric)
             }

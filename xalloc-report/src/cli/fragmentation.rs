@@ -8,7 +8,7 @@ use clap::Args;
 use super::args::{ExtentArgs, ForceArgs, Format, FormatArgs, TraceArgs};
 use super::values::named;
 use super::{Console, Exit, Failure};
-use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, fragmentation};
+use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, Predict, fragmentation};
 use crate::model::Recorded;
 use crate::render::heap_picture::{Picture, heap_picture};
 use crate::render::{json, text};
@@ -27,6 +27,10 @@ pub struct Fragmentation {
     /// What the picture shows
     #[arg(long, value_name = "WHAT", default_value = "map", value_parser = named::<Picture>(), requires = "output")]
     picture: Picture,
+    /// Whether the fixes that the findings suggest are tried on the recorded requests: `auto` does it for up to 1.5
+    /// million events
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_parser = named::<Predict>())]
+    fixes: Predict,
     #[command(flatten)]
     force: ForceArgs,
     #[command(flatten)]
@@ -37,7 +41,9 @@ pub struct Fragmentation {
 
 impl Fragmentation {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let view = look(&self.trace, trace, self.at)?;
+        // A picture shows no fix.
+        let predict = if self.output.is_some() { Predict::Never } else { self.fixes };
+        let view = look(&self.trace, trace, self.at, predict)?;
         if let Some(path) = &self.output {
             let svg = heap_picture(&view, self.picture, &trace.contents().recording.command.join(" "));
             if path.as_os_str() == "-" {
@@ -56,13 +62,13 @@ impl Fragmentation {
 }
 
 /// Looks at the heap of the process that is asked for: the one with most events if nobody chose.
-pub(super) fn look<R: Recorded>(args: &TraceArgs, trace: &R, at: At) -> Result<View, Failure> {
+pub(super) fn look<R: Recorded>(args: &TraceArgs, trace: &R, at: At, predict: Predict) -> Result<View, Failure> {
     let contents = trace.contents();
     let events = |process: &ProcessIndex| contents.processes.get(process.0 as usize).map_or(0, |told| told.events);
     let asked = args.processes(contents)?;
     let most = asked.iter().copied().max_by_key(|process| (events(process), std::cmp::Reverse(*process)));
     let process = most.ok_or_else(|| Failure::new(anyhow::anyhow!("the trace has no process")))?;
-    fragmentation(trace, process, at).map_err(|error| match error {
+    fragmentation(trace, process, at, predict).map_err(|error| match error {
         FragmentationError::Recorded(error) => args.unreadable(error),
         FragmentationError::NoSteps => Failure::new(error).hint("record without --no-heap-steps"),
         FragmentationError::NoEvents | FragmentationError::Imbalance(_) => Failure::new(error),

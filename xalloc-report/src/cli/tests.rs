@@ -4,7 +4,7 @@ use clap::{CommandFactory, Parser};
 
 use super::{Cli, Console, Exit, Failure, Report};
 use crate::model::sample::{Sample, Stream, server, server_with_child};
-use crate::trace::{Event, ProcessIndex, StackIndex};
+use crate::trace::{Event, ProcessEvent, ProcessIndex, StackIndex};
 
 #[derive(Parser, Debug)]
 struct OnTrace {
@@ -133,7 +133,7 @@ fn a_child_in_a_trace_file_is_not_charged_with_its_parents_blocks() {
     let stack = sample.streams.remove(0).entries[2].stack;
     let mut parent = Stream::default();
     let slots = [300, 500].map(|size| parent.alloc(0, stack, size));
-    parent.push(0, StackIndex::NONE, Event::Fork);
+    parent.push(0, StackIndex::NONE, Event::Process(ProcessEvent::Fork));
     let mut child = Stream::default();
     child.push(1, StackIndex::NONE, Event::Free { slot: slots[0], block: parent.block_in(slots[0]) });
     child.alloc(1, stack, 64);

@@ -20,7 +20,7 @@
 //! into it was handed out or a header was written there, until it is trimmed, discarded or unmapped.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::heap::{ARENA_BYTES, Policy};
+use xalloc_core::heap::Policy;
 use xalloc_core::units::ArenaId;
 use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent};
 
@@ -79,6 +79,7 @@ pub struct Layout {
     /// Requested bytes of the realloc that each thread is in.
     pending: FxHashMap<ThreadIndex, u64>,
     header_bytes: u64,
+    arena_bytes: u64,
     mmap_threshold_bytes: Option<u64>,
     /// Number of events taken.
     seq: u64,
@@ -90,7 +91,7 @@ impl Layout {
     /// An empty heap, by the rules of the recorded libc.
     #[must_use]
     pub fn of(contents: &Contents) -> Layout {
-        let policy = Policy::for_libc(&contents.recording.libc).unwrap_or_default();
+        let policy = Policy::nearest_to(&contents.recording.libc);
         Layout {
             marks: Marks::default(),
             ranges: Ranges::default(),
@@ -99,6 +100,7 @@ impl Layout {
             requested_bytes: 0,
             pending: FxHashMap::default(),
             header_bytes: policy.heap_header_bytes,
+            arena_bytes: policy.arena_bytes,
             mmap_threshold_bytes: None,
             seq: 0,
             at_ns: 0,
@@ -171,16 +173,18 @@ impl Layout {
         Some((self.ranges.arenas.get(usize::from(arena))?.top, range.end))
     }
 
-    /// By how many bytes the range at `start` grows when it gets `len_bytes` long.
-    #[must_use]
-    pub fn range_grows(&self, start: u64, len_bytes: u64) -> u64 {
-        let range = self.ranges.iter().find(|range| range.start == start);
-        range.map_or(0, |range| len_bytes.saturating_sub(range.len_bytes()))
-    }
-
     fn put(&mut self, addr: u64, size_bytes: u64, mark: Mark) {
         self.counted.add(mark, size_bytes);
         self.marks.set(addr, size_bytes, mark);
+    }
+
+    /// The chunk at `addr` is something else from here on; returns its size.
+    #[inline]
+    fn remark(&mut self, addr: u64, mark: Mark) -> Option<u64> {
+        let (size_bytes, was) = self.marks.change(addr, mark)?;
+        self.counted.subtract(was, size_bytes);
+        self.counted.add(mark, size_bytes);
+        Some(size_bytes)
     }
 
     fn take(&mut self, addr: u64) -> Option<(u64, Mark)> {
@@ -206,7 +210,11 @@ impl Layout {
         if at >= self.blocks.len() {
             self.blocks.resize(at + 1, Held { is_live: false, ..held });
         }
-        self.blocks[at] = held;
+        let was = std::mem::replace(&mut self.blocks[at], held);
+        // A forked process is told its parent's blocks, with which its heap begins already.
+        if was.is_live {
+            self.requested_bytes -= was.size_bytes;
+        }
         self.requested_bytes += size_bytes;
     }
 
@@ -229,13 +237,16 @@ impl Layout {
             return;
         }
         let size_bytes = block.size_bytes + u64::from(block.slack_bytes) + 8;
+        let mut covered = self.remark(chunk, Mark::Live(slot)).unwrap_or(0);
         // One chunk mostly; a realloc in place takes in what lies above.
-        let mut covered = 0;
-        while covered < size_bytes {
-            let Some((under_bytes, _)) = self.take(chunk + covered) else { break };
-            covered += under_bytes;
+        if covered != size_bytes {
+            self.take(chunk);
+            while covered < size_bytes {
+                let Some((under_bytes, _)) = self.take(chunk + covered) else { break };
+                covered += under_bytes;
+            }
+            self.put(chunk, size_bytes, Mark::Live(slot));
         }
-        self.put(chunk, size_bytes, Mark::Live(slot));
         self.marks.touch(chunk, size_bytes);
     }
 
@@ -245,10 +256,7 @@ impl Layout {
         held.is_live = false;
         self.requested_bytes -= held.size_bytes;
         if block.arena != ArenaId::NONE {
-            let chunk = block.addr.wrapping_sub(HEADER);
-            if let Some((size_bytes, _)) = self.take(chunk) {
-                self.put(chunk, size_bytes, Mark::Cached(by));
-            }
+            self.remark(block.addr.wrapping_sub(HEADER), Mark::Cached(by));
         }
     }
 
@@ -354,7 +362,7 @@ impl Layout {
 
     fn begin_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64) {
         let is_first = self.ranges.arena(arena).ranges.is_empty();
-        let reserved = self.header_bytes + if is_first { ARENA_BYTES as u64 } else { 0 };
+        let reserved = self.header_bytes + if is_first { self.arena_bytes } else { 0 };
         let first = (start + reserved).next_multiple_of(16);
         let end = start + len_bytes;
         self.begin(Range { start, end, kind: RangeKind::SubHeap, arena, first, slot: None });
@@ -419,10 +427,7 @@ impl Replay for Layout {
             Event::Alloc { slot, block, .. } => self.alloc(slot, entry.seq, block),
             Event::Free { slot, block } => self.free(slot, block, entry.thread),
             Event::FreeUnknown { addr } => {
-                let chunk = addr.wrapping_sub(HEADER);
-                if let Some((size_bytes, _)) = self.take(chunk) {
-                    self.put(chunk, size_bytes, Mark::Cached(entry.thread));
-                }
+                self.remark(addr.wrapping_sub(HEADER), Mark::Cached(entry.thread));
             }
             // The block counts as given back until the realloc has ended; its chunk is the program's for as long as no
             // step says otherwise.
@@ -445,20 +450,10 @@ impl Replay for Layout {
             Event::AllocFailed { .. }
             | Event::HeapCall { .. }
             | Event::Fault { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
+            | Event::Program(_)
+            | Event::Process(_)
             | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => {}
+            | Event::Lost { .. } => {}
         }
     }
 }

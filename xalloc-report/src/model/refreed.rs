@@ -88,22 +88,12 @@ impl Replay for LookBack {
             }
             Event::AllocFailed { .. }
             | Event::Heap { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
+            | Event::Program(_)
             | Event::HeapCall { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
+            | Event::Process(_)
             | Event::Fault { .. }
-            | Event::Exit { .. }
             | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => {}
+            | Event::Lost { .. } => {}
         }
     }
 }

@@ -265,27 +265,17 @@ impl Replay for Replayer {
                 }
             }
             Event::Heap { step, .. } => {
-                if self.heap_known && self.segments.apply(step) {
+                if self.heap_known && self.segments.apply(step).is_some() {
                     self.timeline.heap(entry.at_ns, self.segments.bytes());
                 }
             }
             Event::Fault { addr, kind: FaultKind::DoubleFree } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
-            Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
+            Event::Program(_)
             | Event::HeapCall { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
+            | Event::Process(_)
             | Event::Fault { .. }
-            | Event::Exit { .. }
-            | Event::Marker { .. }
-            | Event::ModulesClosed => {}
+            | Event::Marker { .. } => {}
         }
     }
 }

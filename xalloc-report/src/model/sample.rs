@@ -8,8 +8,8 @@ use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent, Merged, Protection
 use super::Recorded;
 use crate::trace::{
     Allocator, Block, Checked, Contents, Disguise, End, Entry, Event, Finding, Frame, FrameIndex, Function, Hint,
-    Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessIndex, Recording, Repairs, Replay, Scan,
-    ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex,
+    Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessEvent, ProcessIndex, ProgramEvent, Recording,
+    Repairs, Replay, Scan, ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex,
 };
 
 pub(crate) mod simulated;
@@ -266,7 +266,7 @@ pub(crate) fn server() -> Sample {
     let attack = sample.stack(&[start, main, hostile, hook]);
 
     let mut stream = Stream { now_ns: 120_000, ..Stream::default() };
-    stream.push(0, StackIndex::NONE, Event::ThreadStart);
+    stream.push(0, StackIndex::NONE, Event::Process(ProcessEvent::ThreadStart));
     let top = Addr(0x5555_5557_9000);
     stream.heap(0, config, HeapEvent::Brk { from: top, to: top.up(0x21000), rule: GrowthRule::First });
     stream.heap(0, config, HeapEvent::Split { addr: top, front_bytes: 30_736, rest_bytes: 104_416, from_top: true });
@@ -287,13 +287,13 @@ pub(crate) fn server() -> Sample {
     stream.push(
         1,
         vendor,
-        Event::ProgramMap {
+        Event::Program(ProgramEvent::Map {
             addr: 0x7fff_f7d0_0000,
             len_bytes: 1 << 20,
             protection: Protection { read: true, write: true, execute: false },
             shared: false,
             path: "",
-        },
+        }),
     );
     stream.after_us(300).free(0, settings);
     let merged = Merged { previous: false, next: true, top: true };
@@ -303,7 +303,7 @@ pub(crate) fn server() -> Sample {
         HeapEvent::Coalesce { addr: top, freed_bytes: 30_736, total_bytes: 98_304, merged },
     );
     stream.heap(0, StackIndex::NONE, HeapEvent::Trim { from: top.up(0x21000), to: top.up(0x11000) });
-    stream.after_us(20).push(0, StackIndex::NONE, Event::Exit { status: 0 });
+    stream.after_us(20).push(0, StackIndex::NONE, Event::Process(ProcessEvent::Exit { status: 0 }));
     sample.process(4242, "/srv/app/server", &["server", "worker"], stream);
 
     sample.contents.recording = Recording {

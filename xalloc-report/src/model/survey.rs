@@ -2,10 +2,12 @@
 //! system, in one pass that needs no layout.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::wire::{GrowthRule, HeapEvent};
+use xalloc_core::heap::sim::SystemCalls;
+use xalloc_core::wire::HeapEvent;
 
-use super::segments::Segments;
-use crate::trace::{Entry, Event, Replay, StackIndex, ThreadIndex};
+use super::layout::Layout;
+use super::segments::{Moved, Segments, SystemCall};
+use crate::trace::{Entry, Event, ProcessEvent, Replay, StackIndex, ThreadIndex};
 
 /// An instant and the two figures there.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -33,26 +35,32 @@ pub struct ThresholdMove {
 
 /// Calls to the system that a call stack caused.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
-pub struct SystemCalls {
-    /// Moves of the break, up or down.
-    pub brk: u64,
-    /// Mappings made: of chunks, of sub-heaps.
-    pub mmap: u64,
-    /// Mappings given back.
-    pub munmap: u64,
-    /// Mappings resized.
-    pub mremap: u64,
-    /// Ranges discarded.
-    pub madvise: u64,
+pub struct SiteCalls {
+    /// How many of each.
+    pub calls: SystemCalls,
     /// Bytes by which the heap grew.
     pub grown_bytes: u64,
 }
 
-impl SystemCalls {
-    /// All of them.
-    #[must_use]
-    pub const fn total(&self) -> u64 {
-        self.brk + self.mmap + self.munmap + self.mremap + self.madvise
+impl SiteCalls {
+    /// Adds what another call stack caused.
+    pub fn add(&mut self, other: &SiteCalls) {
+        self.calls += other.calls;
+        self.grown_bytes += other.grown_bytes;
+    }
+
+    fn count(&mut self, moved: Moved) {
+        let calls = &mut self.calls;
+        match moved.call {
+            SystemCall::Brk => calls.brk += 1,
+            SystemCall::Mmap => calls.mmap += 1,
+            SystemCall::Munmap => calls.munmap += 1,
+            SystemCall::Mremap => calls.mremap += 1,
+            SystemCall::Madvise => calls.madvise += 1,
+            // The simulated system counts none of these either.
+            SystemCall::Mprotect => {}
+        }
+        self.grown_bytes += moved.grown_bytes;
     }
 }
 
@@ -75,7 +83,7 @@ pub struct Survey {
     /// The last move of the mmap threshold.
     pub threshold: Option<ThresholdMove>,
     /// By call stack.
-    pub calls: FxHashMap<StackIndex, SystemCalls>,
+    pub calls: FxHashMap<StackIndex, SiteCalls>,
     /// The last fork that is not later than this, in events of the process.
     fork_until_ns: u64,
     /// Events before that fork.
@@ -83,6 +91,12 @@ pub struct Survey {
 }
 
 impl Survey {
+    /// A survey of a process that begins with this heap.
+    #[must_use]
+    pub fn beginning_with(layout: &Layout) -> Survey {
+        Survey { segments: Segments::of(layout), ..Survey::default() }
+    }
+
     /// A survey that looks for the fork of a child which began at `started_at_ns`.
     #[must_use]
     pub fn looking_for_fork(started_at_ns: u64) -> Survey {
@@ -115,55 +129,12 @@ impl Survey {
         ((self.requested_byte_ns / span) as u64, (self.footprint_byte_ns / span) as u64)
     }
 
-    fn call(&mut self, stack: StackIndex, count: impl FnOnce(&mut SystemCalls)) {
-        count(self.calls.entry(stack).or_default());
-    }
-
     fn step(&mut self, stack: StackIndex, step: HeapEvent) {
         self.steps += 1;
-        if !self.segments.apply(step) {
-            if let HeapEvent::Release { .. } = step {
-                self.call(stack, |calls| calls.madvise += 1);
-            }
-            if let HeapEvent::Threshold { mmap_bytes: bytes } = step {
-                self.threshold = Some(ThresholdMove { bytes, at_ns: self.at_ns, stack });
-            }
-            return;
-        }
-        match step {
-            HeapEvent::Brk { from, to, .. } => self.call(stack, |calls| {
-                calls.brk += 1;
-                calls.grown_bytes += to.0.saturating_sub(from.0);
-            }),
-            HeapEvent::Trim { .. } => self.call(stack, |calls| calls.brk += 1),
-            HeapEvent::ChunkMap { len_bytes, .. } | HeapEvent::HeapBirth { len_bytes, .. } => {
-                self.call(stack, |calls| {
-                    calls.mmap += 1;
-                    calls.grown_bytes += len_bytes;
-                });
-            }
-            HeapEvent::ChunkUnmap { .. } | HeapEvent::HeapDeath { .. } => {
-                self.call(stack, |calls| calls.munmap += 1);
-            }
-            HeapEvent::ChunkRemapTo { .. } => self.call(stack, |calls| calls.mremap += 1),
-            HeapEvent::HeapResize { rule: GrowthRule::Shrink, .. } => self.call(stack, |calls| calls.madvise += 1),
-            HeapEvent::HeapResize { rule: GrowthRule::BreakBlocked, len_bytes, .. } => self.call(stack, |calls| {
-                calls.mmap += 1;
-                calls.grown_bytes += len_bytes;
-            }),
-            HeapEvent::Release { .. }
-            | HeapEvent::ChunkRemapFrom { .. }
-            | HeapEvent::HeapResize { .. }
-            | HeapEvent::Split { .. }
-            | HeapEvent::Coalesce { .. }
-            | HeapEvent::Bin { .. }
-            | HeapEvent::CacheBirth { .. }
-            | HeapEvent::TcacheFlush { .. }
-            | HeapEvent::Consolidate { .. }
-            | HeapEvent::ArenaBirth { .. }
-            | HeapEvent::ArenaIdle
-            | HeapEvent::ArenaAttach
-            | HeapEvent::Threshold { .. } => {}
+        if let Some(moved) = self.segments.apply(step) {
+            self.calls.entry(stack).or_default().count(moved);
+        } else if let HeapEvent::Threshold { mmap_bytes: bytes } = step {
+            self.threshold = Some(ThresholdMove { bytes, at_ns: self.at_ns, stack });
         }
     }
 }
@@ -211,25 +182,15 @@ impl Replay for Survey {
                     self.largest = self.mark();
                 }
             }
-            Event::Fork if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
+            Event::Process(ProcessEvent::Fork) if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
             Event::AllocFailed { .. }
             | Event::HeapCall { .. }
             | Event::Fault { .. }
             | Event::FreeUnknown { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
+            | Event::Program(_)
+            | Event::Process(_)
             | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::ModulesClosed => {}
+            | Event::Lost { .. } => {}
         }
     }
 }

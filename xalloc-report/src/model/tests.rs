@@ -7,7 +7,7 @@ use xalloc_core::wire::Call;
 
 use super::sample::{Sample, Stream, server, server_with_child};
 use super::{Aggregates, Model, Settings};
-use crate::trace::{Event, ProcessIndex, StackIndex};
+use crate::trace::{Event, ProcessEvent, ProcessIndex, StackIndex};
 
 fn replayed(sample: &Sample, settings: Settings) -> Model {
     let all = (0..sample.streams.len() as u32).map(ProcessIndex);
@@ -31,7 +31,7 @@ fn a_block_that_is_never_freed_is_alive_at_exit_with_its_age() {
     let mut stream = Stream::default();
     stream.alloc(0, HERE, 100);
     stream.after_us(7).alloc(1, HERE, 28);
-    stream.after_us(3).push(0, StackIndex::NONE, Event::Exit { status: 0 });
+    stream.after_us(3).push(0, StackIndex::NONE, Event::Process(ProcessEvent::Exit { status: 0 }));
     let sum = of_stream(stream, 1);
     let alive = &sum.sites[0].alive;
     assert_eq!((alive.bytes, alive.blocks, alive.oldest_ns, alive.youngest_ns), (128, 2, 10_000, 3_000));

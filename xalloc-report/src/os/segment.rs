@@ -225,11 +225,21 @@ impl Segment {
         // each ring its own power of two of slots, the same that the process derives.
         let mut consumer = unsafe { Consumer::new(indices, slots) };
         let available = consumer.available();
-        let mut records = 0;
-        into.reserve(available.min(about));
-        while records < available {
+        let before = into.len();
+        let at_first = available.min(about);
+        into.reserve(at_first);
+        consumer.copy_to(&mut into.spare_capacity_mut()[..at_first]);
+        // SAFETY: `copy_to` filled so many places behind `before`, within the capacity.
+        unsafe { into.set_len(before + at_first) };
+        // What is looked at from here on is the copy.
+        let is_text = |record: &Record| record.kind == Kind::Text as u8;
+        let taken = &into[before..];
+        let later = taken.iter().position(|record| record.stamp > until.0 && !is_text(record));
+        let mut records = later.unwrap_or(at_first);
+        into.truncate(before + records);
+        while later.is_none() && records < available {
             let record = consumer.peek(records);
-            if (record.stamp > until.0 || records >= about) && record.kind != Kind::Text as u8 {
+            if !is_text(&record) {
                 break;
             }
             into.push(record);

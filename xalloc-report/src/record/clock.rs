@@ -84,7 +84,6 @@ impl Timeline {
 
     /// Nanoseconds from the start of the recording to `stamp`; 0 for what was before it.
     #[must_use]
-    #[inline]
     pub fn at_ns(&self, clock: Clock, stamp: Stamp) -> u64 {
         match clock {
             Clock::Monotonic => stamp.0.saturating_sub(self.start.monotonic_ns),
@@ -99,9 +98,49 @@ impl Timeline {
         }
     }
 
-    #[inline]
     fn span_ns(&self, ticks: u64) -> u64 {
         u64::try_from((u128::from(ticks) * u128::from(self.rate)) >> 32).unwrap_or(u64::MAX)
+    }
+
+    /// The same in microseconds, for millions of stamps that lie near each other.
+    #[must_use]
+    pub fn microseconds(&self, clock: Clock) -> Microseconds {
+        let (anchor, anchor_ns, rate) = match clock {
+            Clock::Monotonic => (self.start.monotonic_ns, 0, FIXED),
+            Clock::Ticks => (self.anchor.ticks, self.anchor.monotonic_ns - self.start.monotonic_ns, self.rate),
+        };
+        // A microsecond a tick or more does not fit, and is no clock's rate.
+        let rate = u64::try_from((u128::from(rate) << 32) / 1000).unwrap_or(u64::MAX);
+        // The anchor is the start of its microsecond, that of the recording at the earliest: nothing is recorded before.
+        let back = u64::try_from((u128::from(anchor_ns % 1000) << 32) / u128::from(self.rate.max(1))).unwrap_or(0);
+        Microseconds { anchor: anchor.saturating_sub(back), anchor_us: anchor_ns / 1000, rate }
+    }
+}
+
+/// The line of one clock in microseconds: a multiplication a stamp.
+#[derive(Clone, Copy, Debug)]
+pub struct Microseconds {
+    anchor: u64,
+    anchor_us: u64,
+    /// Microseconds a unit of the stamp, as a fraction of 2^64.
+    rate: u64,
+}
+
+impl Microseconds {
+    /// Microseconds from the start of the recording to `stamp`, rounded towards the anchor; 0 for what was before it.
+    #[must_use]
+    #[inline]
+    pub fn at(self, stamp: Stamp) -> u64 {
+        if stamp.0 >= self.anchor {
+            self.anchor_us.saturating_add(self.span(stamp.0 - self.anchor))
+        } else {
+            self.anchor_us.saturating_sub(self.span(self.anchor - stamp.0))
+        }
+    }
+
+    #[inline]
+    fn span(self, units: u64) -> u64 {
+        ((u128::from(units) * u128::from(self.rate)) >> 64) as u64
     }
 }
 
@@ -138,6 +177,19 @@ mod tests {
         let mut line = Timeline::starting_at(reading(0, 0));
         assert!(!line.tie(reading(1, 1)));
         assert_eq!(line.rate, USUAL_RATE);
+    }
+
+    #[test]
+    fn microseconds_are_nanoseconds_cut_short_by_one_at_most() {
+        let mut line = Timeline::starting_at(Reading { ticks: 1_000_000, monotonic_ns: 77 });
+        assert!(line.tie(Reading { ticks: 6_000_000_000, monotonic_ns: 2_000_000_777 }));
+        for clock in [Clock::Ticks, Clock::Monotonic] {
+            let microseconds = line.microseconds(clock);
+            for stamp in [0, 77, 1_000_000, 1_000_001, 3_123_456_789, 5_999_999_999, 6_000_000_000, 90_000_000_000] {
+                let (us, ns) = (microseconds.at(Stamp(stamp)), line.at_ns(clock, Stamp(stamp)));
+                assert!(us.abs_diff(ns / 1000) <= 1, "{clock:?} {stamp}: {us} {ns}");
+            }
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::escape::printable;
 use super::places::Spot;
-use super::words::budget_sentence;
+use super::words::{budget_sentence, sentence};
 use crate::check::{Outcome, Standing, Verdict};
 
 /// Errors of one step that GitHub shows.
@@ -34,7 +34,7 @@ pub fn annotations(verdict: &Verdict) -> String {
     for (_, leak) in verdict.failing() {
         // A file outside of the repository cannot be marked.
         let spot = Spot::of(leak).filter(|spot| spot.in_tree);
-        errors.push(error(spot, leak.rule().title(), &leak.sentence()));
+        errors.push(error(spot, leak.rule().title(), &sentence(leak)));
     }
     let more = errors.len().saturating_sub(ERRORS_MAX);
     errors.truncate(ERRORS_MAX);

@@ -10,6 +10,7 @@ use serde::Serialize;
 
 use super::escape::printable;
 use super::places::Spot;
+use super::words::sentence;
 use crate::check::{Rule, Verdict};
 
 #[derive(Serialize)]
@@ -46,7 +47,7 @@ pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
         }
         let spot = Spot::of(leak);
         issues.push(Issue {
-            description: printable(&leak.sentence()).into_owned(),
+            description: printable(&sentence(leak)).into_owned(),
             check_name: leak.rule().id(),
             fingerprint,
             severity: severity(leak.rule()),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::text::Extent;
 use super::{chart, json, text};
-use crate::analysis::fragmentation::{At, fragmentation};
+use crate::analysis::fragmentation::{At, Predict, fragmentation};
 use crate::analysis::{self, EventView, EventWindow, Named, Observer, Order, Quantity, Summary, WhatIf};
 use crate::model::sample::{Sample, checked_server, fragmented, server, server_with_child};
 use crate::model::{BUCKETS_MAX, Model, Recorded, Settings};
@@ -89,7 +89,7 @@ fn what_was_alive_at_exit_reads_as_agreed() {
 
 #[test]
 fn who_keeps_the_heap_reads_as_agreed() {
-    let seen = fragmentation(&fragmented(), ProcessIndex(0), At::Exit).expect("the books balance");
+    let seen = fragmentation(&fragmented(), ProcessIndex(0), At::Exit, Predict::Always).expect("the books balance");
     assert_golden("fragmentation.txt", &text::fragmentation(&seen, ALL));
 }
 
@@ -192,7 +192,7 @@ fn every_json_report_keeps_the_contract() {
         reports.extend(Order::ALL.iter().map(|&by| json_of(&analysis::top(contents, &model, by))));
         reports.extend(Quantity::ALL.iter().map(|&of| json_of(&analysis::histogram(&model, of))));
         if sample.contents.recording.command == ["./app"] {
-            let seen = fragmentation(&sample, ProcessIndex(0), At::Peak).expect("the books balance");
+            let seen = fragmentation(&sample, ProcessIndex(0), At::Peak, Predict::Always).expect("the books balance");
             reports.push(json_of(&seen));
         }
         for report in reports {

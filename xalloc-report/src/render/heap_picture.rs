@@ -209,12 +209,12 @@ fn ladder(of: &Fragmentation, command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analysis::fragmentation::{At, fragmentation};
+    use crate::analysis::fragmentation::{At, Predict, fragmentation};
     use crate::model::sample::fragmented;
     use crate::trace::ProcessIndex;
 
     fn drawn(picture: Picture) -> String {
-        let seen = fragmentation(&fragmented(), ProcessIndex(0), At::Exit).expect("the books balance");
+        let seen = fragmentation(&fragmented(), ProcessIndex(0), At::Exit, Predict::Never).expect("the books balance");
         heap_picture(&seen, picture, "<script>alert(1)</script>")
     }
 

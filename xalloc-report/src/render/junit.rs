@@ -12,7 +12,7 @@ use quick_xml::Writer;
 
 use super::escape::printable;
 use super::number::{count, counted};
-use super::words::{budget_sentence, stack_lines};
+use super::words::{budget_sentence, sentence, stack_lines};
 use super::xml::{Document, element, empty, text};
 use crate::check::{
     Disposition, INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, RuleLine, RunVerdict, Standing, Verdict,
@@ -137,7 +137,7 @@ fn of_leak(leak: &Leak) -> Option<Case> {
     let name = format!("{}: {} [{}]", leak.rule().title(), printable(&leak.function()), leak.fingerprint);
     let outcome = match leak.disposition {
         Disposition::Fails => {
-            CaseOutcome::Failed { kind: leak.rule().id(), message: leak.sentence(), details: stack_lines(leak) }
+            CaseOutcome::Failed { kind: leak.rule().id(), message: sentence(leak), details: stack_lines(leak) }
         }
         Disposition::Suppressed => CaseOutcome::Skipped {
             message: format!("suppressed by {}", leak.suppressed_by.as_deref().unwrap_or("a suppression")),

@@ -75,6 +75,22 @@ pub fn percent(part: u64, whole: u64) -> String {
     if whole == 0 { "-".to_owned() } else { format!("{:.1} %", 100.0 * part as f64 / whole as f64) }
 }
 
+/// Whole KiB, rounded up: what differs by a page must not look alike.
+#[must_use]
+pub fn kib(value: u64) -> String {
+    format!("{} KiB", count(value.div_ceil(1024)))
+}
+
+/// A change in bytes as whole KiB with its sign; `=` if there is none.
+#[must_use]
+pub fn kib_change(change: i64) -> String {
+    match change {
+        0 => "=".to_owned(),
+        1.. => format!("+{}", kib(change.unsigned_abs())),
+        ..0 => format!("-{}", kib(change.unsigned_abs())),
+    }
+}
+
 /// A number with the noun in the right form: `1 block`, `11 blocks`.
 #[must_use]
 pub fn counted(value: u64, noun: &str) -> String {

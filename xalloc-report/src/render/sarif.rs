@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 
 use super::escape::printable;
 use super::places::Spot;
-use super::words::budget_sentence;
+use super::words::{budget_sentence, sentence};
 use crate::analysis::Named;
 use crate::check::{INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, Rule, RunVerdict, Standing, Verdict};
 
@@ -100,7 +100,7 @@ fn result(run: &RunVerdict, leak: &Leak) -> Value {
         "ruleId": rule.id(),
         "ruleIndex": index,
         "level": level(rule),
-        "message": { "text": printable(&leak.sentence()) },
+        "message": { "text": printable(&sentence(leak)) },
         "locations": locations,
         "partialFingerprints": {
             "primaryLocationLineHash": format!("{}:1", leak.fingerprint),

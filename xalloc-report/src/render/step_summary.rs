@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::escape::printable;
 use super::number::{bytes, count, counted};
-use super::words::figure;
+use super::words::{figure, sentence};
 use crate::check::{Disposition, Outcome, RunVerdict, Standing, Verdict};
 
 const LEAKS_MAX: usize = 50;
@@ -42,7 +42,7 @@ pub fn step_summary(verdict: &Verdict) -> String {
         }
         let _ = writeln!(out, "\n<details><summary>call stacks</summary>\n");
         for (_, leak) in failing.iter().take(LEAKS_MAX) {
-            let _ = writeln!(out, "**{}** `{}`\n", cell(&leak.sentence()), leak.fingerprint);
+            let _ = writeln!(out, "**{}** `{}`\n", cell(&sentence(leak)), leak.fingerprint);
             for place in leak.frames.iter().take(FRAMES_MAX) {
                 let source = place.source().map(|source| format!(" {}", cell(&source))).unwrap_or_default();
                 let _ = writeln!(out, "- {}{source}", code(&place.name()));

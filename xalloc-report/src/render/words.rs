@@ -1,7 +1,7 @@
 //! Sentences that several formats of a verdict share.
 
 use super::escape::printable;
-use super::number::{count, exact_bytes};
+use super::number::{count, counted, exact_bytes};
 use crate::check::{BudgetLine, Leak, Standing, Unit};
 
 /// A figure of a budget with its unit.
@@ -27,9 +27,25 @@ pub(super) fn budget_sentence(line: &BudgetLine) -> String {
     }
 }
 
+/// The leak without its stack: `definite leak: 4,000 bytes in 4 blocks from cache_insert`.
+pub(super) fn sentence(leak: &Leak) -> String {
+    let sum = |bytes, blocks| format!("{} in {}", counted(bytes, "byte"), counted(blocks, "block"));
+    let mut text = format!("{}: {} from {}", leak.rule().title(), sum(leak.bytes, leak.blocks), leak.function());
+    if leak.holds.blocks > 0 {
+        text += &format!(", which hold {} more", sum(leak.holds.bytes, leak.holds.blocks));
+    }
+    if let Some(was) = &leak.baseline {
+        text += &format!(" ({} in the baseline)", sum(was.bytes, was.blocks));
+    }
+    if let Some(rate) = leak.growth_bytes_per_s {
+        text += &format!(", growing by {} a second", counted(rate, "byte"));
+    }
+    text
+}
+
 /// The leak's stack, one frame a line, innermost first.
 pub(super) fn stack_lines(leak: &Leak) -> String {
-    let mut lines = vec![leak.sentence()];
+    let mut lines = vec![sentence(leak)];
     lines.extend(leak.hint.clone());
     for (nth, place) in leak.frames.iter().enumerate() {
         let mark = if leak.blamed == Some(nth as u32) { ">" } else { " " };

@@ -9,7 +9,7 @@ use xalloc_core::wire::{Call, GrowthRule, HeapCall, HeapEvent};
 
 use super::requests::{Kind, Placed, Request, Requests};
 use crate::model::Recorded;
-use crate::trace::{Block, Entry, Event, ProcessIndex, Replay, ThreadIndex};
+use crate::trace::{Block, Entry, Event, ProcessEvent, ProcessIndex, ProgramEvent, Replay, ThreadIndex};
 
 /// Time is told to the requests in steps of at least this.
 const TICK_NS: u64 = 100_000;
@@ -231,32 +231,24 @@ impl Replay for Gatherer {
             Event::AllocFailed { size_bytes, .. } => self.alloc_failed(index, size_bytes),
             Event::FreeUnknown { .. } => self.requests.unknown_frees += 1,
             Event::HeapCall { call, argument, value } => self.heap_call(index, call, argument, value),
-            Event::ProgramBrk { from, to } => {
+            Event::Program(ProgramEvent::Brk { from, to }) => {
                 self.requests.break_base.get_or_insert(from);
                 let thread = self.thread(index).number;
                 self.push(Kind::Break, thread, 0, to.wrapping_sub(from));
             }
-            Event::ThreadStart => {
+            Event::Process(ProcessEvent::ThreadStart) => {
                 self.thread(index);
             }
             // The flush is the end as the heap sees it; other threads may be served before the thread says goodbye.
-            Event::Heap { step: HeapEvent::TcacheFlush { .. }, .. } | Event::ThreadExit => self.end(index),
+            Event::Heap { step: HeapEvent::TcacheFlush { .. }, .. } | Event::Process(ProcessEvent::ThreadExit) => {
+                self.end(index)
+            }
             Event::Heap { step: HeapEvent::Brk { from, rule: GrowthRule::First, .. }, .. } => {
                 self.requests.break_base.get_or_insert(from.0);
             }
             Event::Lost { events, .. } => self.requests.lost += events,
-            Event::Heap { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Fault { .. }
-            | Event::Exit { .. }
-            | Event::Marker { .. }
-            | Event::ModulesClosed => {}
+            Event::Heap { .. } | Event::Program(_) | Event::Process(_) | Event::Fault { .. } | Event::Marker { .. } => {
+            }
         }
     }
 }

@@ -67,7 +67,7 @@ impl Meter {
 
     /// The heap does a step.
     pub(super) fn step(&mut self, step: HeapEvent) {
-        if self.segments.apply(step) {
+        if self.segments.apply(step).is_some() {
             self.footprint_bytes = self.segments.bytes() + self.beside_bytes;
             self.compare_with_peak();
         }

@@ -10,18 +10,8 @@ use std::process::{Command, Stdio};
 use xalloc_core::heap::{Tunable, Tunables};
 
 use super::requests::{Kind, Request, Requests};
-use crate::os::replayer::{self, Answer, Ask, ask};
-
-/// How much of a block is written to when it is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Touch {
-    /// A byte of every page.
-    All,
-    /// Its first byte.
-    First,
-    /// Nothing.
-    Nothing,
-}
+pub use crate::os::replayer::Touch;
+use crate::os::replayer::{self, Answer, Ask, Header, ask};
 
 /// An allocator by the name that a user gives it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -119,17 +109,15 @@ fn tunables_of(tunables: &Tunables) -> String {
 }
 
 fn write(requests: &Requests, allocator: &Allocator, touch: Touch, out: &mut impl Write) -> io::Result<()> {
-    let touches = match touch {
-        Touch::All => replayer::touch::ALL,
-        Touch::First => replayer::touch::FIRST,
-        Touch::Nothing => replayer::touch::NOTHING,
-    };
     let asks = || requests.list.iter().filter_map(ask_of);
-    let is_glibc = u64::from(allocator.library.is_none());
-    let threads = u64::from(requests.threads.max(1));
-    let header: [u64; replayer::HEADER_WORDS] =
-        [replayer::MAGIC, requests.slots.into(), threads, touches, is_glibc, asks().count() as u64];
-    for word in header {
+    let header = Header {
+        slots: requests.slots.into(),
+        threads: requests.threads.max(1).into(),
+        touch,
+        is_glibc: allocator.library.is_none(),
+        requests: asks().count() as u64,
+    };
+    for word in header.to_words() {
         out.write_all(&word.to_le_bytes())?;
     }
     for ask in asks() {

@@ -52,7 +52,7 @@ impl Settings {
     #[must_use]
     pub fn recorded(contents: &Contents, requests: &Requests) -> Settings {
         Settings {
-            policy: Policy::for_libc(&contents.recording.libc).unwrap_or_default(),
+            policy: Policy::nearest_to(&contents.recording.libc),
             tunables: requests.tunables,
             // A trace that does not say so was made by an earlier version.
             processors: u64::from(contents.recording.processors.max(1)),

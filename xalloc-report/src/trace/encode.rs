@@ -17,7 +17,7 @@ use super::columns::Packer;
 use super::container::{BlockHeader, BlockKind};
 use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
-use super::mirror::{self, Mirror};
+use super::mirror::{self, FreedAs, Mirror};
 use super::ops::*;
 use super::varint::{fold, put, zigzag};
 use super::{Block, Event, StackIndex, ThreadIndex, rare};
@@ -59,6 +59,43 @@ pub(super) fn is_realloc(call: Call) -> bool {
     matches!(call, Call::Realloc | Call::Reallocarray)
 }
 
+/// Where an allocation comes from: slack beyond the expected, arena, call with order.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Triple(u64);
+
+/// Entries of [`Encoder::near_origins`].
+const NEAR_ORIGINS: usize = 16;
+
+impl Triple {
+    /// No allocation's: a triple has 40 bits.
+    const NONE: Triple = Triple(u64::MAX);
+
+    #[inline]
+    fn new(slack_bytes: u16, arena: ArenaId, call: u8) -> Triple {
+        Triple(u64::from(slack_bytes) << 24 | u64::from(arena.0) << 8 | u64::from(call))
+    }
+
+    /// Its place among the near ones; a Fibonacci hash, of which the highest bits are the best mixed.
+    #[inline]
+    fn near(self) -> usize {
+        const GOLDEN: u64 = 0x9e37_79b9_7f4a_7c15;
+        (self.0.wrapping_mul(GOLDEN) >> 60) as usize % NEAR_ORIGINS
+    }
+}
+
+/// Events in a row of one thread, in the open block.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct ThreadRun {
+    thread: u32,
+    /// How many events the block had before it.
+    begins_at: u32,
+}
+
+impl ThreadRun {
+    /// No thread has this number: Linux knows fewer than 2^32.
+    const NONE: ThreadRun = ThreadRun { thread: u32::MAX, begins_at: 0 };
+}
+
 /// Writes the events of one process.
 pub(super) struct Encoder {
     mirror: Mirror,
@@ -67,12 +104,13 @@ pub(super) struct Encoder {
     fields: [Vec<u8>; FIELDS],
     addrs: Vec<u64>,
     slots: Vec<u64>,
-    /// All bits of the stacks of [`Field::OtherStack`].
-    any_other_stack: u32,
-    origins: FxHashMap<(u16, u16, u8), u32>,
-    origin_before: ((u16, u16, u8), u32),
+    /// Events without a stack that [`Field::OtherStack`] does not hold yet: it stays empty if there are no others.
+    without_stack: usize,
+    origins: FxHashMap<Triple, u32>,
+    /// Origins that were looked up lately, each where [`Triple::near`] says.
+    near_origins: [(Triple, u32); NEAR_ORIGINS],
     history: History,
-    run: (u32, u64),
+    run: ThreadRun,
     first_seq: u64,
     events: u32,
     first_us: u64,
@@ -90,11 +128,11 @@ impl Encoder {
             fields: std::array::from_fn(|_| Vec::new()),
             addrs: Vec::new(),
             slots: Vec::new(),
-            any_other_stack: 0,
+            without_stack: 0,
             origins: FxHashMap::default(),
-            origin_before: ((0, 0, u8::MAX), 0),
+            near_origins: [(Triple::NONE, 0); NEAR_ORIGINS],
             history: History::default(),
-            run: (0, 0),
+            run: ThreadRun::NONE,
             first_seq: 0,
             events: 0,
             first_us: 0,
@@ -147,41 +185,45 @@ impl Encoder {
         &mut self.fields[field as usize]
     }
 
+    /// The op and the time of an event whose thread was entered.
     #[inline]
     fn begin(&mut self, who: Who, op: u8) {
-        if self.events == 0 {
-            self.first_us = who.at_us.max(self.last_us);
-            self.last_us = self.first_us;
-        }
         self.events += 1;
         self.field(Field::Op).push(op);
         let at_us = who.at_us.max(self.last_us);
         let passed_us = at_us - self.last_us;
         self.last_us = at_us;
         put(self.field(Field::Time), passed_us);
-        if self.run == (who.thread.0, self.run.1) {
-            self.run.1 += 1;
-        } else {
-            self.close_run();
-            self.run = (who.thread.0, 1);
-        }
     }
 
     /// Goes to the event's thread, so that an op can be chosen by what the thread did.
     #[inline]
     fn enter(&mut self, who: Who) {
+        if who.thread.0 != self.run.thread {
+            self.turn_to(who);
+        }
+    }
+
+    /// Another thread than that of the event before, or a new block.
+    #[inline(never)]
+    fn turn_to(&mut self, who: Who) {
         if self.events == 0 {
             self.mirror.begin_block();
+            self.first_us = who.at_us.max(self.last_us);
+            self.last_us = self.first_us;
         }
+        self.close_run();
         self.mirror.switch_to(who.thread.0);
+        self.run = ThreadRun { thread: who.thread.0, begins_at: self.events };
     }
 
     fn close_run(&mut self) {
-        let (thread, len) = self.run;
-        if len > 0 {
+        let ThreadRun { thread, begins_at } = self.run;
+        let len = self.events - begins_at;
+        if len > 0 && self.run != ThreadRun::NONE {
             let field = self.field(Field::Threads);
             put(field, u64::from(thread));
-            put(field, len);
+            put(field, u64::from(len));
         }
     }
 
@@ -201,10 +243,9 @@ impl Encoder {
                 if is_realloc(call) {
                     self.mirror.release_held();
                 }
-                if self.mirror.predicted(class) == addr {
-                    (ALLOC_SAME, self.mirror.take(class)?)
-                } else {
-                    self.place(class, addr, had)?
+                match self.mirror.take_if_at(class, addr) {
+                    Some(slot) => (ALLOC_SAME, slot),
+                    None => self.place(class, addr, had)?,
                 }
             }
         };
@@ -212,7 +253,8 @@ impl Encoder {
         put(self.field(Field::Size), size_bytes);
         put(self.field(Field::Stack), u64::from(who.stack.0));
         let order = self.order(arena, arena_seq);
-        self.origin((slack_bytes.wrapping_sub(slack_expected(size_bytes)), arena.0, call_byte(call, order)));
+        let unexpected_bytes = slack_bytes.wrapping_sub(slack_expected(size_bytes));
+        self.origin(Triple::new(unexpected_bytes, arena, call_byte(call, order)));
         let nth_of_thread = self.mirror.occupy(slot, addr, class);
         self.mirror.thread().near.ended(op, end_of(addr, size_bytes, slack_bytes));
         let block = Block {
@@ -276,31 +318,44 @@ impl Encoder {
     }
 
     #[inline]
-    fn origin(&mut self, triple: (u16, u16, u8)) {
-        if self.origin_before.0 != triple || self.origins.is_empty() {
-            self.search_origin(triple);
-        }
-        let place = self.origin_before.1;
+    fn origin(&mut self, triple: Triple) {
+        let (near, place) = self.near_origins[triple.near()];
+        let place = if near == triple { place } else { self.search_origin(triple) };
         put(self.field(Field::Origin), u64::from(place));
     }
 
-    fn search_origin(&mut self, triple: (u16, u16, u8)) {
+    #[inline(never)]
+    fn search_origin(&mut self, triple: Triple) -> u32 {
         let next = self.origins.len() as u32;
         let place = *self.origins.entry(triple).or_insert(next);
         if place == next {
             let field = self.field(Field::Origins);
-            put(field, u64::from(triple.0));
-            put(field, u64::from(triple.1));
-            field.push(triple.2);
+            put(field, triple.0 >> 24);
+            put(field, triple.0 >> 8 & 0xffff);
+            field.push(triple.0 as u8);
         }
-        self.origin_before = (triple, place);
+        self.near_origins[triple.near()] = (triple, place);
+        place
     }
 
     #[inline]
     fn no_alloc(&mut self, who: Who, op: u8) {
         self.begin(who, op);
-        self.any_other_stack |= who.stack.0;
-        put(self.field(Field::OtherStack), u64::from(who.stack.0));
+        if who.stack == StackIndex::NONE {
+            self.without_stack += 1;
+        } else {
+            self.with_stack(who.stack);
+        }
+    }
+
+    #[inline]
+    fn with_stack(&mut self, stack: StackIndex) {
+        let without = std::mem::take(&mut self.without_stack);
+        let field = self.field(Field::OtherStack);
+        if without > 0 {
+            field.resize(field.len() + without, StackIndex::NONE.0 as u8);
+        }
+        put(field, u64::from(stack.0));
     }
 
     fn state_slot(&mut self, slot: u32) {
@@ -312,18 +367,12 @@ impl Encoder {
     #[inline]
     pub(super) fn free(&mut self, who: Who, slot: u32) {
         self.enter(who);
-        let op = match self.mirror.recency(slot) {
-            Some(ago) if ago < FREE_RECENT_COUNT as usize => FREE_RECENT + ago as u8,
-            Some(_) | None => {
-                let reach = u64::from(NUMBER_REACH);
-                let near = self.mirror.thread().near.freed_number;
-                let distance = self.mirror.number(slot).wrapping_sub(near).wrapping_add(reach);
-                if distance <= 2 * reach && self.mirror.is_numbered(slot) {
-                    FREE_NUMBER + distance as u8
-                } else {
-                    self.state_slot(slot);
-                    FREE_SLOT
-                }
+        let op = match self.mirror.freed_as(slot) {
+            FreedAs::Recent(ago) => FREE_RECENT + ago,
+            FreedAs::Numbered(distance) => FREE_NUMBER + distance,
+            FreedAs::Slot => {
+                self.state_slot(slot);
+                FREE_SLOT
             }
         };
         self.no_alloc(who, op);
@@ -347,9 +396,8 @@ impl Encoder {
     }
 
     /// The slot that the thread's realloc holds.
-    pub(super) fn held(&mut self, thread: ThreadIndex) -> Option<u32> {
-        self.mirror.switch_to(thread.0);
-        self.mirror.thread().held.map(|(slot, _)| slot)
+    pub(super) fn held(&self, thread: ThreadIndex) -> Option<u32> {
+        self.mirror.held_by(thread.0)
     }
 
     /// The realloc that the thread began has failed; returns the slot of the block that lives on.
@@ -401,8 +449,10 @@ impl Encoder {
             return Ok(None);
         }
         self.close_run();
-        if std::mem::take(&mut self.any_other_stack) == StackIndex::NONE.0 {
-            self.field(Field::OtherStack).clear();
+        let without = std::mem::take(&mut self.without_stack);
+        let others = self.field(Field::OtherStack);
+        if !others.is_empty() {
+            others.resize(others.len() + without, StackIndex::NONE.0 as u8);
         }
         spread(&self.addrs, &mut self.fields[Field::Addr as usize..][..ADDR_PLANES]);
         spread(&self.slots, &mut self.fields[Field::Slot as usize..][..SLOT_PLANES]);
@@ -425,10 +475,11 @@ impl Encoder {
         };
         self.first_seq += u64::from(self.events);
         self.events = 0;
-        self.run = (0, 0);
+        self.run = ThreadRun::NONE;
         self.addrs.clear();
         self.slots.clear();
         self.origins.clear();
+        self.near_origins = [(Triple::NONE, 0); NEAR_ORIGINS];
         self.history.clear();
         Ok(Some(header.frame(&payload)))
     }

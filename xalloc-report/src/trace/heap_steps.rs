@@ -237,6 +237,14 @@ pub(super) struct StepKind {
     pub(super) sub: u8,
 }
 
+impl StepKind {
+    /// A number that kinds share seldom: fewer than 32 are kinds of steps, and operands are small.
+    #[inline]
+    fn near(self) -> usize {
+        usize::from(self.kind % 32) << 3 | usize::from(self.sub % 8)
+    }
+}
+
 /// What is remembered of a kind of step within a block.
 #[derive(Clone, Copy)]
 pub(super) struct Remembered {
@@ -250,7 +258,7 @@ pub(super) struct Remembered {
 pub(super) struct History {
     kinds: Vec<Remembered>,
     places: FxHashMap<StepKind, u32>,
-    /// Where in `kinds` the last step with each number of a kind was: mostly the next one is there too.
+    /// Where in `kinds` the last step with each number of a kind and of a bin was: mostly the next one is there too.
     recent: [u32; 256],
     /// The sequence number that the next step of each arena is expected to have.
     seqs: Vec<u16>,
@@ -288,20 +296,21 @@ impl History {
     /// The place of `kind`, and whether it is there for the first time.
     #[inline]
     pub(super) fn place(&mut self, kind: StepKind) -> (usize, bool) {
-        let recent = self.recent[usize::from(kind.kind)] as usize;
+        let recent = self.recent[kind.near()] as usize;
         if self.kinds.get(recent).is_some_and(|there| there.kind == kind) {
             return (recent, false);
         }
         self.search(kind)
     }
 
+    #[inline(never)]
     fn search(&mut self, kind: StepKind) -> (usize, bool) {
         let next = self.kinds.len() as u32;
         let place = *self.places.entry(kind).or_insert(next);
         if place == next {
             self.push(kind);
         }
-        self.recent[usize::from(kind.kind)] = place;
+        self.recent[kind.near()] = place;
         (place as usize, place == next)
     }
 

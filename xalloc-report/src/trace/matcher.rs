@@ -26,7 +26,7 @@ use super::error::Malformed;
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
 use super::table::{Entry, Table};
-use super::{Event, Incoming, Repairs, StackIndex};
+use super::{Event, Incoming, ProcessEvent, ProgramEvent, Repairs, StackIndex};
 
 /// Most frees that wait; with more, the oldest assumption (they are foreign) is made for all.
 const MAX_PARKED: usize = 4096;
@@ -93,8 +93,8 @@ impl Matcher {
     /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
     #[inline]
     pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder) -> Result<(), Malformed> {
-        let Incoming { record, at_ns, thread, stack } = incoming;
-        let who = Who { at_us: at_ns / 1000, thread: *thread, stack: *stack };
+        let Incoming { record, at_us, thread, stack } = incoming;
+        let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
         match record.kind {
             ALLOC => {
                 let (size_bytes, slack_bytes) = record.size_and_small();
@@ -140,10 +140,13 @@ impl Matcher {
             }
             wire::Event::ProgramMap { addr, len_bytes, protection, shared, .. } => {
                 let path = text;
-                encoder.other(who, &Event::ProgramMap { addr: addr.0, len_bytes, protection, shared, path });
+                encoder.other(
+                    who,
+                    &Event::Program(ProgramEvent::Map { addr: addr.0, len_bytes, protection, shared, path }),
+                );
             }
             wire::Event::ProgramUnmap { addr, len_bytes } => {
-                encoder.other(who, &Event::ProgramUnmap { addr: addr.0, len_bytes });
+                encoder.other(who, &Event::Program(ProgramEvent::Unmap { addr: addr.0, len_bytes }));
             }
             wire::Event::ProgramRemapFrom { addr, len_bytes } => {
                 self.remaps.insert(who.thread.0, (addr.0, len_bytes));
@@ -151,25 +154,25 @@ impl Matcher {
             wire::Event::ProgramRemapTo { addr, len_bytes } => {
                 // Without its first half (lost) the mapping is known from here on: it is said to have been resized.
                 let (from, from_bytes) = self.remaps.remove(&who.thread.0).unwrap_or((addr.0, len_bytes));
-                let event = Event::ProgramRemap { from, from_bytes, to: addr.0, to_bytes: len_bytes };
+                let event = Event::Program(ProgramEvent::Remap { from, from_bytes, to: addr.0, to_bytes: len_bytes });
                 encoder.other(who, &event);
             }
             wire::Event::ProgramAdvise { addr, len_bytes, advice } => {
-                encoder.other(who, &Event::ProgramAdvise { addr: addr.0, len_bytes, advice });
+                encoder.other(who, &Event::Program(ProgramEvent::Advise { addr: addr.0, len_bytes, advice }));
             }
             wire::Event::ProgramBrk { from, to } => {
-                encoder.other(who, &Event::ProgramBrk { from: from.0, to: to.0 });
+                encoder.other(who, &Event::Program(ProgramEvent::Brk { from: from.0, to: to.0 }));
             }
             wire::Event::HeapCall { call, argument, value } => {
                 encoder.other(who, &Event::HeapCall { call, argument, value });
             }
-            wire::Event::ThreadStart { .. } => encoder.other(who, &Event::ThreadStart),
-            wire::Event::ThreadExit => encoder.other(who, &Event::ThreadExit),
-            wire::Event::Fork { .. } => encoder.other(who, &Event::Fork),
-            wire::Event::Exec { .. } => encoder.other(who, &Event::Exec { path: text }),
-            wire::Event::ExecFailed => encoder.other(who, &Event::ExecFailed),
-            wire::Event::Exit { status } => encoder.other(who, &Event::Exit { status }),
-            wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::ModulesClosed),
+            wire::Event::ThreadStart { .. } => encoder.other(who, &Event::Process(ProcessEvent::ThreadStart)),
+            wire::Event::ThreadExit => encoder.other(who, &Event::Process(ProcessEvent::ThreadExit)),
+            wire::Event::Fork { .. } => encoder.other(who, &Event::Process(ProcessEvent::Fork)),
+            wire::Event::Exec { .. } => encoder.other(who, &Event::Process(ProcessEvent::Exec { path: text })),
+            wire::Event::ExecFailed => encoder.other(who, &Event::Process(ProcessEvent::ExecFailed)),
+            wire::Event::Exit { status } => encoder.other(who, &Event::Process(ProcessEvent::Exit { status })),
+            wire::Event::ModulesClosed { .. } => encoder.other(who, &Event::Process(ProcessEvent::ModulesClosed)),
             wire::Event::Marker { .. } => encoder.other(who, &Event::Marker { text }),
             wire::Event::Lost { count, reason } => encoder.other(who, &Event::Lost { events: count, reason }),
             wire::Event::Fault { addr, kind } => encoder.other(who, &Event::Fault { addr: addr.0, kind }),
@@ -180,25 +183,43 @@ impl Matcher {
         }
     }
 
+    #[inline]
     fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder) -> Result<(), Malformed> {
         let addr = request.addr;
-        if !self.unknown_reallocs.is_empty()
-            && is_realloc(request.call)
+        let (had, place) = match self.table.get(addr) {
+            (Some(Entry::Gone(slot)), place) if self.is_quiet() => (Some(slot), place),
+            (None, place) if self.is_quiet() => (None, place),
+            _ => return self.alloc_unquiet(who, stamp, request, encoder),
+        };
+        let slot = encoder.alloc(who, request, had)?;
+        self.table.insert_in(place, addr, slot);
+        Ok(())
+    }
+
+    /// An allocation at an address where something lives, or while something waits.
+    #[inline(never)]
+    fn alloc_unquiet(
+        &mut self,
+        who: Who,
+        stamp: Stamp,
+        request: Request,
+        encoder: &mut Encoder,
+    ) -> Result<(), Malformed> {
+        let addr = request.addr;
+        if is_realloc(request.call)
             && let Some(old) = self.unknown_reallocs.remove(&who.thread.0)
         {
             self.tell_unknown(Who { stack: StackIndex::NONE, ..who }, old, encoder);
         }
         let mut late = None;
-        if !self.parked.is_empty()
-            && let Some(parked) = self.parked.remove(&addr)
-        {
+        if let Some(parked) = self.parked.remove(&addr) {
             if stamp < parked.stamp {
                 late = Some(parked.who);
             } else {
                 self.tell_unknown(parked.who, addr, encoder);
             }
         }
-        let before = self.table.get(addr);
+        let (before, _) = self.table.get(addr);
         if let Some(Entry::Live(slot)) = before {
             self.table.remove(addr);
             encoder.free(Who { stack: StackIndex::NONE, ..who }, slot);
@@ -208,10 +229,7 @@ impl Matcher {
             }
             self.implied.insert(addr, stamp);
         }
-        let had = match before {
-            Some(Entry::Live(slot) | Entry::Gone(slot)) => Some(slot),
-            None => None,
-        };
+        let had = before.map(|(Entry::Live(slot) | Entry::Gone(slot))| slot);
         let slot = encoder.alloc(who, request, had)?;
         match late {
             Some(freed_by) => encoder.free(freed_by, slot),
@@ -220,9 +238,27 @@ impl Matcher {
         Ok(())
     }
 
+    /// Whether nothing waits for a late event, as nearly always.
+    #[inline]
+    fn is_quiet(&self) -> bool {
+        self.parked.len() | self.implied.len() | self.unknown_reallocs.len() == 0
+    }
+
+    #[inline]
     fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
-        if !self.implied.is_empty()
-            && let Some(implied_by) = self.implied.remove(&addr)
+        if self.implied.is_empty()
+            && let Some(slot) = self.table.remove(addr)
+        {
+            encoder.free(who, slot);
+        } else {
+            self.free_unquiet(who, stamp, addr, encoder);
+        }
+    }
+
+    /// A free of an address where nothing is known to live, or while a late one is waited for.
+    #[inline(never)]
+    fn free_unquiet(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
+        if let Some(implied_by) = self.implied.remove(&addr)
             && stamp < implied_by
         {
             return;

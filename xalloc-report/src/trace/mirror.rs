@@ -153,6 +153,18 @@ impl Near {
     }
 }
 
+/// How a free names its block.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum FreedAs {
+    /// As the one that the thread allocated so many allocations ago.
+    Recent(u8),
+    /// By its allocation's number: so far above the one that is [`ops::NUMBER_REACH`] below that of the block which the
+    /// thread freed last.
+    Numbered(u8),
+    /// By its slot.
+    Slot,
+}
+
 /// Slots and threads of one process.
 #[derive(Clone)]
 pub(super) struct Mirror {
@@ -228,10 +240,21 @@ impl Mirror {
         }
     }
 
-    /// The address that the next slot of `class` had, 0 if there is none.
+    /// The slot that the next block of `class` gets, if it had `addr`.
     #[inline]
-    pub(super) fn predicted(&self, class: u8) -> u64 {
-        self.slots.get(self.free[class as usize].newest as usize).map_or(0, |slot| slot.word & ADDR_MASK)
+    pub(super) fn take_if_at(&mut self, class: u8, addr: u64) -> Option<u32> {
+        let list = &mut self.free[class as usize];
+        let newest = list.newest;
+        let found = self.slots.get_mut(newest as usize).filter(|found| found.word & ADDR_MASK == addr)?;
+        // As in `take`.
+        let older = found.older();
+        found.state = HELD;
+        list.newest = older;
+        match self.slots.get_mut(older as usize) {
+            Some(neighbour) => neighbour.state = Slot::free(END, neighbour.older()),
+            None => list.oldest = END,
+        }
+        Some(newest)
     }
 
     /// The slot that the next block of `class` gets.
@@ -374,6 +397,12 @@ impl Mirror {
         }
     }
 
+    /// The slot that the thread with that index holds.
+    pub(super) fn held_by(&self, index: u32) -> Option<u32> {
+        let place = *self.by_index.get(&index)?;
+        self.threads[place as usize].held.map(|(slot, _)| slot)
+    }
+
     /// The block that the current thread holds is live again.
     pub(super) fn revive_held(&mut self) -> Option<u32> {
         let (slot, number) = self.threads[self.current].held.take()?;
@@ -399,7 +428,6 @@ impl Mirror {
     }
 
     /// Number of the allocation of the live block in `slot`.
-    #[inline]
     pub(super) fn number(&self, slot: u32) -> u64 {
         self.slots[slot as usize].state
     }
@@ -418,17 +446,31 @@ impl Mirror {
         (thread.recent[place] == slot).then(|| (thread.allocs as usize).wrapping_sub(1 + place) % RECENT)
     }
 
+    /// How a free names the live block in `slot`: by the first of these ways that reaches it.
+    #[inline]
+    pub(super) fn freed_as(&self, slot: u32) -> FreedAs {
+        let thread = &self.threads[self.current];
+        let found = &self.slots[slot as usize];
+        let place = (found.word >> 56) as usize;
+        if thread.recent[place] == slot {
+            let ago = (thread.allocs as usize).wrapping_sub(1 + place) % RECENT;
+            if ago < usize::from(ops::FREE_RECENT_COUNT) {
+                return FreedAs::Recent(ago as u8);
+            }
+        }
+        let reach = u64::from(ops::NUMBER_REACH);
+        let distance = found.state.wrapping_sub(thread.near.freed_number).wrapping_add(reach);
+        if distance <= 2 * reach && self.allocs.wrapping_sub(found.state) <= NUMBERED {
+            return FreedAs::Numbered(distance as u8);
+        }
+        FreedAs::Slot
+    }
+
     /// The inverse of [`Self::recency`].
     #[inline]
     pub(super) fn recent(&self, allocations_ago: usize) -> u32 {
         let thread = &self.threads[self.current];
         thread.recent[(thread.allocs as usize).wrapping_sub(1 + allocations_ago) % RECENT]
-    }
-
-    /// Whether the block in `slot` can be named by its allocation's number.
-    #[inline]
-    pub(super) fn is_numbered(&self, slot: u32) -> bool {
-        self.allocs.wrapping_sub(self.slots[slot as usize].state) <= NUMBERED
     }
 
     /// The slot of the allocation with that number.

@@ -14,7 +14,7 @@ use super::error::Malformed;
 use super::heap_steps::Flat;
 use super::ops::{FREE_RECENT, HEAP, REALLOC_RECENT, REALLOC_UNDO};
 use super::varint::Cursor;
-use super::{Block, Entry, Event, Replay, StackIndex, ThreadIndex, rare};
+use super::{Block, Entry, Event, LiveChange, Replay, StackIndex, ThreadIndex, rare};
 
 /// Where a replay starts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -187,28 +187,10 @@ impl Replay for Life {
 
     #[inline]
     fn entry(&mut self, entry: Entry<'_>) {
-        match entry.event {
-            Event::Alloc { slot, .. } | Event::ReallocUndo { slot, .. } => self.note(slot, true),
-            Event::Free { slot, .. } | Event::ReallocBegin { slot, .. } => self.note(slot, false),
-            Event::AllocFailed { .. }
-            | Event::FreeUnknown { .. }
-            | Event::Heap { .. }
-            | Event::HeapCall { .. }
-            | Event::ProgramMap { .. }
-            | Event::ProgramUnmap { .. }
-            | Event::ProgramRemap { .. }
-            | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. }
-            | Event::ThreadStart
-            | Event::ThreadExit
-            | Event::Fork
-            | Event::Exec { .. }
-            | Event::ExecFailed
-            | Event::Exit { .. }
-            | Event::Marker { .. }
-            | Event::Lost { .. }
-            | Event::Fault { .. }
-            | Event::ModulesClosed => {}
+        match entry.event.live_change() {
+            Some(LiveChange::Begins { slot, .. }) => self.note(slot, true),
+            Some(LiveChange::Ends { slot, .. }) => self.note(slot, false),
+            None => {}
         }
     }
 }

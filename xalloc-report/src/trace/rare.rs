@@ -4,9 +4,9 @@
 
 use xalloc_core::wire::{Advice, Call, FaultKind, HeapCall, LossReason, Protection};
 
-use super::Event;
 use super::error::Malformed;
 use super::varint::{Cursor, put, put_bytes, unzigzag, zigzag};
+use super::{Event, ProcessEvent, ProgramEvent};
 
 const ALLOC_FAILED: u8 = 1;
 const FREE_UNKNOWN: u8 = 2;
@@ -40,7 +40,7 @@ pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
     match *event {
         Event::AllocFailed { size_bytes, call } => tagged(ALLOC_FAILED, &[size_bytes, call as u64]),
         Event::FreeUnknown { addr } => tagged(FREE_UNKNOWN, &[addr]),
-        Event::ProgramMap { addr, len_bytes, protection, shared, path } => {
+        Event::Program(ProgramEvent::Map { addr, len_bytes, protection, shared, path }) => {
             let rights = u64::from(protection.read)
                 | u64::from(protection.write) << 1
                 | u64::from(protection.execute) << 2
@@ -48,32 +48,32 @@ pub(super) fn encode(event: &Event<'_>, out: &mut Vec<u8>) {
             tagged(PROGRAM_MAP, &[addr, len_bytes, rights]);
             put_bytes(out, path.as_bytes());
         }
-        Event::ProgramUnmap { addr, len_bytes } => tagged(PROGRAM_UNMAP, &[addr, len_bytes]),
-        Event::ProgramRemap { from, from_bytes, to, to_bytes } => {
+        Event::Program(ProgramEvent::Unmap { addr, len_bytes }) => tagged(PROGRAM_UNMAP, &[addr, len_bytes]),
+        Event::Program(ProgramEvent::Remap { from, from_bytes, to, to_bytes }) => {
             tagged(PROGRAM_REMAP, &[from, from_bytes, to, to_bytes]);
         }
-        Event::ProgramAdvise { addr, len_bytes, advice } => {
+        Event::Program(ProgramEvent::Advise { addr, len_bytes, advice }) => {
             tagged(PROGRAM_ADVISE, &[addr, len_bytes, advice as u64]);
         }
-        Event::ProgramBrk { from, to } => tagged(PROGRAM_BRK, &[from, to]),
+        Event::Program(ProgramEvent::Brk { from, to }) => tagged(PROGRAM_BRK, &[from, to]),
         Event::HeapCall { call, argument, value } => {
             tagged(HEAP_CALL, &[call as u64, zigzag(i64::from(argument) as u64), value]);
         }
-        Event::ThreadStart => tagged(THREAD_START, &[]),
-        Event::ThreadExit => tagged(THREAD_EXIT, &[]),
-        Event::Fork => tagged(FORK, &[]),
-        Event::Exec { path } => {
+        Event::Process(ProcessEvent::ThreadStart) => tagged(THREAD_START, &[]),
+        Event::Process(ProcessEvent::ThreadExit) => tagged(THREAD_EXIT, &[]),
+        Event::Process(ProcessEvent::Fork) => tagged(FORK, &[]),
+        Event::Process(ProcessEvent::Exec { path }) => {
             tagged(EXEC, &[]);
             put_bytes(out, path.as_bytes());
         }
-        Event::ExecFailed => tagged(EXEC_FAILED, &[]),
-        Event::Exit { status } => tagged(EXIT, &[zigzag(i64::from(status) as u64)]),
+        Event::Process(ProcessEvent::ExecFailed) => tagged(EXEC_FAILED, &[]),
+        Event::Process(ProcessEvent::Exit { status }) => tagged(EXIT, &[zigzag(i64::from(status) as u64)]),
         Event::Marker { text } => {
             tagged(MARKER, &[]);
             put_bytes(out, text.as_bytes());
         }
         Event::Lost { events, reason } => tagged(LOST, &[events, reason as u64]),
-        Event::ModulesClosed => tagged(MODULES_CLOSED, &[]),
+        Event::Process(ProcessEvent::ModulesClosed) => tagged(MODULES_CLOSED, &[]),
         Event::Fault { addr, kind } => tagged(FAULT, &[addr, kind as u64]),
         Event::Alloc { .. }
         | Event::Free { .. }
@@ -99,41 +99,43 @@ pub(super) fn decode<'a>(from: &mut Cursor<'a>) -> Result<Event<'a>, Malformed> 
         FREE_UNKNOWN => Event::FreeUnknown { addr: from.varint()? },
         PROGRAM_MAP => {
             let (addr, len_bytes, rights) = (from.varint()?, from.varint()?, from.varint()?);
-            Event::ProgramMap {
+            Event::Program(ProgramEvent::Map {
                 addr,
                 len_bytes,
                 protection: Protection::from_prot((rights & 7) as i32),
                 shared: rights & 8 != 0,
                 path: from.text()?,
-            }
+            })
         }
-        PROGRAM_UNMAP => Event::ProgramUnmap { addr: from.varint()?, len_bytes: from.varint()? },
-        PROGRAM_REMAP => Event::ProgramRemap {
+        PROGRAM_UNMAP => Event::Program(ProgramEvent::Unmap { addr: from.varint()?, len_bytes: from.varint()? }),
+        PROGRAM_REMAP => Event::Program(ProgramEvent::Remap {
             from: from.varint()?,
             from_bytes: from.varint()?,
             to: from.varint()?,
             to_bytes: from.varint()?,
-        },
-        PROGRAM_ADVISE => Event::ProgramAdvise {
+        }),
+        PROGRAM_ADVISE => Event::Program(ProgramEvent::Advise {
             addr: from.varint()?,
             len_bytes: from.varint()?,
             advice: numbered(from, Advice::from_number)?,
-        },
-        PROGRAM_BRK => Event::ProgramBrk { from: from.varint()?, to: from.varint()? },
+        }),
+        PROGRAM_BRK => Event::Program(ProgramEvent::Brk { from: from.varint()?, to: from.varint()? }),
         HEAP_CALL => Event::HeapCall {
             call: numbered(from, HeapCall::from_number)?,
             argument: narrow(unzigzag(from.varint()?), "an argument of a heap call exceeds 32 bits")?,
             value: from.varint()?,
         },
-        THREAD_START => Event::ThreadStart,
-        THREAD_EXIT => Event::ThreadExit,
-        FORK => Event::Fork,
-        EXEC => Event::Exec { path: from.text()? },
-        EXEC_FAILED => Event::ExecFailed,
-        EXIT => Event::Exit { status: narrow(unzigzag(from.varint()?), "an exit status exceeds 32 bits")? },
+        THREAD_START => Event::Process(ProcessEvent::ThreadStart),
+        THREAD_EXIT => Event::Process(ProcessEvent::ThreadExit),
+        FORK => Event::Process(ProcessEvent::Fork),
+        EXEC => Event::Process(ProcessEvent::Exec { path: from.text()? }),
+        EXEC_FAILED => Event::Process(ProcessEvent::ExecFailed),
+        EXIT => Event::Process(ProcessEvent::Exit {
+            status: narrow(unzigzag(from.varint()?), "an exit status exceeds 32 bits")?,
+        }),
         MARKER => Event::Marker { text: from.text()? },
         LOST => Event::Lost { events: from.varint()?, reason: numbered(from, LossReason::from_number)? },
-        MODULES_CLOSED => Event::ModulesClosed,
+        MODULES_CLOSED => Event::Process(ProcessEvent::ModulesClosed),
         FAULT => Event::Fault { addr: from.varint()?, kind: numbered(from, FaultKind::from_number)? },
         _ => return Err(Malformed::Bytes("an event is of a kind that this version does not know")),
     })

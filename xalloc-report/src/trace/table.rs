@@ -49,8 +49,13 @@ fn read(word: u32) -> Option<Entry> {
     Some(if word & GONE == 0 { Entry::Live(slot) } else { Entry::Gone(slot) })
 }
 
+/// Where an address is looked up: its leaf, if it has one.
+#[derive(Clone, Copy)]
+pub(super) struct Place(Option<u32>);
+
 struct Leaf {
-    entries: Box<[u32]>,
+    /// `None` once it was released.
+    entries: Option<Box<[u32; ENTRIES]>>,
     number: u64,
     live: u32,
     /// Whether it stands in the queue of leaves that had no live block.
@@ -81,33 +86,46 @@ impl Table {
         }
     }
 
-    /// What is or was at `addr`.
+    /// What is or was at `addr`, and where a block there is to be put by [`Self::insert_in`] before anything else
+    /// changes.
     #[inline]
-    pub(super) fn get(&mut self, addr: u64) -> Option<Entry> {
+    pub(super) fn get(&mut self, addr: u64) -> (Option<Entry>, Place) {
         if addr & 15 != 0 {
-            return self.unaligned.get(&addr).map(|&slot| Entry::Live(slot));
+            return (self.unaligned.get(&addr).map(|&slot| Entry::Live(slot)), Place(None));
         }
-        let leaf = self.find(addr >> LEAF_SHIFT)?;
-        read(self.leaves[leaf as usize].entries[entry_of(addr)])
+        let place = self.find(addr >> LEAF_SHIFT);
+        let leaf = place.and_then(|place| self.leaves.get(place as usize));
+        let entries = leaf.and_then(|leaf| leaf.entries.as_deref());
+        (entries.and_then(|entries| read(entries[entry_of(addr)])), Place(place))
     }
 
     /// Says that `slot` is at `addr`, where nothing lives.
-    #[inline]
     pub(super) fn insert(&mut self, addr: u64, slot: u32) {
-        if addr & 15 != 0 {
-            self.unaligned.insert(addr, slot);
-            return;
-        }
-        let number = addr >> LEAF_SHIFT;
-        let place = match self.find(number) {
-            Some(place) => place,
-            None => self.make(number),
-        };
-        let leaf = &mut self.leaves[place as usize];
-        let entry = &mut leaf.entries[entry_of(addr)];
+        let (_, place) = self.get(addr);
+        self.insert_in(place, addr, slot);
+    }
+
+    /// As [`Self::insert`], with what [`Self::get`] found for `addr` since the last change.
+    #[inline]
+    pub(super) fn insert_in(&mut self, place: Place, addr: u64, slot: u32) {
+        let leaf = place.0.and_then(|place| self.leaves.get_mut(place as usize));
+        let Some(Leaf { entries: Some(entries), live, .. }) = leaf else { return self.insert_elsewhere(addr, slot) };
+        let entry = &mut entries[entry_of(addr)];
         debug_assert!(*entry == 0 || *entry & GONE != 0, "the caller frees what is at the address first");
         *entry = slot + 1;
-        leaf.live += 1;
+        *live += 1;
+    }
+
+    /// Inserts where there is no leaf.
+    #[cold]
+    #[inline(never)]
+    fn insert_elsewhere(&mut self, addr: u64, slot: u32) {
+        if addr & 15 != 0 {
+            self.unaligned.insert(addr, slot);
+        } else {
+            let made = self.make(addr >> LEAF_SHIFT);
+            self.insert_in(Place(Some(made)), addr, slot);
+        }
     }
 
     /// The block at `addr` is gone; returns its slot, if there was one.
@@ -117,8 +135,8 @@ impl Table {
             return self.unaligned.remove(&addr);
         }
         let place = self.find(addr >> LEAF_SHIFT)?;
-        let leaf = &mut self.leaves[place as usize];
-        let entry = &mut leaf.entries[entry_of(addr)];
+        let leaf = self.leaves.get_mut(place as usize)?;
+        let entry = &mut leaf.entries.as_deref_mut()?[entry_of(addr)];
         let Some(Entry::Live(slot)) = read(*entry) else { return None };
         *entry |= GONE;
         leaf.live -= 1;
@@ -141,7 +159,9 @@ impl Table {
 
     #[cold]
     fn make(&mut self, number: u64) -> u32 {
-        let leaf = Leaf { entries: vec![0; ENTRIES].into_boxed_slice(), number, live: 0, is_queued: false };
+        // From a vector, whose memory the system clears: an array would be built on the stack first.
+        let entries = vec![0; ENTRIES].into_boxed_slice().try_into().ok();
+        let leaf = Leaf { entries, number, live: 0, is_queued: false };
         let place = if let Some(place) = self.vacant.pop() {
             self.leaves[place as usize] = leaf;
             place
@@ -165,7 +185,7 @@ impl Table {
         let leaf = &mut self.leaves[oldest as usize];
         leaf.is_queued = false;
         if leaf.live == 0 {
-            leaf.entries = Box::default();
+            leaf.entries = None;
             self.by_number.remove(&leaf.number);
             self.near[leaf.number as usize % NEAR_LEAVES] = NO_LEAF;
             self.vacant.push(oldest);
@@ -196,7 +216,7 @@ mod tests {
             let (mut table, mut oracle) = (Table::new(), HashMap::new());
             for (slot, (megabyte, place, insert)) in steps.into_iter().enumerate() {
                 let addr = ((megabyte * 64 + 1) << LEAF_SHIFT) + place * 8;
-                let live = table.get(addr).filter(|entry| matches!(entry, Entry::Live(_)));
+                let live = table.get(addr).0.filter(|entry| matches!(entry, Entry::Live(_)));
                 prop_assert_eq!(live, oracle.get(&addr).map(|&slot| Entry::Live(slot)));
                 if insert && !oracle.contains_key(&addr) {
                     table.insert(addr, slot as u32);
@@ -224,10 +244,10 @@ mod tests {
     fn an_address_tells_the_slot_of_its_last_block_when_that_is_gone() {
         let mut table = Table::new();
         table.insert(0x1000, 7);
-        assert_eq!(table.get(0x1000), Some(Entry::Live(7)));
+        assert_eq!(table.get(0x1000).0, Some(Entry::Live(7)));
         assert_eq!(table.remove(0x1000), Some(7));
-        assert_eq!((table.get(0x1000), table.remove(0x1000)), (Some(Entry::Gone(7)), None));
+        assert_eq!((table.get(0x1000).0, table.remove(0x1000)), (Some(Entry::Gone(7)), None));
         table.insert(0x1000, 9);
-        assert_eq!(table.get(0x1000), Some(Entry::Live(9)));
+        assert_eq!(table.get(0x1000).0, Some(Entry::Live(9)));
     }
 }

@@ -322,7 +322,7 @@ fn an_event_whose_stack_was_not_synchronised_is_refused() {
 fn random_programs_reach_every_kind_of_op() {
     let mut events = long_run(60_000);
     for event in &mut events {
-        event.at_ns = 0;
+        event.at_us = 0;
     }
     let mut matcher = matcher::Matcher::new();
     let mut encoder = encode::Encoder::new(None);

@@ -3,7 +3,7 @@
 use xalloc_core::wire::{Call, HeapCall, HeapEvent};
 
 use crate::analysis::names::Named;
-use crate::trace::Event;
+use crate::trace::{Event, ProcessEvent, ProgramEvent};
 
 /// A kind of event, as a user thinks of it: one may take in several events of the format, and an event may be of two.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -131,20 +131,34 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::Free { .. } | Event::FreeUnknown { .. } => (EventKind::Free, None),
         Event::ReallocBegin { .. } | Event::ReallocUndo { .. } => (EventKind::Realloc, None),
         Event::Heap { step, .. } => heap(step),
-        Event::ProgramMap { .. } => (EventKind::Mmap, None),
-        Event::ProgramUnmap { .. } => (EventKind::Munmap, None),
-        Event::ProgramRemap { .. } => (EventKind::Mremap, None),
-        Event::ProgramAdvise { .. } => (EventKind::Madvise, None),
-        Event::ProgramBrk { .. } => (EventKind::Brk, None),
+        Event::Program(event) => (program(event), None),
         Event::HeapCall { call: HeapCall::Aligned, .. } => (EventKind::Alloc, None),
         Event::HeapCall { call: HeapCall::MallocTrim, .. } => (EventKind::Trim, None),
         Event::HeapCall { call: HeapCall::Mallopt | HeapCall::Tunable, .. } => (EventKind::Setting, None),
-        Event::ThreadStart | Event::ThreadExit => (EventKind::Thread, None),
-        Event::Fork | Event::Exec { .. } | Event::ExecFailed | Event::Exit { .. } => (EventKind::Process, None),
+        Event::Process(event) => (process(event), None),
         Event::Marker { .. } => (EventKind::Marker, None),
         Event::Fault { .. } => (EventKind::Fault, None),
         Event::Lost { .. } => (EventKind::Lost, None),
-        Event::ModulesClosed => (EventKind::Dlclose, None),
+    }
+}
+
+fn program(event: &ProgramEvent<'_>) -> EventKind {
+    match event {
+        ProgramEvent::Map { .. } => EventKind::Mmap,
+        ProgramEvent::Unmap { .. } => EventKind::Munmap,
+        ProgramEvent::Remap { .. } => EventKind::Mremap,
+        ProgramEvent::Advise { .. } => EventKind::Madvise,
+        ProgramEvent::Brk { .. } => EventKind::Brk,
+    }
+}
+
+fn process(event: &ProcessEvent<'_>) -> EventKind {
+    match event {
+        ProcessEvent::ThreadStart | ProcessEvent::ThreadExit => EventKind::Thread,
+        ProcessEvent::Fork | ProcessEvent::Exec { .. } | ProcessEvent::ExecFailed | ProcessEvent::Exit { .. } => {
+            EventKind::Process
+        }
+        ProcessEvent::ModulesClosed => EventKind::Dlclose,
     }
 }
 

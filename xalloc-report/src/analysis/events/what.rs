@@ -5,7 +5,7 @@ use serde::Serialize;
 use xalloc_core::wire::{HeapCall, HeapEvent};
 
 use crate::analysis::names::{self, address};
-use crate::trace::{Entry, Event};
+use crate::trace::{Entry, Event, ProcessEvent, ProgramEvent};
 
 /// What happened. Sizes are bytes: requested sizes for blocks, whole chunks for steps of the heap; addresses of heap
 /// steps are chunk addresses, 16 below the block's.
@@ -128,37 +128,49 @@ impl What {
             }
             Event::ReallocUndo { block, .. } => What::ReallocUndo { addr: address(block.addr), size: block.size_bytes },
             Event::Heap { step, .. } => What::of_heap(step),
-            Event::ProgramMap { addr, len_bytes, protection, shared, path } => What::ProgramMmap {
-                addr: address(addr),
-                size: len_bytes,
-                protection: names::protection(protection),
-                shared,
-                path: path.to_owned(),
-            },
-            Event::ProgramUnmap { addr, len_bytes } => What::ProgramMunmap { addr: address(addr), size: len_bytes },
-            Event::ProgramRemap { from, from_bytes, to, to_bytes } => {
-                What::ProgramMremap { addr: address(from), size: from_bytes, to: address(to), to_size: to_bytes }
-            }
-            Event::ProgramAdvise { addr, len_bytes, advice } => {
-                What::ProgramMadvise { addr: address(addr), size: len_bytes, advice: names::advice(advice).to_owned() }
-            }
-            Event::ProgramBrk { from, to } => What::ProgramBrk { from: address(from), to: address(to) },
+            Event::Program(event) => What::of_program(event),
             Event::HeapCall { call, argument, value } => match call {
                 HeapCall::Aligned => What::Aligned { align: value },
                 HeapCall::MallocTrim => What::MallocTrim { pad: value },
                 HeapCall::Mallopt => What::Mallopt { parameter: names::parameter(argument), value: value as i64 },
                 HeapCall::Tunable => What::Tunable { name: names::tunable(argument), value },
             },
-            Event::ThreadStart => What::ThreadStart,
-            Event::ThreadExit => What::ThreadExit,
-            Event::Fork => What::Fork,
-            Event::Exec { path } => What::Exec { path: path.to_owned() },
-            Event::ExecFailed => What::ExecFailed,
-            Event::Exit { status } => What::Exit { status },
+            Event::Process(event) => What::of_process(event),
             Event::Marker { text } => What::Marker { text: text.to_owned() },
             Event::Lost { events, reason } => What::Lost { events, reason: names::loss(reason).to_owned() },
             Event::Fault { addr, kind } => What::Fault { addr: address(addr), fault: names::fault(kind).to_owned() },
-            Event::ModulesClosed => What::Dlclose,
+        }
+    }
+
+    fn of_program(event: ProgramEvent<'_>) -> What {
+        match event {
+            ProgramEvent::Map { addr, len_bytes, protection, shared, path } => What::ProgramMmap {
+                addr: address(addr),
+                size: len_bytes,
+                protection: names::protection(protection),
+                shared,
+                path: path.to_owned(),
+            },
+            ProgramEvent::Unmap { addr, len_bytes } => What::ProgramMunmap { addr: address(addr), size: len_bytes },
+            ProgramEvent::Remap { from, from_bytes, to, to_bytes } => {
+                What::ProgramMremap { addr: address(from), size: from_bytes, to: address(to), to_size: to_bytes }
+            }
+            ProgramEvent::Advise { addr, len_bytes, advice } => {
+                What::ProgramMadvise { addr: address(addr), size: len_bytes, advice: names::advice(advice).to_owned() }
+            }
+            ProgramEvent::Brk { from, to } => What::ProgramBrk { from: address(from), to: address(to) },
+        }
+    }
+
+    fn of_process(event: ProcessEvent<'_>) -> What {
+        match event {
+            ProcessEvent::ThreadStart => What::ThreadStart,
+            ProcessEvent::ThreadExit => What::ThreadExit,
+            ProcessEvent::Fork => What::Fork,
+            ProcessEvent::Exec { path } => What::Exec { path: path.to_owned() },
+            ProcessEvent::ExecFailed => What::ExecFailed,
+            ProcessEvent::Exit { status } => What::Exit { status },
+            ProcessEvent::ModulesClosed => What::Dlclose,
         }
     }
 

@@ -10,6 +10,7 @@ use xalloc_core::wire::{GrowthRule, HeapEvent};
 
 use super::pages::PAGE;
 use crate::model::layout::{Layout, Place, RangeKind};
+use crate::model::{Moved, Segments};
 use crate::trace::{Entry, Event, StackIndex, ThreadIndex};
 
 /// Spans that may be walked in all to find what lies between the largest free chunks.
@@ -47,46 +48,27 @@ pub(super) struct Growths {
     pub(super) by_site: FxHashMap<(StackIndex, GrowthRule), Growth>,
     pub(super) growths: u64,
     walked_spans: u64,
+    segments: Segments,
 }
 
 impl Growths {
+    /// Of a process that begins with this heap.
+    pub(super) fn beginning_with(layout: &Layout) -> Growths {
+        Growths { segments: Segments::of(layout), ..Growths::default() }
+    }
+
     /// Takes an entry before the layout does.
     pub(super) fn before(&mut self, layout: &Layout, entry: &Entry<'_>) {
         let Event::Heap { arena, step, .. } = entry.event else { return };
-        let (grown_bytes, rule) = match step {
-            HeapEvent::Brk { from, to, rule } => (to.0.saturating_sub(from.0), rule),
-            HeapEvent::HeapResize { addr, len_bytes, rule: GrowthRule::NoFit } => {
-                (layout.range_grows(addr.0, len_bytes), GrowthRule::NoFit)
-            }
-            HeapEvent::HeapResize { len_bytes, rule: GrowthRule::BreakBlocked, .. } => {
-                (len_bytes, GrowthRule::BreakBlocked)
-            }
-            // An arena's first memory is no growth.
-            HeapEvent::HeapBirth { .. } if layout.top(arena.0).is_none() => return,
-            HeapEvent::HeapBirth { len_bytes, .. } => (len_bytes, GrowthRule::HeapFull),
-            HeapEvent::Split { front_bytes, from_top: true, .. } => {
-                self.settle(layout, entry.thread, front_bytes);
-                return;
-            }
-            HeapEvent::Trim { .. }
-            | HeapEvent::Release { .. }
-            | HeapEvent::ChunkMap { .. }
-            | HeapEvent::ChunkUnmap { .. }
-            | HeapEvent::ChunkRemapFrom { .. }
-            | HeapEvent::ChunkRemapTo { .. }
-            | HeapEvent::Split { .. }
-            | HeapEvent::Coalesce { .. }
-            | HeapEvent::Bin { .. }
-            | HeapEvent::CacheBirth { .. }
-            | HeapEvent::TcacheFlush { .. }
-            | HeapEvent::Consolidate { .. }
-            | HeapEvent::ArenaBirth { .. }
-            | HeapEvent::ArenaIdle
-            | HeapEvent::ArenaAttach
-            | HeapEvent::HeapResize { .. }
-            | HeapEvent::HeapDeath { .. }
-            | HeapEvent::Threshold { .. } => return,
-        };
+        if let HeapEvent::Split { front_bytes, from_top: true, .. } = step {
+            self.settle(layout, entry.thread, front_bytes);
+            return;
+        }
+        let Some(Moved { grown_bytes, rule: Some(rule), .. }) = self.segments.apply(step) else { return };
+        // An arena's first memory is no growth.
+        if arena.0 > 0 && layout.top(arena.0).is_none() {
+            return;
+        }
         self.growths += 1;
         let top_bytes = layout.top(0).map_or(0, |(top, end)| end - top);
         let free_bytes = layout.binned_bytes() + layout.cached_bytes() + top_bytes;

@@ -1,6 +1,6 @@
 //! The heap page by page: what of each page is live, and whose.
 
-use crate::model::layout::{Layout, Place, RangeKind};
+use crate::model::layout::{Layout, Place, RangeKind, Span};
 use crate::trace::StackIndex;
 
 /// Bytes of a page on x86-64.
@@ -54,10 +54,11 @@ pub(super) trait Visit {
     fn filled(&mut self, from: u64, to: u64, site: StackIndex);
 }
 
-/// Goes through the pages of the arenas. Where the inside of the heap is not seen, its blocks are all that is known.
-pub(super) fn visit(layout: &Layout, visit: &mut impl Visit) {
+/// Goes through the pages of the arenas, and tells `also` the spans on the way. Where the inside of the heap is not seen,
+/// its blocks are all that is known, and there are no spans.
+pub(super) fn visit(layout: &Layout, visit: &mut impl Visit, also: impl FnMut(&Span)) {
     if layout.knows_steps() {
-        visit_spans(layout, visit);
+        visit_spans(layout, visit, also);
     } else {
         visit_blocks(layout, visit);
     }
@@ -123,9 +124,10 @@ fn visit_blocks(layout: &Layout, visit: &mut impl Visit) {
     filler.end_page();
 }
 
-fn visit_spans(layout: &Layout, visit: &mut impl Visit) {
+fn visit_spans(layout: &Layout, visit: &mut impl Visit, mut also: impl FnMut(&Span)) {
     let mut filler = Filler { page: Page::default(), visit };
     layout.spans(|span| {
+        also(&span);
         if span.place.is_free() || span.range.kind == RangeKind::Mapped {
             return;
         }

@@ -7,7 +7,7 @@
 use rustc_hash::FxHashMap;
 
 use super::pages::{PAGE, Page, Residency, Visit, resident_bytes, visit};
-use crate::model::layout::Layout;
+use crate::model::layout::{Layout, Span};
 use crate::trace::StackIndex;
 
 /// Sites of a page that the search for the best set of sites looks at: pages with more are nobody's quick win.
@@ -89,8 +89,13 @@ impl<R: Residency> Visit for Walk<'_, R> {
 impl Pins {
     /// The pins of the heap as it is laid out.
     pub(super) fn of(layout: &Layout, residency: &impl Residency) -> Pins {
+        Pins::and_spans(layout, residency, |_| ())
+    }
+
+    /// The same, and tells `also` every span of the heap in the same walk.
+    pub(super) fn and_spans(layout: &Layout, residency: &impl Residency, also: impl FnMut(&Span)) -> Pins {
         let mut walk = Walk { pins: Pins::default(), residency };
-        visit(layout, &mut walk);
+        visit(layout, &mut walk, also);
         walk.pins
     }
 

@@ -3,13 +3,15 @@
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
+use xalloc_core::heap::sim::SystemCalls;
 use xalloc_core::wire::Call;
 
 use super::growth::Growths;
 use super::pins::Pins;
 use super::staircase;
-use super::{Aggregates, CallStack, Contents, Layout, StackIndex, Survey, SystemCalls, ThreadName};
+use super::{Aggregates, CallStack, Contents, Layout, StackIndex, Survey, ThreadName};
 use crate::analysis::names;
+use crate::model::survey::SiteCalls;
 
 /// A call site whose blocks keep pages.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]
@@ -135,9 +137,9 @@ pub struct CallCounts {
     pub grown_bytes: u64,
 }
 
-impl From<SystemCalls> for CallCounts {
-    fn from(calls: SystemCalls) -> CallCounts {
-        let SystemCalls { brk, mmap, munmap, mremap, madvise, grown_bytes } = calls;
+impl From<SiteCalls> for CallCounts {
+    fn from(SiteCalls { calls, grown_bytes }: SiteCalls) -> CallCounts {
+        let SystemCalls { brk, mmap, munmap, mremap, madvise } = calls;
         CallCounts { brk, mmap, munmap, mremap, madvise, grown_bytes }
     }
 }
@@ -294,19 +296,12 @@ pub(super) fn external(contents: &Contents, growths: &Growths) -> Vec<GrowthView
 }
 
 pub(super) fn system_calls(contents: &Contents, survey: &Survey) -> SystemCallsView {
-    let mut total = SystemCalls::default();
-    for calls in survey.calls.values() {
-        total.brk += calls.brk;
-        total.mmap += calls.mmap;
-        total.munmap += calls.munmap;
-        total.mremap += calls.mremap;
-        total.madvise += calls.madvise;
-        total.grown_bytes += calls.grown_bytes;
-    }
+    let mut total = SiteCalls::default();
+    survey.calls.values().for_each(|site| total.add(site));
     let mut sites: Vec<_> = survey.calls.iter().collect();
-    sites.sort_by_key(|(site, calls)| (std::cmp::Reverse(calls.total()), **site));
-    let view = |(&site, &calls): (&StackIndex, &SystemCalls)| SystemCallView {
-        calls: calls.into(),
+    sites.sort_by_key(|(site, told)| (std::cmp::Reverse(told.calls.total()), **site));
+    let view = |(&site, &told): (&StackIndex, &SiteCalls)| SystemCallView {
+        calls: told.into(),
         at: CallStack::of(contents, site, Call::Malloc),
     };
     SystemCallsView { total: total.into(), sites: sites.into_iter().map(view).collect() }

@@ -8,7 +8,7 @@ use crate::trace::Allocator;
 const PAGE: u64 = pages::PAGE;
 
 fn look(sample: &Sample, at: At) -> Fragmentation {
-    fragmentation(sample, ProcessIndex(0), at).expect("the books balance")
+    fragmentation(sample, ProcessIndex(0), at, Predict::Never).expect("the books balance")
 }
 
 fn at_exit(program: Simulated) -> Fragmentation {
@@ -50,7 +50,7 @@ fn a_small_block_above_what_was_freed_is_said_to_keep_the_top() {
 }
 
 /// A block of nearly a page and a small one behind it, 200 times; the large ones are freed.
-fn one_small_block_a_page(has_small: bool) -> Fragmentation {
+fn one_small_block_a_page(has_small: bool, predict: Predict) -> Fragmentation {
     let mut program = Simulated::new();
     let (page, note) = (program.site("read_page"), program.site("keep_note"));
     let mut blocks = Vec::new();
@@ -63,12 +63,13 @@ fn one_small_block_a_page(has_small: bool) -> Fragmentation {
     for block in blocks {
         program.free(0, block);
     }
-    at_exit(program)
+    let sample = program.finish(Allocator::Core);
+    fragmentation(&sample, ProcessIndex(0), At::Exit, predict).expect("the books balance")
 }
 
 #[test]
 fn one_small_block_on_each_page_pins_them_all() {
-    let seen = one_small_block_a_page(true);
+    let seen = one_small_block_a_page(true, Predict::Never);
     let pin = &seen.pins[0];
     assert_eq!((leaf(&pin.at).as_str(), pin.live_blocks, pin.live_bytes), ("keep_note", 200, 8_000));
     // A chunk of 48 bytes on each of 200 pages, which hold nothing else but the cache's bookkeeping on the first.
@@ -78,8 +79,24 @@ fn one_small_block_on_each_page_pins_them_all() {
     assert!(pin.marginal_bytes >= 198 * PAGE && pin.leverage > 90.0);
     assert_eq!(leaf(&seen.cover[0].at), "keep_note");
     assert!(pin.pin_byte_seconds > 0.0);
-    let twin = one_small_block_a_page(false);
+    let twin = one_small_block_a_page(false, Predict::Never);
     assert!(twin.pins.is_empty() && twin.cover.is_empty());
+}
+
+#[test]
+fn a_fix_is_tried_for_who_pins_and_says_what_peak_and_end_would_be() {
+    let fixes = one_small_block_a_page(true, Predict::Always).fixes;
+    let unfixed = fixes.unfixed.expect("a fix was tried");
+    assert!(fixes.identical && unfixed.end_footprint_bytes > 800 << 10);
+    let best = &fixes.tried[0];
+    let at = best.at.as_ref().expect("the fix is of a site");
+    assert_eq!((best.finding, leaf(at).as_str(), best.calls), (Suggested::Pins, "keep_note", Some(200)));
+    assert_eq!(best.option, format!("--pool {}", at.id));
+    // 200 blocks of 48 bytes come from one slab of 64 KiB; without them the break goes back to its padding.
+    assert_eq!(best.predicted.end_footprint_bytes, (64 << 10) + (132 << 10));
+    assert!(best.saves(&unfixed));
+    let twin = one_small_block_a_page(false, Predict::Always).fixes;
+    assert_eq!(twin, FixesView::default(), "nothing is pinned, and nothing is tried");
 }
 
 #[test]
@@ -214,7 +231,8 @@ fn without_steps_there_is_no_layout_and_the_report_says_so() {
     program.malloc(0, site, 1_000);
     let mut sample = program.finish(Allocator::Core);
     sample.streams[0].entries.retain(|entry| !matches!(entry.event, crate::trace::Event::Heap { .. }));
-    let error = fragmentation(&sample, ProcessIndex(0), At::Exit).expect_err("nothing is known of the heap");
+    let error =
+        fragmentation(&sample, ProcessIndex(0), At::Exit, Predict::Never).expect_err("nothing is known of the heap");
     assert!(matches!(error, FragmentationError::NoSteps), "{error}");
 }
 
@@ -233,6 +251,6 @@ fn a_lost_step_is_an_imbalance_and_not_a_wrong_figure() {
     };
     let lost = sample.streams[0].entries.iter().rposition(is_bin).expect("there are splits");
     sample.streams[0].entries.remove(lost);
-    let error = fragmentation(&sample, ProcessIndex(0), At::Exit).expect_err("a step is missing");
+    let error = fragmentation(&sample, ProcessIndex(0), At::Exit, Predict::Never).expect_err("a step is missing");
     assert!(matches!(error, FragmentationError::Imbalance(_)), "{error}");
 }

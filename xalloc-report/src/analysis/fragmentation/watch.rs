@@ -1,7 +1,5 @@
 //! The second pass: the layout on its way to the moment that is asked for, looked at now and then.
 
-use std::collections::BTreeMap;
-
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -12,13 +10,13 @@ use super::pins::Pins;
 use super::rss::{Measured, RssView};
 use super::{Layout, Modelled, Picture, Place, RangeKind, ResidencyView, Span};
 use crate::analysis::names::address;
-use crate::model::layout::Imbalance;
+use crate::model::layout::{Imbalance, Range};
 use crate::trace::{Block, Contents, Entry, Event, Replay, Snapshot, StackIndex};
 
 /// Looks at the heap on the way, evenly over the process's life.
 const LOOKS: u64 = 96;
 /// Spans that may be walked for them in all: some 20 ns each.
-const WALKED_SPANS: u64 = 24 << 20;
+const WALKED_SPANS: u64 = 12 << 20;
 /// Cells of a column of the map.
 const CELLS: u64 = 160;
 /// Operations that a thread may be within when the moment comes: it is put off to the end of one of them.
@@ -103,6 +101,7 @@ pub(super) struct Watched {
 
 impl<'c> Watch<'c> {
     pub(super) fn new(contents: &'c Contents, layout: Layout, target: Target, life_ns: (u64, u64)) -> Watch<'c> {
+        let growths = Growths::beginning_with(&layout);
         let look_every_ns = (life_ns.1.saturating_sub(life_ns.0) / LOOKS).max(1000);
         Watch {
             contents,
@@ -113,7 +112,7 @@ impl<'c> Watch<'c> {
             snapshot: None,
             rss: None,
             measured: None,
-            growths: Growths::default(),
+            growths,
             next_look_ns: life_ns.0 + look_every_ns,
             look_every_ns,
             life_ns,
@@ -179,21 +178,20 @@ impl<'c> Watch<'c> {
         if self.walked_spans > WALKED_SPANS {
             return;
         }
-        let pins = Pins::of(&self.layout, &Modelled(&self.layout));
-        let mut ranges = BTreeMap::new();
+        let mut painter = Painter::default();
         self.spans = 0;
-        self.layout.spans(|span| {
+        let pins = Pins::and_spans(&self.layout, &Modelled(&self.layout), |span| {
             self.spans += 1;
-            paint(&mut ranges, &span);
+            painter.paint(span);
         });
-        self.walked_spans += 2 * self.spans;
+        self.walked_spans += self.spans;
         self.shares = pins.by_site.iter().map(|(&site, pin)| (site, pin.share_bytes)).collect();
         self.map.push(ColumnView {
             at_ns,
             requested: self.layout.requested_bytes(),
             footprint: self.layout.footprint_bytes(),
             pinned_bytes: pins.pinned_bytes,
-            ranges: ranges.into_values().map(Strip::view).collect(),
+            ranges: painter.strips.into_iter().map(Strip::view).collect(),
         });
     }
 }
@@ -220,7 +218,7 @@ impl Replay for Watch<'_> {
             self.look(entry.at_ns);
             // A heap that is costly to walk is looked at less often.
             let left = WALKED_SPANS.saturating_sub(self.walked_spans).max(1);
-            let looks_left = (left / (2 * self.spans.max(1))).clamp(1, LOOKS);
+            let looks_left = (left / self.spans.max(1)).clamp(1, LOOKS);
             let span_ns = self.life_ns.1.saturating_sub(entry.at_ns) / looks_left;
             self.next_look_ns = entry.at_ns + span_ns.max(self.look_every_ns);
         }
@@ -244,35 +242,56 @@ struct Strip {
 
 const CLASSES: [char; 5] = ['l', 'c', 'f', 't', 'm'];
 
-fn paint(strips: &mut BTreeMap<u64, Strip>, span: &Span) {
-    if span.range.kind == RangeKind::Mapped {
-        return;
-    }
-    let strip = strips.entry(span.range.start).or_insert_with(|| {
-        let cell_bytes = span.range.len_bytes().div_ceil(CELLS).next_multiple_of(PAGE);
-        let cells = span.range.len_bytes().div_ceil(cell_bytes) as usize;
-        Strip { from: span.range.start, end: span.range.end, cell_bytes, cells: vec![[0; 5]; cells] }
-    });
-    let class = match span.place {
-        Place::Live(_) | Place::Handed => 0,
-        Place::Cached(_) | Place::Fast(_) => 1,
-        Place::Binned(_) => 2,
-        Place::Top => 3,
-        Place::Header | Place::Bookkeeping | Place::Fence => 4,
-    };
-    let mut at = span.addr - strip.from;
-    let end = span.end() - strip.from;
-    while at < end {
-        let cell = at / strip.cell_bytes;
-        let next = ((cell + 1) * strip.cell_bytes).min(end);
-        if let Some(cell) = strip.cells.get_mut(cell as usize) {
-            cell[class] += next - at;
+/// Strips of the arenas' ranges, from spans in order of address.
+#[derive(Default)]
+struct Painter {
+    strips: Vec<Strip>,
+}
+
+impl Painter {
+    fn paint(&mut self, span: &Span) {
+        if span.range.kind == RangeKind::Mapped {
+            return;
         }
-        at = next;
+        match self.strips.last_mut() {
+            Some(strip) if strip.from == span.range.start => strip.paint(span),
+            _ => {
+                let mut strip = Strip::of(&span.range);
+                strip.paint(span);
+                self.strips.push(strip);
+            }
+        }
     }
 }
 
 impl Strip {
+    fn of(range: &Range) -> Strip {
+        let cell_bytes = range.len_bytes().div_ceil(CELLS).next_multiple_of(PAGE);
+        let cells = range.len_bytes().div_ceil(cell_bytes) as usize;
+        Strip { from: range.start, end: range.end, cell_bytes, cells: vec![[0; 5]; cells] }
+    }
+
+    #[inline]
+    fn paint(&mut self, span: &Span) {
+        let class = match span.place {
+            Place::Live(_) | Place::Handed => 0,
+            Place::Cached(_) | Place::Fast(_) => 1,
+            Place::Binned(_) => 2,
+            Place::Top => 3,
+            Place::Header | Place::Bookkeeping | Place::Fence => 4,
+        };
+        let mut at = span.addr - self.from;
+        let end = span.end() - self.from;
+        while at < end {
+            let cell = at / self.cell_bytes;
+            let next = ((cell + 1) * self.cell_bytes).min(end);
+            if let Some(cell) = self.cells.get_mut(cell as usize) {
+                cell[class] += next - at;
+            }
+            at = next;
+        }
+    }
+
     fn view(self) -> MapRange {
         let most = |cell: &[u64; 5]| {
             let at = (0..5).max_by_key(|&class| (cell[class], std::cmp::Reverse(class)));

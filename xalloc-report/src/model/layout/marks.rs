@@ -102,6 +102,28 @@ impl Default for Marks {
     }
 }
 
+/// A walk through the marks: most neighbours lie in one leaf, which is looked up once.
+pub(super) struct Walker<'m> {
+    marks: &'m Marks,
+    number: u64,
+    /// The words of that leaf; none if there is no leaf.
+    words: &'m [u64],
+}
+
+impl Walker<'_> {
+    /// The chunk that begins at `addr`.
+    #[inline]
+    pub(super) fn get(&mut self, addr: u64) -> Option<(u64, Mark)> {
+        let number = addr >> LEAF_SHIFT;
+        if number != self.number {
+            let place = self.marks.by_number.get(&number);
+            self.words = place.map_or(&[], |&place| &self.marks.leaves[place as usize].words);
+            self.number = number;
+        }
+        self.words.get(word_at(addr)).copied().and_then(Mark::of_word)
+    }
+}
+
 const fn word_at(addr: u64) -> usize {
     ((addr >> 4) as usize) & (WORDS - 1)
 }
@@ -149,8 +171,22 @@ impl Marks {
 
     /// The chunk that begins at `addr`.
     pub(super) fn get(&self, addr: u64) -> Option<(u64, Mark)> {
-        let place = *self.by_number.get(&(addr >> LEAF_SHIFT))?;
-        Mark::of_word(self.leaves[place as usize].words[word_at(addr)])
+        self.walker().get(addr)
+    }
+
+    /// Looks at chunks in order of address.
+    pub(super) fn walker(&self) -> Walker<'_> {
+        Walker { marks: self, number: u64::MAX, words: &[] }
+    }
+
+    /// Marks the chunk at `addr` otherwise and leaves its size as it is; returns what it was.
+    #[inline]
+    pub(super) fn change(&mut self, addr: u64, mark: Mark) -> Option<(u64, Mark)> {
+        let place = self.find(addr)?;
+        let word = &mut self.leaves[place as usize].words[word_at(addr)];
+        let found = Mark::of_word(*word)?;
+        *word = mark.word(found.0);
+        Some(found)
     }
 
     /// Takes the mark of the chunk that begins at `addr` away.

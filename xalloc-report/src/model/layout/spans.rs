@@ -82,9 +82,10 @@ impl Layout {
         tell(range.start, range.first, Place::Header);
         let has_top = self.ranges.current(range.arena).is_some_and(|current| current.start == range.start);
         let top = if has_top { self.ranges.arenas[usize::from(range.arena)].top } else { range.end };
+        let mut marks = self.marks.walker();
         let mut at = range.first;
         while at < top {
-            let (size_bytes, place) = match self.marks.get(at) {
+            let (size_bytes, place) = match marks.get(at) {
                 Some((size_bytes, mark)) => (size_bytes.max(16), self.place(mark)),
                 // Only within an operation: what was cut out is not told yet.
                 None => (self.marks.next(at, top).unwrap_or(top) - at, Place::Handed),

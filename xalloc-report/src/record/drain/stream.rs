@@ -53,14 +53,26 @@ enum Stop {
     Special,
 }
 
-/// Whether a record needs nothing but its numbers put into the trace's terms.
+/// By the number of a kind, how many values of `sub` make a record common, that is one that needs nothing but its
+/// numbers put into the trace's terms.
+const COMMON_SUBS: [u16; 256] = {
+    const STEPS: std::ops::RangeInclusive<u8> = Kind::HeapBrk as u8..=Kind::HeapCacheBirth as u8;
+    let mut subs = [0; 256];
+    let mut at = 0;
+    while at < Kind::ALL.len() {
+        let kind = Kind::ALL[at] as u8;
+        let is_of_blocks = kind >= Kind::Alloc as u8 && kind <= Kind::ReallocUndo as u8;
+        if is_of_blocks || (kind >= *STEPS.start() && kind <= *STEPS.end()) {
+            subs[kind as usize] = Record::subs_of(Kind::ALL[at]);
+        }
+        at += 1;
+    }
+    subs
+};
+
 #[inline]
 fn is_common(record: &Record) -> bool {
-    const ALLOC: u8 = Kind::Alloc as u8;
-    const FIRST_STEP: u8 = Kind::HeapBrk as u8;
-    const LAST_STEP: u8 = Kind::HeapCacheBirth as u8;
-    const REALLOC_UNDO: u8 = Kind::ReallocUndo as u8;
-    matches!(record.kind, ALLOC..=REALLOC_UNDO | FIRST_STEP..=LAST_STEP) && record.is_known()
+    u16::from(record.sub) < COMMON_SUBS[usize::from(record.kind)]
 }
 
 /// What all streams of a recording share.
@@ -103,6 +115,7 @@ pub(crate) struct Stream {
     lost: [u64; LossReason::ALL.len()],
     last_stamp: Stamp,
     last_ns: u64,
+    last_us: u64,
     /// Nothing that is merged now can have happened later than this.
     ceiling_ns: u64,
     /// The stamp up to which this pass takes records.
@@ -129,6 +142,7 @@ impl Stream {
             lost: [0; LossReason::ALL.len()],
             last_stamp: Stamp(0),
             last_ns: 0,
+            last_us: 0,
             ceiling_ns: u64::MAX,
             until: Stamp(u64::MAX),
             batch: Vec::with_capacity(BATCH),
@@ -254,32 +268,31 @@ impl Stream {
             (None, Some(first)) => self.name_thread(lane, self.time_of(first, shared.timeline), shared.dictionary),
             (None, None) => return Stop::Limit,
         };
-        let mut taken = 0;
-        let mut stop = Stop::Limit;
-        let (clock, ceiling_ns) = (self.identity.clock, self.ceiling_ns);
-        let (mut last_stamp, mut last_ns, mut late) = (self.last_stamp, self.last_ns, 0);
-        for record in lane.ahead() {
+        let ahead = lane.ahead();
+        let at_most = &ahead[..room.min(ahead.len())];
+        let ends = at_most.iter().position(|record| record.stamp > limit.0 || !is_common(record));
+        let taken = ends.unwrap_or(at_most.len());
+        let stop = match ahead.get(taken) {
+            Some(next) if next.stamp > limit.0 => Stop::Limit,
+            Some(_) if ends.is_none() => Stop::Full,
+            Some(_) => Stop::Special,
+            None => Stop::Limit,
+        };
+        let microseconds = shared.timeline.microseconds(self.identity.clock);
+        let ceiling_us = self.ceiling_ns / 1000;
+        let (mut last_stamp, mut last_us, mut late) = (self.last_stamp, self.last_us, 0);
+        let Stream { batch, stacks, segment, modules, .. } = self;
+        let dictionary = &mut *shared.dictionary;
+        batch.extend(at_most[..taken].iter().map(|record| {
             let stamp = Stamp(record.stamp);
-            if stamp > limit {
-                break;
-            }
-            if taken == room {
-                stop = Stop::Full;
-                break;
-            }
-            if !is_common(record) {
-                stop = Stop::Special;
-                break;
-            }
-            taken += 1;
             late += u64::from(stamp < last_stamp);
-            last_stamp = last_stamp.max(stamp);
-            let at_ns = shared.timeline.at_ns(clock, stamp).min(ceiling_ns).max(last_ns);
-            last_ns = at_ns;
-            let stack = self.stacks.resolve(StackId(record.stack), &self.segment, &self.modules, shared.dictionary);
-            self.batch.push(Incoming { record: *record, at_ns, thread, stack });
-        }
-        (self.last_stamp, self.last_ns) = (last_stamp, last_ns);
+            last_stamp = stamp.max(last_stamp);
+            last_us = microseconds.at(stamp).min(ceiling_us).max(last_us);
+            let stack = stacks.resolve(StackId(record.stack), segment, modules, dictionary);
+            Incoming { record: *record, at_us: last_us, thread, stack }
+        }));
+        (self.last_stamp, self.last_us) = (last_stamp, last_us);
+        self.last_ns = self.time_of(last_stamp, shared.timeline);
         self.late_events += late;
         self.events += taken as u64;
         lane.advance(taken);
@@ -312,12 +325,13 @@ impl Stream {
         }
         let at_ns = self.time_of(stamped.stamp, shared.timeline);
         self.last_ns = at_ns;
+        self.last_us = self.last_us.max(at_ns / 1000);
         let thread = match lane.thread {
             Some(thread) => thread,
             None => self.name_thread(lane, at_ns, shared.dictionary),
         };
         let stack = self.stacks.resolve(stamped.stack, &self.segment, &self.modules, shared.dictionary);
-        let incoming = Incoming { record: *record, at_ns, thread, stack };
+        let incoming = Incoming { record: *record, at_us: self.last_us, thread, stack };
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }

@@ -157,7 +157,7 @@ fn blocks_handed_between_threads_are_freed_after_they_were_made_and_before_they_
         let expected = if number % 2 == 0 { alloc(0x1000) } else { free(0x1000) };
         assert_eq!(incoming.event(), Some(expected), "event {number}");
     }
-    assert!(kept.events.is_sorted_by_key(|(_, incoming)| incoming.at_ns));
+    assert!(kept.events.is_sorted_by_key(|(_, incoming)| incoming.at_us));
     assert_eq!(contents.processes[0].repairs.late_events, 0);
     assert_eq!(contents.processes[0].end, End::Exited(0));
     assert_eq!(contents.threads.len(), 2);
@@ -345,7 +345,7 @@ fn a_record_stamped_before_what_was_merged_keeps_its_place_in_time_and_is_counte
     drain.pass(1, COMMAND).unwrap();
     let (contents, _, kept) = finish(drain, ENDED);
     assert_eq!(contents.processes[0].repairs.late_events, 1);
-    assert!(kept.events[1].1.at_ns >= kept.events[0].1.at_ns);
+    assert!(kept.events[1].1.at_us >= kept.events[0].1.at_us);
     assert_eq!(kept.events[1].1.thread, ThreadIndex(1));
 }
 
@@ -450,7 +450,7 @@ fn numbers_out_of_any_range_in_header_rings_and_records_are_survived() {
     let gone = Command { pid: u32::MAX, end: Some(End::Exited(0)) };
     drain.pass(1, gone).unwrap();
     let (contents, observations, kept) = finish(drain, gone);
-    assert!(kept.events.is_sorted_by_key(|(_, incoming)| incoming.at_ns));
+    assert!(kept.events.is_sorted_by_key(|(_, incoming)| incoming.at_us));
     assert!(observations.events + observations.damaged >= 20_000);
     assert!(contents.stacks.iter().enumerate().skip(2).all(|(at, node)| (node.parent.0 as usize) < at));
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Extent, frames};
+use super::{Extent, fixes, frames};
 use crate::analysis::FrameView;
 use crate::analysis::fragmentation::{Fragmentation, ResidencyView, Segment, StepView};
 use crate::render::escape::printable;
@@ -41,10 +41,11 @@ pub fn fragmentation(of: &Fragmentation, extent: Extent) -> String {
     padding(&mut out, of);
     free(&mut out, of);
     life(&mut out, of, extent);
+    fixes::append(&mut out, &of.fixes);
     out
 }
 
-fn heading(out: &mut String, text: &str, aside: &str) {
+pub(super) fn heading(out: &mut String, text: &str, aside: &str) {
     let _ = writeln!(out, "\n{HEADING}{text}{HEADING:#}  {ASIDE}{aside}{ASIDE:#}");
 }
 
@@ -176,7 +177,7 @@ fn ladder(out: &mut String, of: &Fragmentation) {
     table.write(out, 2);
 }
 
-fn leaf(frames: &[FrameView]) -> String {
+pub(super) fn leaf(frames: &[FrameView]) -> String {
     frames.first().map_or_else(|| "an unknown call stack".to_owned(), |leaf| printable(&leaf.name()).into_owned())
 }
 

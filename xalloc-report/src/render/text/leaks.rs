@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Extent, frames};
-use crate::analysis::{Disguise, HolderView, LeakClass, LeakSite, Leaks};
+use crate::analysis::{HolderView, LeakClass, LeakSite, Leaks};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, percent, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, HEADING, PLAIN};
@@ -23,7 +23,7 @@ pub fn leaks(leaks: &Leaks, extent: Extent) -> String {
     for (nth, site) in shown.iter().enumerate() {
         table.row([
             right((nth + 1).to_string(), ASIDE),
-            left(site.class.map_or("", word), if is_leaked(site) { HEADING } else { PLAIN }),
+            left(site.class.map(word).unwrap_or_default(), if is_leaked(site) { HEADING } else { PLAIN }),
             right(bytes(site.bytes), FIGURE),
             right(percent(site.bytes, leaks.bytes), PLAIN),
             left(format!("{} of {} {}", count(site.blocks), counted(site.allocations, "allocation"), by(site)), PLAIN),
@@ -106,17 +106,8 @@ fn is_leaked(site: &LeakSite) -> bool {
     site.class.is_some_and(LeakClass::is_leaked)
 }
 
-fn word(class: LeakClass) -> &'static str {
-    match class {
-        LeakClass::Definite => "definite",
-        LeakClass::Cycle => "cycle",
-        LeakClass::Indirect => "indirect",
-        LeakClass::Possible => "possible",
-        LeakClass::Reachable => "reachable",
-        LeakClass::Runtime => "runtime",
-        LeakClass::Inherited => "inherited",
-        LeakClass::OwnerActive => "owner active",
-    }
+fn word(class: LeakClass) -> String {
+    class.name().replace('_', " ")
 }
 
 fn meaning(class: LeakClass) -> &'static str {
@@ -155,13 +146,7 @@ fn explain(out: &mut String, site: &LeakSite) {
         }
     }
     if let Some(hint) = &site.hint {
-        let what = match hint.disguise {
-            Disguise::Unaligned => "an unaligned pointer to it",
-            Disguise::OnePastEnd => "a pointer just behind it",
-            Disguise::TopTagged => "a pointer to it with a tag in its upper 16 bits",
-            Disguise::Shifted => "a shifted pointer to it",
-        };
-        let _ = writeln!(out, "      {DOUBT}{what} exists at {}{DOUBT:#}", hint.at);
+        let _ = writeln!(out, "      {DOUBT}{} exists at {}{DOUBT:#}", hint.pointer(), hint.at);
     }
 }
 

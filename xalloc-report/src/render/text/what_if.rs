@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::frames;
 use crate::analysis::{Fidelity, RunView, WhatIf};
 use crate::render::escape::printable;
-use crate::render::number::{bytes, count, counted, instant, span};
+use crate::render::number::{bytes, count, counted, instant, kib, kib_change, span};
 use crate::render::style::{ASIDE, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
 
@@ -88,7 +88,7 @@ fn table(runs: &[RunView]) -> Table {
     ];
     table.row([left("run", ASIDE)].into_iter().chain(titles.map(|title| right(title, ASIDE))));
     for (nth, run) in runs.iter().enumerate() {
-        let differs = |change: i64| if nth == 0 { String::new() } else { signed(change) };
+        let differs = |change: i64| if nth == 0 { String::new() } else { kib_change(change) };
         let known = |value: Option<u64>, show: fn(u64) -> String| value.map_or_else(|| "-".to_owned(), show);
         table.row([
             left(run.name.clone(), PLAIN),
@@ -108,17 +108,4 @@ fn table(runs: &[RunView]) -> Table {
         ]);
     }
     table
-}
-
-/// Whole KiB: what differs by a page must not look alike.
-fn kib(value: u64) -> String {
-    format!("{} KiB", count(value.div_ceil(1024)))
-}
-
-fn signed(change: i64) -> String {
-    match change {
-        0 => "=".to_owned(),
-        1.. => format!("+{}", kib(change.unsigned_abs())),
-        ..0 => format!("-{}", kib(change.unsigned_abs())),
-    }
 }

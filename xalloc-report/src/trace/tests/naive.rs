@@ -43,7 +43,7 @@ impl Naive {
 
     pub(super) fn push(&mut self, incoming: &Incoming) {
         let (thread, stamp) = (incoming.thread.0, incoming.record.stamp);
-        let who = (incoming.at_ns / 1000, thread, incoming.stack.0);
+        let who = (incoming.at_us, thread, incoming.stack.0);
         let nobody = (who.0, thread, 0);
         match incoming.event().unwrap() {
             Wire::Alloc { addr: Addr(addr), size_bytes, slack_bytes, arena, arena_seq, call } => {
@@ -123,14 +123,20 @@ impl Naive {
             }
             Wire::ProgramMap { addr, len_bytes, protection, shared, .. } => {
                 let path = text(incoming);
-                self.tell(who, &Event::ProgramMap { addr: addr.0, len_bytes, protection, shared, path });
+                self.tell(
+                    who,
+                    &Event::Program(ProgramEvent::Map { addr: addr.0, len_bytes, protection, shared, path }),
+                );
             }
             Wire::ProgramRemapFrom { addr, len_bytes } => {
                 self.remaps.insert(thread, (addr.0, len_bytes));
             }
             Wire::ProgramRemapTo { addr, len_bytes } => {
                 let (from, from_bytes) = self.remaps.remove(&thread).unwrap_or((addr.0, len_bytes));
-                self.tell(who, &Event::ProgramRemap { from, from_bytes, to: addr.0, to_bytes: len_bytes });
+                self.tell(
+                    who,
+                    &Event::Program(ProgramEvent::Remap { from, from_bytes, to: addr.0, to_bytes: len_bytes }),
+                );
             }
             Wire::Marker { .. } => {
                 self.tell(who, &Event::Marker { text: text(incoming) });
@@ -139,7 +145,7 @@ impl Naive {
                 self.tell(who, &Event::Lost { events: count, reason });
             }
             Wire::Exit { status } => {
-                self.tell(who, &Event::Exit { status });
+                self.tell(who, &Event::Process(ProcessEvent::Exit { status }));
             }
             Wire::AllocFailed { size_bytes, call } => {
                 self.tell(who, &Event::AllocFailed { size_bytes, call });

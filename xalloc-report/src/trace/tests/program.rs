@@ -160,7 +160,7 @@ pub(super) fn events(steps: &[Step]) -> Vec<Incoming> {
         let stamp = Stamp((at * 10).saturating_sub(late * 10));
         out.push(Incoming {
             record: Stamped { stamp, stack: StackId::NONE, event }.encode(),
-            at_ns: (at * u64::from(size % 3) * 900).saturating_sub(late * 900),
+            at_us: (at * u64::from(size % 3)).saturating_sub(late),
             thread: ThreadIndex(u32::from(thread)),
             stack: StackIndex(if what.is_multiple_of(9) { 0 } else { u32::from(size) % STACKS }),
         });

@@ -1,0 +1,80 @@
+//! What a run's figures are against its budgets.
+
+use super::super::Policy;
+use super::super::budgets::{BudgetLine, Subject, growth, share};
+use super::super::evidence::RunEvidence;
+use super::super::leak::{Disposition, Leak};
+use super::super::verdict::Figures;
+use super::is_unchecked;
+use crate::analysis::LeakSum;
+use crate::trace::LeakClass;
+
+/// Every budget that was set, with its value; what cannot be judged becomes a note.
+pub(super) fn lines(
+    run: &RunEvidence,
+    figures: &Figures,
+    leaks: &[Leak],
+    policy: &Policy,
+    notes: &mut Vec<String>,
+) -> Vec<BudgetLine> {
+    let budgets = &policy.budgets;
+    let counted = || {
+        leaks.iter().filter(|leak| leak.class.is_some_and(LeakClass::is_leaked)).filter(|leak| match leak.disposition {
+            Disposition::Suppressed | Disposition::NotOwn => false,
+            Disposition::Fails | Disposition::Known | Disposition::Listed => true,
+        })
+    };
+    // What is alive bounds what is leaked, where no scan looked.
+    let mut unchecked = LeakSum::default();
+    for process in run.processes.iter().filter(|process| is_unchecked(process)) {
+        unchecked.add(process.alive.bytes, process.alive.blocks);
+    }
+    let leaked = |subject, values: &mut dyn Iterator<Item = u64>, unchecked: u64, limit: Option<u64>| {
+        let value = if subject == Subject::LeakedBytesPerStack {
+            values.max().unwrap_or_default()
+        } else {
+            values.fold(0, u64::saturating_add)
+        };
+        limit.map(|limit| BudgetLine::between(subject, value, value.saturating_add(unchecked), limit))
+    };
+    let line = |subject, value, limit: Option<u64>| limit.map(|limit| BudgetLine::of(subject, value, limit));
+    let bytes = || counted().map(Leak::whole_bytes);
+    let alive = figures.alive_at_exit;
+    let temporary = run.processes.iter().map(|process| share(process.temporary, process.allocations)).max();
+    let mut lines: Vec<_> = [
+        leaked(Subject::LeakedBytes, &mut bytes(), unchecked.bytes, budgets.max_leaked_bytes),
+        leaked(
+            Subject::LeakedBlocks,
+            &mut counted().map(Leak::whole_blocks),
+            unchecked.blocks,
+            budgets.max_leaked_blocks,
+        ),
+        leaked(Subject::LeakedBytesPerStack, &mut bytes(), unchecked.bytes, budgets.max_leaked_bytes_per_stack),
+        line(Subject::AliveAtExitBytes, alive.bytes, budgets.max_alive_bytes),
+        line(Subject::AliveAtExitBlocks, alive.blocks, budgets.max_alive_blocks),
+        line(Subject::PeakLiveBytes, figures.peak_live_bytes, budgets.max_peak_bytes),
+        line(Subject::Allocations, figures.allocations, budgets.max_allocations),
+        line(Subject::TemporaryShare, temporary.unwrap_or_default(), budgets.max_temporary),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    if let (Some(limit), Some(baseline)) = (budgets.max_growth, &policy.baseline) {
+        for (subject, name, value) in growing(figures) {
+            match baseline.figure(&run.name, name) {
+                Some(was) => lines.push(BudgetLine::of(subject, growth(was, value), limit)),
+                None => notes.push(format!("the baseline has no {name} of {}, so its growth is not judged", run.name)),
+            }
+        }
+    }
+    lines
+}
+
+/// The figures whose growth is measured, with their names in a baseline.
+pub(in crate::check) fn growing(figures: &Figures) -> [(Subject, &'static str, u64); 3] {
+    [
+        (Subject::PeakLiveBytesGrowth, "peak_live_bytes", figures.peak_live_bytes),
+        (Subject::AllocationsGrowth, "allocations", figures.allocations),
+        (Subject::AliveAtExitBytesGrowth, "alive_at_exit_bytes", figures.alive_at_exit.bytes),
+    ]
+}
