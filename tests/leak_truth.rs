@@ -132,7 +132,7 @@ fn every_program_gets_the_verdict_that_is_true() {
     said.extend(of_others);
     let mut wrong = String::new();
     for run in &runs {
-        let classes = said.get(&run.command().map(str::to_owned).to_vec()).cloned().unwrap_or_default();
+        let classes = said.get(run.command().map(str::to_owned).as_slice()).cloned().unwrap_or_default();
         let classes =
             if classes.is_empty() { "freed".to_owned() } else { classes.into_iter().collect::<Vec<_>>().join("+") };
         if classes != run.truth.said {

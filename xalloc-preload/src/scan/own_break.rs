@@ -52,6 +52,6 @@ mod tests {
         moved(0x9000, 0xa000);
         assert_eq!(ranges().collect::<Vec<_>>(), [0x1000..0x4000, 0x9000..0xa000]);
         moved(0xa000, 0x2000);
-        assert_eq!(ranges().collect::<Vec<_>>(), [0x1000..0x2000]);
+        assert!(ranges().eq(std::iter::once(0x1000..0x2000)));
     }
 }
