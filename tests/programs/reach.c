@@ -1,49 +1,49 @@
 /* Keeps or loses one block in every way that a check for leaks must tell apart.
  *
  * Arguments: a case, `keep` or `lose`, and how to leave (`return` if missing). The block of 7,777 bytes is what the case is
- * about; `lose` drops the only pointer to it, if the case does not say otherwise. (-: what a coroutine left on its own
- * stack cannot be told from what it has there.) The truth, by case:
+ * about; `lose` drops the only pointer to it, if the case does not say otherwise. What a coroutine left on its own stack
+ * cannot be told from what it has there. The truth, by case, as in leaks/twins.h:
  *
- *   case           keep         lose
- *   global         reachable    definite
- *   zeroed         reachable    definite
- *   tls            reachable    definite
- *   key            reachable    definite
- *   late_key       reachable    definite
- *   exit_argument  reachable    definite
- *   heap           reachable    definite
- *   mapping        reachable    definite
- *   shared         reachable    definite
- *   file           reachable    definite
- *   read_only      reachable    definite
- *   environment    reachable    definite
- *   frame          reachable    definite
- *   thread         reachable    definite
- *   blocking       reachable    definite
- *   gone_thread    definite     definite
- *   dead_frame     definite     definite
- *   coroutine      reachable    -
- *   heap_coroutine reachable    -
- *   zero           reachable    definite
- *   protected      reachable    definite
- *   resized        reachable    definite
- *   large          reachable    definite
- *   low_tag        reachable    definite
- *   cookie         reachable    definite
- *   length         reachable    definite
- *   counters       reachable    definite
- *   aligned        reachable    definite
- *   list           reachable    definite
- *   middle         possible     definite
- *   unaligned      definite     definite
- *   past_end       definite     definite
- *   top_tag        definite     definite
- *   self           reachable    definite
- *   ring           reachable    cycle
- *   ring_and_tail  reachable    indirect
- *   chain          reachable    indirect
- *   tree           reachable    indirect
- *   child          inherited    -
+ *   case           keep         lose         what is special
+ *   global         reachable    definite     in a variable that has a first value
+ *   zeroed         reachable    definite     in a variable that is zero at first
+ *   tls            reachable    definite     in a variable that each thread has
+ *   key            reachable    definite     as main's value of a key
+ *   late_key       reachable    definite     as a value behind the first 32 keys
+ *   exit_argument  reachable    definite     as argument of __cxa_atexit
+ *   heap           reachable    definite     in a block
+ *   mapping        reachable    definite     in memory without a file
+ *   shared         reachable    definite     in shared memory without a file
+ *   file           reachable    definite     in a private mapping of a file
+ *   read_only      reachable    definite     in memory that was made read-only
+ *   environment    reachable    definite     in the environment
+ *   frame          reachable    definite     in main's frame, which calls exit
+ *   thread         reachable    definite     in a frame of a thread that waits
+ *   blocking       reachable    definite     in a frame of a thread that waits and blocks all signals
+ *   gone_thread    definite     definite     on the stack of a thread that was joined
+ *   dead_frame     definite     definite     in the frame of a function that returned
+ *   coroutine      reachable    definite~reachable          on a mapped stack that is suspended
+ *   heap_coroutine reachable    definite~reachable          on a stack in a block that is suspended
+ *   zero           reachable    definite     beside a block of no bytes
+ *   protected      reachable    definite     in a block of which a page cannot be read
+ *   resized        reachable    definite     in a block that realloc moved
+ *   large          reachable    definite     in a block with a mapping of its own
+ *   low_tag        reachable    definite     with a tag in its low three bits
+ *   cookie         reachable    definite     behind a count of elements
+ *   length         reachable    definite     behind a length
+ *   counters       reachable    definite     behind two counters, as in Rust's Arc
+ *   aligned        reachable    definite     behind the address of the block
+ *   list           reachable    definite     in the links of a list
+ *   middle         reachable~possible definite     into the middle, and nothing explains it
+ *   unaligned      reachable~definite definite     at an address that is no multiple of 8
+ *   past_end       reachable~definite definite     just behind the block
+ *   top_tag        reachable~definite definite     with a tag in the upper 16 bits
+ *   self           reachable    definite     a block that points to itself
+ *   ring           reachable    cycle        three blocks in a ring
+ *   ring_and_tail  reachable    indirect     a ring points to it
+ *   chain          reachable    indirect     at the end of a chain
+ *   tree           reachable    indirect     below another block
+ *   child          inherited    -            a child has it from its parent
  */
 #define _GNU_SOURCE
 #include <fcntl.h>

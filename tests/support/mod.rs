@@ -15,6 +15,7 @@ use serde_json::Value;
 
 pub(crate) mod footprint;
 pub(crate) mod shared;
+pub(crate) mod twins;
 pub(crate) mod victims;
 
 /// The program under test, its environment free of what would change its output.

@@ -27,8 +27,18 @@ pub(crate) fn files(endings: &[&str]) -> Vec<String> {
 
 /// A victim, built and ready to run. `file` is its name in `tests/programs`.
 pub(crate) fn victim(file: &str, arguments: &[&str]) -> Load {
-    let name = Path::new(file).file_stem().and_then(|stem| stem.to_str()).expect("a name");
-    Load::new(built(file, name, &[]), arguments)
+    Load::new(program(file), arguments)
+}
+
+/// A victim, built.
+pub(crate) fn program(file: &str) -> PathBuf {
+    let name = file.rsplit_once('.').expect("a name with an ending").0.replace('/', "_");
+    built(file, &name, &[])
+}
+
+/// A victim that others load, built to the name of a library.
+pub(crate) fn library(file: &str, name: &str) -> PathBuf {
+    built(file, name, &["-shared", "-fPIC"])
 }
 
 /// A victim whose functions the dynamic loader knows.
@@ -59,13 +69,15 @@ fn built(file: &str, name: &str, flags: &[&str]) -> PathBuf {
     fs::create_dir_all(&folder).expect("a folder for the victims");
     let source = sources().join(file);
     let program = folder.join(name);
-    let newest = modified(&source).max(modified(&sources().join("keep.h")));
+    let headers = ["keep.h", "leaks/twins.h"].map(|header| modified(&sources().join(header)));
+    let newest = headers.into_iter().fold(modified(&source), Option::max);
     assert!(newest.is_some(), "{} is missing", source.display());
     if modified(&program) > newest {
         return program;
     }
-    // Another test may be at it: each compiles to a name of its own and puts the finished file in place.
-    let unfinished = folder.join(format!("{name}.{}.{:?}", std::process::id(), std::thread::current().id()));
+    // Another test may be at it: each compiles to a name of its own and puts the finished file in place. rustc names its
+    // own files by what comes before the first dot.
+    let unfinished = folder.join(format!("{}_{:?}_{name}", std::process::id(), std::thread::current().id()));
     let mut command = match source.extension().and_then(|extension| extension.to_str()) {
         Some("c") => Command::new("cc"),
         Some("cpp") => Command::new("c++"),
@@ -76,6 +88,9 @@ fn built(file: &str, name: &str, flags: &[&str]) -> PathBuf {
         command.args(["-O", "-g", "--edition", "2024", "-C", "symbol-mangling-version=v0"]);
     } else {
         command.args(["-O2", "-g", "-fno-optimize-sibling-calls", "-pthread"]);
+        if file.ends_with(".cpp") {
+            command.arg("-std=c++20");
+        }
     }
     command.args(flags).arg(&source).arg("-o").arg(&unfinished);
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));

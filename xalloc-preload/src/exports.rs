@@ -107,6 +107,8 @@ leavings! {
     _Exit => scan::exit_at_once;
     /// C `abort`.
     abort => scan::before_abort;
+    /// What a failed `assert` calls: libc's own `abort` within it is not to be seen from outside.
+    __assert_fail => scan::before_assertion;
 }
 
 inquiries! {

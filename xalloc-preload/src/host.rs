@@ -120,6 +120,14 @@ pub(crate) fn abort_with(message: &str) -> ! {
     unsafe { libc::abort() }
 }
 
+/// The calling thread's stack for signal handlers.
+pub(crate) fn signal_stack() -> libc::stack_t {
+    let mut stack = libc::stack_t { ss_sp: core::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+    // SAFETY: asks only, and fills the value in or leaves it.
+    unsafe { libc::syscall(libc::SYS_sigaltstack, core::ptr::null::<libc::stack_t>(), &raw mut stack) };
+    stack
+}
+
 /// A value of the auxiliary vector, 0 if there is none.
 pub(crate) fn auxiliary(kind: u64) -> u64 {
     // SAFETY: only looks into the vector that the kernel passed.

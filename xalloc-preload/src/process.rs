@@ -36,6 +36,7 @@ unsafe extern "C" {
         object: *mut c_void,
     ) -> c_int;
     fn on_exit(handler: unsafe extern "C" fn(c_int, *mut c_void), argument: *mut c_void) -> c_int;
+    fn __cxa_at_quick_exit(handler: extern "C" fn(*mut c_void), object: *mut c_void) -> c_int;
 }
 
 static PAGE_IS_NOT_WIPED: AtomicBool = AtomicBool::new(false);
@@ -47,6 +48,8 @@ pub(crate) fn register() {
     unsafe { __register_atfork(Some(prepare), Some(parent), Some(child), core::ptr::null_mut()) };
     // SAFETY: by the bullet of the module.
     unsafe { on_exit(scan::at_exit_handler, core::ptr::null_mut()) };
+    // SAFETY: by the bullet of the module.
+    unsafe { __cxa_at_quick_exit(scan::at_quick_exit_handler, core::ptr::null_mut()) };
 }
 
 /// Says that a forked child does not start cold by itself: the kernel is too old.

@@ -16,6 +16,8 @@ pub(super) fn explains(block: &Block, value: u64, at: u64, memory: &mut impl Mem
         || (offset == 16 && is_shared_count(block, first, memory))
         || (offset == 24 && is_old_string(block, first, memory))
         || is_aligned_inside(block, value, memory)
+        || is_exception(offset, value, memory)
+        || is_swiss_table(block, value, at, memory)
         || is_second_base(first, value, memory)
         || is_list_node(block, value, at, memory)
 }
@@ -50,6 +52,27 @@ fn is_old_string(block: &Block, length: u64, memory: &mut impl Memory) -> bool {
 /// An aligned allocation on top of `malloc`: the address to free lies before what was handed out.
 fn is_aligned_inside(block: &Block, value: u64, memory: &mut impl Memory) -> bool {
     value - block.addr >= 8 && memory.word(value - 8) == Some(block.addr)
+}
+
+/// A C++ exception: the runtime's header lies before it, and ends with the unwinder's, of four words, whose first names
+/// the language (Itanium C++ ABI, exception handling, 1.2 and 2.2); its last byte tells an exception of its own from one
+/// that stands for another.
+fn is_exception(offset: u64, value: u64, memory: &mut impl Memory) -> bool {
+    const UNWINDERS_BYTES: u64 = 32;
+    const LANGUAGES: [u64; 2] = [u64::from_be_bytes(*b"GNUCC++\0"), u64::from_be_bytes(*b"CLNGC++\0")];
+    let class = if offset >= UNWINDERS_BYTES { memory.word(value - UNWINDERS_BYTES) } else { None };
+    class.is_some_and(|class| LANGUAGES.contains(&(class & !1)))
+}
+
+/// A hash table of Rust's: the pointer is to the bytes of control behind the buckets, one for each bucket and for a group
+/// of 16 more, and the bucket count less one is its neighbour.
+fn is_swiss_table(block: &Block, value: u64, at: u64, memory: &mut impl Memory) -> bool {
+    const GROUP_BYTES: u64 = 16;
+    let Some(buckets) = block.end().checked_sub(value + GROUP_BYTES).filter(|buckets| buckets.is_power_of_two()) else {
+        return false;
+    };
+    value.is_multiple_of(GROUP_BYTES)
+        && [at.wrapping_add(8), at.wrapping_sub(8)].into_iter().any(|at| memory.word(at) == Some(buckets - 1))
 }
 
 /// A pointer to a second base class: a table of virtual functions at the object's start, and another at the pointer.

@@ -308,13 +308,15 @@ fn held_at(words: &[u64], size_bytes: u64, offset: u64) -> World {
 fn known_shapes_make_a_pointer_into_the_middle_a_pointer() {
     let vtable = CONSTANTS.start + 16;
     let base = HEAP;
-    let cases: [(&str, &[u64], u64, u64); 7] = [
+    let exception = u64::from_be_bytes(*b"GNUCC++\x01");
+    let cases: [(&str, &[u64], u64, u64); 8] = [
         ("low tag", &[0, 0], 16, 3),
         ("array cookie", &[5, 1, 2], 8 + 5 * 24, 8),
         ("length word", &[100, 7], 108, 8),
         ("old string", &[3, 7, 0, 0x0061_6263], 32, 24),
         ("ArcInner", &[2, 1, 99], 40, 16),
         ("aligned header", &[0, 0, 0, base, 1], 128, 32),
+        ("exception", &[1, 0, exception, 0, 0, 0, 9], 56, 48),
         ("second base", &[vtable, 1, vtable + 8, 2], 40, 16),
     ];
     for (name, words, size_bytes, offset) in cases {
@@ -329,6 +331,17 @@ fn known_shapes_make_a_pointer_into_the_middle_a_pointer() {
             assert_eq!(world.verdicts(), [Verdict::Possible], "{name}, spoilt");
         }
     }
+}
+
+#[test]
+fn a_hash_table_of_rusts_is_held_by_the_pointer_to_its_bytes_of_control() {
+    let mut world = World::default();
+    let table = world.block(4 * 24 + 4 + 16, 0);
+    world.root(table + 4 * 24);
+    let mask = world.root(3);
+    assert_eq!(world.verdicts(), [Verdict::Reachable]);
+    world.memory.words.insert(mask, 4);
+    assert_eq!(world.verdicts(), [Verdict::Possible]);
 }
 
 #[test]

@@ -95,17 +95,22 @@ macro_rules! detours {
 }
 
 /// Defines C symbols that end the process: a notice gets the first argument and the registers that a callee must keep, as
-/// they were at the call, and returns the address of the function to jump to, if it returns at all.
+/// they were at the call, and returns the address of the function to jump to, if it returns at all. Up to four arguments
+/// are handed on.
 macro_rules! leavings {
     ($($(#[$meta:meta])* $name:ident => $notice:path;)*) => {
         $(
         $crate::arch::stub::symbol! {
             $(#[$meta])* $name => $notice;
             $crate::arch::stub::save_registers!(),
-            "push rdi", ".cfi_adjust_cfa_offset 8",
-            "lea rsi, [rsp + 8]",
+            "push rdi; .cfi_adjust_cfa_offset 8; push rsi; .cfi_adjust_cfa_offset 8",
+            "push rdx; .cfi_adjust_cfa_offset 8; push rcx; .cfi_adjust_cfa_offset 8",
+            "sub rsp, 8; .cfi_adjust_cfa_offset 8",
+            "lea rsi, [rsp + 40]",
             "call {h}",
-            "pop rdi", ".cfi_adjust_cfa_offset -8",
+            "add rsp, 8; .cfi_adjust_cfa_offset -8",
+            "pop rcx; .cfi_adjust_cfa_offset -8; pop rdx; .cfi_adjust_cfa_offset -8",
+            "pop rsi; .cfi_adjust_cfa_offset -8; pop rdi; .cfi_adjust_cfa_offset -8",
             $crate::arch::stub::restore_registers!(),
             "jmp rax"
         }

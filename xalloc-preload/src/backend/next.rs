@@ -37,7 +37,8 @@ symbols! {
     malloc_usable_size = c"malloc_usable_size", malloc_trim = c"malloc_trim", mallopt = c"mallopt",
     mallinfo2 = c"mallinfo2", malloc_info = c"malloc_info", malloc_stats = c"malloc_stats",
     brk = c"brk", dlclose = c"dlclose", pthread_create = c"pthread_create", quick_exit = c"quick_exit",
-    exit = c"exit", abort = c"abort",
+    exit = c"exit", abort = c"abort", __assert_fail = c"__assert_fail",
+    __libc_stack_end = c"__libc_stack_end",
     execvpe = c"execvpe", posix_spawn = c"posix_spawn", posix_spawnp = c"posix_spawnp",
 }
 

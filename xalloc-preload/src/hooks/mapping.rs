@@ -17,6 +17,7 @@ use crate::arch::Entry;
 use crate::backend::next::call;
 use crate::guard::{self, Access};
 use crate::host::{self, word};
+use crate::scan;
 use crate::stacks;
 use crate::text::Text;
 use crate::thread::Own;
@@ -197,6 +198,7 @@ fn current_break() -> usize {
 
 fn record_break(entry: Entry, from: usize, to: usize) {
     if from != to {
+        scan::break_moved(from as u64, to as u64);
         record(entry, Event::ProgramBrk { from: Addr(from as u64), to: Addr(to as u64) });
     }
 }

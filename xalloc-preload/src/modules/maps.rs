@@ -1,6 +1,6 @@
 //! The kernel's list of this process's mappings, read without libc.
 //!
-//! The text of `/proc/self/maps` is the one description of the address space that can be had without a lock of the
+//! The text of `/proc/thread-self/maps` is the one description of the address space that can be had without a lock of the
 //! loader's and without memory. It costs 10 to 100 us, so it is read once a thread (where its stack ends) and once a
 //! module (its path), never once a frame.
 
@@ -27,7 +27,8 @@ pub(crate) fn search<B>(look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Opt
 }
 
 fn search_file<B>(mut look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Option<B> {
-    let file = File::open(c"/proc/self/maps", libc::O_RDONLY)?;
+    // The calling thread's own list: that of the process is empty when the first thread has left.
+    let file = File::open(c"/proc/thread-self/maps", libc::O_RDONLY)?;
     let mut buffer = [0; BUFFER_BYTES];
     let (mut at, mut filled) = (0, 0);
     let mut in_line = true;

@@ -1,7 +1,7 @@
 //! Which pages of a range are there.
 //!
 //! A page that was never written holds no pointer, and reading it would make the kernel find memory for it: a
-//! reservation of a terabyte is skipped in the time that its page table takes. `/proc/self/pagemap` tells present and
+//! reservation of a terabyte is skipped in the time that its page table takes. `/proc/thread-self/pagemap` tells present and
 //! swapped pages, and the process's own from a file's; where it may not be read, `mincore` says less: every page that it
 //! does not know is taken for present.
 
@@ -33,7 +33,7 @@ pub(super) struct Pages(Option<File>);
 
 impl Pages {
     pub(super) fn open() -> Pages {
-        Pages(File::open(c"/proc/self/pagemap", libc::O_RDONLY))
+        Pages(File::open(c"/proc/thread-self/pagemap", libc::O_RDONLY))
     }
 
     /// Shows the runs of pages of `range`, which is page-aligned, that count.

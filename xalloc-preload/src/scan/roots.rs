@@ -1,11 +1,14 @@
 //! Which memory is a root, and the walk over it.
 //!
 //! Everything that the program can write is, but for: the heap, of which only live blocks count; this library's own
-//! memory, the set of live blocks included; stacks below their stack pointers; the stacks that libc keeps of threads that are gone.
+//! memory, the set of live blocks included; stacks below their stack pointers, and stacks for signal handlers while no
+//! handler of the program's runs; the stacks that libc keeps of threads that are gone.
 //!
 //! # Threads that are gone
 //! glibc keeps their stacks for the next thread, with all that was on them. They are told by the descriptor at their
-//! upper end, which names itself in two words and whose thread number the kernel has cleared.
+//! upper end, which names itself in two words and whose thread number the kernel has cleared. Of a thread that somebody
+//! may still join the descriptor counts: its result is in there. `pthread_join` makes the number -1; a detached thread
+//! names itself a third time, as the one that joins it.
 //!
 //! # Where the heap is
 //! Chunk headers say it, for this library's heap and for glibc's alike: the break, aligned sub-heaps, mappings of single
@@ -15,6 +18,8 @@
 //! - The calling thread's descriptor is read below the length that `arch` answers for.
 #![allow(unsafe_code)]
 
+use core::ops::Range;
+
 use xalloc_core::reach::{Block, Marker, Memory, PAGE_BYTES};
 use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
 use xalloc_core::units::{Addr, StackId};
@@ -22,9 +27,11 @@ use xalloc_core::units::{Addr, StackId};
 use super::MOST_HINT_WORDS;
 use super::excluded::Excluded;
 use super::memory::{Kind, Map, Own, Piece, path_at};
+use super::own_break;
 use super::pages::{Pages, Wanted};
 use super::root_regions;
-use super::stop::{Seen, Stopped};
+use super::stop::{self, Seen, Stopped};
+use super::way_out::stack_end;
 use crate::arch;
 use crate::backend::{self, HEAP, next};
 use crate::host;
@@ -106,11 +113,18 @@ pub(super) fn mark(
     excluded.add(modules::own_extent());
     host::own::each(|range| excluded.add(range));
     exclude_dead_part(&mut excluded, map, boundary.sp);
+    stopped.idle_stacks().for_each(|idle| excluded.add(idle));
+    excluded.add(stop::idle_part(&host::signal_stack(), boundary.sp));
     for seen in stopped.threads() {
         match seen {
             Seen::At { sp, .. } => exclude_dead_part(&mut excluded, map, sp.saturating_sub(RED_ZONE_BYTES)),
             Seen::Running => {}
         }
+    }
+    if stopped.first_is_gone()
+        && let Some(piece) = map.pieces().iter().find(|piece| piece.kind == Kind::Stack)
+    {
+        excluded.add(piece.start..stack_end().min(piece.end));
     }
     exclude_gone_threads(&mut excluded, map, &pages, stopped, &mut marker);
     excluded.settle();
@@ -118,7 +132,8 @@ pub(super) fn mark(
     for (thread, value) in stopped.values().chain(boundary.registers.map(|value| (0, value))) {
         marker.value(u64::from(thread) + 1, value);
     }
-    for range in stopped.saved_vectors() {
+    let libcs = modules::range_at(next::target(next::Symbol::exit) as u64);
+    for range in stopped.saved_vectors(libcs.unwrap_or_default()) {
         marker.root(range);
     }
     root_regions::each(|range| {
@@ -129,16 +144,21 @@ pub(super) fn mark(
         marker.holding(stack);
     }
     for piece in map.pieces() {
-        let Some(wanted) = counts(piece) else { continue };
         let before = found.root_bytes;
-        excluded.rest(piece.range(), |rest| {
+        let mut read = |rest: Range<u64>, wanted| {
             let whole = rest.start / PAGE_BYTES * PAGE_BYTES..rest.end.next_multiple_of(PAGE_BYTES);
             pages.runs(whole, wanted, |run| {
                 let run = run.start.max(rest.start)..run.end.min(rest.end);
                 found.root_bytes += run.end - run.start;
                 marker.root(run);
             });
-        });
+        };
+        if let Some(wanted) = counts(piece) {
+            excluded.rest(piece.range(), |rest| read(rest, wanted));
+        } else if piece.kind == Kind::Break {
+            let own = own_break::ranges().map(|own| own.start.max(piece.start)..own.end.min(piece.end));
+            own.filter(|own| !own.is_empty()).for_each(|own| read(own, Wanted::Present));
+        }
         if found.root_bytes > before
             && let Some(place) = regions.get_mut(found.regions as usize)
         {
@@ -269,7 +289,9 @@ fn exclude_gone_threads(
                     let tid = memory.word((place + tid_offset) / 8 * 8).unwrap_or(1);
                     let tid = (tid >> (8 * ((place + tid_offset) % 8))) as u32;
                     let end = (place + DESCRIPTOR_BYTES).next_multiple_of(PAGE_BYTES).min(piece.end);
-                    if tid == 0 || !(stopped.has(tid) || tid == host::tid()) {
+                    if tid == 0 && !is_detached(memory, place, place + tid_offset..end) {
+                        excluded.add(from..place + tid_offset);
+                    } else if !(stopped.has(tid) || tid == host::tid()) {
                         excluded.add(from..end);
                     }
                     from = end;
@@ -277,6 +299,11 @@ fn exclude_gone_threads(
             }
         });
     }
+}
+
+/// Whether the descriptor of a thread names itself behind the thread's number.
+fn is_detached(memory: &mut impl Memory, descriptor: u64, behind: Range<u64>) -> bool {
+    (behind.start.next_multiple_of(8)..behind.end).step_by(8).any(|at| memory.word(at) == Some(descriptor))
 }
 
 /// Where in a thread's descriptor its number is, asked of the calling thread's own; glibc has moved it never yet.

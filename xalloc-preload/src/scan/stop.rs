@@ -24,6 +24,7 @@ use xalloc_core::sys::clock;
 use xalloc_core::sys::futex::{self, Scope};
 
 use super::fault;
+use super::roots::RED_ZONE_BYTES;
 use crate::host::{self, File};
 use crate::text::Text;
 use crate::thread;
@@ -51,6 +52,8 @@ mod state {
     pub(super) const BLOCKS: u32 = 4;
     /// It went on after the check.
     pub(super) const LEFT: u32 = 5;
+    /// It is gone, but for its number: the first thread stays so until the last one leaves.
+    pub(super) const GONE: u32 = 6;
 }
 
 struct Slot {
@@ -170,7 +173,8 @@ impl Stopped {
 
     /// The other threads.
     pub(super) fn threads(&self) -> impl Iterator<Item = Seen> {
-        slots().iter().map(|slot| match place_of(slot) {
+        let there = slots().iter().filter(|slot| slot.state.load(Ordering::Relaxed) != state::GONE);
+        there.map(|slot| match place_of(slot) {
             Place::Context(registers) => Seen::At { sp: registers[libc::REG_RSP as usize] as u64 },
             Place::Waiting(words) => Seen::At { sp: words[SP_WORD] },
             Place::Unknown => Seen::Running,
@@ -185,6 +189,12 @@ impl Stopped {
     /// How many are at work.
     pub(super) fn running(&self) -> u64 {
         self.threads().filter(|seen| *seen == Seen::Running).count() as u64
+    }
+
+    /// Whether the process goes on without its first thread.
+    pub(super) fn first_is_gone(&self) -> bool {
+        let is_first = |slot: &&Slot| slot.tid.load(Ordering::Relaxed) == host::pid();
+        slots().iter().find(is_first).is_some_and(|slot| slot.state.load(Ordering::Relaxed) == state::GONE)
     }
 
     /// Whether there is a thread of that number.
@@ -209,17 +219,48 @@ impl Stopped {
         })
     }
 
-    /// Where the kernel saved their vector registers.
-    pub(super) fn saved_vectors(&self) -> impl Iterator<Item = Range<u64>> {
-        slots().iter().filter_map(|slot| {
-            if slot.state.load(Ordering::Relaxed) != state::STOPPED {
-                return None;
-            }
-            // SAFETY: by the second bullet of the module.
-            let context = unsafe { slot.context.load(Ordering::Relaxed).cast::<libc::ucontext_t>().as_ref() }?;
-            vectors(context)
+    /// What of their stacks for signal handlers is not in use, but for the handler that stopped them.
+    pub(super) fn idle_stacks(&self) -> impl Iterator<Item = Range<u64>> {
+        contexts().map(|context| {
+            let sp = context.uc_mcontext.gregs[libc::REG_RSP as usize] as u64;
+            idle_part(&context.uc_stack, sp.saturating_sub(RED_ZONE_BYTES))
         })
     }
+
+    /// Where the kernel saved their vector registers. Those of a thread that waits in a system call of libc's, whose code
+    /// is in `libcs`, hold nothing of the program's: a caller of libc saves them before.
+    pub(super) fn saved_vectors(&self, libcs: Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        contexts().filter_map(move |context| {
+            let at = context.uc_mcontext.gregs[libc::REG_RIP as usize] as u64;
+            if is_system_call(at, &libcs) { None } else { vectors(context) }
+        })
+    }
+}
+
+/// The contexts of the threads that a handler stopped.
+fn contexts<'a>() -> impl Iterator<Item = &'a libc::ucontext_t> {
+    let stopped = slots().iter().filter(|slot| slot.state.load(Ordering::Relaxed) == state::STOPPED);
+    // SAFETY: by the second bullet of the module.
+    stopped.filter_map(|slot| unsafe { slot.context.load(Ordering::Relaxed).cast::<libc::ucontext_t>().as_ref() })
+}
+
+/// What of a stack for signal handlers is not in use while the stack pointer is `sp`: all of it, if that is elsewhere.
+pub(super) fn idle_part(stack: &libc::stack_t, sp: u64) -> Range<u64> {
+    let start = stack.ss_sp as u64;
+    let end = if stack.ss_flags & libc::SS_DISABLE == 0 { start.saturating_add(stack.ss_size as u64) } else { start };
+    if (start..end).contains(&sp) { start..sp } else { start..end }
+}
+
+/// Whether the instruction at `at`, or the one before it, is a system call in that code: the kernel goes back to begin one
+/// again after a signal.
+fn is_system_call(at: u64, code: &Range<u64>) -> bool {
+    const SYSCALL: [u8; 2] = [0x0f, 0x05];
+    at.checked_sub(2).is_some_and(|before| {
+        [before, at].into_iter().any(|from| {
+            // SAFETY: libc's code can be read, and both bytes are within it.
+            code.contains(&from) && code.contains(&(from + 1)) && unsafe { (from as *const [u8; 2]).read() } == SYSCALL
+        })
+    })
 }
 
 /// The range of the saved floating-point and vector state. Behind its first 512 bytes lies what newer processors have;
@@ -287,14 +328,21 @@ fn read_of<'b>(tid: u32, name: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> 
     buffer.get(..got)
 }
 
-fn blocks(tid: u32, signal: c_int) -> bool {
+/// What a thread can be expected to do about a signal: a [`state`].
+fn before_signal(tid: u32, signal: c_int) -> u32 {
     let mut buffer = [0; 4096];
-    let Some(status) = read_of(tid, b"/status", &mut buffer) else { return true };
-    const NAME: &[u8] = b"SigBlk:\t";
-    let Some(at) = status.windows(NAME.len()).position(|part| part == NAME) else { return true };
-    let digits = status.get(at + NAME.len()..).unwrap_or_default().iter().take(16);
+    let Some(status) = read_of(tid, b"/status", &mut buffer) else { return state::BLOCKS };
+    let behind = |name: &[u8]| {
+        let at = status.windows(name.len()).position(|part| part == name)?;
+        status.get(at + name.len()..)
+    };
+    if behind(b"State:\t").and_then(<[u8]>::first).is_some_and(|letter| matches!(letter, b'Z' | b'X')) {
+        return state::GONE;
+    }
+    let Some(digits) = behind(b"SigBlk:\t") else { return state::BLOCKS };
+    let digits = digits.iter().take(16);
     let mask = digits.fold(0_u64, |mask, &digit| mask << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0)));
-    mask & 1 << (signal - 1) != 0
+    if mask & 1 << (signal - 1) != 0 { state::BLOCKS } else { state::SENT }
 }
 
 fn has_others() -> bool {
@@ -320,7 +368,7 @@ fn enter_all(signal: c_int) -> bool {
         // SAFETY: as above; zeroes are a slot.
         let slot = unsafe { &*slot };
         slot.tid.store(tid, Ordering::Relaxed);
-        let first = if blocks(tid, signal) { state::BLOCKS } else { state::SENT };
+        let first = before_signal(tid, signal);
         slot.state.store(first, Ordering::Relaxed);
         // ORDERING: pairs with the Acquire load in `slots`: the slot is filled in.
         COUNT.store(count + 1, Ordering::Release);
@@ -334,6 +382,7 @@ fn enter_all(signal: c_int) -> bool {
 /// Waits until every thread that was sent the signal has said something, and those that were busy have stopped.
 fn settle(signal: c_int) {
     let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
+    let mut is_first_look = true;
     loop {
         // ORDERING: pairs with the handlers' Release additions.
         let heard = HEARD.load(Ordering::Acquire);
@@ -341,7 +390,14 @@ fn settle(signal: c_int) {
         for slot in slots() {
             // ORDERING: pairs with the handlers' Release stores.
             match slot.state.load(Ordering::Acquire) {
-                state::SENT => waits |= host::is_thread(slot.tid.load(Ordering::Relaxed)),
+                state::SENT => {
+                    let tid = slot.tid.load(Ordering::Relaxed);
+                    if !is_first_look && before_signal(tid, signal) == state::GONE {
+                        slot.state.store(state::GONE, Ordering::Relaxed);
+                    } else {
+                        waits |= host::is_thread(tid);
+                    }
+                }
                 state::BUSY => {
                     busy = true;
                     slot.state.store(state::SENT, Ordering::Relaxed);
@@ -353,6 +409,7 @@ fn settle(signal: c_int) {
         if !(waits || busy) || clock::monotonic_ns() > deadline_ns {
             return;
         }
+        is_first_look = false;
         futex::wait(&HEARD, heard, Scope::Process, AGAIN_NS);
     }
 }

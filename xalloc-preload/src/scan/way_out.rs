@@ -6,7 +6,8 @@
 //! | `exit` | likewise | from its caller's stack pointer up, and six registers |
 //! | `exit` by libc itself (`err`, the last thread's end) | likewise | from the exit handler's frame up |
 //! | `_exit`, `_Exit` | at the call | from its caller's stack pointer up, and six registers |
-//! | `quick_exit`, `abort` | at the call, before their own handlers | likewise |
+//! | `quick_exit` | after all of its handlers | likewise |
+//! | `abort`, a failed `assert` | at the call, before a handler of SIGABRT | likewise |
 //! | SIGTERM, SIGINT, where the user wants it | in a handler, before they do what they do | from the interrupted stack pointer up, and its registers |
 //!
 //! # Safety
@@ -69,10 +70,17 @@ fn stack_of(entry: Entry) -> StackId {
     stacks::stack_of(own.capture, &mut own.stream, segment, entry)
 }
 
-/// The last call of `exit`, and the thread that made it.
-struct LastExit(UnsafeCell<Option<(u32, Boundary)>>);
+/// The last call of `exit` or `quick_exit`.
+#[derive(Clone, Copy)]
+struct Leaving {
+    tid: u32,
+    status: c_int,
+    boundary: Boundary,
+}
 
-// SAFETY: written by the thread that calls `exit`, of which libc lets one through; read by the exit handler.
+struct LastExit(UnsafeCell<Option<Leaving>>);
+
+// SAFETY: written by the thread that calls `exit` or `quick_exit`, of which libc lets one through; read by the handlers.
 unsafe impl Sync for LastExit {}
 
 static LAST_EXIT: LastExit = LastExit(UnsafeCell::new(None));
@@ -81,14 +89,26 @@ static LAST_EXIT: LastExit = LastExit(UnsafeCell::new(None));
 ///
 /// # Safety
 /// - By the bullet of the module.
-pub(crate) unsafe extern "C" fn before_exit(_: c_int, registers: &Registers) -> usize {
+pub(crate) unsafe extern "C" fn before_exit(status: c_int, registers: &Registers) -> usize {
+    remember(status, registers);
+    next::target(next::Symbol::exit)
+}
+
+fn remember(status: c_int, registers: &Registers) {
     host::keeping_errno(|| {
         if process::own_segment().is_some() {
-            // SAFETY: a program may call `exit` from one thread (C17 7.22.4.4).
-            unsafe { LAST_EXIT.0.get().write(Some((host::tid(), registers.boundary()))) };
+            let leaving = Leaving { tid: host::tid(), status, boundary: registers.boundary() };
+            // SAFETY: a program may call `exit` or `quick_exit` from one thread (C17 7.22.4.4, 7.22.4.7).
+            unsafe { LAST_EXIT.0.get().write(Some(leaving)) };
         }
     });
-    next::target(next::Symbol::exit)
+}
+
+/// The last call of `exit` or `quick_exit`, if the calling thread made it.
+fn remembered() -> Option<Leaving> {
+    // SAFETY: written before the handlers run, by the same call.
+    let called = unsafe { *LAST_EXIT.0.get() };
+    called.filter(|leaving| leaving.tid == host::tid())
 }
 
 /// The exit handler: the last thing that happens. It goes on with the registers of libc's code that called it.
@@ -123,21 +143,26 @@ extern "C" fn at_exit(status: c_int, registers: &Registers) {
 }
 
 fn boundary_at_exit(segment: &'static Segment, registers: &Registers) -> Boundary {
-    // SAFETY: written before the handlers run, by the same call of `exit`.
-    let called = unsafe { *LAST_EXIT.0.get() };
-    if let Some((tid, boundary)) = called
-        && tid == host::tid()
-    {
-        return boundary;
+    if let Some(leaving) = remembered() {
+        return leaving.boundary;
     }
     let here = registers.boundary();
-    let sp = if is_program_over(segment, here.stack) { arguments_at().max(here.sp) } else { here.sp };
+    let sp = if is_program_over(segment, here.stack) && host::tid() == host::pid() {
+        stack_end().max(here.sp)
+    } else {
+        here.sp
+    };
     Boundary { sp, stack: StackId::NONE, ..here }
 }
 
-/// The kernel's random bytes: they lie above the program's arguments, at the upper end of the first thread's stack.
-fn arguments_at() -> u64 {
-    if host::tid() == host::pid() { host::auxiliary(libc::AT_RANDOM) } else { 0 }
+/// Where the first thread's stack began: its arguments and environment lie above. 0: not known.
+pub(super) fn stack_end() -> u64 {
+    let noted = next::address(next::Symbol::__libc_stack_end).cast::<u64>();
+    if noted.is_null() {
+        return 0;
+    }
+    // SAFETY: the loader's variable of this name is a word, written before any library's code ran.
+    unsafe { noted.read() }
 }
 
 /// Whether the stack of the exit handler holds no frame of the program's but the one that the kernel entered.
@@ -174,9 +199,19 @@ pub(crate) unsafe extern "C" fn exit_at_once(status: c_int, registers: &Register
 /// # Safety
 /// - By the bullet of the module.
 pub(crate) unsafe extern "C" fn before_quick_exit(status: c_int, registers: &Registers) -> usize {
-    leave(registers);
-    process::say_exit(status);
+    remember(status, registers);
     next::target(next::Symbol::quick_exit)
+}
+
+/// The last of the handlers of `quick_exit`, for it was registered first.
+pub(crate) extern "C" fn at_quick_exit_handler(_: *mut c_void) {
+    let Some(leaving) = remembered() else { return };
+    host::keeping_errno(|| {
+        if let Some(segment) = process::own_segment() {
+            super::check(segment, occasion::EXIT, &Boundary { stack: StackId::NONE, ..leaving.boundary });
+        }
+        process::say_exit(leaving.status);
+    });
 }
 
 /// Before `abort`, after which a handler of the program may still go on.
@@ -186,6 +221,15 @@ pub(crate) unsafe extern "C" fn before_quick_exit(status: c_int, registers: &Reg
 pub(crate) unsafe extern "C" fn before_abort(_: c_int, registers: &Registers) -> usize {
     leave(registers);
     next::target(next::Symbol::abort)
+}
+
+/// Before a failed `assert` says so and aborts.
+///
+/// # Safety
+/// - By the bullet of the module.
+pub(crate) unsafe extern "C" fn before_assertion(_: c_int, registers: &Registers) -> usize {
+    leave(registers);
+    next::target(next::Symbol::__assert_fail)
 }
 
 /// Installs handlers for the signals that ask a program to end, where it leaves them alone and the user wants it.
