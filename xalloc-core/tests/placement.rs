@@ -121,7 +121,6 @@ fn tuned(seed: u64) -> String {
     for _ in 0..2 {
         let (name, value) = match rng.below(9) {
             0 => ("tcache_count", rng.below(20)),
-            1 if rng.percent(50) => ("tcache_max", rng.below(5 << 20)),
             1 => ("tcache_max", rng.below(1100)),
             2 => ("tcache_unsorted_limit", rng.below(10)),
             3 => ("mxfast", rng.below(170)),

@@ -10,7 +10,7 @@
 //! stray writes.
 
 use super::arena::ArenaRef;
-use super::chunk::HEADER;
+use super::chunk::{ALIGNMENT, HEADER};
 use super::os::Memory;
 use super::settings::Settings;
 use super::words::Words;
@@ -18,6 +18,8 @@ use crate::units::Addr;
 
 /// Bins of one chunk size each.
 const BINS: usize = 64;
+/// Largest chunk of those.
+const SMALL_MAX: u64 = (BINS as u64 + 1) * 16;
 /// Bins of a power of two each, which a tunable opens since 2.42: from 1 KiB on, less what `BINS` have, to 4 MiB.
 const LARGE_BINS: usize = 12;
 /// Chunks of the large bins are smaller than this.
@@ -139,6 +141,12 @@ impl ThreadCache {
         self.large_max = 0;
     }
 
+    /// Whether chunks of this size belong to a large bin that is open.
+    #[inline]
+    fn takes_large(&self, size: u64) -> bool {
+        size > SMALL_MAX && size <= self.large_max
+    }
+
     /// The large bin of a chunk size that a small one does not have.
     fn large_bin_of(size: u64) -> usize {
         (size.max(1024).ilog2() - 10) as usize
@@ -151,7 +159,7 @@ impl ThreadCache {
         if bin < self.bins as usize && bin < BINS {
             return self.counts[bin] < self.fill;
         }
-        size <= self.large_max && bin >= BINS && self.large_counts[Self::large_bin_of(size)] < self.fill
+        self.takes_large(size) && self.large_counts[Self::large_bin_of(size)] < self.fill
     }
 
     /// Puts the block of a chunk in. The caller checked [`ThreadCache::has_room`].
@@ -207,14 +215,20 @@ impl ThreadCache {
         chunk
     }
 
-    /// Takes the chunk of exactly `size` that entered its large bin last.
+    /// Takes the chunk of exactly `size` that entered its large bin last among those whose block is a multiple of `align`.
     #[cold]
     #[inline(never)]
-    fn pop_large<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
+    fn pop_large<M: Memory>(&mut self, words: Words<'_, M>, size: u64, align: u64) -> Option<u64> {
         let bin = Self::large_bin_of(size);
-        let (before, chunk) = self.large_place(words, bin, size);
-        let is_it = chunk != 0 && words.size(chunk) == size;
-        is_it.then(|| self.take_large(words, bin, before, chunk))
+        let (mut before, mut chunk) = self.large_place(words, bin, size);
+        while chunk != 0 && words.size(chunk) == size {
+            if (chunk + HEADER).is_multiple_of(align) {
+                return Some(self.take_large(words, bin, before, chunk));
+            }
+            before = chunk;
+            chunk = words.fd(chunk);
+        }
+        None
     }
 
     /// Takes any chunk, those of the smallest bin first, each bin from its head: the order in which a thread's end
@@ -232,7 +246,7 @@ impl ThreadCache {
     pub(super) fn pop<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
         let bin = Self::bin_of(size);
         if bin >= BINS {
-            return if size <= self.large_max { self.pop_large(words, size) } else { None };
+            return if self.takes_large(size) { self.pop_large(words, size, ALIGNMENT) } else { None };
         }
         self.pop_bin(words, bin)
     }
@@ -252,6 +266,9 @@ impl ThreadCache {
 
     /// Takes the chunk of `size` that entered last among those whose block is a multiple of `align`.
     pub(super) fn pop_aligned<M: Memory>(&mut self, words: Words<'_, M>, size: u64, align: u64) -> Option<u64> {
+        if self.takes_large(size) {
+            return self.pop_large(words, size, align);
+        }
         let bin = Self::bin_of(size);
         let mut chunk = *self.entries.get(bin)?;
         let mut before = 0;
