@@ -14,7 +14,6 @@
  *   result         reachable    definite     as the result of a thread that nobody has joined yet; lost: who joined it dropped it
  *   key_destructor freed        definite     as a value of a key that has a destructor, or none, of a thread that is gone
  *   detached_gone  definite     definite     on the stack of a detached thread that is gone
- *   own_stack_gone definite~reachable definite~reachable on the program's own mapping, which was the stack of a thread that is gone
  */
 #include "twins.h"
 #include <pthread.h>
@@ -171,7 +170,6 @@ static void own_stack(void) {
     on_own_stack(waiting);
     pthread_barrier_wait(&barrier);
 }
-static void own_stack_gone(void) { pthread_join(on_own_stack(holding), 0); }
 
 static void hundreds(void) {
     pthread_attr_t attributes;
@@ -217,4 +215,4 @@ static void detached_gone(void) {
 PROGRAMS({"register", a_register}, {"vector", vector}, {"red_zone", red_zone}, {"in_read", in_read},
          {"runs_blocking", runs_blocking}, {"in_handler", in_handler}, {"thread_tls", thread_tls},
          {"thread_value", thread_value}, {"own_stack", own_stack}, {"hundreds", hundreds}, {"result", result},
-         {"key_destructor", key_destructor}, {"detached_gone", detached_gone}, {"own_stack_gone", own_stack_gone})
+         {"key_destructor", key_destructor}, {"detached_gone", detached_gone})
