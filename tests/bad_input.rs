@@ -182,7 +182,7 @@ fn a_disk_that_fills_up_while_recording_loses_neither_program_nor_recording() {
 
 /// A trace of a victim, as bytes.
 fn good_trace() -> Vec<u8> {
-    fs::read(victim("threads.c", &[]).record().trace).expect("the trace")
+    fs::read(&victim("threads.c", &[]).record().trace.path).expect("the trace")
 }
 
 fn summary_of(folder: &Path, bytes: &[u8]) -> Output {

@@ -164,3 +164,18 @@ fn a_forked_child_begins_with_its_parents_heap_and_its_books_go_on_from_there() 
     let why = child["fixes"]["skipped"].as_str().unwrap_or_default();
     assert!(why.is_empty() || why.contains("began as a fork"), "{why}");
 }
+
+#[test]
+fn a_signal_to_the_recorder_makes_it_look_and_does_not_reach_the_program() {
+    let Some(shell) = tool("sh") else { return };
+    // The shell's parent is the recorder. A signal of its own would end it: it has no handler.
+    let script = "sleep 0.3; kill -USR1 $PPID; sleep 0.2; kill -USR1 $PPID; sleep 0.2; exit 7";
+    let recording = Load::new(shell, &["-c", script]).record_with(&["--snapshot-on-signal", "usr1"]);
+    assert_eq!(recording.status().code(), Some(7), "{}", recording.stderr());
+    // The first process is the shell; the others are what it waits for.
+    let seen = recording.json("fragmentation", &["--at", "exit", "--process", "0"]);
+    let looks = list(&seen, "looks");
+    let of_signal: Vec<_> = looks.iter().filter(|look| look["reason"] == "signal").collect();
+    assert_eq!(of_signal.len(), 2, "{looks:?}");
+    assert!(of_signal.iter().all(|look| number(look, "resident_bytes") > 0 && number(look, "cost_ns") > 0));
+}

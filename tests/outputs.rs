@@ -188,7 +188,7 @@ fn the_summary_of_record_goes_to_stderr_and_names_the_next_commands() {
     assert!(recording.output.stdout.is_empty(), "stdout belongs to the program");
     let stderr = recording.stderr();
     assert!(stderr.contains("xalloc-report flamegraph"), "{stderr}");
-    assert!(stderr.contains(&*recording.trace.to_string_lossy()), "{stderr}");
+    assert!(stderr.contains(&*recording.trace.path.to_string_lossy()), "{stderr}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::SystemTime;
@@ -13,6 +14,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 pub(crate) mod footprint;
+pub(crate) mod shared;
 pub(crate) mod victims;
 
 /// The program under test, its environment free of what would change its output.
@@ -85,15 +87,23 @@ impl Load {
         let trace = folder.path().join("recording.xtrace");
         let mut command = xalloc();
         command.arg("record").arg("-o").arg(&trace).args(options).arg("--");
-        Recording { output: self.behind(command), trace, folder }
+        Recording { output: self.behind(command), trace: Trace::at(trace), folder }
     }
 }
 
 /// A recording and what came of it.
 pub(crate) struct Recording {
     pub(crate) output: Output,
-    pub(crate) trace: PathBuf,
+    pub(crate) trace: Trace,
     folder: tempfile::TempDir,
+}
+
+impl Deref for Recording {
+    type Target = Trace;
+
+    fn deref(&self) -> &Trace {
+        &self.trace
+    }
 }
 
 impl Recording {
@@ -109,17 +119,29 @@ impl Recording {
     pub(crate) fn beside(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
+}
+
+/// A trace, and what the reports say of it.
+pub(crate) struct Trace {
+    pub(crate) path: PathBuf,
+}
+
+impl AsRef<OsStr> for Trace {
+    fn as_ref(&self) -> &OsStr {
+        self.path.as_os_str()
+    }
+}
+
+impl Trace {
+    pub(crate) fn at(path: impl Into<PathBuf>) -> Trace {
+        Trace { path: path.into() }
+    }
 
     /// Runs an analysis command on the trace; its name first, then its options.
     pub(crate) fn run<S: AsRef<OsStr>>(&self, command: &str, options: &[S]) -> Output {
-        let output = xalloc().arg(command).arg(&self.trace).args(options).output().expect("xalloc-report starts");
-        assert!(
-            output.status.success(),
-            "{command} on the trace of a program that {}:\n{}\nrecord said:\n{}",
-            self.status(),
-            String::from_utf8_lossy(&output.stderr),
-            self.stderr()
-        );
+        let output = xalloc().arg(command).arg(&self.path).args(options).output().expect("xalloc-report starts");
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{command} on {}: {told}", self.path.display());
         output
     }
 
@@ -147,7 +169,7 @@ impl Recording {
         list(&self.json("top", &["--by", "count"]), "sites")
     }
 
-    /// Those of [`Recording::sites`] that go through a function whose name contains `function`.
+    /// Those of [`Trace::sites`] that go through a function whose name contains `function`.
     pub(crate) fn sites_in(&self, function: &str) -> Vec<Value> {
         self.sites().into_iter().filter(|site| functions(site).iter().any(|name| name.contains(function))).collect()
     }

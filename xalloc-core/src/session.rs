@@ -233,6 +233,8 @@ pub struct Header {
     pub rings: AtomicU32,
     /// Spill mode: end of the file, where the next batch goes; bytes.
     pub spill_end: AtomicU64,
+    /// Spill mode: records in batches that are whole in the file. One may be in the file and not yet counted here.
+    pub spilled: AtomicU64,
     /// Events lost because no ring was free, or nobody could be told of them in a ring; by [`crate::wire::LossReason`].
     pub lost: [AtomicU64; 8],
     /// Stack captures that were compared with a plain walk, and how many differed.
@@ -285,4 +287,23 @@ pub struct SpillHeader {
     pub thread: u32,
     /// Records that follow.
     pub records: u32,
+}
+
+impl SpillHeader {
+    /// The header as it lies in the file: field behind field, little-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; size_of::<SpillHeader>()] {
+        let mut bytes = [0; size_of::<SpillHeader>()];
+        bytes[..8].copy_from_slice(&self.magic.to_le_bytes());
+        bytes[8..12].copy_from_slice(&self.thread.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.records.to_le_bytes());
+        bytes
+    }
+
+    /// What [`Self::to_bytes`] gives; whether it is a header is for its `magic` to say.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; size_of::<SpillHeader>()]) -> SpillHeader {
+        let [first, second] = [0, 8].map(|at| bytes[at..].first_chunk().map_or(0, |word| u64::from_le_bytes(*word)));
+        SpillHeader { magic: first, thread: second as u32, records: (second >> 32) as u32 }
+    }
 }

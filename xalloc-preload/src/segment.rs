@@ -288,9 +288,12 @@ impl Segment {
             }
             place += bytes.len() as u64;
         }
-        if !file.write_at(&create::spill_header(thread, records as u32), at) {
+        let batch = session::SpillHeader { magic: session::SPILL_MAGIC, thread, records: records as u32 };
+        if !file.write_at(&batch.to_bytes(), at) {
             return false;
         }
+        // Relaxed: a reader comes when the process is gone.
+        self.header().spilled.fetch_add(records as u64, Ordering::Relaxed);
         // Nobody sleeps for this space: the producer is the caller.
         let _sleeper = consumer.release(records);
         true

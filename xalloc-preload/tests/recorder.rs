@@ -8,12 +8,12 @@ use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use support::{Recorder, Scratch, segments, start};
+use support::{Recorder, Scratch, left_in, segments, start};
 use xalloc_core::primitive::Ordering;
 use xalloc_core::ring::Consumer;
-use xalloc_core::session::{Header, RingHeader, control_state, layout, overflow, segment_state};
+use xalloc_core::session::{Header, Refusal, RingHeader, control_state, layout, overflow, segment_state};
 use xalloc_core::sys::futex::{self, Scope};
-use xalloc_core::wire::{Event, LossReason, Record};
+use xalloc_core::wire::{self, Event, LossReason, Record};
 
 #[allow(dead_code, unused_imports, reason = "each test binary uses its own part")]
 mod support;
@@ -163,4 +163,37 @@ fn a_program_runs_without_a_recorder_that_is_gone_before_it_starts() {
     let program = scratch.program("allocator");
     let output = start(&scratch.path("nowhere"), &program).wait_with_output().expect("it ends");
     assert_eq!(output.status.code(), Some(42));
+}
+
+/// Runs a program in a session that it cannot record in, and asserts that it runs as ever and leaves nothing but a note
+/// of the reason.
+fn assert_refused(session: &Path, program: &Path, reason: Refusal, errno: i32) {
+    let child = start(session, program);
+    let note = format!("refused.{}.{}.{errno}", child.id(), reason.number());
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(42), "{reason:?}");
+    assert_eq!(left_in(session), ["control".to_owned(), note], "{reason:?}");
+}
+
+#[test]
+fn a_recorder_of_another_version_gets_a_note_of_that_and_the_program_runs_as_ever() {
+    let scratch = Scratch::new("version");
+    let program = scratch.program("allocator");
+    for (name, version) in [("older", wire::VERSION - 1), ("newer", wire::VERSION + 1)] {
+        let session = scratch.path(name);
+        Recorder::new(&session, overflow::WAIT).set_version(version.into());
+        assert_refused(&session, &program, Refusal::Version, 0);
+    }
+}
+
+#[test]
+fn a_control_page_that_cannot_be_read_is_told_with_the_systems_reason() {
+    let scratch = Scratch::new("unreadable");
+    let program = scratch.program("allocator");
+    let directory = scratch.path("directory");
+    std::fs::create_dir_all(directory.join("control")).expect("a directory can be made");
+    assert_refused(&directory, &program, Refusal::Control, libc::EISDIR);
+    let short = scratch.path("short");
+    Recorder::new(&short, overflow::WAIT).cut(100);
+    assert_refused(&short, &program, Refusal::Version, 0);
 }

@@ -17,6 +17,9 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
+use crate::symbols::Places;
+use crate::trace::Contents;
+
 pub mod clock;
 pub mod doctor;
 mod drain;
@@ -45,6 +48,8 @@ pub use launch::{Assignment, split_assignments};
 pub use outcome::Outcome;
 pub use output::{Existing, OutputError};
 pub use session::SessionError;
+
+pub use crate::os::signals::SnapshotSignal;
 pub use symbolize::Unnamed;
 
 /// Who serves the program's allocations while it is recorded.
@@ -122,6 +127,8 @@ pub struct Props {
     pub leak_check: bool,
     /// Do so too where SIGTERM or SIGINT ends a program that leaves them alone.
     pub leak_check_on_signal: bool,
+    /// Look at the processes' memory when the recorder gets this signal.
+    pub snapshot_on_signal: Option<SnapshotSignal>,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -145,6 +152,7 @@ impl Props {
             on_error: OnError::default(),
             leak_check: true,
             leak_check_on_signal: false,
+            snapshot_on_signal: None,
             symbols: true,
         }
     }
@@ -178,4 +186,10 @@ pub fn run(props: &Props) -> Result<Outcome, RecordError> {
 /// As [`run`].
 pub fn run_with_progress(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outcome, RecordError> {
     recorder::run(props, on_phase)
+}
+
+/// Names the frames of a recording whose recorder did not come to it, from the files of this machine.
+pub fn name(contents: &mut Contents) -> Unnamed {
+    let places = Places::of_this_machine();
+    symbolize::symbolize(contents, places.clone(), symbolize::Naming::new(places))
 }

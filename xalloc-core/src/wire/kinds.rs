@@ -133,6 +133,8 @@ numbered! {
         Nested = 3,
         /// A text did not fit.
         Text = 4,
+        /// The file of a recording without recorder lost its end before it was read.
+        Cut = 5,
     }
 }
 

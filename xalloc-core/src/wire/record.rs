@@ -38,6 +38,35 @@ pub struct Record {
 
 const _: () = assert!(size_of::<Record>() == 32);
 
+impl Record {
+    /// The record as it lies in a ring and in the file of a recording without recorder: field behind field, little-endian.
+    #[must_use]
+    pub fn to_bytes(&self) -> [u8; 32] {
+        let last = u64::from(self.stack)
+            | u64::from(self.kind) << 32
+            | u64::from(self.sub) << 40
+            | u64::from(self.extra) << 48;
+        let mut bytes = [0; 32];
+        for (place, word) in bytes.chunks_exact_mut(8).zip([self.stamp, self.a, self.b, last]) {
+            place.copy_from_slice(&word.to_le_bytes());
+        }
+        bytes
+    }
+
+    /// The record that [`Self::to_bytes`] gives. Every pattern of bytes is one; [`Self::decode`] says whether it means
+    /// something.
+    #[must_use]
+    pub fn from_bytes(bytes: &[u8; 32]) -> Record {
+        let mut words = [0; 4];
+        for (word, place) in words.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_le_bytes(*place);
+        }
+        let [stamp, a, b, last] = words;
+        let [.., kind, sub, low, high] = last.to_le_bytes();
+        Record { stamp, a, b, stack: last as u32, kind, sub, extra: u16::from_le_bytes([low, high]) }
+    }
+}
+
 const LOW: u64 = (1 << 48) - 1;
 
 const fn pack(low: u64, high: u16) -> u64 {
@@ -466,6 +495,15 @@ impl Record {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn a_record_is_the_bytes_that_lie_in_the_ring() {
+        let record = Record { stamp: 1, a: 2 << 60, b: 3, stack: 0x0403_0201, kind: 5, sub: 6, extra: 0x0807 };
+        let bytes = record.to_bytes();
+        assert_eq!(bytes[24..], [1, 2, 3, 4, 5, 6, 7, 8]);
+        assert_eq!((bytes[0], bytes[15], bytes[16]), (1, 0x20, 3));
+        assert_eq!(Record::from_bytes(&bytes), record);
+    }
 
     proptest! {
         #[test]

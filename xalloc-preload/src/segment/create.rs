@@ -8,9 +8,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 use xalloc_core::intern;
-use xalloc_core::session::{
-    self, Header, PATH_BYTES, Refusal, SEGMENT_MAGIC, SPILL_MAGIC, SpillHeader, layout, segment_state,
-};
+use xalloc_core::session::{self, Header, PATH_BYTES, Refusal, SEGMENT_MAGIC, layout, segment_state};
 use xalloc_core::sys::clock;
 use xalloc_core::units::Stamp;
 use xalloc_core::wire;
@@ -204,17 +202,6 @@ fn put(place: &mut [u8], bytes: &[u8]) {
         *to = *from;
     }
 }
-
-/// The bytes of the header before a batch of spilled records.
-pub(super) fn spill_header(thread: u32, records: u32) -> [u8; size_of::<SpillHeader>()] {
-    let mut bytes = [0; size_of::<SpillHeader>()];
-    bytes[..8].copy_from_slice(&SPILL_MAGIC.to_ne_bytes());
-    bytes[8..12].copy_from_slice(&thread.to_ne_bytes());
-    bytes[12..].copy_from_slice(&records.to_ne_bytes());
-    bytes
-}
-
-const _: () = assert!(core::mem::offset_of!(SpillHeader, records) == 12);
 
 /// A number for a fork where no recorder numbers them.
 pub(super) fn local_fork() -> u32 {

@@ -40,6 +40,16 @@ impl Recorder {
         recorder
     }
 
+    /// Makes the control page that of another version.
+    pub(crate) fn set_version(&self, version: u32) {
+        self.put(std::mem::offset_of!(Control, version), &version.to_ne_bytes());
+    }
+
+    /// Cuts the control page off.
+    pub(crate) fn cut(&self, bytes: u64) {
+        self.control.set_len(bytes).expect("it is ours");
+    }
+
     fn put(&self, at: usize, bytes: &[u8]) {
         self.control.write_all_at(bytes, at as u64).expect("it can be written");
     }
@@ -68,9 +78,14 @@ pub(crate) fn start(session: &Path, program: &Path) -> Child {
 
 /// What the processes of a session left behind, by the names of their segments.
 pub(crate) fn segments(session: &Path) -> Vec<Recording> {
-    let entries = fs::read_dir(session).expect("the directory is there").map(|entry| entry.expect("an entry").path());
-    let is_segment = |path: &std::path::PathBuf| path.to_string_lossy().contains("/segment.");
-    let mut paths: Vec<_> = entries.filter(is_segment).collect();
-    paths.sort();
-    paths.iter().map(|path| Recording::read(path)).collect()
+    let names = left_in(session).into_iter().filter(|name| name.starts_with("segment."));
+    names.map(|name| Recording::read(&session.join(name))).collect()
+}
+
+/// The names of all files in the session's directory, in order.
+pub(crate) fn left_in(session: &Path) -> Vec<String> {
+    let entries = fs::read_dir(session).expect("the directory is there").map(|entry| entry.expect("an entry"));
+    let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
 }

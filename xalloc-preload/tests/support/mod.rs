@@ -8,7 +8,7 @@ use std::{env, fs};
 mod control;
 mod reader;
 
-pub(crate) use control::{Recorder, segments, start};
+pub(crate) use control::{Recorder, left_in, segments, start};
 pub(crate) use reader::{Recorded, Recording};
 
 /// The library of profile `preload`: `XALLOC_PRELOAD_SO`, or built now.

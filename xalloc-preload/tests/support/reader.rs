@@ -48,16 +48,9 @@ fn u64_at(bytes: &[u8], at: usize) -> u64 {
     u64::from_ne_bytes(bytes[at..at + 8].try_into().expect("eight bytes"))
 }
 
-fn record_at(bytes: &[u8], at: usize) -> Record {
-    Record {
-        stamp: u64_at(bytes, at),
-        a: u64_at(bytes, at + 8),
-        b: u64_at(bytes, at + 16),
-        stack: u32_at(bytes, at + 24),
-        kind: bytes[at + 28],
-        sub: bytes[at + 29],
-        extra: u16::from_ne_bytes([bytes[at + 30], bytes[at + 31]]),
-    }
+/// The records that lie one behind the other in `bytes`.
+fn records_in(bytes: &[u8]) -> impl Iterator<Item = Record> {
+    bytes.as_chunks().0.iter().map(Record::from_bytes)
 }
 
 /// Offset of `tail` in the ring's indices: the second cache line.
@@ -75,10 +68,10 @@ impl Recording {
         let mut at = layout::SEGMENT_BYTES;
         while at < end {
             let head = bytes_at(&file, at, size_of::<SpillHeader>());
-            assert_eq!(u64_at(&head, 0), SPILL_MAGIC);
-            let (thread, records) = (u32_at(&head, 8), u32_at(&head, 12) as usize);
-            let batch = bytes_at(&file, at + head.len(), records * 32);
-            threads.entry(thread).or_default().extend((0..records).map(|number| record_at(&batch, number * 32)));
+            let header = SpillHeader::from_bytes(head.first_chunk().expect("as long as a header"));
+            assert_eq!(header.magic, SPILL_MAGIC);
+            let batch = bytes_at(&file, at + head.len(), header.records as usize * size_of::<Record>());
+            threads.entry(header.thread).or_default().extend(records_in(&batch));
             at += head.len() + batch.len();
         }
         let rings = bytes_at(&file, layout::RING_HEADERS.start, layout::RINGS * size_of::<RingHeader>());
@@ -90,8 +83,8 @@ impl Recording {
             }
             let slots = bytes_at(&file, layout::slots_of(ring).start, layout::slots_of(ring).len());
             let thread = u32_at(header, offset_of!(RingHeader, thread));
-            let place = |number: u64| number as usize % (slots.len() / 32) * 32;
-            let records = (tail..head).map(|number| record_at(&slots, place(number)));
+            let slots: Vec<Record> = records_in(&slots).collect();
+            let records = (tail..head).map(|number| slots[number as usize % slots.len()]);
             threads.entry(thread).or_default().extend(records);
         }
         let (mut events, mut out_of_order) = (Vec::new(), 0);

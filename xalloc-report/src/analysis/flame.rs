@@ -6,6 +6,7 @@ use super::fragmentation::PinView;
 use super::frames::{CallStack, FrameView, StackState};
 use super::leaks;
 use super::names::Named;
+use super::process::peaks_apart;
 use crate::model::{Model, Site};
 use crate::trace::{Contents, StackIndex};
 use xalloc_core::wire::Call;
@@ -106,7 +107,8 @@ pub struct Flame {
     pub metric: Metric,
     /// Their sum.
     pub total: u64,
-    /// Why weights are not what the metric says: leaked bytes of what was never checked are bytes alive at exit.
+    /// Why weights are not what the metric says: leaked bytes of what was never checked are bytes alive at exit, and
+    /// peaks of several programs were at several times.
     pub doubt: Option<String>,
     /// Stacks with a weight above 0; each only once, in order of labels.
     pub stacks: Vec<FlameStack>,
@@ -116,9 +118,10 @@ impl Flame {
     pub(super) fn of(contents: &Contents, model: &Model, metric: Metric) -> Flame {
         let of_sites = || model.sum.sites.iter().map(|site| (site.stack, site.call, metric.weight(site)));
         match metric {
-            Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Temporary | Metric::Pinned => {
+            Metric::Allocated | Metric::Count | Metric::Alive | Metric::Temporary | Metric::Pinned => {
                 Flame::weighed(contents, metric, of_sites())
             }
+            Metric::Peak => Flame { doubt: peaks_apart(model), ..Flame::weighed(contents, metric, of_sites()) },
             Metric::Leaked => match leaks::unchecked(contents, model) {
                 Some(reason) => {
                     let doubt = format!("not checked for leaks: {reason}");
@@ -180,7 +183,7 @@ fn labels(stack: &CallStack) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::model::Settings;
-    use crate::model::sample::{checked_server, server};
+    use crate::model::sample::{checked_server, server, server_with_child};
     use crate::trace::ProcessIndex;
 
     fn flame(metric: Metric) -> Flame {
@@ -215,6 +218,18 @@ mod tests {
         let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
         let checked = Flame::of(&sample.contents, &model, Metric::Leaked);
         assert_eq!((checked.metric, checked.total, checked.doubt), (Metric::Leaked, 4_000, None));
+    }
+
+    #[test]
+    fn peaks_of_several_programs_are_not_passed_off_as_one() {
+        let sample = server_with_child();
+        let of = |processes: &[u32]| {
+            let processes = processes.iter().copied().map(ProcessIndex);
+            let model = Model::of(&sample, processes, Settings::default()).expect("a sample has no errors");
+            Flame::of(&sample.contents, &model, Metric::Peak).doubt
+        };
+        assert!(of(&[0, 1]).is_some_and(|doubt| doubt.starts_with("each of 2 programs at its own peak")));
+        assert_eq!(of(&[0]), None);
     }
 
     #[test]

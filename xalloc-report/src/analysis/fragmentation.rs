@@ -12,6 +12,7 @@
 //! Where the recording has no look at the kernel's tables, pages count as resident by the model of
 //! [`crate::model::layout`]; [`Fragmentation::residency`] says which it was.
 
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -20,11 +21,12 @@ use super::process::{ThreadName, pid};
 use crate::model::layout::{Books, Imbalance, Layout, Place, RangeKind, Span};
 use crate::model::survey::{Mark, Survey};
 use crate::model::{Aggregates, Recorded, Replayer, Settings};
-use crate::trace::{Allocator, Contents, Entry, ProcessIndex, Replay, StackIndex};
+use crate::trace::{Allocator, Contents, Entry, ProcessIndex, Replay, StackIndex, Start};
 
 mod fixes;
 mod free;
 mod growth;
+mod isolation;
 mod ladder;
 mod padding;
 mod pages;
@@ -39,10 +41,15 @@ mod watch;
 pub use fixes::{EVENTS_UNASKED, FixView, FixesView, FootprintView, Predict, Suggested};
 pub use free::{BinView, CacheView, FreeView, SizeCount, UnusableView};
 pub use padding::PaddingView;
-pub use rss::{RssView, Segment, SegmentView, UntouchedView};
-pub use sites::{CoverView, GrowthView, PinView, StepView, SystemCallView, SystemCallsView, ThresholdView};
+pub use rss::{LookView, RssView, Segment, SegmentView, UntouchedView};
+pub use sites::{
+    CoverView, CrossThreadSiteView, CrossThreadView, GrowthView, PinView, StepView, SystemCallView, SystemCallsView,
+    ThresholdView,
+};
 pub use watch::{ColumnView, MapRange};
 
+use free::Recent;
+use isolation::{Isolation, Neighbours};
 use ladder::Ladder;
 use pages::Residency;
 use pins::Pins;
@@ -178,6 +185,8 @@ pub struct Fragmentation {
     pub seq: u64,
     /// The moment, nanoseconds since the recording's start.
     pub at_ns: u64,
+    /// From the process's first event to its last, nanoseconds.
+    pub life_ns: u64,
     /// Blocks that live.
     pub blocks: u64,
     /// Bytes that the program asked for and has.
@@ -201,6 +210,10 @@ pub struct Fragmentation {
     pub pinned_bytes: u64,
     /// The release ladder.
     pub ladder: LadderView,
+    /// What an automatic trim leaves of the top, as it was tuned.
+    pub top_pad_bytes: u64,
+    /// Size of the top from which a free trims, as it was tuned or has followed the mmap threshold.
+    pub trim_threshold_bytes: u64,
     /// Call sites whose blocks keep pages, largest share first.
     pub pins: Vec<PinView>,
     /// The sites that together release most.
@@ -212,6 +225,8 @@ pub struct Fragmentation {
     /// The process's resident memory, from what was asked for to the kernel's sum, at the look that is nearest; `null` if
     /// the recording has none.
     pub rss: Option<RssView>,
+    /// All looks at the process's memory, in order of time.
+    pub looks: Vec<LookView>,
     /// Where the dynamic mmap threshold was moved to last; `null` if it never was, or the thresholds are fixed.
     pub mmap_threshold: Option<ThresholdView>,
     /// Growths of the heap in its whole life.
@@ -222,6 +237,10 @@ pub struct Fragmentation {
     pub ratios: RatiosView,
     /// Calls to the system by the heap in the process's whole life.
     pub system_calls: SystemCallsView,
+    /// Calls that change the address space by the program itself, in its whole life.
+    pub program_calls: SystemCallsView,
+    /// Frees by another thread than the one that allocated, in the process's whole life.
+    pub cross_thread_frees: CrossThreadView,
     /// The heap over time.
     pub map: Vec<ColumnView>,
     /// What the fixes would do that these findings suggest.
@@ -236,6 +255,8 @@ struct Picture {
     arenas: Vec<ArenaView>,
     free: FreeView,
     ladder: LadderView,
+    top_pad_bytes: u64,
+    trim_threshold_bytes: u64,
     pins: Pins,
     steps: Vec<StepView>,
     blocks: u64,
@@ -243,6 +264,7 @@ struct Picture {
     headers: u64,
     padding: (Vec<PaddingView>, u64),
     live: sites::LiveSites,
+    isolation: Isolation,
 }
 
 /// Pages by the model of the layout.
@@ -256,14 +278,24 @@ impl Residency for Modelled<'_> {
 }
 
 impl Picture {
-    fn of(contents: &Contents, layout: &Layout, measured: Option<&Measured>) -> Result<Picture, Imbalance> {
+    fn of(
+        contents: &Contents,
+        layout: &Layout,
+        measured: Option<&Measured>,
+        recent: &Recent,
+    ) -> Result<Picture, Imbalance> {
         match measured {
-            Some(measured) => Picture::with(contents, layout, measured),
-            None => Picture::with(contents, layout, &Modelled(layout)),
+            Some(measured) => Picture::with(contents, layout, measured, recent),
+            None => Picture::with(contents, layout, &Modelled(layout), recent),
         }
     }
 
-    fn with(contents: &Contents, layout: &Layout, residency: &impl Residency) -> Result<Picture, Imbalance> {
+    fn with(
+        contents: &Contents,
+        layout: &Layout,
+        residency: &impl Residency,
+        recent: &Recent,
+    ) -> Result<Picture, Imbalance> {
         let books = layout.books()?;
         let pins = Pins::of(layout, residency);
         let arenas = arenas(layout);
@@ -277,7 +309,7 @@ impl Picture {
             at_ns: layout.at_ns(),
             books,
             arenas,
-            free: FreeView::of(contents, layout),
+            free: FreeView::of(contents, layout, recent),
             ladder: LadderView {
                 systrim: ladder.systrim,
                 malloc_trim: ladder.malloc_trim,
@@ -286,6 +318,8 @@ impl Picture {
                 resident: ladder.resident,
                 unreleasable: ladder.resident.saturating_sub(pins.used_bytes).saturating_sub(ladder.after_flush),
             },
+            top_pad_bytes: layout.top_pad_bytes(),
+            trim_threshold_bytes: layout.trim_threshold_bytes(),
             pins,
             steps: sites::steps(contents, layout),
             blocks: layout.blocks().count() as u64,
@@ -293,6 +327,7 @@ impl Picture {
             headers: books.live_bytes.saturating_sub(requested).saturating_sub(padding.1),
             padding,
             live: sites::LiveSites::of(layout),
+            isolation: Isolation::of(layout),
         })
     }
 }
@@ -346,7 +381,7 @@ pub fn fragmentation<R: Recorded>(
         At::Seq(_) => survey.most_requested.at_ns,
     };
     let nearest = snapshots.iter().min_by_key(|snapshot| snapshot.at_ns.abs_diff(at_ns));
-    let mut watch = Watch::new(contents, layout, target, survey.life_ns());
+    let mut watch = Watch::new(contents, layout, target, &survey);
     watch.lay_over(nearest, at_ns);
     recorded.replay(process, &mut watch).map_err(FragmentationError::Recorded)?;
     let mut watched = watch.finish()?;
@@ -354,7 +389,15 @@ pub fn fragmentation<R: Recorded>(
         rss.looks = snapshots.len() as u64;
         rss.looks_cost_ns = snapshots.iter().map(|snapshot| snapshot.cost_ns).sum();
     }
-    let mut seen = assemble(contents, process, is_core, &survey, &replayer.finish(), watched);
+    let mut isolation = std::mem::take(&mut watched.picture.isolation);
+    if !isolation.is_empty() {
+        let last = Some(Start::Seq(watched.picture.seq));
+        let looked = recorded.replay_within(process, Start::Seq(0), last, &mut isolation);
+        looked.map_err(FragmentationError::Recorded)?;
+    }
+    let life = Life { survey: &survey, sites: &replayer.finish(), isolated: &isolation.finish() };
+    let mut seen = assemble(contents, process, is_core, &life, watched);
+    seen.looks = snapshots.iter().map(LookView::from).collect();
     seen.fixes = fixes::tried(recorded, process, &seen, &survey, predict).map_err(FragmentationError::Recorded)?;
     Ok(seen)
 }
@@ -411,15 +454,22 @@ impl<A: Replay, B: Replay> Replay for Both<A, B> {
     }
 }
 
+/// What is known of the process's whole life.
+struct Life<'l> {
+    survey: &'l Survey,
+    sites: &'l Aggregates,
+    isolated: &'l FxHashMap<StackIndex, Neighbours>,
+}
+
 fn assemble(
     contents: &Contents,
     process: ProcessIndex,
     core: bool,
-    survey: &Survey,
-    life: &Aggregates,
+    life: &Life<'_>,
     watched: watch::Watched,
 ) -> Fragmentation {
-    let watch::Watched { picture, growths, pin_time, map, rss, residency } = watched;
+    let survey = life.survey;
+    let watch::Watched { picture, growths, pin_time, map, rss, residency, faults } = watched;
     let (mean_requested, mean_footprint) = survey.means();
     let ratio = |of: u64, to: u64| (to > 0).then(|| of as f64 / to as f64);
     let of = |mark: &Mark| ratio(mark.footprint_bytes, mark.requested_bytes);
@@ -430,6 +480,7 @@ fn assemble(
         core,
         seq: picture.seq,
         at_ns: picture.at_ns,
+        life_ns: survey.life_ns().1.saturating_sub(survey.life_ns().0),
         blocks: picture.blocks,
         requested: picture.requested,
         padding: picture.padding.1,
@@ -437,6 +488,9 @@ fn assemble(
         books: picture.books.into(),
         residency,
         rss,
+        looks: Vec::new(),
+        top_pad_bytes: picture.top_pad_bytes,
+        trim_threshold_bytes: picture.trim_threshold_bytes,
         live_pages: picture.pins.pages,
         pinned_bytes: picture.pins.pinned_bytes,
         pins: sites::pins(contents, &picture.pins, &picture.live, &pin_time, life),
@@ -452,7 +506,9 @@ fn assemble(
             largest_to_most: ratio(survey.largest.footprint_bytes, survey.most_requested.requested_bytes),
             realized: ratio(picture.ladder.resident + mapped, picture.requested).map(|ratio| ratio - 1.0),
         },
-        system_calls: sites::system_calls(contents, survey),
+        system_calls: sites::system_calls(contents, &survey.calls, &faults),
+        program_calls: sites::system_calls(contents, &survey.program_calls, &FxHashMap::default()),
+        cross_thread_frees: sites::cross_thread_frees(contents, survey),
         arenas: picture.arenas,
         free: picture.free,
         ladder: picture.ladder,

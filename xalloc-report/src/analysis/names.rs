@@ -76,6 +76,7 @@ pub(super) const fn loss(reason: LossReason) -> &'static str {
         LossReason::RecorderGone => "recorder-gone",
         LossReason::Nested => "nested",
         LossReason::Text => "text",
+        LossReason::Cut => "cut",
     }
 }
 

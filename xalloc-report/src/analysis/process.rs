@@ -4,6 +4,7 @@ use rustc_hash::FxHashSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use crate::model::Model;
 use crate::trace::{Contents, End, Process, ProcessIndex, ThreadIndex};
 
 /// How a process ended.
@@ -38,6 +39,16 @@ impl From<End> for EndView {
             End::Vanished => EndView::Vanished,
         }
     }
+}
+
+/// What to know of peaks by call stack if there are several: their sum need not have been live at any instant.
+pub(super) fn peaks_apart(model: &Model) -> Option<String> {
+    let peaks = model.processes.iter().filter(|row| row.peak.bytes > 0).count();
+    (peaks > 1).then(|| {
+        format!(
+            "each of {peaks} programs at its own peak, whenever that was; together they may never have held that much"
+        )
+    })
 }
 
 /// A thread by its numbers and its name.

@@ -8,7 +8,7 @@ use super::double_frees::{self, DoubleFreeView};
 use super::process::{EndView, ThreadName, distinct, pid};
 use super::{allocator_frames, names};
 use crate::model::{Model, ProcessRow};
-use crate::trace::{Allocator, Contents, ProcessIndex, StackIndex};
+use crate::trace::{Allocator, Contents, Process, ProcessIndex, StackIndex};
 
 /// Who served the allocations.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
@@ -27,10 +27,21 @@ pub enum AllocatorView {
 pub struct LossView {
     /// Process id.
     pub pid: u32,
-    /// `ring-full`, `no-ring`, `recorder-gone`, `nested` or `text`.
+    /// `ring-full`, `no-ring`, `recorder-gone`, `nested`, `text` or `cut`.
     pub reason: String,
-    /// How many.
+    /// How many; of `recorder-gone` those before the process noticed, for it counts none of what it did afterwards.
     pub events: u64,
+}
+
+impl LossView {
+    /// What is missing of a process.
+    pub fn of(process: &Process) -> impl Iterator<Item = LossView> {
+        process.losses.iter().filter(|loss| loss.events > 0).map(|loss| LossView {
+            pid: process.pid,
+            reason: names::loss(loss.reason).to_owned(),
+            events: loss.events,
+        })
+    }
 }
 
 /// One process in the summary.
@@ -276,11 +287,7 @@ fn allocator(of: impl Iterator<Item = Allocator>) -> AllocatorView {
 
 fn losses(contents: &Contents, rows: &[ProcessRow]) -> Vec<LossView> {
     let processes = rows.iter().filter_map(|row| contents.processes.get(row.process.0 as usize));
-    processes
-        .flat_map(|process| process.losses.iter().map(move |loss| (process.pid, loss)))
-        .filter(|(_, loss)| loss.events > 0)
-        .map(|(pid, loss)| LossView { pid, reason: names::loss(loss.reason).to_owned(), events: loss.events })
-        .collect()
+    processes.flat_map(LossView::of).collect()
 }
 
 fn by_process(contents: &Contents, row: &ProcessRow) -> Option<ProcessSummary> {

@@ -6,6 +6,7 @@ use serde::Serialize;
 use super::frames::CallStack;
 use super::histogram::LifetimeBucket;
 use super::names::Named;
+use super::process::peaks_apart;
 use crate::model::{Model, Site};
 use crate::trace::Contents;
 
@@ -99,6 +100,8 @@ pub struct Top {
     pub by: Order,
     /// Sum of all values.
     pub total: u64,
+    /// Why values are not what they are ranked by: peaks of several programs were at several times; else `null`.
+    pub doubt: Option<String>,
     /// Call stacks with a value above 0, largest first, then by name.
     pub sites: Vec<TopSite>,
 }
@@ -132,6 +135,6 @@ impl Top {
             })
             .collect();
         sites.sort_by(|a, b| b.value.cmp(&a.value).then_with(|| a.at.frames.cmp(&b.at.frames)));
-        Top { by, total, sites }
+        Top { by, total, doubt: if by == Order::Peak { peaks_apart(model) } else { None }, sites }
     }
 }

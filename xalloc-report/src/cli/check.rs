@@ -10,8 +10,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::{ExtentArgs, Format, FormatArgs, processes_of, unreadable};
+use super::opened::{open, or_salvaged};
 use super::recording::RecordingArgs;
-use super::report::{open, or_salvaged};
 use super::{Console, Exit, Failure};
 use crate::check::{Outcome, Policy, RunEvidence, Selection, Verdict, accepted, judge};
 use crate::model::Recorded;

@@ -11,9 +11,9 @@ use clap::Args;
 
 use super::args::{CountArgs, ForceArgs};
 use super::check::{Judge, SettingArgs, doubts};
+use super::opened::or_salvaged;
 use super::progress::Progress;
 use super::recording::RecordingArgs;
-use super::report::or_salvaged;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{RunEvidence, Verdict};

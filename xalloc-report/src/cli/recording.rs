@@ -66,6 +66,24 @@ impl From<Overflow> for record::Overflow {
     }
 }
 
+/// By which signal a look at the memory is asked for: those that mean nothing to the recorder.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
+enum SnapshotSignal {
+    /// SIGUSR1
+    Usr1,
+    /// SIGUSR2
+    Usr2,
+}
+
+impl From<SnapshotSignal> for record::SnapshotSignal {
+    fn from(choice: SnapshotSignal) -> record::SnapshotSignal {
+        match choice {
+            SnapshotSignal::Usr1 => record::SnapshotSignal::Usr1,
+            SnapshotSignal::Usr2 => record::SnapshotSignal::Usr2,
+        }
+    }
+}
+
 /// How to record.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "How to record")]
@@ -100,6 +118,9 @@ pub(super) struct RecordingArgs {
     /// Look for leaks too when SIGTERM or SIGINT ends a program that has no handler for it
     #[arg(long, conflicts_with = "no_leak_check")]
     leak_check_on_signal: bool,
+    /// Look at the program's resident memory whenever `xalloc-report` itself is sent this signal
+    #[arg(long, value_enum, value_name = "SIGNAL")]
+    snapshot_on_signal: Option<SnapshotSignal>,
     /// Leave functions unresolved; the trace keeps the build-ids
     #[arg(long)]
     no_symbols: bool,
@@ -118,6 +139,7 @@ impl RecordingArgs {
             on_error: self.on_error.into(),
             leak_check: !self.no_leak_check,
             leak_check_on_signal: self.leak_check_on_signal,
+            snapshot_on_signal: self.snapshot_on_signal.map(Into::into),
             symbols: !self.no_symbols,
             ..Props::new(command.to_vec())
         }

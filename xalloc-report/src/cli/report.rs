@@ -1,21 +1,20 @@
 //! The commands on a trace.
 
-use std::path::Path;
-
 use clap::{Args, Subcommand};
 
-use super::args::{CountArgs, Format, FormatArgs, TraceArgs, unreadable};
+use super::args::{CountArgs, Format, FormatArgs, TraceArgs};
 use super::chart::{Histogram, Timeline};
 use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::fragmentation::Fragmentation;
+use super::opened::{note_gaps, open, or_salvaged};
 use super::ranking::{Leaks, Top};
 use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::model::Recorded;
 use crate::render::{json, text};
-use crate::trace::{Trace, TraceError};
+use crate::trace::Trace;
 
 /// The commands on a trace.
 #[derive(Subcommand, Debug)]
@@ -63,23 +62,32 @@ impl Report {
         open(&self.trace().path)
     }
 
-    /// Does the work on the trace's file. A damaged block, which is met only when the events are read, makes it a trace
-    /// that ends there, as if it had been cut; `events` has written by then what lies before, and ends with the error.
+    /// Does the work on the trace's file, and says what is missing from that. A damaged block, which is met only when the
+    /// events are read, makes it a trace that ends there, as if it had been cut; `events` has written by then what lies
+    /// before, and ends with the error.
     ///
     /// # Errors
     /// As [`Self::open`] and [`Self::run`].
     pub fn run_on_file(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let trace = self.open()?;
         match self {
-            Report::Events(command) => command.run(&trace, console),
-            Report::Summary(_)
-            | Report::Leaks(_)
+            Report::Events(command) => {
+                note_gaps(trace.contents(), console)?;
+                command.run(&trace, console)
+            }
+            // It has them among its doubts.
+            Report::Summary(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
+            Report::Leaks(_)
             | Report::Top(_)
             | Report::Histogram(_)
             | Report::Timeline(_)
             | Report::Fragmentation(_)
             | Report::Flamegraph(_)
-            | Report::WhatIf(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
+            | Report::WhatIf(_) => or_salvaged(trace, &self.trace().path, |trace| {
+                let exit = self.run(trace, console)?;
+                note_gaps(trace.contents(), console)?;
+                Ok(exit)
+            }),
         }
     }
 
@@ -99,44 +107,6 @@ impl Report {
             Report::Events(command) => command.run(trace, console),
             Report::WhatIf(command) => command.run(trace, console),
         }
-    }
-}
-
-/// Opens a trace.
-pub(super) fn open(path: &Path) -> Result<Trace, Failure> {
-    Trace::open(path).map_err(|error| {
-        let hint = match &error {
-            TraceError::Open { .. } => Some("record one: xalloc-report record -o app.xtrace ./app"),
-            TraceError::Create { .. }
-            | TraceError::Read { .. }
-            | TraceError::NotATrace { .. }
-            | TraceError::NewerVersion { .. }
-            | TraceError::Damaged { .. }
-            | TraceError::TooManyLive { .. }
-            | TraceError::NoSuchProcess { .. }
-            | TraceError::Write { .. }
-            | TraceError::Stopped { .. }
-            | TraceError::NotInContents { .. }
-            | TraceError::ProcessNotOpen { .. } => None,
-        };
-        let failure = unreadable(path, error);
-        if let Some(hint) = hint { failure.hint(hint) } else { failure }
-    })
-}
-
-/// Does the work on a trace; if a block of it turns out to be damaged, once more on what can be salvaged of its file.
-pub(super) fn or_salvaged<T>(
-    trace: Trace,
-    path: &Path,
-    mut work: impl FnMut(&Trace) -> Result<T, Failure>,
-) -> Result<T, Failure> {
-    match work(&trace) {
-        Err(failure) if failure.is_damage() => {
-            // What says that the trace is damaged is of more use than what says that it cannot be salvaged.
-            let Ok(salvaged) = Trace::salvage(path) else { return Err(failure) };
-            work(&salvaged)
-        }
-        done => done,
     }
 }
 

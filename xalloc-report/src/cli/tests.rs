@@ -107,12 +107,35 @@ fn events_of_several_processes_have_a_heading_each_and_windows_cut_them() {
 }
 
 fn open_and_run(path: &std::path::Path, command: &str) -> Result<String, Failure> {
-    let words = ["xalloc-report", command, path.to_str().expect("the path is UTF-8"), "--format", "json"];
-    let report = OnTrace::try_parse_from(words).expect("the line is well-formed").report;
+    Ok(open_and_run_with(path, command, &["--format", "json"])?.0)
+}
+
+/// What a command on the file writes as its result, and what to standard error.
+fn open_and_run_with(path: &std::path::Path, command: &str, options: &[&str]) -> Result<(String, String), Failure> {
+    let words = ["xalloc-report", command, path.to_str().expect("the path is UTF-8")];
+    let report = OnTrace::try_parse_from(words.iter().chain(options)).expect("the line is well-formed").report;
     let (mut out, mut notes) = (Vec::new(), Vec::new());
     let mut console = Console { out: &mut out, notes: &mut notes, interactive: false, columns: 80 };
     report.run_on_file(&mut console)?;
-    Ok(String::from_utf8(out).expect("output is UTF-8"))
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Ok((text(out), text(notes)))
+}
+
+#[test]
+fn every_report_on_a_cut_trace_says_once_what_is_missing_and_none_on_a_whole_one() {
+    const SAYS: &str = "the trace is not whole: ";
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("server.xtrace");
+    server().write(&path).expect("the trace is written");
+    let whole = std::fs::read(&path).expect("the trace is there");
+    let commands = ["summary", "leaks", "top", "histogram", "timeline", "events", "flamegraph", "what-if"];
+    for (bytes, times) in [(&whole[..], 0), (&whole[..whole.len() - 1], 1)] {
+        std::fs::write(&path, bytes).expect("the trace is written");
+        for command in commands {
+            let (out, notes) = open_and_run_with(&path, command, &[]).expect("what is there is read");
+            assert_eq!(out.matches(SAYS).count() + notes.matches(SAYS).count(), times, "{command}: {notes}");
+        }
+    }
 }
 
 #[test]

@@ -20,9 +20,9 @@
 //! into it was handed out or a header was written there, until it is trimmed, discarded or unmapped.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::heap::Policy;
+use xalloc_core::heap::{Parameter, Policy, Tunable};
 use xalloc_core::units::ArenaId;
-use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent};
+use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapCall, HeapEvent};
 
 use crate::trace::{Block, Contents, Entry, Event, Replay, StackIndex, ThreadIndex};
 
@@ -37,13 +37,17 @@ pub use books::{Books, Imbalance};
 pub use ranges::{Range, RangeKind};
 pub use spans::{Place, Span};
 
-use marks::{Mark, Marks};
+use marks::{Mark, Marks, PAGE};
 use ranges::Ranges;
 
 /// Smallest chunk, and what a fenced top must keep to be freed (placement policy, sections 1 and 8).
 const MIN_CHUNK: u64 = 32;
 /// From a chunk's address to its block's.
 const HEADER: u64 = 16;
+/// Size of the top from which a free trims, while nobody has moved it (placement policy, section 1).
+const TRIM_THRESHOLD: u64 = 131_072;
+/// What an automatic trim leaves, unless tuned (placement policy, section 1).
+const TOP_PAD: u64 = 131_072;
 
 /// A block that lives, as its allocation told it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,8 +83,11 @@ pub struct Layout {
     /// Requested bytes of the realloc that each thread is in.
     pending: FxHashMap<ThreadIndex, u64>,
     header_bytes: u64,
+    trim_threshold_bytes: u64,
+    top_pad_bytes: u64,
+    /// Pages that a write of each call stack's blocks, or of the heap for them, took first.
+    faults: FxHashMap<StackIndex, u64>,
     arena_bytes: u64,
-    mmap_threshold_bytes: Option<u64>,
     /// Number of events taken.
     seq: u64,
     at_ns: u64,
@@ -100,8 +107,10 @@ impl Layout {
             requested_bytes: 0,
             pending: FxHashMap::default(),
             header_bytes: policy.heap_header_bytes,
+            trim_threshold_bytes: TRIM_THRESHOLD,
+            top_pad_bytes: TOP_PAD,
+            faults: FxHashMap::default(),
             arena_bytes: policy.arena_bytes,
-            mmap_threshold_bytes: None,
             seq: 0,
             at_ns: 0,
             steps: 0,
@@ -138,10 +147,23 @@ impl Layout {
         self.steps > 0
     }
 
-    /// Where the dynamic mmap threshold is, once it has moved.
+    /// Size of the top from which a free gives memory back: as it began, was tuned, or followed the mmap threshold.
     #[must_use]
-    pub fn mmap_threshold_bytes(&self) -> Option<u64> {
-        self.mmap_threshold_bytes
+    pub fn trim_threshold_bytes(&self) -> u64 {
+        self.trim_threshold_bytes
+    }
+
+    /// What such a free leaves of the top.
+    #[must_use]
+    pub fn top_pad_bytes(&self) -> u64 {
+        self.top_pad_bytes
+    }
+
+    /// By call stack, how many pages were written to first since they came from the system, if the program writes to all
+    /// of each block that it gets: its page faults, but for what the kernel maps ahead.
+    #[must_use]
+    pub fn faults(&self) -> &FxHashMap<StackIndex, u64> {
+        &self.faults
     }
 
     /// The block of a slot, if it lives.
@@ -193,6 +215,35 @@ impl Layout {
         Some(found)
     }
 
+    /// Something that belongs to `stack` is written to.
+    #[inline]
+    fn touch(&mut self, stack: StackIndex, addr: u64, len_bytes: u64) {
+        let pages = self.marks.touch(addr, len_bytes);
+        if pages > 0 {
+            *self.faults.entry(stack).or_default() += pages;
+        }
+    }
+
+    /// The program or its environment asks for another rule.
+    fn tune(&mut self, call: HeapCall, argument: i32, value: u64) {
+        let parameter = match call {
+            HeapCall::Mallopt => Parameter::from_number(argument),
+            HeapCall::Tunable => match usize::try_from(argument).ok().and_then(|at| Tunable::ALL.get(at)) {
+                Some(Tunable::TrimThreshold) => Some(Parameter::TrimThreshold),
+                Some(Tunable::TopPad) => Some(Parameter::TopPad),
+                Some(_) | None => None,
+            },
+            HeapCall::Aligned | HeapCall::MallocTrim | HeapCall::Ignore => None,
+        };
+        // A parameter of mallopt is an int; -1 means never.
+        let value = if call == HeapCall::Mallopt { i64::from(value as i32) as u64 } else { value };
+        if parameter == Some(Parameter::TrimThreshold) {
+            self.trim_threshold_bytes = value;
+        } else if parameter == Some(Parameter::TopPad) {
+            self.top_pad_bytes = value;
+        }
+    }
+
     /// Takes the mark of a chunk that becomes free with `freed_bytes`. What it had beyond that is what an aligned
     /// allocation keeps, and not told yet.
     fn take_freed(&mut self, addr: u64, freed_bytes: u64) {
@@ -229,7 +280,10 @@ impl Layout {
             if let Some(range) = self.ranges.around(chunk)
                 && range.kind == RangeKind::Mapped
             {
+                // Of a mapping that was resized, pages that it had before count again.
+                let pages = (block.addr + block.size_bytes).div_ceil(PAGE) - range.start / PAGE;
                 range.slot = Some(slot);
+                *self.faults.entry(block.stack).or_default() += pages;
             }
             return;
         }
@@ -247,7 +301,7 @@ impl Layout {
             }
             self.put(chunk, size_bytes, Mark::Live(slot));
         }
-        self.marks.touch(chunk, size_bytes);
+        self.touch(block.stack, chunk, size_bytes);
     }
 
     #[inline]
@@ -260,7 +314,7 @@ impl Layout {
         }
     }
 
-    fn step(&mut self, arena: u16, step: HeapEvent, by: ThreadIndex) {
+    fn step(&mut self, arena: u16, step: HeapEvent, by: ThreadIndex, stack: StackIndex) {
         self.steps += 1;
         match step {
             HeapEvent::Split { addr, front_bytes, rest_bytes, from_top } => {
@@ -274,8 +328,8 @@ impl Layout {
                     }
                 }
                 self.put(addr.0, front_bytes, Mark::Handed);
-                self.marks.touch(addr.0, HEADER);
-                self.marks.touch(rest, HEADER);
+                self.touch(stack, addr.0, HEADER);
+                self.touch(stack, rest, HEADER);
             }
             HeapEvent::Coalesce { addr, freed_bytes, total_bytes, merged } => {
                 let mut freed = addr.0;
@@ -304,9 +358,9 @@ impl Layout {
             HeapEvent::CacheBirth { addr, size_bytes } => {
                 self.take(addr.0);
                 self.put(addr.0, size_bytes, Mark::Bookkeeping);
-                self.marks.touch(addr.0, size_bytes);
+                self.touch(stack, addr.0, size_bytes);
             }
-            HeapEvent::Brk { from, to, .. } => self.grow_main(from.0, to.0),
+            HeapEvent::Brk { from, to, .. } => self.grow_main(from.0, to.0, stack),
             HeapEvent::Trim { from, to } => {
                 if let Some(range) = self.ranges.current(0)
                     && range.end == from.0
@@ -323,9 +377,9 @@ impl Layout {
             HeapEvent::ChunkUnmap { addr, .. } | HeapEvent::ChunkRemapFrom { addr, .. } => {
                 self.ranges.remove(addr.0);
             }
-            HeapEvent::HeapBirth { addr, len_bytes } => self.begin_sub_heap(arena, addr.0, len_bytes),
+            HeapEvent::HeapBirth { addr, len_bytes } => self.begin_sub_heap(arena, addr.0, len_bytes, stack),
             HeapEvent::HeapResize { addr, len_bytes, rule: GrowthRule::BreakBlocked } => {
-                self.begin_main(addr.0, addr.0 + len_bytes);
+                self.begin_main(addr.0, addr.0 + len_bytes, stack);
             }
             HeapEvent::HeapResize { addr, len_bytes, .. } => {
                 let end = addr.0 + len_bytes;
@@ -336,7 +390,8 @@ impl Layout {
                 }
             }
             HeapEvent::HeapDeath { addr, len_bytes } => self.end_sub_heap(arena, addr.0, len_bytes),
-            HeapEvent::Threshold { mmap_bytes } => self.mmap_threshold_bytes = Some(mmap_bytes),
+            // The trim threshold follows (placement policy, section 1).
+            HeapEvent::Threshold { mmap_bytes } => self.trim_threshold_bytes = 2 * mmap_bytes,
             HeapEvent::TcacheFlush { .. }
             | HeapEvent::Consolidate { .. }
             | HeapEvent::ArenaBirth { .. }
@@ -345,32 +400,32 @@ impl Layout {
         }
     }
 
-    fn grow_main(&mut self, from: u64, to: u64) {
+    fn grow_main(&mut self, from: u64, to: u64, stack: StackIndex) {
         match self.ranges.current(0) {
             Some(range) if range.end == from => {
                 self.ranges.set_end(range.start, to);
             }
-            Some(_) | None => self.begin_main(from, to),
+            Some(_) | None => self.begin_main(from, to, stack),
         }
     }
 
     /// A range of the main arena that does not continue the one before.
-    fn begin_main(&mut self, start: u64, end: u64) {
+    fn begin_main(&mut self, start: u64, end: u64, stack: StackIndex) {
         let first = start.next_multiple_of(16);
-        self.begin(Range { start, end, kind: RangeKind::Main, arena: 0, first, slot: None });
+        self.begin(Range { start, end, kind: RangeKind::Main, arena: 0, first, slot: None }, stack);
     }
 
-    fn begin_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64) {
+    fn begin_sub_heap(&mut self, arena: u16, start: u64, len_bytes: u64, stack: StackIndex) {
         let is_first = self.ranges.arena(arena).ranges.is_empty();
         let reserved = self.header_bytes + if is_first { self.arena_bytes } else { 0 };
         let first = (start + reserved).next_multiple_of(16);
         let end = start + len_bytes;
-        self.begin(Range { start, end, kind: RangeKind::SubHeap, arena, first, slot: None });
+        self.begin(Range { start, end, kind: RangeKind::SubHeap, arena, first, slot: None }, stack);
     }
 
     /// The arena's top is in another range from here on; what was its top is fenced off, and what is left of it freed
     /// by the steps that follow (placement policy, section 8).
-    fn begin(&mut self, range: Range) {
+    fn begin(&mut self, range: Range, stack: StackIndex) {
         if let Some(old) = self.ranges.current(range.arena) {
             let top = self.ranges.arena(range.arena).top;
             let kept = old.end.saturating_sub(top).saturating_sub(MIN_CHUNK) & !15;
@@ -385,7 +440,7 @@ impl Layout {
         let arena = self.ranges.arena(range.arena);
         arena.ranges.push(range.start);
         arena.top = range.first;
-        self.marks.touch(range.start, range.first - range.start + HEADER);
+        self.touch(stack, range.start, range.first - range.start + HEADER);
     }
 
     /// A sub-heap that held nothing but the top is gone; the top is what ended the one before, with the free chunk
@@ -446,9 +501,9 @@ impl Replay for Layout {
                     self.requested_bytes += size_bytes;
                 }
             }
-            Event::Heap { arena, step, .. } => self.step(arena.0, step, entry.thread),
+            Event::Heap { arena, step, .. } => self.step(arena.0, step, entry.thread, entry.stack),
+            Event::HeapCall { call, argument, value } => self.tune(call, argument, value),
             Event::AllocFailed { .. }
-            | Event::HeapCall { .. }
             | Event::Fault { .. }
             | Event::Program(_)
             | Event::Process(_)

@@ -7,7 +7,7 @@ use xalloc_core::wire::HeapEvent;
 
 use super::layout::Layout;
 use super::segments::{Moved, Segments, SystemCall};
-use crate::trace::{Entry, Event, ProcessEvent, Replay, StackIndex, ThreadIndex};
+use crate::trace::{Entry, Event, ProcessEvent, ProgramEvent, Replay, StackIndex, ThreadIndex};
 
 /// An instant and the two figures there.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -84,6 +84,10 @@ pub struct Survey {
     pub threshold: Option<ThresholdMove>,
     /// By call stack.
     pub calls: FxHashMap<StackIndex, SiteCalls>,
+    /// Calls that the program itself made, by call stack.
+    pub program_calls: FxHashMap<StackIndex, SiteCalls>,
+    /// Frees by another thread than the one that allocated, by the allocation's call stack: how many, and their bytes.
+    pub cross_thread_frees: FxHashMap<StackIndex, (u64, u64)>,
     /// The last fork that is not later than this, in events of the process.
     fork_until_ns: u64,
     /// Events before that fork.
@@ -139,6 +143,23 @@ impl Survey {
     }
 }
 
+impl Survey {
+    /// The program calls the system itself.
+    fn program(&mut self, stack: StackIndex, program: ProgramEvent<'_>) {
+        let site = self.program_calls.entry(stack).or_default();
+        let (call, grown_bytes) = match program {
+            ProgramEvent::Map { len_bytes, .. } => (SystemCall::Mmap, len_bytes),
+            ProgramEvent::Unmap { .. } => (SystemCall::Munmap, 0),
+            ProgramEvent::Remap { from_bytes, to_bytes, .. } => {
+                (SystemCall::Mremap, to_bytes.saturating_sub(from_bytes))
+            }
+            ProgramEvent::Advise { .. } => (SystemCall::Madvise, 0),
+            ProgramEvent::Brk { from, to } => (SystemCall::Brk, to.saturating_sub(from)),
+        };
+        site.count(Moved { call, grown_bytes, rule: None });
+    }
+}
+
 impl Replay for Survey {
     fn inherited(&mut self, _slot: u32, block: &crate::trace::Block) {
         self.requested_bytes += block.size_bytes;
@@ -167,6 +188,11 @@ impl Replay for Survey {
                 }
             }
             Event::Free { block, .. } => {
+                if block.thread != entry.thread {
+                    let frees = self.cross_thread_frees.entry(block.stack).or_default();
+                    frees.0 += 1;
+                    frees.1 += block.size_bytes;
+                }
                 self.requested_bytes = self.requested_bytes.saturating_sub(block.size_bytes);
             }
             Event::ReallocBegin { block, .. } => {
@@ -183,11 +209,11 @@ impl Replay for Survey {
                 }
             }
             Event::Process(ProcessEvent::Fork) if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
+            Event::Program(program) => self.program(entry.stack, program),
             Event::AllocFailed { .. }
             | Event::HeapCall { .. }
             | Event::Fault { .. }
             | Event::FreeUnknown { .. }
-            | Event::Program(_)
             | Event::Process(_)
             | Event::Marker { .. }
             | Event::Lost { .. } => {}

@@ -6,19 +6,45 @@
 //! # Safety
 //! A map is memory that others can write to through the file, which the type `&[u8]` denies. The obligations, and who
 //! keeps them:
-//! - *The file is not shortened while it is mapped*, or a touch of the lost pages raises SIGBUS. Linkers, package
-//!   managers and cargo replace a binary by renaming a complete file over it, which leaves the mapped inode whole.
 //! - *The contents do not change while it is mapped.* The map is private and read-only, so this process cannot write to
-//!   it; the files are programs, which the kernel keeps from being written while they run, and debug files. Readers
-//!   take every length from the bytes and check it against the slice where it is used, so bytes that change
-//!   nevertheless give wrong names, not reads outside the map.
+//!   it; the files are programs, which the kernel keeps from being written while they run, and debug files. Linkers,
+//!   package managers and cargo replace a binary by renaming a complete file over it, which leaves the mapped inode
+//!   whole. Readers take every length from the bytes and check it against the slice where it is used, so bytes that
+//!   change nevertheless give wrong names, not reads outside the map.
+//! - *The file may lose its length*, by somebody who copies over it. What was cut off reads as zeroes (`os::shared`):
+//!   a change as any other of the first bullet.
 
 #![allow(unsafe_code)]
 
 use std::fs::File;
 use std::io;
+use std::ops::Deref;
 
-use memmap2::Mmap;
+use memmap2::MmapOptions;
+
+use super::shared::SharedMap;
+
+/// The map of a file that is only read.
+#[derive(Debug)]
+pub struct FileMap(SharedMap);
+
+impl FileMap {
+    /// Whether bytes were read that the file does not have any more, and were zeroes therefore.
+    #[must_use]
+    pub fn is_cut(&self) -> bool {
+        self.0.is_cut()
+    }
+}
+
+impl Deref for FileMap {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        // SAFETY: the map is that long, readable, and lives as long as the borrow; an empty one's address is dangling and
+        // aligned. That nobody changes the bytes is the module's first bullet.
+        unsafe { std::slice::from_raw_parts(self.0.as_ptr(), self.0.len()) }
+    }
+}
 
 /// Maps the whole of `file` read-only and private.
 ///
@@ -27,11 +53,12 @@ use memmap2::Mmap;
 /// # Errors
 /// What `fstat` or `mmap` report: for example `ENODEV` for a file that cannot be mapped, `ENOMEM` for one that is larger
 /// than the address space that is left.
-pub fn map_readonly(file: &File) -> io::Result<Mmap> {
-    // SAFETY: the obligations of the module's essay are those of `Mmap::map`; the first is kept by the tools that
-    // replace binaries by rename, the second by the private read-only map and the kernel's refusal to write to
-    // programs that run.
-    unsafe { Mmap::map(file) }
+pub fn map_readonly(file: &File) -> io::Result<FileMap> {
+    // SAFETY: the obligations of the module's essay are those of `MmapOptions::map`; the first is kept by the tools that
+    // replace binaries by rename, by the private read-only map and by the kernel's refusal to write to programs that
+    // run; the second by `SharedMap`.
+    let map = unsafe { MmapOptions::new().map(file) }?;
+    Ok(FileMap(SharedMap::new(map.into())))
 }
 
 /// Makes `file` that long, with all of its space reserved where the file system can do that.
@@ -64,5 +91,16 @@ mod tests {
         assert!(map_readonly(&file).unwrap().is_empty());
         file.write_all(b"xalloc").unwrap();
         assert_eq!(&map_readonly(&file).unwrap()[..], b"xalloc");
+    }
+
+    #[test]
+    fn a_file_that_is_cut_while_it_is_mapped_ends_in_zeroes_and_nobody_is_killed() {
+        const PAGE_BYTES: usize = 4096;
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&[7; 2 * PAGE_BYTES]).unwrap();
+        let map = map_readonly(&file).unwrap();
+        file.set_len(PAGE_BYTES as u64).unwrap();
+        assert_eq!((map[0], map.is_cut()), (7, false));
+        assert_eq!((map[PAGE_BYTES], map.is_cut()), (0, true));
     }
 }

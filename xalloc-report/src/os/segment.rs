@@ -124,7 +124,7 @@ impl Segment {
             HeaderCounter::VerifiedStacks => offset_of!(Header, verified_stacks),
             HeaderCounter::DifferingStacks => offset_of!(Header, differing_stacks),
             HeaderCounter::CutStacks => offset_of!(Header, cut_stacks),
-            HeaderCounter::SpillEnd => offset_of!(Header, spill_end),
+            HeaderCounter::Spilled => offset_of!(Header, spilled),
         };
         self.view::<AtomicU64>(offset).load(Ordering::Relaxed)
     }
@@ -351,8 +351,8 @@ pub enum HeaderCounter {
     DifferingStacks,
     /// `Header::cut_stacks`.
     CutStacks,
-    /// `Header::spill_end`.
-    SpillEnd,
+    /// `Header::spilled`.
+    Spilled,
 }
 
 /// Entries of `Header::lost`.

@@ -3,7 +3,8 @@
 //! A recorded program can reach its own segment by name and cut it short; then the kernel answers a touch of the lost
 //! pages with SIGBUS, which would end the recorder and with it the recordings of all other processes. Here such a touch
 //! finds zeroes instead, and the map remembers that it was cut: the rest of the file is read as before, and whoever holds
-//! the map can say what happened.
+//! the map can say what happened. The same holds for a program's binary that a build writes over while its symbols are
+//! read (`os::file`).
 //!
 //! # Why not copy by `pread`
 //! A copy needs no handler, but the rings' indices are atomics that both sides change, and a thread sleeps on one of
@@ -59,7 +60,8 @@ impl SharedMap {
 
     /// Whether a page was touched that the file does not have any more.
     pub(super) fn is_cut(&self) -> bool {
-        // Relaxed: set by a handler on the thread that touched the page, which is the one that asks.
+        // Relaxed: set by a handler on the thread that touched the page, which is the one that asks, or has handed what it
+        // read to the one that asks.
         self.entry.is_cut.load(Ordering::Relaxed)
     }
 }

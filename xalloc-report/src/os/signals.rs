@@ -30,6 +30,7 @@ const NOBODY: RawFd = -1;
 
 static RECEIVED: AtomicU32 = AtomicU32::new(0);
 static PROGRAM: AtomicI32 = AtomicI32::new(NOBODY);
+static SNAPSHOTS: AtomicU32 = AtomicU32::new(0);
 
 /// Catches SIGINT, SIGTERM, SIGHUP and SIGQUIT from here on, and counts them from 0.
 ///
@@ -37,15 +38,49 @@ static PROGRAM: AtomicI32 = AtomicI32::new(NOBODY);
 /// What `sigaction` reports.
 pub fn catch() -> io::Result<()> {
     RECEIVED.store(0, Ordering::Relaxed);
-    for signal in CAUGHT {
-        // SAFETY: a zeroed `sigaction` is a valid value: no flags, an empty mask, the default handler.
-        let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-        action.sa_sigaction = on_signal as *const () as usize;
-        action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
-        // SAFETY: second bullet of the module.
-        if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
+    CAUGHT.into_iter().try_for_each(|signal| handle(signal, on_signal))
+}
+
+/// A signal by which the recorder is asked to look at the memory of its processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnapshotSignal {
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+}
+
+/// Counts that signal from here on, from 0. To be called when the program has been started: what the program finds of
+/// the signal is what the recorder found.
+///
+/// # Errors
+/// What `sigaction` reports.
+pub fn catch_snapshots(signal: SnapshotSignal) -> io::Result<()> {
+    SNAPSHOTS.store(0, Ordering::Relaxed);
+    let signal = match signal {
+        SnapshotSignal::Usr1 => libc::SIGUSR1,
+        SnapshotSignal::Usr2 => libc::SIGUSR2,
+    };
+    handle(signal, on_snapshot)
+}
+
+/// Signals of [`catch_snapshots`] so far.
+#[must_use]
+pub fn snapshots_asked() -> u32 {
+    SNAPSHOTS.load(Ordering::Relaxed)
+}
+
+/// What `SA_SIGINFO` calls.
+type Handler = extern "C" fn(libc::c_int, *mut libc::siginfo_t, *mut libc::c_void);
+
+fn handle(signal: libc::c_int, handler: Handler) -> io::Result<()> {
+    // SAFETY: a zeroed `sigaction` is a valid value: no flags, an empty mask, the default handler.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART;
+    // SAFETY: second bullet of the module.
+    if unsafe { libc::sigaction(signal, &action, ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
     }
     Ok(())
 }
@@ -61,6 +96,10 @@ pub fn pass_on_to(program: Pidfd) {
 #[must_use]
 pub fn received() -> u32 {
     RECEIVED.load(Ordering::Relaxed)
+}
+
+extern "C" fn on_snapshot(_signal: libc::c_int, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    SNAPSHOTS.fetch_add(1, Ordering::Relaxed);
 }
 
 extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {

@@ -24,8 +24,9 @@ use xalloc_core::sys::clock::ticks;
 use xalloc_core::units::Stamp;
 
 use crate::os::segment::{HeaderWord, Segment};
+use crate::os::signals;
 use crate::record::clock::{Clock, Reading, Timeline};
-use crate::record::looks::Looks;
+use crate::record::looks::{Asked, Looks};
 use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot};
 
 mod check;
@@ -272,7 +273,8 @@ impl<S: Sink> Drain<S> {
                 continue;
             }
             let is_ending = matches!(live.stream.last_word, LastWord::Exit(_));
-            if let Some(snapshot) = live.looks.at(pid, live.stream.index, &self.timeline, is_ending) {
+            let asked = Asked { marks: live.stream.marks, signals: signals::snapshots_asked() };
+            if let Some(snapshot) = live.looks.at(pid, live.stream.index, &self.timeline, is_ending, asked) {
                 self.sink.snapshot(&snapshot)?;
             }
         }
@@ -316,7 +318,8 @@ impl<S: Sink> Drain<S> {
                 Birth::Exec => None,
                 Birth::Fork { serial } => match self.forks.take(unborn.identity.parent_pid, serial) {
                     Some(fork) => Some(fork),
-                    None if unborn.since.elapsed() < self.fork_wait => {
+                    // One that nobody announced (`_Fork`, a raw clone) is in no stream.
+                    None if serial != 0 && unborn.since.elapsed() < self.fork_wait => {
                         self.unborn.push(unborn);
                         continue;
                     }
@@ -349,7 +352,7 @@ impl<S: Sink> Drain<S> {
             stream: Stream::new(index, identity, segment, modules),
             path,
             pidfd,
-            looks: Looks::new(),
+            looks: Looks::new(signals::snapshots_asked()),
             checks: Checks::default(),
         });
         Ok(())

@@ -9,6 +9,7 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use xalloc_core::session::SEGMENT_MAGIC;
+use xalloc_core::wire::LossReason;
 
 use super::clock::{Reading, Timeline};
 use super::drain::{
@@ -128,6 +129,7 @@ impl Merged {
         let spilled = Spilled::find(&segment);
         self.observations.damaged += spilled.holes;
         let mut stream = Stream::new(index, identity, segment, modules);
+        stream.count_lost(LossReason::Cut, spilled.cut_records);
         stream.read_spilled(spilled);
         stream.merge(&mut Shared {
             dictionary: &mut self.dictionary,

@@ -52,13 +52,13 @@ impl Outcome {
         let Observations { verified_stacks, differing_stacks, cut, is_control_cut, .. } = &self.observations;
         let mut notes = Vec::new();
         let counted = [
-            (*running as u64, "processes still ran when the command had ended; they run on, unrecorded"),
-            (*damaged, "records could not be read"),
-            (*lost_stacks, "call stacks were lost because there was no room for them in shared memory"),
-            (*cut_stacks, "call stacks were cut at the depth limit"),
-            (*orphans, "forked processes began without their parent's blocks, because the fork was not seen"),
+            (*running as u64, "processes that run on, unrecorded, though the command has ended"),
+            (*damaged, "records that could not be read"),
+            (*lost_stacks, "call stacks that were lost because there was no room for them in shared memory"),
+            (*cut_stacks, "call stacks that were cut at the depth limit"),
+            (*orphans, "forked processes that began without their parent's blocks, because the fork was not seen"),
         ];
-        notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{what}: {count}")));
         notes.extend(cut.iter().map(|pid| {
             format!("the shared memory of process {pid} was cut short by a program: what it held then is lost")
         }));

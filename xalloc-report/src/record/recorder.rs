@@ -111,6 +111,9 @@ fn launch(
     if let Ok(pidfd) = Pidfd::open(child.id()) {
         signals::pass_on_to(pidfd);
     }
+    if let Some(signal) = props.snapshot_on_signal {
+        signals::catch_snapshots(signal).map_err(RecordError::Signals)?;
+    }
     let pid = child.id();
     let waiter = Waiter::start(child, Arc::clone(&session.control)).map_err(RecordError::Waiter)?;
     output.settle(pid)?;

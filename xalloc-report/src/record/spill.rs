@@ -1,7 +1,8 @@
 //! What a process without a recorder wrote behind its segment: batches of records, each of one thread.
 //!
 //! A batch is a header with a count and the records. A process that was killed while it wrote one leaves a hole, whose
-//! length nobody knows; the next batch is then found by its mark, and the hole is counted.
+//! length nobody knows; the next batch is then found by its mark, and the hole is counted. What was in the hole is in the
+//! ring still. A file that lost its end says in its header how many records it had.
 
 use std::collections::HashMap;
 
@@ -9,7 +10,7 @@ use xalloc_core::session::{SPILL_MAGIC, SpillHeader, layout, ring_state};
 use xalloc_core::units::Stamp;
 use xalloc_core::wire::Record;
 
-use crate::os::segment::Segment;
+use crate::os::segment::{HeaderCounter, Segment};
 
 const HEADER_BYTES: usize = size_of::<SpillHeader>();
 const RECORD_BYTES: usize = size_of::<Record>();
@@ -20,6 +21,8 @@ pub(crate) struct Spilled {
     threads: Vec<SpilledThread>,
     /// Places where something that is no batch lay between batches.
     pub(crate) holes: u64,
+    /// Records that were in the file, and are not there any more.
+    pub(crate) cut_records: u64,
 }
 
 #[derive(Debug)]
@@ -35,17 +38,21 @@ struct SpilledThread {
 impl Spilled {
     /// Finds all batches behind the segment, up to the end of the file.
     pub(crate) fn find(segment: &Segment) -> Spilled {
-        let mut spilled = Spilled { threads: Vec::new(), holes: 0 };
+        let whole = segment.header_u64(HeaderCounter::Spilled);
+        let mut spilled = Spilled { threads: Vec::new(), holes: 0, cut_records: whole };
         let mut by_serial: HashMap<u32, usize> = HashMap::new();
         let mut at = layout::SEGMENT_BYTES;
         let mut in_hole = false;
-        while let Some((serial, records)) = batch_at(segment, at) {
-            match records {
-                Some(records) => {
+        while let Some(batch) = batch_at(segment, at) {
+            match batch {
+                Some(SpillHeader { thread, records, .. }) => {
                     in_hole = false;
-                    let thread = spilled.thread(&mut by_serial, serial);
-                    thread.batches.push((at + HEADER_BYTES, records));
-                    at += HEADER_BYTES + records * RECORD_BYTES;
+                    at += HEADER_BYTES;
+                    // Of the last batch of a file that was cut, the first records are there.
+                    let there = (records as usize).min((segment.len_bytes() - at) / RECORD_BYTES);
+                    spilled.cut_records = spilled.cut_records.saturating_sub(there as u64);
+                    spilled.thread(&mut by_serial, thread).batches.push((at, there));
+                    at += records as usize * RECORD_BYTES;
                 }
                 None => {
                     spilled.holes += u64::from(!in_hole);
@@ -99,17 +106,11 @@ impl Spilled {
     }
 }
 
-/// The thread and, if it is a batch that lies in the file, the count of the batch at `at`; `None` at the file's end.
-fn batch_at(segment: &Segment, at: usize) -> Option<(u32, Option<usize>)> {
-    let mut header = [0; HEADER_BYTES];
-    if !segment.copy(at, &mut header) {
-        return None;
-    }
-    let word = |at: usize| u32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
-    let magic = u64::from(word(0)) | u64::from(word(4)) << 32;
-    let records = word(12) as usize;
-    let left = (segment.len_bytes() - at - HEADER_BYTES) / RECORD_BYTES;
-    Some((word(8), (magic == SPILL_MAGIC && records <= left).then_some(records)))
+/// What the bytes at `at` say, if they are a batch's header; `None` at the file's end.
+fn batch_at(segment: &Segment, at: usize) -> Option<Option<SpillHeader>> {
+    let mut bytes = [0; HEADER_BYTES];
+    let header = segment.copy(at, &mut bytes).then(|| SpillHeader::from_bytes(&bytes))?;
+    Some((header.magic == SPILL_MAGIC).then_some(header))
 }
 
 fn read_records(segment: &Segment, at: usize, records: usize, into: &mut Vec<Record>) {
@@ -118,21 +119,7 @@ fn read_records(segment: &Segment, at: usize, records: usize, into: &mut Vec<Rec
         if !segment.copy(at + number * RECORD_BYTES, &mut bytes) {
             return;
         }
-        let word = |at: usize| {
-            let mut eight = [0; 8];
-            eight.copy_from_slice(&bytes[at..at + 8]);
-            u64::from_le_bytes(eight)
-        };
-        let last = word(24);
-        into.push(Record {
-            stamp: word(0),
-            a: word(8),
-            b: word(16),
-            stack: last as u32,
-            kind: (last >> 32) as u8,
-            sub: (last >> 40) as u8,
-            extra: (last >> 48) as u16,
-        });
+        into.push(Record::from_bytes(&bytes));
     }
 }
 

@@ -14,12 +14,10 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use memmap2::Mmap;
-
 use super::image::Image;
 use super::missing::Hex;
 use super::{Error, Missing, Module};
-use crate::os::file::map_readonly;
+use crate::os::file::{FileMap, map_readonly};
 
 /// Where debug information is looked for besides the modules' own files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,7 +51,7 @@ impl Places {
 /// A file in memory.
 pub(super) struct Opened {
     pub(super) path: PathBuf,
-    pub(super) bytes: Mmap,
+    pub(super) bytes: FileMap,
 }
 
 impl Opened {

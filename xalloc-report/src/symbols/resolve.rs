@@ -24,10 +24,27 @@ pub(super) struct Answer {
 
 /// Resolves addresses of `module` (ELF virtual addresses) in batches, whose answers follow one another; the module's
 /// files stay open until there are no more.
-pub(super) fn resolve(module: &Module, places: &Places, mut batches: impl Iterator<Item = Vec<u64>>) -> Answer {
-    let Found { binary, debug, looked_for, mut missing } = locate(module, places);
-    let binary = binary.as_ref().and_then(Parsed::of);
-    let debug = debug.as_ref().and_then(Parsed::of);
+pub(super) fn resolve(module: &Module, places: &Places, batches: impl Iterator<Item = Vec<u64>>) -> Answer {
+    let found = locate(module, places);
+    let answer = resolve_in(&found, module, places, batches);
+    let cut = found.binary.iter().chain(&found.debug).find(|opened| opened.bytes.is_cut());
+    match cut {
+        // Zeroes stood where names were, and nobody knows which of those that were found were read from them.
+        Some(opened) => Answer {
+            missing: vec![Missing::Unreadable { path: opened.path.clone(), reason: CUT.to_owned() }],
+            ..Answer::nothing(answer.frames.len())
+        },
+        None => answer,
+    }
+}
+
+/// Why a file that was opened is not believed.
+const CUT: &str = "it was cut short while its symbols were read";
+
+fn resolve_in(found: &Found, module: &Module, places: &Places, mut batches: impl Iterator<Item = Vec<u64>>) -> Answer {
+    let binary = found.binary.as_ref().and_then(Parsed::of);
+    let debug = found.debug.as_ref().and_then(Parsed::of);
+    let (looked_for, mut missing) = (found.looked_for.clone(), found.missing.clone());
     // The better source first.
     let files: Vec<&Parsed<'_>> = debug.iter().chain(&binary).collect();
 

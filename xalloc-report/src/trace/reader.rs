@@ -145,6 +145,13 @@ impl Trace {
         Ok(Trace { source, trust, limits, contents, index })
     }
 
+    /// The trace with contents to which somebody has added what it does not say: names, for one that was cut.
+    #[must_use]
+    pub fn completed(mut self, complete: impl FnOnce(&mut Contents)) -> Trace {
+        complete(&mut self.contents);
+        self
+    }
+
     /// Everything but the events.
     #[must_use]
     pub fn contents(&self) -> &Contents {

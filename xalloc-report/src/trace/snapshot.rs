@@ -24,10 +24,14 @@ pub enum Reason {
     Peak = 1,
     /// The process had begun to end.
     Exit = 2,
+    /// The program had set a mark.
+    Marker = 3,
+    /// The recorder was sent the signal that asks for one.
+    Signal = 4,
 }
 
 impl Reason {
-    const ALL: [Reason; 3] = [Reason::Interval, Reason::Peak, Reason::Exit];
+    const ALL: [Reason; 5] = [Reason::Interval, Reason::Peak, Reason::Exit, Reason::Marker, Reason::Signal];
 }
 
 /// One look at a process's memory.

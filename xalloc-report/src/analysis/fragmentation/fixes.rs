@@ -15,7 +15,6 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::Fragmentation;
-use super::ladder::TOP_PAD;
 use crate::analysis::{CallStack, Named, Sites};
 use crate::model::Recorded;
 use crate::model::survey::Survey;
@@ -338,7 +337,7 @@ fn candidates(seen: &Fragmentation, life_ns: u64) -> Vec<Candidate> {
     let seconds = format!("{:.4}", trims_ns as f64 / 1e9);
     let seconds = seconds.trim_end_matches('0').trim_end_matches('.').to_owned();
     // A healthy heap has its top's padding, which a trim takes too.
-    if seen.ladder.malloc_trim >= material + TOP_PAD {
+    if seen.ladder.malloc_trim >= material + seen.top_pad_bytes {
         push(Suggested::Trim, seen.ladder.malloc_trim, Change::TrimEvery(seconds));
     }
     push(Suggested::Caches, seen.books.tcache, Change::Setting("tcache_count=0".to_owned()));

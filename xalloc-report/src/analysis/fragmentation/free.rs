@@ -69,13 +69,86 @@ pub struct FreeView {
     pub largest_bytes: u64,
     /// For sizes of 64 bytes to 128 KiB; empty if nothing is free in bins.
     pub unusable: Vec<UnusableView>,
+    /// The same when the requested bytes of the process were most.
+    pub unusable_at_peak: Vec<UnusableView>,
+    /// The index averaged over the sizes that the program really asked for: over the chunks of its last 1,024 allocations
+    /// before this moment; `null` if nothing is free in bins or nothing was asked for.
+    pub unusable_for_requests: Option<f64>,
+}
+
+/// Allocations whose sizes weigh the index.
+const RECENT: usize = 1024;
+
+/// The chunks of the last allocations.
+#[derive(Default, Debug)]
+pub(super) struct Recent {
+    chunk_bytes: Vec<u64>,
+    next: usize,
+}
+
+impl Recent {
+    /// A chunk of that size was handed out.
+    #[inline]
+    pub(super) fn push(&mut self, chunk_bytes: u64) {
+        if let Some(oldest) = self.chunk_bytes.get_mut(self.next) {
+            *oldest = chunk_bytes;
+        } else {
+            self.chunk_bytes.push(chunk_bytes);
+        }
+        self.next = (self.next + 1) % RECENT;
+    }
+}
+
+/// Chunks that are free in bins, by size.
+#[derive(Default, Debug)]
+pub(super) struct FreeSizes {
+    chunks: BTreeMap<u64, u64>,
+}
+
+impl FreeSizes {
+    pub(super) fn of(layout: &Layout) -> FreeSizes {
+        let mut sizes = FreeSizes::default();
+        layout.spans(|span| {
+            if let Place::Binned(_) = span.place {
+                sizes.add(span.size_bytes);
+            }
+        });
+        sizes
+    }
+
+    fn add(&mut self, chunk_bytes: u64) {
+        *self.chunks.entry(chunk_bytes).or_default() += 1;
+    }
+
+    /// Share of the free bytes that is in chunks smaller than that; `None` if nothing is free.
+    fn index(&self, chunk_bytes: u64) -> Option<f64> {
+        let bytes = |(size, count): (&u64, &u64)| size * count;
+        let total: u64 = self.chunks.iter().map(bytes).sum();
+        let usable: u64 = self.chunks.range(chunk_bytes..).map(bytes).sum();
+        (total > 0).then(|| 1.0 - usable as f64 / total as f64)
+    }
+
+    /// The index of each of the agreed sizes.
+    pub(super) fn unusable(&self) -> Vec<UnusableView> {
+        let view = |&chunk_bytes| Some(UnusableView { chunk_bytes, index: self.index(chunk_bytes)? });
+        INDEX_SIZES.iter().filter_map(view).collect()
+    }
+
+    /// The mean index of these requests.
+    fn unusable_for(&self, recent: &Recent) -> Option<f64> {
+        let mut counts: BTreeMap<u64, u64> = BTreeMap::new();
+        recent.chunk_bytes.iter().for_each(|&size| *counts.entry(size).or_default() += 1);
+        let weighed = counts.iter().map(|(&size, &count)| Some(self.index(size)? * count as f64));
+        let sum = weighed.sum::<Option<f64>>()?;
+        (!recent.chunk_bytes.is_empty()).then(|| sum / recent.chunk_bytes.len() as f64)
+    }
 }
 
 impl FreeView {
-    pub(super) fn of(contents: &Contents, layout: &Layout) -> FreeView {
+    pub(super) fn of(contents: &Contents, layout: &Layout, recent: &Recent) -> FreeView {
         let mut caches: BTreeMap<ThreadIndex, BTreeMap<u64, u64>> = BTreeMap::new();
         let mut bins: BTreeMap<(bool, u8), BinView> = BTreeMap::new();
-        let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut sizes = FreeSizes::default();
         layout.spans(|span| {
             let (is_fast, index) = match span.place {
                 Place::Cached(thread) => {
@@ -84,7 +157,7 @@ impl FreeView {
                 }
                 Place::Fast(index) => (true, index),
                 Place::Binned(index) => {
-                    *sizes.entry(span.size_bytes).or_default() += 1;
+                    sizes.add(span.size_bytes);
                     (false, index)
                 }
                 Place::Live(_) | Place::Handed | Place::Top | Place::Header | Place::Bookkeeping | Place::Fence => {
@@ -104,15 +177,12 @@ impl FreeView {
         });
         let mut caches: Vec<_> = caches.into_iter().map(|(thread, sizes)| cache(contents, thread, &sizes)).collect();
         caches.sort_by_key(|cache| std::cmp::Reverse(cache.bytes));
-        let total: u64 = sizes.iter().map(|(size, count)| size * count).sum();
-        let unusable = INDEX_SIZES.iter().filter(|_| total > 0).map(|&chunk_bytes| {
-            let usable: u64 = sizes.range(chunk_bytes..).map(|(size, count)| size * count).sum();
-            UnusableView { chunk_bytes, index: 1.0 - usable as f64 / total as f64 }
-        });
         FreeView {
             caches,
-            largest_bytes: sizes.last_key_value().map_or(0, |(&size, _)| size),
-            unusable: unusable.collect(),
+            largest_bytes: sizes.chunks.last_key_value().map_or(0, |(&size, _)| size),
+            unusable: sizes.unusable(),
+            unusable_at_peak: Vec::new(),
+            unusable_for_requests: sizes.unusable_for(recent),
             bins: bins.into_values().collect(),
         }
     }

@@ -7,10 +7,6 @@ use crate::model::layout::{Layout, Place, RangeKind, Span};
 const KEPT: u64 = 33;
 /// Words of a free chunk that `malloc_trim` leaves alone (placement policy, section 7).
 const CHUNK_WORDS: u64 = 48;
-/// What an automatic trim leaves (placement policy, section 1).
-pub(super) const TOP_PAD: u64 = 131_072;
-/// Size of the top from which a free trims, while the threshold has not moved (placement policy, section 1).
-const TRIM_THRESHOLD: u64 = 131_072;
 
 /// Bytes of resident memory that each step would give back; every step contains the one before.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -124,8 +120,8 @@ impl Ladder {
 }
 
 fn systrim(layout: &Layout, residency: &impl Residency) -> u64 {
-    let threshold = layout.mmap_threshold_bytes().map_or(TRIM_THRESHOLD, |bytes| 2 * bytes);
+    let threshold = layout.trim_threshold_bytes();
     let Some((top, end)) = layout.top(0).filter(|(top, end)| end - top >= threshold) else { return 0 };
-    let extra = (end - top).saturating_sub(KEPT).saturating_sub(TOP_PAD) / PAGE * PAGE;
+    let extra = (end - top).saturating_sub(KEPT).saturating_sub(layout.top_pad_bytes()) / PAGE * PAGE;
     resident_bytes(residency, end - extra, end)
 }

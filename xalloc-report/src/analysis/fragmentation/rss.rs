@@ -235,6 +235,43 @@ fn untouched(contents: &Contents, layout: &Layout, measured: &Measured) -> Vec<U
     sites.into_iter().map(view).collect()
 }
 
+/// A look at the process's memory while it was recorded.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct LookView {
+    /// When, nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// Why: `interval`, `peak`, `exit`, `marker` or `signal`.
+    pub reason: String,
+    /// Resident bytes of the process.
+    pub resident_bytes: u64,
+    /// Page faults without a disk until then.
+    pub minor_faults: u64,
+    /// How long the recorder took for it, nanoseconds.
+    pub cost_ns: u64,
+}
+
+impl From<&Snapshot> for LookView {
+    fn from(snapshot: &Snapshot) -> LookView {
+        LookView {
+            at_ns: snapshot.at_ns,
+            reason: reason(snapshot.reason).to_owned(),
+            resident_bytes: snapshot.resident_bytes,
+            minor_faults: snapshot.minor_faults,
+            cost_ns: snapshot.cost_ns,
+        }
+    }
+}
+
+const fn reason(reason: Reason) -> &'static str {
+    match reason {
+        Reason::Interval => "interval",
+        Reason::Peak => "peak",
+        Reason::Exit => "exit",
+        Reason::Marker => "marker",
+        Reason::Signal => "signal",
+    }
+}
+
 impl RssView {
     /// The process at a snapshot, with the heap as it was laid out then.
     pub(super) fn of(contents: &Contents, layout: &Layout, snapshot: &Snapshot) -> RssView {
@@ -248,14 +285,9 @@ impl RssView {
         };
         let (heap_resident, others_resident) = (sum(true), sum(false));
         let requested = layout.requested_bytes();
-        let reason = match snapshot.reason {
-            Reason::Interval => "interval",
-            Reason::Peak => "peak",
-            Reason::Exit => "exit",
-        };
         RssView {
             at_ns: snapshot.at_ns,
-            reason: reason.to_owned(),
+            reason: reason(snapshot.reason).to_owned(),
             cost_ns: snapshot.cost_ns,
             looks_cost_ns: snapshot.cost_ns,
             looks: 1,

@@ -7,9 +7,10 @@ use xalloc_core::heap::sim::SystemCalls;
 use xalloc_core::wire::Call;
 
 use super::growth::Growths;
+use super::isolation::Neighbours;
 use super::pins::Pins;
 use super::staircase;
-use super::{Aggregates, CallStack, Contents, Layout, StackIndex, Survey, ThreadName};
+use super::{CallStack, Contents, Layout, Life, StackIndex, Survey, ThreadName};
 use crate::analysis::names;
 use crate::model::survey::SiteCalls;
 
@@ -32,6 +33,9 @@ pub struct PinView {
     pub leverage: f64,
     /// Free bytes that it has pinned over the process's life, in byte-seconds; from looks at the heap on the way.
     pub pin_byte_seconds: f64,
+    /// Of the blocks that were born on the same pages within 256 events of one of its blocks, the share that is dead, 0 to
+    /// 1: near 1 its blocks are what outlived its surroundings. `null` if there were none.
+    pub isolation: Option<f64>,
     /// Age of the oldest and the youngest of the blocks, nanoseconds.
     pub oldest_ns: u64,
     /// Age of the youngest.
@@ -135,12 +139,15 @@ pub struct CallCounts {
     pub madvise: u64,
     /// Bytes by which the heap grew.
     pub grown_bytes: u64,
+    /// Pages that were written to first since they came from the system, if the program writes to all of each block: page
+    /// faults by the model; 0 for calls of the program's own.
+    pub page_faults: u64,
 }
 
 impl From<SiteCalls> for CallCounts {
     fn from(SiteCalls { calls, grown_bytes }: SiteCalls) -> CallCounts {
         let SystemCalls { brk, mmap, munmap, mremap, madvise } = calls;
-        CallCounts { brk, mmap, munmap, mremap, madvise, grown_bytes }
+        CallCounts { brk, mmap, munmap, mremap, madvise, grown_bytes, page_faults: 0 }
     }
 }
 
@@ -155,13 +162,37 @@ pub struct SystemCallView {
     pub at: CallStack,
 }
 
-/// Calls to the system by the heap.
+/// Calls to the system by the heap, or by the program itself.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, JsonSchema)]
 pub struct SystemCallsView {
     /// In all.
     pub total: CallCounts,
-    /// By call stack, most calls first.
+    /// By call stack, most calls first, then most page faults.
     pub sites: Vec<SystemCallView>,
+}
+
+/// Frees of one site's blocks by another thread than the one that allocated them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct CrossThreadSiteView {
+    /// How many.
+    pub frees: u64,
+    /// Requested bytes of these blocks.
+    pub bytes: u64,
+    /// Where they were allocated.
+    #[serde(flatten)]
+    pub at: CallStack,
+}
+
+/// Frees by another thread than the one that allocated: the chunks go into a cache, or an arena, that is not where they
+/// came from.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, JsonSchema)]
+pub struct CrossThreadView {
+    /// In all.
+    pub frees: u64,
+    /// Requested bytes of these blocks.
+    pub bytes: u64,
+    /// By the call stack that allocated, most first.
+    pub sites: Vec<CrossThreadSiteView>,
 }
 
 /// The live blocks of one site.
@@ -213,10 +244,10 @@ pub(super) fn pins(
     pins: &Pins,
     live: &LiveSites,
     pin_time: &FxHashMap<StackIndex, u128>,
-    life: &Aggregates,
+    life: &Life<'_>,
 ) -> Vec<PinView> {
     let mut told: FxHashMap<StackIndex, (u64, u64, u64, u128)> = FxHashMap::default();
-    for site in &life.sites {
+    for site in &life.sites.sites {
         let sums = told.entry(site.stack).or_default();
         sums.0 += site.allocations;
         sums.1 += site.at_peak.bytes;
@@ -237,6 +268,7 @@ pub(super) fn pins(
             marginal_bytes: pin.marginal_bytes,
             leverage: pin.marginal_bytes as f64 / held.bytes.max(1) as f64,
             pin_byte_seconds: pin_time.get(&site).map_or(0.0, |&sum| sum as f64 / 1e9),
+            isolation: life.isolated.get(&site).and_then(Neighbours::dead_share),
             oldest_ns: live.at_ns.saturating_sub(held.first_ns),
             youngest_ns: live.at_ns.saturating_sub(held.last_ns),
             allocations,
@@ -295,14 +327,39 @@ pub(super) fn external(contents: &Contents, growths: &Growths) -> Vec<GrowthView
     found.into_iter().map(view).collect()
 }
 
-pub(super) fn system_calls(contents: &Contents, survey: &Survey) -> SystemCallsView {
+pub(super) fn system_calls(
+    contents: &Contents,
+    calls: &FxHashMap<StackIndex, SiteCalls>,
+    faults: &FxHashMap<StackIndex, u64>,
+) -> SystemCallsView {
     let mut total = SiteCalls::default();
-    survey.calls.values().for_each(|site| total.add(site));
-    let mut sites: Vec<_> = survey.calls.iter().collect();
-    sites.sort_by_key(|(site, told)| (std::cmp::Reverse(told.calls.total()), **site));
-    let view = |(&site, &told): (&StackIndex, &SiteCalls)| SystemCallView {
-        calls: told.into(),
+    calls.values().for_each(|site| total.add(site));
+    let mut counts: FxHashMap<StackIndex, (u64, CallCounts)> =
+        calls.iter().map(|(&site, &told)| (site, (told.calls.total(), told.into()))).collect();
+    for (&site, &pages) in faults {
+        counts.entry(site).or_default().1.page_faults = pages;
+    }
+    let mut sites: Vec<_> = counts.into_iter().collect();
+    sites.sort_by_key(|(site, (calls, counts))| (std::cmp::Reverse((*calls, counts.page_faults)), *site));
+    let view = |(site, (_, calls)): (StackIndex, (u64, CallCounts))| SystemCallView {
+        calls,
         at: CallStack::of(contents, site, Call::Malloc),
     };
-    SystemCallsView { total: total.into(), sites: sites.into_iter().map(view).collect() }
+    let total = CallCounts { page_faults: faults.values().sum(), ..total.into() };
+    SystemCallsView { total, sites: sites.into_iter().map(view).collect() }
+}
+
+pub(super) fn cross_thread_frees(contents: &Contents, survey: &Survey) -> CrossThreadView {
+    let mut sites: Vec<_> = survey.cross_thread_frees.iter().collect();
+    sites.sort_by_key(|(site, frees)| (std::cmp::Reverse(**frees), **site));
+    let view = |(&site, &(frees, bytes)): (&StackIndex, &(u64, u64))| CrossThreadSiteView {
+        frees,
+        bytes,
+        at: CallStack::of(contents, site, Call::Malloc),
+    };
+    CrossThreadView {
+        frees: sites.iter().map(|(_, (frees, _))| frees).sum(),
+        bytes: sites.iter().map(|(_, (_, bytes))| bytes).sum(),
+        sites: sites.into_iter().map(view).collect(),
+    }
 }

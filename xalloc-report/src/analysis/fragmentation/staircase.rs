@@ -3,7 +3,6 @@
 //! The top can only give back what lies above the highest live chunk. Chunks that follow one another without room for a
 //! page between them are one step: freeing one of them alone would bring nothing.
 
-use super::ladder::TOP_PAD;
 use super::pages::PAGE;
 use crate::model::layout::{Layout, Place, RangeKind, Span};
 use crate::trace::StackIndex;
@@ -54,7 +53,7 @@ pub(super) fn steps(layout: &Layout) -> Vec<Step> {
             return;
         }
         if last.is_some_and(|last: Span| last.range.start != span.range.start) {
-            finish(&mut clusters, last, &mut steps);
+            finish(&mut clusters, last, layout.top_pad_bytes(), &mut steps);
         }
         last = Some(span);
         if span.place.is_free() || span.place == Place::Header {
@@ -83,17 +82,17 @@ pub(super) fn steps(layout: &Layout) -> Vec<Step> {
             }),
         }
     });
-    finish(&mut clusters, last, &mut steps);
+    finish(&mut clusters, last, layout.top_pad_bytes(), &mut steps);
     steps.sort_by_key(|step| std::cmp::Reverse(step.step_bytes));
     steps
 }
 
-fn finish(clusters: &mut Vec<Cluster>, last: Option<Span>, steps: &mut Vec<Step>) {
+fn finish(clusters: &mut Vec<Cluster>, last: Option<Span>, pad_bytes: u64, steps: &mut Vec<Step>) {
     let clusters = std::mem::take(clusters);
     let Some(Span { range, place: Place::Top, .. }) = last else { return };
     let gain = |below: Option<&Cluster>| {
         let to = below.map_or(range.first_chunk(), |cluster| cluster.end).next_multiple_of(PAGE);
-        range.end.saturating_sub(to).saturating_sub(TOP_PAD)
+        range.end.saturating_sub(to).saturating_sub(pad_bytes)
     };
     let mut before = gain(clusters.last());
     for (nth, cluster) in clusters.iter().enumerate().rev().take(STEPS) {

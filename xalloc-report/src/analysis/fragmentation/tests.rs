@@ -254,3 +254,101 @@ fn a_lost_step_is_an_imbalance_and_not_a_wrong_figure() {
     let error = fragmentation(&sample, ProcessIndex(0), At::Exit, Predict::Never).expect_err("a step is missing");
     assert!(matches!(error, FragmentationError::Imbalance(_)), "{error}");
 }
+
+#[test]
+fn the_rung_of_the_automatic_trim_follows_what_the_program_tuned() {
+    const M_TRIM_THRESHOLD: i32 = -1;
+    const M_TOP_PAD: i32 = -2;
+    let systrim = |tuned: &[(i32, i32)]| {
+        let mut program = Simulated::new();
+        let site = program.site("work");
+        program.malloc(0, site, 100);
+        let block = program.malloc(0, site, 100_000);
+        program.free(0, block);
+        for &(parameter, value) in tuned {
+            program.mallopt(parameter, value);
+        }
+        at_exit(program).ladder.systrim
+    };
+    assert_eq!(systrim(&[]), 0, "the top is smaller than the threshold");
+    // 25 pages of the top were written to.
+    let all = systrim(&[(M_TRIM_THRESHOLD, 4096), (M_TOP_PAD, 0)]);
+    assert_eq!(all, 24 * PAGE);
+    let padded = systrim(&[(M_TRIM_THRESHOLD, 4096), (M_TOP_PAD, 64 << 10)]);
+    assert!(padded > 0 && padded < all, "{padded}");
+    assert_eq!(systrim(&[(M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 0)]), 0, "-1 means never");
+}
+
+#[test]
+fn who_outlives_what_was_born_beside_it_is_told_apart() {
+    let isolation = |is_last: bool| {
+        let seen = one_small_block_a_page(is_last, Predict::Never);
+        seen.pins.first().and_then(|pin| pin.isolation)
+    };
+    assert_eq!(isolation(true), Some(1.0), "every page that was read is dead");
+    assert_eq!(isolation(false), None, "nobody is left");
+    let mut program = Simulated::new();
+    let site = program.site("work");
+    let blocks: Vec<_> = (0..100).map(|_| program.malloc(0, site, 64)).collect();
+    program.free(0, blocks[10]);
+    let seen = at_exit(program);
+    let share = seen.pins[0].isolation.expect("they have neighbours");
+    assert!(share > 0.0 && share < 0.05, "{share}");
+}
+
+#[test]
+fn what_another_thread_frees_is_counted_where_it_was_allocated() {
+    let handed = |is_own: bool| {
+        let mut program = Simulated::new();
+        let site = program.site("produce");
+        let consumer = program.spawn("consumer");
+        let blocks: Vec<_> = (0..5).map(|_| program.malloc(0, site, 300)).collect();
+        for block in blocks {
+            program.free(if is_own { 0 } else { consumer }, block);
+        }
+        at_exit(program).cross_thread_frees
+    };
+    let seen = handed(false);
+    assert_eq!((seen.frees, seen.bytes, seen.sites.len()), (5, 1_500, 1));
+    assert_eq!(leaf(&seen.sites[0].at), "produce");
+    assert_eq!(handed(true), CrossThreadView::default());
+}
+
+#[test]
+fn page_faults_are_charged_to_who_writes_first() {
+    let mut program = Simulated::new();
+    let (fill, reuse) = (program.site("fill"), program.site("reuse"));
+    let block = program.malloc(0, fill, 100_000);
+    program.free(0, block);
+    program.malloc(0, reuse, 90_000);
+    let seen = at_exit(program).system_calls;
+    let faults = |name: &str| {
+        let site = seen.sites.iter().find(|site| leaf(&site.at) == name);
+        site.map_or(0, |site| site.calls.page_faults)
+    };
+    // 24 pages and a half of the block, and the cache's bookkeeping below it.
+    assert_eq!((faults("fill"), faults("reuse")), (25, 0));
+    assert_eq!(seen.total.page_faults, 25);
+}
+
+#[test]
+fn the_index_of_unusable_free_space_is_weighed_by_what_was_asked_for() {
+    let asked = |last: u64| {
+        let mut program = Simulated::new();
+        let (fill, hold) = (program.site("fill"), program.site("hold"));
+        let mut blocks = Vec::new();
+        for _ in 0..50 {
+            blocks.push(program.malloc(0, fill, 3_000));
+            program.malloc(0, hold, 40);
+        }
+        for block in blocks {
+            program.free(0, block);
+        }
+        for _ in 0..1024 {
+            program.malloc(0, hold, last);
+        }
+        at_exit(program).free.unusable_for_requests.expect("something is free")
+    };
+    assert!(asked(5_000) > 0.99, "no free chunk serves it");
+    assert!(asked(16) < 0.01, "any free chunk serves it");
+}

@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::free::{FreeSizes, Recent, UnusableView};
 use super::growth::Growths;
 use super::pages::PAGE;
 use super::pins::Pins;
@@ -11,6 +12,7 @@ use super::rss::{Measured, RssView};
 use super::{Layout, Modelled, Picture, Place, RangeKind, ResidencyView, Span};
 use crate::analysis::names::address;
 use crate::model::layout::{Imbalance, Range};
+use crate::model::survey::Survey;
 use crate::trace::{Block, Contents, Entry, Event, Replay, Snapshot, StackIndex};
 
 /// Looks at the heap on the way, evenly over the process's life.
@@ -19,6 +21,8 @@ const LOOKS: u64 = 96;
 const WALKED_SPANS: u64 = 12 << 20;
 /// Cells of a column of the map.
 const CELLS: u64 = 160;
+/// What a chunk of the heap has beside its block.
+const CHUNK_HEAD: u64 = 8;
 /// Operations that a thread may be within when the moment comes: it is put off to the end of one of them.
 const PUT_OFF: u32 = 4096;
 
@@ -76,6 +80,10 @@ pub(super) struct Watch<'c> {
     /// The pages of a snapshot that is close to the picture's moment.
     measured: Option<Measured>,
     growths: Growths,
+    recent: Recent,
+    /// Event after which the requested bytes are most, and the index then.
+    peak_seq: u64,
+    unusable_at_peak: Vec<UnusableView>,
     next_look_ns: u64,
     look_every_ns: u64,
     life_ns: (u64, u64),
@@ -97,10 +105,13 @@ pub(super) struct Watched {
     pub(super) map: Vec<ColumnView>,
     pub(super) rss: Option<RssView>,
     pub(super) residency: ResidencyView,
+    /// Pages by call stack that were written to first.
+    pub(super) faults: FxHashMap<StackIndex, u64>,
 }
 
 impl<'c> Watch<'c> {
-    pub(super) fn new(contents: &'c Contents, layout: Layout, target: Target, life_ns: (u64, u64)) -> Watch<'c> {
+    pub(super) fn new(contents: &'c Contents, layout: Layout, target: Target, survey: &Survey) -> Watch<'c> {
+        let life_ns = survey.life_ns();
         let growths = Growths::beginning_with(&layout);
         let look_every_ns = (life_ns.1.saturating_sub(life_ns.0) / LOOKS).max(1000);
         Watch {
@@ -113,6 +124,9 @@ impl<'c> Watch<'c> {
             rss: None,
             measured: None,
             growths,
+            recent: Recent::default(),
+            peak_seq: survey.most_requested.seq,
+            unusable_at_peak: Vec::new(),
             next_look_ns: life_ns.0 + look_every_ns,
             look_every_ns,
             life_ns,
@@ -146,17 +160,19 @@ impl<'c> Watch<'c> {
         self.look(self.life_ns.1);
         self.charge(self.life_ns.1);
         self.explain();
-        let picture = match self.picture {
+        let mut picture = match self.picture {
             Some(picture) => picture?,
-            None => Picture::of(self.contents, &self.layout, self.measured.as_ref())?,
+            None => Picture::of(self.contents, &self.layout, self.measured.as_ref(), &self.recent)?,
         };
+        picture.free.unusable_at_peak = self.unusable_at_peak;
+        let faults = self.layout.faults().clone();
         let Watch { growths, pin_time, map, rss, measured, .. } = self;
         let residency = if measured.is_some() { ResidencyView::Measured } else { ResidencyView::Modelled };
-        Ok(Watched { picture, growths, pin_time, map, rss, residency })
+        Ok(Watched { picture, growths, pin_time, map, rss, residency, faults })
     }
 
     fn take_picture(&mut self) {
-        let picture = Picture::of(self.contents, &self.layout, self.measured.as_ref());
+        let picture = Picture::of(self.contents, &self.layout, self.measured.as_ref(), &self.recent);
         // Where a thread was within an operation, the books balance at its end.
         if picture.is_err() && self.put_off < PUT_OFF {
             self.put_off += 1;
@@ -223,6 +239,12 @@ impl Replay for Watch<'_> {
             self.next_look_ns = entry.at_ns + span_ns.max(self.look_every_ns);
         }
         self.layout.entry(entry);
+        if let Event::Alloc { block, .. } = entry.event {
+            self.recent.push(block.size_bytes + u64::from(block.slack_bytes) + CHUNK_HEAD);
+        }
+        if self.layout.seq() == self.peak_seq {
+            self.unusable_at_peak = FreeSizes::of(&self.layout).unusable();
+        }
         if let (Target::Seq(seq), None) = (self.target, &self.picture)
             && self.layout.seq() >= seq
         {

@@ -219,22 +219,26 @@ impl Marks {
         None
     }
 
-    /// The pages of `[addr, addr + len_bytes)` are written to.
+    /// The pages of `[addr, addr + len_bytes)` are written to; returns how many were not before.
     #[inline]
-    pub(super) fn touch(&mut self, addr: u64, len_bytes: u64) {
+    pub(super) fn touch(&mut self, addr: u64, len_bytes: u64) -> u64 {
+        let mut fresh = 0;
         let last = addr + len_bytes.max(1) - 1;
         let mut page = addr & !(PAGE - 1);
         while page <= last {
             let leaf = self.make(page);
             let at = page_at(page);
             if at == 0 && last - page >= LEAF_BYTES - 1 {
+                fresh += leaf.touched.iter().map(|word| u64::from(word.count_zeros())).sum::<u64>();
                 leaf.touched = [u64::MAX; PAGES / 64];
                 page += LEAF_BYTES;
                 continue;
             }
+            fresh += !leaf.touched[at / 64] >> (at % 64) & 1;
             leaf.touched[at / 64] |= 1 << (at % 64);
             page += PAGE;
         }
+        fresh
     }
 
     /// The whole pages of `[addr, addr + len_bytes)` went back to the system.

@@ -3,7 +3,7 @@
 use xalloc_core::heap::sim::Simulation;
 use xalloc_core::heap::{Policy, Reallocated, Tunables};
 use xalloc_core::units::{Addr, ArenaId};
-use xalloc_core::wire::{Call, HeapEvent};
+use xalloc_core::wire::{Call, HeapCall, HeapEvent};
 
 use super::{Sample, Stream};
 use crate::trace::{Allocator, Block, Event, StackIndex, ThreadIndex};
@@ -91,6 +91,12 @@ impl Simulated {
         let made = self.heap.malloc(thread, &mut sink, bytes).expect("the simulated system is never short of memory");
         self.steps(thread, stack, steps);
         self.told(thread, stack, made, bytes)
+    }
+
+    pub(crate) fn mallopt(&mut self, parameter: i32, value: i32) {
+        self.heap.mallopt(0, &mut |_: ArenaId, _: u16, _: HeapEvent| (), parameter, value);
+        let event = Event::HeapCall { call: HeapCall::Mallopt, argument: parameter, value: value as u64 };
+        self.stream.push(0, StackIndex::NONE, event);
     }
 
     pub(crate) fn free(&mut self, thread: usize, own: Own) {

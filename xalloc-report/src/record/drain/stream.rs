@@ -104,6 +104,8 @@ pub(crate) struct Stream {
     pub(crate) segment: Segment,
     pub(crate) modules: ModuleTables,
     pub(crate) last_word: LastWord,
+    /// Marks that the program has set.
+    pub(crate) marks: u64,
     pub(crate) events: u64,
     pub(crate) late_events: u64,
     /// Records that could not be read.
@@ -134,6 +136,7 @@ impl Stream {
             segment,
             modules,
             last_word: LastWord::None,
+            marks: 0,
             events: 0,
             late_events: 0,
             damaged: 0,
@@ -359,7 +362,11 @@ impl Stream {
                     self.ignored.extend(shared.sink.live_block(self.index, value)?);
                 }
             }
-            Event::ProgramMap { text_bytes, .. } | Event::Marker { text_bytes } => {
+            Event::Marker { text_bytes } => {
+                self.marks += 1;
+                self.push_with_text(lane, &incoming, text_bytes, shared)?;
+            }
+            Event::ProgramMap { text_bytes, .. } => {
                 self.push_with_text(lane, &incoming, text_bytes, shared)?;
             }
             Event::ThreadStart { tid, text_bytes } => {
@@ -465,12 +472,17 @@ impl Stream {
         self.last_ns
     }
 
-    /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     /// The trace's stack for the process's `id`.
     pub(crate) fn resolve(&mut self, id: StackId, dictionary: &mut Dictionary) -> StackIndex {
         self.stacks.resolve(id, &self.segment, &self.modules, dictionary)
     }
 
+    /// Counts events that the process had pushed and that nobody can read any more.
+    pub(crate) fn count_lost(&mut self, reason: LossReason, events: u64) {
+        self.lost[reason as usize] += events;
+    }
+
+    /// What is known to be missing: counted in the stream, and in the header by threads that had no ring to say it in.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         let total = |&reason: &LossReason| {
             let in_header = self.segment.header_u64(HeaderCounter::Lost(reason as u8));

@@ -259,6 +259,17 @@ fn a_forked_process_whose_fork_was_not_seen_begins_after_a_second_without_blocks
 }
 
 #[test]
+fn a_forked_process_whose_fork_nobody_announced_begins_at_once_without_blocks() {
+    const UNANNOUNCED: u32 = 0;
+    let directory = tempfile::tempdir().unwrap();
+    let _child = FakeProcess::create(&directory.path().join("segment.2.0"), forked(NOBODY + 1, UNANNOUNCED));
+    let mut drain = drain(directory.path());
+    drain.pass(1, COMMAND).unwrap();
+    assert_eq!(drain.sink.begun, [(ProcessIndex(0), None)]);
+    assert_eq!(drain.observations.orphans, 1);
+}
+
+#[test]
 fn a_program_that_was_replaced_by_exec_ends_when_the_next_says_hello_under_its_id() {
     let directory = tempfile::tempdir().unwrap();
     let first = FakeProcess::create(&directory.path().join("segment.1.0"), born(NOBODY));

@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::FileExt;
 
-use xalloc_core::session::{SPILL_MAGIC, birth, layout};
+use xalloc_core::session::{Header, SPILL_MAGIC, SpillHeader, birth, layout};
 use xalloc_core::sys::clock::ticks;
 use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
 use xalloc_core::wire::{Call, Event, Record, Stamped};
@@ -27,18 +27,8 @@ fn alloc(stamp: Stamp, addr: u64) -> Record {
 }
 
 fn batch(thread: u32, records: &[Record]) -> Vec<u8> {
-    let mut bytes = SPILL_MAGIC.to_le_bytes().to_vec();
-    bytes.extend(thread.to_le_bytes());
-    bytes.extend(u32::try_from(records.len()).unwrap().to_le_bytes());
-    for record in records {
-        for word in [record.stamp, record.a, record.b] {
-            bytes.extend(word.to_le_bytes());
-        }
-        bytes.extend(record.stack.to_le_bytes());
-        bytes.extend([record.kind, record.sub]);
-        bytes.extend(record.extra.to_le_bytes());
-    }
-    bytes
+    let header = SpillHeader { magic: SPILL_MAGIC, thread, records: u32::try_from(records.len()).unwrap() };
+    header.to_bytes().into_iter().chain(records.iter().flat_map(Record::to_bytes)).collect()
 }
 
 fn props(directory: &Path, files: Vec<PathBuf>) -> ImportProps {
@@ -120,4 +110,26 @@ fn what_is_no_recording_is_told_by_what_it_is() {
     drop(Writer::create(&file).unwrap());
     let refused = import(&props, &mut |_| ()).unwrap_err();
     assert!(matches!(refused, RecordError::AlreadyTrace { .. }), "{refused:?}");
+}
+
+#[test]
+fn a_file_that_lost_its_end_is_read_up_to_there_and_the_rest_is_counted() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("spilled");
+    let process = FakeProcess::create(&path, born());
+    let records: Vec<Record> = (1..=8).map(|number| alloc(ticks(), number << 12)).collect();
+    let bytes = [batch(0, &records[..4]), batch(0, &records[4..])].concat();
+    process.file().write_all_at(&bytes, layout::SEGMENT_BYTES as u64).unwrap();
+    let spilled = std::mem::offset_of!(Header, spilled) as u64;
+    process.file().write_all_at(&8_u64.to_le_bytes(), spilled).unwrap();
+    let end = (layout::SEGMENT_BYTES + bytes.len()) as u64;
+    // The last lies in the first batch, before the header of the second.
+    for (cut_bytes, events) in [(0, 8), (96, 5), (97, 4), (16 + 6 * 32, 2)] {
+        process.file().set_len(end - cut_bytes).unwrap();
+        let outcome = import(&props(directory.path(), vec![path.clone()]), &mut |_| ()).unwrap();
+        let trace = crate::trace::Trace::open(&outcome.path).unwrap();
+        let losses: Vec<_> = trace.contents().processes[0].losses.iter().map(|loss| loss.events).collect();
+        assert_eq!((outcome.written.events, outcome.observations.damaged), (events, 0));
+        assert_eq!(losses.iter().sum::<u64>(), 8 - events);
+    }
 }

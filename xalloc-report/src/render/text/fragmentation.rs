@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Extent, fixes, frames};
 use crate::analysis::FrameView;
-use crate::analysis::fragmentation::{Fragmentation, ResidencyView, Segment, StepView};
+use crate::analysis::fragmentation::{Fragmentation, PinView, ResidencyView, Segment, StepView};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, instant, percent, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, FUNCTION, HEADING, PLAIN};
@@ -136,11 +136,12 @@ fn rss(out: &mut String, of: &Fragmentation, extent: Extent) {
     table.write(out, 2);
     let _ = writeln!(
         out,
-        "  {ASIDE}{} minor and {} major page faults; {} took {} in all{ASIDE:#}",
+        "  {ASIDE}{} minor and {} major page faults; {} took {} in all, {} of the process's life{ASIDE:#}",
         count(rss.minor_faults),
         count(rss.major_faults),
         counted(rss.looks, "look"),
-        span(rss.looks_cost_ns)
+        span(rss.looks_cost_ns),
+        percent(rss.looks_cost_ns, of.life_ns)
     );
     for site in rss.untouched.iter().filter(|site| site.bytes * 50 > rss.total).take(extent.sites.min(LINES)) {
         let _ = writeln!(
@@ -196,7 +197,7 @@ fn pins(out: &mut String, of: &Fragmentation, extent: Extent) {
             right(percent(pin.share_bytes, of.pinned_bytes), PLAIN),
             left(format!("by {} in {}", bytes(pin.live_bytes), counted(pin.live_blocks, "block")), PLAIN),
             left(format!("{} without them", bytes(pin.marginal_bytes)), PLAIN),
-            left(format!("up to {} old", span(pin.oldest_ns)), ASIDE),
+            left(format!("up to {} old{}", span(pin.oldest_ns), outlived(pin)), ASIDE),
         ]);
     }
     for (line, pin) in table.lines(2).iter().zip(shown) {
@@ -209,6 +210,12 @@ fn pins(out: &mut String, of: &Fragmentation, extent: Extent) {
         let names: Vec<_> = of.cover.iter().map(|site| leaf(&site.at.frames)).collect();
         let _ = writeln!(out, "  together: without {} {} go back", names.join(", "), bytes(last.released_bytes));
     }
+}
+
+/// What of its neighbours is dead, where that is nearly all of them.
+fn outlived(pin: &PinView) -> String {
+    let dead = pin.isolation.filter(|&share| share >= 0.9);
+    dead.map_or_else(String::new, |share| format!(", {:.0} % of what was born beside them dead", 100.0 * share))
 }
 
 fn staircase(out: &mut String, of: &Fragmentation, extent: Extent) {
@@ -304,8 +311,12 @@ fn free(out: &mut String, of: &Fragmentation) {
     heading(out, "free in bins", "share in chunks too small for a request of");
     let mut table = Table::default();
     table.row(of.free.unusable.iter().map(|index| right(bytes(index.chunk_bytes), ASIDE)));
-    table.row(of.free.unusable.iter().map(|index| right(format!("{:.1} %", 100.0 * index.index), PLAIN)));
+    let share = |index: f64| format!("{:.1} %", 100.0 * index);
+    table.row(of.free.unusable.iter().map(|index| right(share(index.index), PLAIN)));
     table.write(out, 2);
+    if let Some(index) = of.free.unusable_for_requests {
+        let _ = writeln!(out, "  {} for what the program asked for last: its last 1,024 sizes, averaged", share(index));
+    }
 }
 
 fn life(out: &mut String, of: &Fragmentation, extent: Extent) {
@@ -349,5 +360,38 @@ fn life(out: &mut String, of: &Fragmentation, extent: Extent) {
     for site in of.system_calls.sites.iter().take(extent.sites.min(3)) {
         let sum = site.calls.brk + site.calls.mmap + site.calls.munmap + site.calls.mremap + site.calls.madvise;
         let _ = writeln!(out, "    {} of them from {FUNCTION}{}{FUNCTION:#}", count(sum), leaf(&site.at.frames));
+    }
+    let own = of.program_calls.total;
+    if own.brk + own.mmap + own.munmap + own.mremap + own.madvise > 0 {
+        let _ = writeln!(
+            out,
+            "  the program itself: {} brk, {} mmap, {} munmap, {} mremap, {} madvise; most from {FUNCTION}{}{FUNCTION:#}",
+            count(own.brk),
+            count(own.mmap),
+            count(own.munmap),
+            count(own.mremap),
+            count(own.madvise),
+            leaf(of.program_calls.sites.first().map_or(&[], |site| &site.at.frames))
+        );
+    }
+    if let Some(most) = of.system_calls.sites.iter().max_by_key(|site| site.calls.page_faults)
+        && most.calls.page_faults > 0
+    {
+        let _ = writeln!(
+            out,
+            "  {} pages of the heap written to first, {} of them for {FUNCTION}{}{FUNCTION:#}",
+            count(calls.page_faults),
+            count(most.calls.page_faults),
+            leaf(&most.at.frames)
+        );
+    }
+    if let Some(most) = of.cross_thread_frees.sites.first() {
+        let _ = writeln!(
+            out,
+            "  {} by another thread than the one that allocated, {} of them of {FUNCTION}{}{FUNCTION:#}",
+            counted(of.cross_thread_frees.frees, "free"),
+            count(most.frees),
+            leaf(&most.at.frames)
+        );
     }
 }

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use super::frames::place;
+use super::gaps::gaps;
 use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary, ThreadSummary};
 use crate::render::escape::{printable, shell};
 use crate::render::number::{bytes, count, counted, instant, percent, span};
@@ -149,13 +150,7 @@ fn figures(summary: &Summary) -> Table {
 
 /// What is missing or had to be repaired; nothing where nothing is.
 fn doubts(out: &mut String, summary: &Summary) {
-    let mut doubts = Vec::new();
-    if let Some(salvage) = &summary.salvage {
-        doubts.push(format!("the trace is not whole: {}", printable(salvage)));
-    }
-    for loss in &summary.losses {
-        doubts.push(format!("pid {}: {} missing ({})", loss.pid, counted(loss.events, "event"), loss.reason));
-    }
+    let mut doubts = gaps(summary.salvage.as_deref(), &summary.losses);
     if !summary.symbolized {
         let why = if summary.salvage.is_some() {
             "the recording ended before they were named"

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{Extent, frames};
 use crate::analysis::{Order, Top, TopSite};
 use crate::render::number::{bytes, count, counted, span};
-use crate::render::style::{ASIDE, FIGURE, HEADING, PLAIN};
+use crate::render::style::{ASIDE, DOUBT, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
 
 /// Renders the ranking.
@@ -27,6 +27,9 @@ pub fn top(top: &Top, extent: Extent) -> String {
         value(top.total),
         counted(top.sites.len() as u64, "call stack")
     );
+    if let Some(doubt) = &top.doubt {
+        let _ = writeln!(out, "{DOUBT}note{DOUBT:#}  {doubt}");
+    }
     if top.sites.is_empty() {
         return out;
     }

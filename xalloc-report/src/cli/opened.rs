@@ -1,0 +1,83 @@
+//! A trace as the commands get it: what can be salvaged of a damaged one, with names that its recorder did not come to,
+//! and with a word on what is missing from it.
+
+use std::path::Path;
+
+use super::args::unreadable;
+use super::{Console, Failure};
+use crate::analysis::LossView;
+use crate::record;
+use crate::render::text;
+use crate::trace::{Contents, Trace, TraceError};
+
+/// Opens a trace.
+///
+/// # Errors
+/// When it is not there, or no trace.
+pub(super) fn open(path: &Path) -> Result<Trace, Failure> {
+    Trace::open(path).map(named).map_err(|error| {
+        let hint = match &error {
+            TraceError::Open { .. } => Some("record one: xalloc-report record -o app.xtrace ./app"),
+            TraceError::Create { .. }
+            | TraceError::Read { .. }
+            | TraceError::NotATrace { .. }
+            | TraceError::NewerVersion { .. }
+            | TraceError::Damaged { .. }
+            | TraceError::TooManyLive { .. }
+            | TraceError::NoSuchProcess { .. }
+            | TraceError::Write { .. }
+            | TraceError::Stopped { .. }
+            | TraceError::NotInContents { .. }
+            | TraceError::ProcessNotOpen { .. } => None,
+        };
+        let failure = unreadable(path, error);
+        if let Some(hint) = hint { failure.hint(hint) } else { failure }
+    })
+}
+
+/// Does the work on a trace; if a block of it turns out to be damaged, once more on what can be salvaged of its file.
+///
+/// # Errors
+/// Those of the work.
+pub(super) fn or_salvaged<T>(
+    trace: Trace,
+    path: &Path,
+    mut work: impl FnMut(&Trace) -> Result<T, Failure>,
+) -> Result<T, Failure> {
+    match work(&trace) {
+        Err(failure) if failure.is_damage() => {
+            // What says that the trace is damaged is of more use than what says that it cannot be salvaged.
+            let Ok(salvaged) = Trace::salvage(path).map(named) else { return Err(failure) };
+            work(&salvaged)
+        }
+        done => done,
+    }
+}
+
+/// Says what is missing from a trace, for commands whose result has no place for it.
+///
+/// # Errors
+/// When standard error cannot be written to.
+pub(super) fn note_gaps(contents: &Contents, console: &mut Console<'_>) -> Result<(), Failure> {
+    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
+    for gap in text::gaps(contents.recording.salvage.as_deref(), &losses) {
+        writeln!(console.notes, "note: {gap}")?;
+    }
+    Ok(())
+}
+
+/// The trace with the names of its functions, if its recorder was ended before it looked them up. Only files that are
+/// the recorded ones by their build-id give names, so a machine on which they are others gives none.
+fn named(trace: Trace) -> Trace {
+    let recording = &trace.contents().recording;
+    match &recording.salvage {
+        Some(salvage) if !recording.symbolized => {
+            let salvage = format!("{salvage}; functions are named after the files of this machine");
+            trace.completed(|contents| {
+                record::name(contents);
+                contents.recording.salvage = Some(salvage);
+            })
+        }
+        _ => trace,
+    }
+}
