@@ -24,7 +24,7 @@ const CORE: &[Layer] = &[
     Apart(&["ring", "intern", "reach"]),
     Apart(&["session"]),
     Apart(&["heap"]),
-    Apart(&["global"]),
+    Apart(&["global", "client"]),
 ];
 
 /// What a thread of the program goes through in a hook is one thing: its state, the guard over it, the segment it

@@ -94,3 +94,14 @@ fn the_check_changes_neither_output_nor_status() {
         assert_eq!((plain.status.code(), plain.stdout), (recorded.status.code(), recorded.stdout), "{way}");
     }
 }
+
+#[test]
+fn what_belongs_to_a_function_that_is_still_at_work_at_exit_is_not_called_leaked() {
+    let leaks = victim("owner.c", &[]).record().json("leaks", &[]);
+    let class = |bytes: u64| {
+        let sites = leaks["sites"].as_array().expect("sites").iter();
+        sites.filter(|site| site["bytes"] == bytes).map(|site| site["class"].as_str()).collect::<Vec<_>>()
+    };
+    assert_eq!((class(7777), class(2222)), (vec![Some("owner_active")], vec![Some("owner_active")]));
+    assert_eq!(class(3333), [Some("definite")]);
+}

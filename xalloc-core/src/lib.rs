@@ -12,6 +12,7 @@
 //! | `session` | how the two find each other, and where everything lies in a segment |
 //! | `heap` | malloc as glibc places it, with every step told |
 //! | `global` | the heap as a Rust program's allocator |
+//! | `client` | what a Rust program may say to the recording that it is part of |
 //!
 //! # Why one crate
 //! The library in the program and the recorder beside it must agree on every byte that they share, and what is simulated
@@ -26,6 +27,8 @@
 extern crate alloc;
 
 pub mod fnv;
+#[cfg(not(xalloc_loom))]
+pub mod client;
 #[cfg(not(xalloc_loom))]
 pub mod global;
 #[cfg(not(xalloc_loom))]

@@ -15,7 +15,7 @@ use core::ffi::{c_char, c_int, c_void};
 
 use crate::arch::stub::{detours, inquiries, leavings, listed, stubs};
 use crate::exec::{self, Strings};
-use crate::hooks::{alloc, free, leaks, mapping, query, realloc};
+use crate::hooks::{alloc, free, leaks, mapping, marks, query, realloc};
 use crate::process;
 use crate::scan;
 
@@ -88,6 +88,12 @@ stubs! {
     sbrk(1) => mapping::on_sbrk;
     /// LSan's `__lsan_ignore_object`.
     __lsan_ignore_object(1) => leaks::on_ignore;
+    /// `xalloc_marker` of `xalloc.h`.
+    __xalloc_marker(1) => marks::on_marker;
+    /// `xalloc_pause` of `xalloc.h`.
+    __xalloc_pause(1) => marks::on_pause;
+    /// `xalloc_resume` of `xalloc.h`.
+    __xalloc_resume(1) => marks::on_resume;
 }
 
 detours! {

@@ -11,5 +11,6 @@ mod fault;
 pub(crate) mod free;
 pub(crate) mod leaks;
 pub(crate) mod mapping;
+pub(crate) mod marks;
 pub(crate) mod query;
 pub(crate) mod realloc;

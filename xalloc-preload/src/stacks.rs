@@ -5,7 +5,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU16, Ordering};
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use xalloc_core::heap::Sink;
 use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
@@ -39,7 +39,43 @@ pub(crate) unsafe fn begin(segment: &'static Segment) -> bool {
     let has_memory = shared.is_some();
     // SAFETY: by the contract this thread alone uses the place.
     unsafe { SHARED.0.get().write(shared) };
+    // A forked child is paused as its parent was, and has a trie of its own.
+    if pauses() > 0 {
+        PAUSED.store(paused_node(), Ordering::Relaxed);
+    }
     has_memory
+}
+
+/// The one stack of a pause, 0 while there is none.
+static PAUSED: AtomicU32 = AtomicU32::new(0);
+/// Pauses that were begun and not ended.
+static PAUSES: AtomicU32 = AtomicU32::new(0);
+
+fn paused_node() -> u32 {
+    shared().map_or(0, |shared| shared.paused().0)
+}
+
+/// Pauses that were begun and not ended.
+pub(crate) fn pauses() -> u32 {
+    PAUSES.load(Ordering::Relaxed)
+}
+
+/// Begins a pause: no stack is captured until it is ended.
+pub(crate) fn pause() {
+    // Relaxed, here and below: a thread that sees it late has a stack more, or one less.
+    if PAUSES.fetch_add(1, Ordering::Relaxed) == 0 {
+        PAUSED.store(paused_node(), Ordering::Relaxed);
+    }
+}
+
+/// Ends a pause, if there is one. True: it was the last.
+pub(crate) fn resume() -> bool {
+    let ended = PAUSES.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |pauses| pauses.checked_sub(1));
+    let is_last = ended == Ok(1);
+    if is_last {
+        PAUSED.store(0, Ordering::Relaxed);
+    }
+    is_last
 }
 
 /// The id of the stack that a call came from; modules that it touches first are announced in `stream` before.
@@ -50,6 +86,10 @@ pub(crate) fn stack_of(
     segment: &'static Segment,
     entry: Entry,
 ) -> StackId {
+    let paused = PAUSED.load(Ordering::Relaxed);
+    if paused != 0 {
+        return StackId(paused);
+    }
     match shared() {
         Some(shared) => capture::capture(capture, entry, shared, &mut Announcements { segment, stream }),
         None => StackId::UNKNOWN,

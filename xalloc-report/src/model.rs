@@ -26,6 +26,7 @@ mod aggregates;
 mod distribution;
 pub mod layout;
 mod live;
+mod marks;
 mod percentiles;
 mod refreed;
 mod replayer;
@@ -41,6 +42,7 @@ mod timeline;
 
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
+pub use marks::{Mark, Marks};
 pub use refreed::DoubleFree;
 pub use replayer::Replayer;
 pub(crate) use segments::{Moved, Segments};

@@ -1,6 +1,6 @@
 //! What a node of the stack trie stands for, in one word.
 
-/// A code address with its kind, or one of the two marks; never zero.
+/// A code address with its kind, or one of the three marks; never zero.
 ///
 /// Bits 0 to 47 hold the address or the generation, bit 62 tells an interrupted instruction from a return address, and
 /// the two top bits together tell a mark.
@@ -17,6 +17,8 @@ pub enum FrameMeaning {
     Interrupted(u64),
     /// The stack was cut at its root end: deeper than the limit, or not walkable any further.
     Cut,
+    /// No stack was captured, because recording was paused.
+    Paused,
     /// The root of all stacks that were captured after the n-th time that code was unmapped. Addresses of different
     /// generations can belong to different files.
     Generation(u32),
@@ -26,10 +28,14 @@ const ADDRESS: u64 = (1 << 48) - 1;
 const INTERRUPTED: u64 = 1 << 62;
 const MARK: u64 = 0b11 << 62;
 const CUT: u64 = MARK | 1 << 48;
+const PAUSED: u64 = MARK | 1 << 49;
 
 impl FrameWord {
     /// The stack was cut here.
     pub const CUT: FrameWord = FrameWord(CUT);
+
+    /// Recording was paused.
+    pub const PAUSED: FrameWord = FrameWord(PAUSED);
 
     /// A frame that was found by its return address.
     #[must_use]
@@ -54,6 +60,8 @@ impl FrameWord {
     pub const fn meaning(self) -> FrameMeaning {
         if self.0 == CUT {
             FrameMeaning::Cut
+        } else if self.0 == PAUSED {
+            FrameMeaning::Paused
         } else if self.0 & MARK == MARK {
             FrameMeaning::Generation(self.0 as u32)
         } else if self.0 & INTERRUPTED != 0 {
@@ -76,6 +84,7 @@ mod tests {
         );
         assert_eq!(FrameWord::interrupted(0x40_1000).meaning(), FrameMeaning::Interrupted(0x40_1000));
         assert_eq!(FrameWord::CUT.meaning(), FrameMeaning::Cut);
+        assert_eq!(FrameWord::PAUSED.meaning(), FrameMeaning::Paused);
         assert_eq!(FrameWord::generation(0).meaning(), FrameMeaning::Generation(0));
         assert_eq!(FrameWord::generation(u32::MAX).meaning(), FrameMeaning::Generation(u32::MAX));
     }

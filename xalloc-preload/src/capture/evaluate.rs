@@ -60,7 +60,7 @@ pub(super) fn evaluate(word: FrameWord, image: Option<&Image<'_>>) -> Rule {
     let (ip, lookup) = match word.meaning() {
         FrameMeaning::ReturnAddress(ip) => (ip, ip.wrapping_sub(1)),
         FrameMeaning::Interrupted(ip) => (ip, ip),
-        FrameMeaning::Cut | FrameMeaning::Generation(_) => return Rule::STOP,
+        FrameMeaning::Cut | FrameMeaning::Paused | FrameMeaning::Generation(_) => return Rule::STOP,
     };
     let missing = Err(gimli::Error::NoUnwindInfoForAddress);
     let found = match image.map_or(missing, |image| rule_in(image, ip, lookup)) {

@@ -89,6 +89,12 @@ impl Shared {
         if cut { self.trie.insert(root, FrameWord::CUT) } else { root }
     }
 
+    /// The node of everything that happens while recording is paused.
+    #[must_use]
+    pub fn paused(&self) -> StackId {
+        self.trie.insert(StackId::NONE, FrameWord::PAUSED)
+    }
+
     /// The rule of a frame, from the table or worked out and entered.
     #[inline(always)]
     pub(super) fn rule(&self, word: FrameWord, generation: u32, announce: &mut impl Announce) -> Rule {
@@ -126,7 +132,7 @@ fn address(word: FrameWord) -> u64 {
     match word.meaning() {
         FrameMeaning::ReturnAddress(ip) => ip.wrapping_sub(1),
         FrameMeaning::Interrupted(ip) => ip,
-        FrameMeaning::Cut | FrameMeaning::Generation(_) => 0,
+        FrameMeaning::Cut | FrameMeaning::Paused | FrameMeaning::Generation(_) => 0,
     }
 }
 

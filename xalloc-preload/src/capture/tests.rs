@@ -94,6 +94,7 @@ fn frames(shared: &Shared, mut id: StackId) -> Vec<String> {
         frames.push(match word.meaning() {
             FrameMeaning::ReturnAddress(ip) | FrameMeaning::Interrupted(ip) => format!("{ip:x}"),
             FrameMeaning::Cut => "cut".to_owned(),
+            FrameMeaning::Paused => "paused".to_owned(),
             FrameMeaning::Generation(number) => format!("generation {number}"),
         });
         id = parent;

@@ -67,7 +67,10 @@ fn ends(shared: &Shared, id: StackId, cut: bool) -> bool {
         match word.meaning() {
             FrameMeaning::Cut if !was_cut => was_cut = true,
             FrameMeaning::Generation(_) => return parent == StackId::NONE && was_cut == cut,
-            FrameMeaning::Cut | FrameMeaning::ReturnAddress(_) | FrameMeaning::Interrupted(_) => return false,
+            FrameMeaning::Cut
+            | FrameMeaning::Paused
+            | FrameMeaning::ReturnAddress(_)
+            | FrameMeaning::Interrupted(_) => return false,
         }
         root = parent;
     }

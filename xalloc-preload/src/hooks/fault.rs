@@ -137,7 +137,7 @@ fn write_stack(text: &mut Text<REPORT>, trie: &Trie<'_>, stack: StackId) {
             // The call is what the frame is about, and it lies before the address behind it.
             FrameMeaning::ReturnAddress(address) => write_frame(text, address.wrapping_sub(1)),
             FrameMeaning::Interrupted(address) => write_frame(text, address),
-            FrameMeaning::Cut | FrameMeaning::Generation(_) => return,
+            FrameMeaning::Cut | FrameMeaning::Paused | FrameMeaning::Generation(_) => return,
         }
         next = parent;
     }

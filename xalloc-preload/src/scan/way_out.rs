@@ -178,7 +178,7 @@ fn is_program_over(segment: &'static Segment, stack: StackId) -> bool {
             FrameMeaning::ReturnAddress(address) | FrameMeaning::Interrupted(address) => {
                 others += u32::from(!ours.contains(&address) && !libcs.contains(&address));
             }
-            FrameMeaning::Generation(_) | FrameMeaning::Cut => {}
+            FrameMeaning::Generation(_) | FrameMeaning::Cut | FrameMeaning::Paused => {}
         }
         at = parent;
     }

@@ -293,7 +293,7 @@ fn chain(trie: Trie<'static>, id: StackId) -> impl Iterator<Item = u64> {
         id = parent;
         match word.meaning() {
             FrameMeaning::ReturnAddress(ip) | FrameMeaning::Interrupted(ip) => Some(ip),
-            FrameMeaning::Cut => Some(0),
+            FrameMeaning::Cut | FrameMeaning::Paused => Some(0),
             FrameMeaning::Generation(_) => None,
         }
     })

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "../../include/xalloc.h"
+
 #define WEAK __attribute__((weak))
 void __lsan_init(void) WEAK;
 void __lsan_disable(void) WEAK;
@@ -33,6 +35,11 @@ static void *work(void *argument) {
     __lsan_unregister_root_region(on_stack, 8);
     for (int nth = 0; nth < 3000; nth++) __lsan_register_root_region(on_stack, nth);
     for (int nth = 0; nth < 3000; nth++) __lsan_unregister_root_region(on_stack, nth);
+    xalloc_resume();
+    xalloc_marker("");
+    xalloc_marker(0);
+    xalloc_pause();
+    free(malloc(10));
     if (__lsan_do_recoverable_leak_check() != 0) puts("leaked");
     return argument;
 }

@@ -24,6 +24,15 @@ pub struct Moment {
     pub allocated_bytes: u64,
 }
 
+/// A mark that a program set.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct MarkView {
+    /// When, nanoseconds since the recording's start.
+    pub at_ns: u64,
+    /// Its name.
+    pub name: String,
+}
+
 /// The timeline.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct TimelineView {
@@ -38,6 +47,10 @@ pub struct TimelineView {
     pub heap_unknown_processes: u32,
     /// Spans from the recording's start to the last event, each beginning where the one before ends.
     pub buckets: Vec<Moment>,
+    /// Marks that the programs set, by time; at most the first 10,000.
+    pub marks: Vec<MarkView>,
+    /// How many marks there are in all.
+    pub marks_in_all: u64,
 }
 
 impl TimelineView {
@@ -59,6 +72,14 @@ impl TimelineView {
             processes: model.sum.processes,
             heap_unknown_processes: model.sum.heap_unknown_processes,
             buckets: timeline.buckets().iter().enumerate().map(moment).collect(),
+            marks: model
+                .sum
+                .marks
+                .first
+                .iter()
+                .map(|mark| MarkView { at_ns: mark.at_ns, name: mark.name.clone() })
+                .collect(),
+            marks_in_all: model.sum.marks.count,
         }
     }
 }

@@ -1,16 +1,18 @@
 //! `events`: what happened, one event a line.
 
 use std::io;
+use std::str::FromStr;
 
 use clap::Args;
 
 use super::args::{Format, FormatArgs, TraceArgs};
 use super::values::{EventKinds, kinds};
 use super::{Console, Exit, Failure};
-use crate::analysis::{EventView, EventWindow, Instant, Observer};
+use crate::analysis::{EventView, EventWindow, Instant, InstantError, Observer, first_mark};
 use crate::model::Recorded;
 use crate::render::json::EventStream;
 use crate::render::text;
+use crate::trace::ProcessIndex;
 
 #[derive(Args, Debug)]
 pub struct Events {
@@ -21,12 +23,13 @@ pub struct Events {
     /// dlclose
     #[arg(long, value_name = "KINDS", value_parser = kinds)]
     kind: Option<EventKinds>,
-    /// Begin here: a time since the recording's start (1.5s, 20ms, 300us) or the number of an event
-    #[arg(long, value_name = "TIME|SEQ")]
-    from: Option<Instant>,
+    /// Begin here: a time since the recording's start (1.5s, 20ms, 300us), the number of an event, or the first mark of
+    /// a name
+    #[arg(long, value_name = "TIME|SEQ|marker:NAME")]
+    from: Option<Edge>,
     /// End here, inclusive
-    #[arg(long, value_name = "TIME|SEQ")]
-    to: Option<Instant>,
+    #[arg(long, value_name = "TIME|SEQ|marker:NAME")]
+    to: Option<Edge>,
     /// Only this thread: its number (t2 is 2) or its kernel id
     #[arg(long, value_name = "N|TID")]
     thread: Option<u32>,
@@ -62,9 +65,14 @@ impl Events {
     fn each<R: Recorded>(&self, trace: &R, mut tell: impl FnMut(Told<'_>) -> io::Result<()>) -> Result<(), Failure> {
         let contents = trace.contents();
         let kinds = self.kind.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
-        let window = EventWindow { kinds, from: self.from, to: self.to, thread: self.thread };
         let processes = self.trace.processes(contents)?;
+        let mut is_any_marked = false;
         for &index in &processes {
+            let (from, to) = (self.instant(trace, index, &self.from)?, self.instant(trace, index, &self.to)?);
+            // A process without the mark has no such window.
+            let (Ok(from), Ok(to)) = (from, to) else { continue };
+            is_any_marked = true;
+            let window = EventWindow { kinds: kinds.clone(), from, to, thread: self.thread };
             let mut told = Ok(());
             if let Some(process) = contents.processes.get(index.0 as usize)
                 && processes.len() > 1
@@ -80,7 +88,62 @@ impl Events {
             replayed.map_err(|error| self.trace.unreadable(error))?;
             told?;
         }
-        Ok(())
+        match [&self.from, &self.to].into_iter().flatten().find_map(Edge::marker) {
+            Some(name) if !is_any_marked => {
+                let error = anyhow::anyhow!("no process set a mark named `{name}`");
+                Err(Failure::new(error).hint("events --kind marker lists the marks"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The end of the window in one process; the inner error: it never set the mark.
+    fn instant<R: Recorded>(
+        &self,
+        trace: &R,
+        process: ProcessIndex,
+        edge: &Option<Edge>,
+    ) -> Result<Result<Option<Instant>, NoMark>, Failure> {
+        Ok(match edge {
+            None => Ok(None),
+            Some(Edge::Instant(instant)) => Ok(Some(*instant)),
+            Some(Edge::Marker(name)) => {
+                let found = first_mark(trace, process, name).map_err(|error| self.trace.unreadable(error))?;
+                found.map(|seq| Some(Instant::Seq(seq))).ok_or(NoMark)
+            }
+        })
+    }
+}
+
+/// A process never set a mark.
+struct NoMark;
+
+/// One end of the window as it is asked for.
+#[derive(Clone, Debug)]
+enum Edge {
+    /// By time or number.
+    Instant(Instant),
+    /// By the name of a mark.
+    Marker(String),
+}
+
+impl Edge {
+    fn marker(&self) -> Option<&str> {
+        match self {
+            Edge::Instant(_) => None,
+            Edge::Marker(name) => Some(name),
+        }
+    }
+}
+
+impl FromStr for Edge {
+    type Err = InstantError;
+
+    fn from_str(text: &str) -> Result<Edge, InstantError> {
+        match text.strip_prefix("marker:") {
+            Some(name) => Ok(Edge::Marker(name.to_owned())),
+            None => text.parse().map(Edge::Instant),
+        }
     }
 }
 

@@ -8,7 +8,10 @@ use clap_complete::Shell;
 use super::{Console, Exit, Failure};
 use crate::render::json;
 
-/// Write shell completions, man pages or the JSON schema
+/// What programs include to talk to their recording.
+const HEADER: &str = include_str!("../../../xalloc-preload/include/xalloc.h");
+
+/// Write shell completions, man pages, the C header or the JSON schema
 #[derive(Args, Debug)]
 pub(super) struct Generate {
     #[command(subcommand)]
@@ -27,6 +30,8 @@ enum What {
         /// Directory, made if it is missing
         dir: PathBuf,
     },
+    /// The C header by which a program talks to its recording (xalloc.h), to standard output
+    Header,
     /// The JSON Schema of --format json, to standard output
     Schema,
 }
@@ -47,6 +52,7 @@ impl Generate {
                     Failure::new(error).while_doing(format!("cannot write man pages into {}", dir.display()))
                 })?;
             }
+            What::Header => console.out.write_all(HEADER.as_bytes())?,
             What::Schema => {
                 let mut text = serde_json::to_vec_pretty(&json::schema()).map_err(std::io::Error::from)?;
                 text.push(b'\n');

@@ -3,6 +3,7 @@
 use rustc_hash::FxHashMap;
 
 use super::distribution::{Distribution, Doubling, OneTwoFive};
+use super::marks::Marks;
 use super::refreed::DoubleFree;
 use super::sites::Site;
 use super::threads::ThreadTotals;
@@ -113,6 +114,8 @@ pub struct Aggregates {
     pub lifetime: Distribution<OneTwoFive>,
     /// Live and heap bytes over time.
     pub timeline: Timeline,
+    /// Marks that the programs set, by time.
+    pub marks: Marks,
     /// Processes whose heap segments are not known: another allocator served them, or they began as a fork.
     pub heap_unknown_processes: u32,
     /// How many processes these are.
@@ -156,6 +159,7 @@ impl Aggregates {
         self.usable.absorb(&other.usable);
         self.lifetime.absorb(&other.lifetime);
         self.timeline.absorb(other.timeline);
+        self.marks.absorb(other.marks);
         self.heap_unknown_processes += other.heap_unknown_processes;
         self.processes += other.processes;
     }

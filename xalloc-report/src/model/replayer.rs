@@ -6,6 +6,7 @@ use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::distribution::{Distribution, Doubling, OneTwoFive};
 use super::live::{LiveBlock, LiveBlocks, Owner};
+use super::marks::Marks;
 use super::refreed::Unexplained;
 use super::segments::Segments;
 use super::sites::Sites;
@@ -38,6 +39,7 @@ pub struct Replayer {
     usable: Distribution<Doubling>,
     lifetime: Distribution<OneTwoFive>,
     timeline: Timeline,
+    marks: Marks,
     segments: Segments,
     heap_known: bool,
     unexplained: Unexplained,
@@ -62,6 +64,7 @@ impl Replayer {
             usable: Distribution::default(),
             lifetime: Distribution::default(),
             timeline: Timeline::default(),
+            marks: Marks::default(),
             segments: Segments::default(),
             heap_known: process.is_some_and(|process| process.allocator == Allocator::Core && !process.forked),
             unexplained: Unexplained::default(),
@@ -218,6 +221,7 @@ impl Replayer {
             usable: self.usable,
             lifetime: self.lifetime,
             timeline: self.timeline,
+            marks: self.marks,
             heap_unknown_processes: u32::from(!self.heap_known),
             processes: 1,
         }
@@ -271,11 +275,8 @@ impl Replay for Replayer {
             }
             Event::Fault { addr, kind: FaultKind::DoubleFree } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
-            Event::Program(_)
-            | Event::HeapCall { .. }
-            | Event::Process(_)
-            | Event::Fault { .. }
-            | Event::Marker { .. } => {}
+            Event::Marker { text } => self.marks.add(entry.at_ns, text),
+            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) | Event::Fault { .. } => {}
         }
     }
 }

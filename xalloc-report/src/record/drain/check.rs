@@ -142,7 +142,9 @@ impl<S: Sink> Drain<S> {
         live_blocks.sort_unstable_by_key(|block| block.addr);
         let exit_stack = live.stream.resolve(StackId(asked.exit_stack), &mut self.dictionary);
         let path = table_path(&live.path, asked.request);
-        let flags = Flags { process: index, contents: &self.dictionary.contents, ignored: &live.stream.ignored };
+        let paused = self.dictionary.paused();
+        let flags =
+            Flags { paused, process: index, contents: &self.dictionary.contents, ignored: &live.stream.ignored };
         write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
         Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack })
@@ -168,6 +170,8 @@ struct Flags<'a> {
     process: ProcessIndex,
     contents: &'a Contents,
     ignored: &'a Ignored,
+    /// The stack of blocks that were allocated while recording was paused.
+    paused: StackIndex,
 }
 
 impl Flags<'_> {
@@ -175,7 +179,7 @@ impl Flags<'_> {
     fn of(&self, block: &Block, caller: Caller) -> u8 {
         let thread = self.contents.threads.get(block.thread.0 as usize);
         let is_inherited = thread.is_some_and(|thread| thread.process != self.process);
-        let is_root = caller == Caller::Loader || self.ignored.has(block);
+        let is_root = caller == Caller::Loader || block.stack == self.paused || self.ignored.has(block);
         let inherited = if is_inherited { reach::flag::INHERITED } else { 0 };
         inherited | if is_root { reach::flag::ROOT } else { 0 }
     }

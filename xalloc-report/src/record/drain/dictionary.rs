@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use rustc_hash::FxHashMap;
 
-use crate::trace::{Contents, Frame, FrameIndex, Module, ModuleIndex, Recording, StackIndex, StackNode};
+use crate::trace::{Contents, Frame, FrameIndex, Function, Module, ModuleIndex, Recording, StackIndex, StackNode};
 
 use super::modules::Located;
 
@@ -24,7 +24,12 @@ enum FrameKey {
         generation: u32,
         address: u64,
     },
+    /// No code: recording was paused.
+    Paused,
 }
+
+/// What a report shows in the place of the call stacks of a pause.
+const PAUSED: &str = "[recording paused]";
 
 /// The tables of [`Contents`] with what finds an entry again.
 #[derive(Debug, Default)]
@@ -65,6 +70,16 @@ impl Dictionary {
 
     pub(crate) fn frame_elsewhere(&mut self, process: u32, generation: u32, address: u64) -> FrameIndex {
         self.frame(FrameKey::Elsewhere { process, generation, address }, None, address)
+    }
+
+    /// The stack of everything that happened while recording was paused.
+    pub(crate) fn paused(&mut self) -> StackIndex {
+        let frame = self.frame(FrameKey::Paused, None, 0);
+        let functions = &mut self.contents.frames[frame.0 as usize].functions;
+        if functions.is_empty() {
+            functions.push(Function { name: PAUSED.to_owned(), file: None, line: None, inlined: false });
+        }
+        self.stack(StackIndex::NONE, Some(frame))
     }
 
     fn frame(&mut self, key: FrameKey, module: Option<ModuleIndex>, address: u64) -> FrameIndex {

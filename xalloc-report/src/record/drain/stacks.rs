@@ -106,6 +106,7 @@ impl LocalStacks {
         let Known { stack, generation } = above;
         let (address, code_at) = match frame.meaning() {
             FrameMeaning::Generation(generation) => return Known { stack, generation },
+            FrameMeaning::Paused => return Known { stack: dictionary.paused(), generation },
             FrameMeaning::Cut => return Known { stack: dictionary.stack(stack, None), generation },
             FrameMeaning::ReturnAddress(address) => (address, address.saturating_sub(1)),
             // Stored as if it were a return address, one further on, so that every reader finds the instruction itself.

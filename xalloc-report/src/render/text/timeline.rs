@@ -3,10 +3,13 @@
 use std::fmt::Write;
 
 use crate::analysis::{Moment, TimelineView};
+use crate::render::escape::printable;
 use crate::render::number::{bytes, count, span};
 use crate::render::style::{ASIDE, BAR, DOUBT, FIGURE, HEADING};
 
 const PLOT_ROWS: u64 = 12;
+/// Marks whose names are shown.
+const MARKS_SHOWN: usize = 20;
 const BLOCKS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 /// Columns left of the plot: the label, a blank and the axis.
 const LABEL_COLUMNS: usize = 10;
@@ -61,6 +64,7 @@ pub fn timeline(timeline: &TimelineView, width: usize) -> String {
     }
     axis(&mut out, &columns, timeline.buckets.len() as u64 * timeline.bucket_ns);
     rate(&mut out, &columns);
+    marks(&mut out, timeline, columns.len());
     if timeline.heap_unknown_processes > 0 {
         let _ = writeln!(
             out,
@@ -124,6 +128,34 @@ fn rate(out: &mut String, columns: &[Column]) {
     let _ = writeln!(out, "{ASIDE}{:>LABEL_COLUMNS$} │{ASIDE:#}{BAR}{}{BAR:#}", "rate", bars.trim_end());
     let most = count(most.round() as u64);
     let _ = writeln!(out, "{ASIDE}{:>LABEL_COLUMNS$}  up to {most} allocations/s{ASIDE:#}", "");
+}
+
+/// Where the marks lie, and the names of the first.
+fn marks(out: &mut String, timeline: &TimelineView, width: usize) {
+    let end_ns = timeline.buckets.len() as u64 * timeline.bucket_ns;
+    if timeline.marks.is_empty() || end_ns == 0 {
+        return;
+    }
+    let mut places = vec![' '; width];
+    for mark in &timeline.marks {
+        let at = u128::from(mark.at_ns.min(end_ns - 1)) * width as u128 / u128::from(end_ns);
+        places[at as usize] = '▲';
+    }
+    let places: String = places.iter().collect();
+    let _ = writeln!(out, "{ASIDE}{:>LABEL_COLUMNS$}  {}{ASIDE:#}", "marks", places.trim_end());
+    for mark in timeline.marks.iter().take(MARKS_SHOWN) {
+        let _ =
+            writeln!(out, "{:>LABEL_COLUMNS$}  {ASIDE}{}{ASIDE:#}  {}", "", span(mark.at_ns), printable(&mark.name));
+    }
+    let more = timeline.marks_in_all.saturating_sub(MARKS_SHOWN as u64);
+    if more > 0 {
+        let _ = writeln!(
+            out,
+            "{ASIDE}{:>LABEL_COLUMNS$}  … {} more; events --kind marker lists them{ASIDE:#}",
+            "",
+            count(more)
+        );
+    }
 }
 
 /// The buckets spread over exactly `columns` columns: several to a column, or one over several.
