@@ -26,9 +26,9 @@
 #[cfg(any(test, feature = "simulator"))]
 extern crate alloc;
 
-pub mod fnv;
 #[cfg(not(xalloc_loom))]
 pub mod client;
+pub mod fnv;
 #[cfg(not(xalloc_loom))]
 pub mod global;
 #[cfg(not(xalloc_loom))]
