@@ -84,6 +84,8 @@ fn map(of: &Fragmentation, command: &str) -> String {
         _ => (0, 1),
     };
     let y = |at_ns: u64| f64::from(HEAD) + f64::from(MAP_HEIGHT) * (at_ns - from) as f64 / (to - from) as f64;
+    // Rows meet where no pixel begins: smoothed edges would draw a pale line between them.
+    svg.push_str("<g shape-rendering=\"crispEdges\">\n");
     for (nth, column) in columns.iter().enumerate() {
         let above = nth.checked_sub(1).map_or(y(column.at_ns), |before| y(columns[before].at_ns));
         let height = (y(column.at_ns) - above).max(1.0);
@@ -93,6 +95,7 @@ fn map(of: &Fragmentation, command: &str) -> String {
             x += range.size_bytes as f64 * scale + RANGE_GAP;
         }
     }
+    svg.push_str("</g>\n");
     let bottom = HEAD + MAP_HEIGHT + 18;
     let _ = writeln!(svg, r#"<text class="a" x="{MARGIN}" y="{bottom}">address → (each arena from its lowest)</text>"#);
     let _ = writeln!(
