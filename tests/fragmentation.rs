@@ -184,6 +184,15 @@ fn the_resident_memory_of_real_programs_is_explained_to_a_hundredth() {
 }
 
 #[test]
+fn a_program_that_is_checked_on_its_way_out_is_looked_at_there() {
+    // It takes a few milliseconds: nothing but its wait for the check keeps it for the look.
+    let recording = victim("story.c", &[]).record();
+    let looks = recording.json("fragmentation", &["--at", "exit"])["looks"].take();
+    let last = looks.as_array().and_then(|looks| looks.last()).expect("a look");
+    assert_eq!(last["reason"], "exit", "{looks:?}");
+}
+
+#[test]
 fn a_forked_child_begins_with_its_parents_heap_and_its_books_go_on_from_there() {
     let recording = victim("fork_heap.c", &[]).record();
     let summary = recording.json("summary", &[] as &[&str]);

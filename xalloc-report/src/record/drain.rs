@@ -272,7 +272,9 @@ impl<S: Sink> Drain<S> {
             if *gone || live.pidfd.is_none() {
                 continue;
             }
-            let is_ending = matches!(live.stream.last_word, LastWord::Exit(_));
+            // A process that is checked on its way out stands still; one that is not may be gone by the next pass.
+            let is_ending = live.checks.hold_the_end(live.stream.segment.asked())
+                || matches!(live.stream.last_word, LastWord::Exit(_));
             let asked = Asked { marks: live.stream.marks, signals: signals::snapshots_asked() };
             if let Some(snapshot) = live.looks.at(pid, live.stream.index, &self.timeline, is_ending, asked) {
                 self.sink.snapshot(&snapshot)?;

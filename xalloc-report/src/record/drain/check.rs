@@ -49,6 +49,18 @@ pub(super) struct Table {
     exit_stack: StackIndex,
 }
 
+impl Checks {
+    /// Whether the request was there before the rings were read and waits for its answer.
+    fn are_due(&self, asked: Asked) -> bool {
+        asked.request == self.noticed && asked.request != self.answered && asked.request != asked.done
+    }
+
+    /// Whether the process stands still on its way out until it is answered.
+    pub(super) fn hold_the_end(&self, asked: Asked) -> bool {
+        asked.occasion == occasion::EXIT && self.are_due(asked)
+    }
+}
+
 impl<S: Sink> Drain<S> {
     /// Sees who asks, before the rings are read: what a process pushed before it asked is in them.
     pub(super) fn notice_checks(&mut self) {
@@ -66,8 +78,7 @@ impl<S: Sink> Drain<S> {
 
     fn attend(&mut self, at: usize) {
         let asked = self.live[at].stream.segment.asked();
-        let checks = &self.live[at].checks;
-        if asked.request == checks.noticed && asked.request != checks.answered && asked.request != asked.done {
+        if self.live[at].checks.are_due(asked) {
             self.answer(at, asked);
         }
         let live = &mut self.live[at];
