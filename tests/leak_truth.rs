@@ -264,8 +264,8 @@ fn document(table: &BTreeMap<(&str, String, Twin), (Truth, Said)>, versions: &st
          the same binaries, with `__lsan_init` called; memcheck runs with `--leak-check=full`. The programs and what is special\n\
          about them: `tests/programs/reach.c` and `tests/programs/leaks`.\n\n\
          In each cell the program that keeps the block comes first, then the one that loses it. What is wrong is **bold**. -: the\n\
-         tool does not mention the block, which is right if it is not leaked. What an allocation's owner can do nothing about is\n\
-         not hidden: a ~ marks where the truth cannot be seen from outside, and xalloc says by design what is behind it.\n\n",
+         tool does not mention the block, which is right if it is not leaked. Behind a ~ stands\n\
+         what xalloc says by design where the truth cannot be seen from outside.\n\n",
         table.keys().map(|(file, case, _)| (file, case)).collect::<BTreeSet<_>>().len(),
     );
     let _ = writeln!(text, "| of {} verdicts | {} |\n|---|---|---|---|", table.len(), TOOLS.join(" | "));
