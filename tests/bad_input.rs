@@ -178,6 +178,14 @@ fn a_disk_that_fills_up_while_recording_loses_neither_program_nor_recording() {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let document: serde_json::Value = serde_json::from_slice(&output.stdout).expect("JSON");
     assert!(document["result"]["salvage"].is_string() || number(&document["result"], "dropped_events") > 0);
+
+    // What a trace that is not whole was to replace stays.
+    fs::write(&trace, "precious").expect("a file");
+    let output =
+        xalloc().arg("record").arg("-f").arg("-o").arg(&trace).arg(load.program()).output().expect("it starts");
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("can be read in"), "{told}");
+    assert_eq!(fs::read_to_string(&trace).expect("the file"), "precious");
 }
 
 /// A trace of a victim, as bytes.

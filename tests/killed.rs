@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use support::shared::Shared;
 use support::victims::victim;
-use support::{Trace, number, xalloc};
+use support::{Trace, list, number, xalloc};
 
 const ROUNDS: u64 = 50;
 const SIGKILL: i32 = 9;
@@ -128,6 +128,18 @@ fn what_a_slow_program_did_is_in_the_file_long_before_a_block_is_full() {
     let recorded = number(&summary, "allocations");
     assert!(recorded > 0 && counted < 60_000, "{recorded} of {counted}");
     assert!(summary["libc"].as_str().is_some_and(|libc| libc.starts_with("2.")), "{summary}");
+}
+
+#[test]
+fn who_ended_by_a_signal_is_not_said_to_run_and_lived_until_then() {
+    let recording = victim("slain.c", &[]).record();
+    assert_eq!(recording.status().signal().or(recording.status().code().map(|code| code - 128)), Some(SIGKILL));
+    let summary = recording.summary();
+    assert!(number(&summary, "duration_ns") >= 500_000_000, "{summary}");
+    let processes = list(&summary, "by_process");
+    let ends: Vec<_> = processes.iter().map(|process| process["end"]["how"].as_str()).collect();
+    assert_eq!(ends, [Some("signalled"), Some("vanished")], "{summary}");
+    assert!(!recording.stderr().contains("run on"), "{}", recording.stderr());
 }
 
 #[test]

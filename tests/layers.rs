@@ -49,7 +49,7 @@ const REPORT: &[Layer] = &[
     Apart(&["simulate"]),
     Apart(&["analysis"]),
     Apart(&["check"]),
-    Apart(&["render", "export"]),
+    Apart(&["render"]),
     Apart(&["cli"]),
 ];
 

@@ -5,7 +5,6 @@
  */
 #include <pthread.h>
 #include <stdint.h>
-#include <stdio.h>
 #include <stdlib.h>
 
 enum { WINDOW = 1000, DEPTH = 18 };

@@ -4,7 +4,8 @@
  * dynamically, finds nobody to talk to, and every function here does nothing. With XALLOC_DISABLED defined they are empty
  * from the start.
  *
- * What each function means for the recording: docs/client.md. Any thread may call any of them at any time.
+ * What each function means for the recording: docs/client.md. Any thread may call any of them. In a signal handler a first
+ * call looks the function up by dlsym, and a mark that interrupts malloc is left out.
  *
  * This file may be used under the terms of either Apache-2.0 or MIT, as all of xalloc.
  */

@@ -208,7 +208,7 @@ impl Table {
             return None;
         }
         // SAFETY: a new mapping, wherever the kernel likes.
-        let base = unsafe { file.map(bytes, true, core::ptr::null_mut()) }?;
+        let base = unsafe { file.map(bytes, core::ptr::null_mut()) }?;
         let table = Table { base, bytes };
         let header = *table.header();
         let is_it = header.magic == BLOCKS_MAGIC

@@ -7,8 +7,8 @@
 //! # What is verified
 //! The profiles of 2.31, 2.36, 2.41, 2.43 and 2.44 are compared with the real libcs chunk for chunk
 //! (`tests/placement.rs`, golden traces included). Those of 2.27, 2.37, 2.38, 2.39 and 2.42 are written from the table of
-//! differences and run through the same property tests, but have met no real libc: no package of one can be had where
-//! this is built.
+//! differences and run through the same property tests, but have met no real libc: Debian packages
+//! none of them.
 
 use super::chunk::{HEADER, MIN_CHUNK, OVERHEAD};
 

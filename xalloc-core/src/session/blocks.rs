@@ -8,8 +8,9 @@
 //!
 //! # The file
 //! A [`BlocksHeader`], then [`Region`]s and the program's own suppressions (filled in by the process), then the blocks,
-//! ascending by address, then a mark for each. Its space is reserved by the recorder, so that a full file system is the recorder's error and not a SIGBUS
-//! in the program. Its name is that of the segment with `blocks` for `segment`, and the number of the request behind it.
+//! ascending by address, then a mark for each. Its space is reserved by the recorder, so that a full file system is the
+//! recorder's error and not a SIGBUS in the program. Its name is that of the segment with `blocks` for `segment`, and the
+//! number of the request behind it.
 
 use core::ops::Range;
 

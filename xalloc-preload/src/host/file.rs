@@ -96,12 +96,12 @@ impl File {
         answer == 0 && lock.l_type != libc::F_UNLCK as i16
     }
 
-    /// Maps `bytes` of the file from its start, shared; over what is at `place`, if that is given.
+    /// Maps `bytes` of the file from its start, writable and shared; over what is at `place`, if that is given.
     ///
     /// # Safety
     /// - `place` is null, or the start of a mapping of at least `bytes` that is the caller's to replace.
-    pub(crate) unsafe fn map(&self, bytes: usize, writable: bool, place: *mut u8) -> Option<NonNull<u8>> {
-        let rights = libc::PROT_READ | if writable { libc::PROT_WRITE } else { 0 };
+    pub(crate) unsafe fn map(&self, bytes: usize, place: *mut u8) -> Option<NonNull<u8>> {
+        let rights = libc::PROT_READ | libc::PROT_WRITE;
         let fixed = if place.is_null() { 0 } else { libc::MAP_FIXED };
         // SAFETY: by the contract of this function.
         let at = unsafe {

@@ -54,7 +54,7 @@ fn map(path: &Text<PATH>) -> Result<&'static Control, Refused> {
         return Err(Refused::seen(Refusal::Version));
     }
     // SAFETY: a new mapping, wherever the kernel likes.
-    let memory = unsafe { file.map(size_of::<Control>(), true, core::ptr::null_mut()) }.ok_or_else(unreadable)?;
+    let memory = unsafe { file.map(size_of::<Control>(), core::ptr::null_mut()) }.ok_or_else(unreadable)?;
     // SAFETY: by the bullet of the module; the file is at least as long.
     let control = unsafe { memory.cast::<Control>().as_ref() };
     if control.magic != CONTROL_MAGIC || control.version != u32::from(wire::VERSION) {

@@ -95,7 +95,7 @@ fn map(file: &File) -> Result<NonNull<u8>, Refused> {
     let former = super::current().map(|segment| segment.base);
     let place = former.map_or(core::ptr::null_mut(), NonNull::as_ptr);
     // SAFETY: the place is null or the inherited segment's mapping, which nobody uses any more.
-    let base = unsafe { file.map(layout::SEGMENT_BYTES, true, place) };
+    let base = unsafe { file.map(layout::SEGMENT_BYTES, place) };
     let base = base.ok_or_else(|| Refused::by_system(Refusal::Memory))?;
     if super::reserve::reserve(base, Some(file), 0..layout::RING_HEADERS.end) {
         return Ok(base);

@@ -237,8 +237,10 @@ fn caveats(contents: &Contents, requests: &Requests, has_served: bool) -> Vec<St
             .to_owned(),
     ];
     if xalloc_core::heap::Policy::for_libc(&contents.recording.libc).is_none() {
-        caveats
-            .push(format!("glibc {} has no profile: those of the nearest release stand in", contents.recording.libc));
+        caveats.push(format!(
+            "glibc {} has no profile: the rules of the newest stand in if it is newer, those of 2.36 if it is older",
+            contents.recording.libc
+        ));
     }
     if contents.recording.processors == 0 {
         caveats.push("the trace does not say how many processors the machine had: 1 is assumed".to_owned());

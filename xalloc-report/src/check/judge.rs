@@ -98,7 +98,8 @@ fn run_doubts(run: &RunEvidence, policy: &Policy) -> Vec<String> {
     doubts
 }
 
-/// Whether leaks of the process could have been missed. A process that exec replaced has nothing left; one that ended by itself and left nothing has leaked nothing.
+/// Whether leaks of the process could have been missed. A process that exec replaced has nothing left; one that ended by
+/// itself and left nothing has leaked nothing.
 fn is_unchecked(process: &ProcessEvidence) -> bool {
     let left_nothing = match process.end {
         EndView::Replaced => true,

@@ -67,10 +67,17 @@ impl Events {
         let kinds = self.kind.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
         let processes = self.trace.processes(contents)?;
         let mut is_any_marked = false;
+        let mut missing = None;
         for &index in &processes {
             let (from, to) = (self.instant(trace, index, &self.from)?, self.instant(trace, index, &self.to)?);
             // A process without the mark has no such window.
-            let (Ok(from), Ok(to)) = (from, to) else { continue };
+            let (from, to) = match (from, to) {
+                (Ok(from), Ok(to)) => (from, to),
+                (Err(NoMark(name)), _) | (_, Err(NoMark(name))) => {
+                    missing.get_or_insert(name);
+                    continue;
+                }
+            };
             is_any_marked = true;
             let window = EventWindow { kinds: kinds.clone(), from, to, thread: self.thread };
             let mut told = Ok(());
@@ -88,9 +95,9 @@ impl Events {
             replayed.map_err(|error| self.trace.unreadable(error))?;
             told?;
         }
-        match [&self.from, &self.to].into_iter().flatten().find_map(Edge::marker) {
+        match missing {
             Some(name) if !is_any_marked => {
-                let error = anyhow::anyhow!("no process set a mark named `{name}`");
+                let error = anyhow::anyhow!("no process has that window: there is no mark named `{name}`");
                 Err(Failure::new(error).hint("events --kind marker lists the marks"))
             }
             _ => Ok(()),
@@ -109,14 +116,14 @@ impl Events {
             Some(Edge::Instant(instant)) => Ok(Some(*instant)),
             Some(Edge::Marker(name)) => {
                 let found = first_mark(trace, process, name).map_err(|error| self.trace.unreadable(error))?;
-                found.map(|seq| Some(Instant::Seq(seq))).ok_or(NoMark)
+                found.map(|seq| Some(Instant::Seq(seq))).ok_or_else(|| NoMark(name.clone()))
             }
         })
     }
 }
 
-/// A process never set a mark.
-struct NoMark;
+/// A process never set the mark of this name.
+struct NoMark(String);
 
 /// One end of the window as it is asked for.
 #[derive(Clone, Debug)]
@@ -125,15 +132,6 @@ enum Edge {
     Instant(Instant),
     /// By the name of a mark.
     Marker(String),
-}
-
-impl Edge {
-    fn marker(&self) -> Option<&str> {
-        match self {
-            Edge::Instant(_) => None,
-            Edge::Marker(name) => Some(name),
-        }
-    }
 }
 
 impl FromStr for Edge {

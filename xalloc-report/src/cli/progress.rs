@@ -14,7 +14,9 @@ pub(super) struct Progress {
 
 impl Progress {
     pub(super) fn new() -> Progress {
-        Progress { bar: ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()) }
+        let bar = ProgressBar::new_spinner();
+        bar.set_draw_target(ProgressDrawTarget::hidden());
+        Progress { bar }
     }
 
     pub(super) fn show(&mut self, phase: Phase) {

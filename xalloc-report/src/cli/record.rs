@@ -5,7 +5,7 @@
 //! is the program's alone: what `record` itself has to say goes to standard error.
 
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -69,7 +69,7 @@ impl Record {
         let mut outcome = recorded.map_err(failure)?;
         let exit = Exit::Program(outcome.exit_status());
         if let Some(stopped) = outcome.stopped.take() {
-            write!(console.notes, "{}", stopped_early(stopped))?;
+            write!(console.notes, "{}", stopped_early(stopped, &outcome.path))?;
         }
         let shown = self.after(&outcome, judge.as_ref(), console);
         // The program's status is the caller's first interest: what goes wrong with the summary may not replace it.
@@ -120,10 +120,11 @@ impl Record {
 }
 
 /// The program ran on without its recorder: an error to the user, and no reason to change the program's status.
-fn stopped_early(error: TraceError) -> Failure {
-    Failure::new(error)
-        .while_doing("the recording stopped before the program did")
-        .hint("make room or name another place with -o; what was written until then can be read")
+fn stopped_early(error: TraceError, path: &Path) -> Failure {
+    Failure::new(error).while_doing("the recording stopped before the program did").hint(format!(
+        "make room or name another place with -o; what was written until then can be read in {}",
+        printable(&path.to_string_lossy())
+    ))
 }
 
 fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Failure {

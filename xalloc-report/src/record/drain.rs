@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use xalloc_core::session::{REFUSED_PREFIX, Refusal, segment_state};
-use xalloc_core::sys::clock::ticks;
+use xalloc_core::sys::clock::{monotonic_ns, ticks};
 use xalloc_core::units::Stamp;
 
 use crate::os::segment::{HeaderWord, Segment};
@@ -340,7 +340,7 @@ impl<S: Sink> Drain<S> {
         let Unborn { identity, segment, path, .. } = unborn;
         let (parent, live_set, modules) = match fork {
             Some(Fork { parent, live_set, modules }) => (Some(parent), Some(live_set), modules),
-            None => (None, None, ModuleTables::new()),
+            None => (self.dictionary.starter(&identity), None, ModuleTables::new()),
         };
         if self.dictionary.contents.recording.libc.is_empty() {
             self.dictionary.contents.recording.libc.clone_from(&identity.libc);
@@ -398,7 +398,8 @@ impl<S: Sink> Drain<S> {
     fn end(&mut self, live: Live, end: End) -> Result<(), S::Error> {
         let Live { stream, path, .. } = live;
         self.sink.end(stream.index)?;
-        conclude(stream, end, &mut self.dictionary, &mut self.observations);
+        let now_ns = self.timeline.at_ns(Clock::Monotonic, Stamp(monotonic_ns()));
+        conclude(stream, end, now_ns, &mut self.dictionary, &mut self.observations);
         // A file that cannot be removed goes with the session's directory. Once it is removed, the process may use the
         // name again: the program that replaces this one makes its segment under the first number that is free.
         if fs::remove_file(&path).is_ok()
@@ -421,7 +422,8 @@ impl<S: Sink> Drain<S> {
         while let Some(last) = self.live.len().checked_sub(1) {
             self.give_up_check(last);
             let live = self.live.remove(last);
-            let end = live.end(self.presence(&live, live.is_gone(command)), command);
+            let is_gone = live.is_gone(command) || live.is_nowhere();
+            let end = live.end(self.presence(&live, is_gone), command);
             self.observations.running += usize::from(end == End::Running);
             self.end(live, end)?;
         }
@@ -431,10 +433,11 @@ impl<S: Sink> Drain<S> {
     /// The trace's tables, what was seen besides, and the sink. Streams that were not ended (the sink failed) are told
     /// as far as they came.
     pub(crate) fn into_parts(mut self, command: Command) -> (Contents, Observations, S) {
+        let now_ns = self.timeline.at_ns(Clock::Monotonic, Stamp(monotonic_ns()));
         for live in self.live.drain(..) {
             let seen = if live.is_gone(command) { Presence::Gone } else { Presence::There };
             let end = live.end(seen, command);
-            conclude(live.stream, end, &mut self.dictionary, &mut self.observations);
+            conclude(live.stream, end, now_ns, &mut self.dictionary, &mut self.observations);
         }
         (self.dictionary.contents, self.observations, self.sink)
     }
@@ -442,6 +445,13 @@ impl<S: Sink> Drain<S> {
 
 impl Dictionary {
     /// A process of the trace, as its header describes it.
+    /// The process that started this program, if it was recorded.
+    fn starter(&self, identity: &Identity) -> Option<ProcessIndex> {
+        // What a forked process has of its parent is known by its fork alone.
+        let parent = |process: &Process| process.pid == identity.parent_pid && identity.birth == Birth::Exec;
+        self.contents.processes.iter().rposition(parent).map(|at| ProcessIndex(at as u32))
+    }
+
     pub(crate) fn process(
         &mut self,
         identity: &Identity,

@@ -77,7 +77,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let end = first_end.unwrap_or(End::Vanished);
     let naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
     let mut outcome = finish(naming, drained, end, output.path().to_owned(), on_phase)?;
-    outcome.path = output.keep();
+    outcome.path = if outcome.stopped.is_none() { output.keep() } else { output.keep_beside() };
     Ok(outcome)
 }
 
@@ -144,7 +144,9 @@ impl Merged {
             LastWord::None => End::Vanished,
         };
         self.first_end.get_or_insert(end);
-        conclude(stream, end, &mut self.dictionary, &mut self.observations);
+        // Nobody saw it: it ended with its last event.
+        let last_ns = stream.last_ns();
+        conclude(stream, end, last_ns, &mut self.dictionary, &mut self.observations);
         Ok(())
     }
 }

@@ -156,6 +156,17 @@ impl Output {
         }
     }
 
+    /// Keeps a trace that is not whole: where it is, and what it was to replace stays too.
+    #[must_use]
+    pub(crate) fn keep_beside(self) -> PathBuf {
+        match self.name {
+            Name::Made | Name::Found => self.path,
+            Name::Replacing { temporary, .. } | Name::Unsettled { temporary, .. } => {
+                temporary.keep().unwrap_or(self.path)
+            }
+        }
+    }
+
     /// Removes the file if this run made it: nothing was recorded.
     pub(crate) fn discard(self) {
         match self.name {

@@ -73,7 +73,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     // The segments are drained: their memory is given back before symbols ask for some.
     drop(session);
     let mut outcome = finish(naming, drained, end, output.path().to_owned(), on_phase)?;
-    outcome.path = output.keep();
+    outcome.path = if outcome.stopped.is_none() { output.keep() } else { output.keep_beside() };
     Ok(outcome)
 }
 

@@ -53,6 +53,12 @@ impl Live {
         self.pidfd.as_ref().is_some_and(Pidfd::has_ended)
     }
 
+    /// Whether there is no such process any more, of one that nobody could take hold of: it had ended before it was
+    /// seen, or its id is one of another namespace. To be asked when the recording is over, for the latter may run on.
+    pub(super) fn is_nowhere(&self) -> bool {
+        self.pidfd.is_none() && self.stream.identity.is_nowhere()
+    }
+
     pub(super) fn said_its_last_word(&self) -> bool {
         self.stream.segment.header_u32(HeaderWord::State) == segment_state::ENDED
     }
@@ -76,12 +82,23 @@ impl Live {
     }
 }
 
-/// Writes into the trace's tables what is known when a stream is over.
-pub(crate) fn conclude(mut stream: Stream, end: End, dictionary: &mut Dictionary, observations: &mut Observations) {
+/// Writes into the trace's tables what is known when a stream is over. Its process was last seen at `seen_at_ns`: one
+/// that did not say when it ended did so then.
+pub(crate) fn conclude(
+    mut stream: Stream,
+    end: End,
+    seen_at_ns: u64,
+    dictionary: &mut Dictionary,
+    observations: &mut Observations,
+) {
     stream.place_homeless(dictionary);
+    let ended_at_ns = match (stream.last_word, end) {
+        (LastWord::Exit(_) | LastWord::Exec, _) | (_, End::Replaced) => stream.last_ns(),
+        (LastWord::None, _) => stream.last_ns().max(seen_at_ns),
+    };
     let process = &mut dictionary.contents.processes[stream.index.0 as usize];
     process.end = end;
-    process.ended_at_ns = stream.last_ns().max(process.started_at_ns);
+    process.ended_at_ns = ended_at_ns.max(process.started_at_ns);
     process.events = stream.events;
     process.losses = stream.losses();
     process.repairs.late_events = stream.late_events;
@@ -102,5 +119,13 @@ impl Identity {
         let pidfd = Pidfd::open(self.pid).ok()?;
         let exe = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
         (exe == self.exe).then_some(pidfd)
+    }
+
+    /// Whether no process has the id in the header, or another program does.
+    fn is_nowhere(&self) -> bool {
+        match Pidfd::open(self.pid) {
+            Ok(_) => fs::read_link(format!("/proc/{}/exe", self.pid)).is_ok_and(|exe| exe != self.exe),
+            Err(error) => error.raw_os_error() == Some(libc::ESRCH),
+        }
     }
 }

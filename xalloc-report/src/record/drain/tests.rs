@@ -237,7 +237,8 @@ fn a_forked_child_has_its_parents_blocks_of_the_fork_whichever_stream_is_read_fi
         assert_eq!(kept.events.len(), 4);
         assert!(contents.processes[1].forked);
         assert_eq!(contents.processes[1].parent, Some(ProcessIndex(0)));
-        assert_eq!((observations.orphans, observations.running), (0, 1));
+        assert_eq!(contents.processes[1].end, End::Vanished, "there is no process of its number");
+        assert_eq!((observations.orphans, observations.running), (0, 0));
     }
 }
 
