@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use xalloc_core::heap::Sink;
 use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
-use xalloc_core::wire::{Event, HeapEvent, Kind, Record, Stamped};
+use xalloc_core::wire::{Event, HeapEvent, Record, Stamped};
 
 use crate::arch::Entry;
 use crate::capture::{self, Shared, ThreadCapture};
@@ -136,16 +136,6 @@ pub(crate) struct Steps<'a> {
     capture: &'a mut ThreadCapture,
     entry: Entry,
     stack: Option<StackId>,
-    unasked: Unasked,
-}
-
-/// Which steps have the call's stack only if it was captured for another.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Unasked {
-    None,
-    /// A chunk's way into a bin: of a free that is mostly all there is to tell, and as little as the free itself does it
-    /// need a stack.
-    Bins,
 }
 
 impl<'a> Steps<'a> {
@@ -157,18 +147,7 @@ impl<'a> Steps<'a> {
         capture: &'a mut ThreadCapture,
         entry: Entry,
     ) -> Steps<'a> {
-        Steps { segment, stream, capture, entry, stack: None, unasked: Unasked::None }
-    }
-
-    /// The steps of a free.
-    #[inline(always)]
-    pub(crate) fn of_free(
-        segment: &'static Segment,
-        stream: &'a mut Stream,
-        capture: &'a mut ThreadCapture,
-        entry: Entry,
-    ) -> Steps<'a> {
-        Steps { unasked: Unasked::Bins, ..Steps::new(segment, stream, capture, entry) }
+        Steps { segment, stream, capture, entry, stack: None }
     }
 
     /// The call's stack.
@@ -185,11 +164,7 @@ impl Steps<'_> {
     #[inline(never)]
     fn push(&mut self, a: u64, b: u64, kind: u8, sub: u8, seq: u16) {
         if self.segment.options.heap_steps != 0 {
-            const BIN: u8 = Kind::HeapBin as u8;
-            let stack = match (self.unasked, kind) {
-                (Unasked::Bins, BIN) => self.stack.unwrap_or(StackId::NONE).0,
-                (Unasked::Bins | Unasked::None, _) => self.stack().0,
-            };
+            let stack = self.stack().0;
             let stamp = self.segment.now().0;
             self.stream.push_one(self.segment, Record { stamp, a, b, stack, kind, sub, extra: seq });
         }

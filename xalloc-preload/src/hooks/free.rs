@@ -106,7 +106,7 @@ unsafe fn free_recorded(
     let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
     stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
-    let mut steps = Steps::of_free(segment, stream, capture, entry);
+    let mut steps = Steps::new(segment, stream, capture, entry);
     // SAFETY: by the contract.
     thread.served(|| unsafe { backend::free(cache, &mut steps, addr) })
 }
