@@ -6,18 +6,8 @@
 #include <string.h>
 
 #include "../../xalloc-preload/include/xalloc.h"
+#include "lose.h"
 
-#define AWAY __attribute__((noinline, noclone))
-
-static AWAY void wipe(void) {
-    volatile char dead[16384];
-    memset((char *)dead, 0, sizeof dead);
-}
-static AWAY void *made(size_t size) { return memset(malloc(size), 0, size); }
-static AWAY void lose(size_t size) {
-    void *volatile block = made(size);
-    block = 0;
-}
 static void *other_thread(void *argument) {
     lose(4444);
     return argument;
