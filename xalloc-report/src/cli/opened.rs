@@ -55,13 +55,18 @@ pub(super) fn or_salvaged<T>(
     }
 }
 
-/// Says what is missing from a trace, for commands whose result has no place for it.
+/// What is missing from a trace, each a sentence.
+pub(super) fn gaps(contents: &Contents) -> Vec<String> {
+    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
+    text::gaps(contents.recording.salvage.as_deref(), &losses)
+}
+
+/// Says what is missing from a trace, for commands whose text has no place for it.
 ///
 /// # Errors
 /// When standard error cannot be written to.
 pub(super) fn note_gaps(contents: &Contents, console: &mut Console<'_>) -> Result<(), Failure> {
-    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
-    for gap in text::gaps(contents.recording.salvage.as_deref(), &losses) {
+    for gap in gaps(contents) {
         writeln!(console.notes, "note: {gap}")?;
     }
     Ok(())

@@ -158,6 +158,7 @@ impl Segment {
             result: handshake.result.load(Ordering::Relaxed),
             occasion: handshake.occasion.load(Ordering::Relaxed),
             exit_stack: handshake.exit_stack.load(Ordering::Relaxed),
+            control_addr: handshake.control_addr.load(Ordering::Relaxed),
         }
     }
 
@@ -331,6 +332,8 @@ pub struct Asked {
     pub occasion: u32,
     /// The process's number of the stack that called `exit`.
     pub exit_stack: u32,
+    /// Where the blocks of its positive control lie.
+    pub control_addr: u64,
 }
 
 /// Words of the header that change while the process runs.

@@ -30,6 +30,7 @@ use crate::record::looks::{Asked, Looks};
 use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot, Waits};
 
 mod check;
+mod control;
 mod dictionary;
 mod forks;
 mod identity;
