@@ -63,6 +63,12 @@ pub(crate) fn loader_of_libraries() -> Load {
     victim("dlopen.c", &[&first.to_string_lossy(), &second.to_string_lossy()])
 }
 
+/// The victim that loads a library with `RTLD_DEEPBIND`, with the library.
+pub(crate) fn deep_binding_victim() -> Load {
+    let library = built("deep_bind.c", "libdeep_bind.so", &["-shared", "-fPIC", "-DLIBRARY"]);
+    victim("deep_bind.c", &[&library.to_string_lossy()])
+}
+
 /// Compiles `file` to `name` in the build's scratch folder, unless that is there and newer.
 /// What other sources include.
 const INCLUDED: [&str; 4] = ["fork.c", "keep.h", "lose.h", "leaks/twins.h"];

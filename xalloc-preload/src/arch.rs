@@ -47,6 +47,23 @@ pub unsafe fn descriptor_word(offset: usize) -> usize {
     word
 }
 
+/// The address of a function that the program may define: what the loader found when it relocated this library, or null.
+/// It looks as `dlsym` does, and never allocates, which `dlsym` does where it finds nothing.
+macro_rules! weak_address {
+    ($name:literal) => {{
+        let address: *mut core::ffi::c_void;
+        // SAFETY: reads the loader's word for the name, which is there and constant after relocation.
+        unsafe {
+            core::arch::asm!(
+                concat!(".weak ", $name),
+                concat!("mov {}, qword ptr [rip + ", $name, "@GOTPCREL]"),
+                out(reg) address, options(nostack, preserves_flags, readonly, pure))
+        };
+        address
+    }};
+}
+pub(crate) use weak_address;
+
 /// A word that the loader relocates to its own address.
 struct Witness(*const Witness);
 

@@ -14,46 +14,30 @@
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use xalloc_core::session::blocks::result;
 
-type Place = AtomicPtr<c_void>;
-
-static TURNED_OFF: Place = Place::new(core::ptr::null_mut());
-static OPTIONS: Place = Place::new(core::ptr::null_mut());
-static SUPPRESSIONS: Place = Place::new(core::ptr::null_mut());
-
-/// Looks for the functions. Called once, while the program image boots: `dlsym` may allocate.
-pub(crate) fn find_programs_say() {
-    for (place, name) in [
-        (&TURNED_OFF, c"__lsan_is_turned_off"),
-        (&OPTIONS, c"__lsan_default_options"),
-        (&SUPPRESSIONS, c"__lsan_default_suppressions"),
-    ] {
-        // SAFETY: looks a name up in the global scope; the name ends with a NUL.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        // Relaxed: nothing else is published with it.
-        place.store(found, Ordering::Relaxed);
-    }
-}
+use crate::arch::weak_address;
 
 /// Why the program does not want to be checked, a [`result`]; `None` if it does. Its threads run, as it expects.
 pub(super) fn refusal() -> Option<u32> {
     // SAFETY: by the bullet of the module; a null pointer is `None`.
     let ask = unsafe {
-        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(TURNED_OFF.load(Ordering::Relaxed))
+        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(weak_address!(
+            "__lsan_is_turned_off"
+        ))
     };
     // SAFETY: by the bullet of the module.
     if ask.is_some_and(|ask| unsafe { ask() } != 0) {
         return Some(result::TURNED_OFF);
     }
-    (text(&OPTIONS).is_some_and(|options| turns_off(options.to_bytes()))).then_some(result::OFF_BY_OPTIONS)
+    (text(weak_address!("__lsan_default_options")).is_some_and(|options| turns_off(options.to_bytes())))
+        .then_some(result::OFF_BY_OPTIONS)
 }
 
 /// What the program wants suppressed.
 pub(super) fn suppressions() -> Option<&'static CStr> {
-    text(&SUPPRESSIONS)
+    text(weak_address!("__lsan_default_suppressions"))
 }
 
 /// Copies a text, whole lines of it if it does not fit; returns the bytes.
@@ -69,13 +53,9 @@ pub(super) fn copy(text: Option<&CStr>, into: &mut [u8]) -> u64 {
     fits.len() as u64
 }
 
-fn text(place: &Place) -> Option<&'static CStr> {
+fn text(function: *mut c_void) -> Option<&'static CStr> {
     // SAFETY: by the bullet of the module; a null pointer is `None`.
-    let ask = unsafe {
-        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> *const c_char>>(
-            place.load(Ordering::Relaxed),
-        )
-    };
+    let ask = unsafe { core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> *const c_char>>(function) };
     // SAFETY: by the bullet of the module.
     let text = unsafe { ask?() };
     // SAFETY: by the bullet of the module.
