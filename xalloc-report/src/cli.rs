@@ -24,6 +24,7 @@ mod moment;
 mod opened;
 mod progress;
 mod ranking;
+mod reading;
 mod record;
 mod recording;
 mod report;

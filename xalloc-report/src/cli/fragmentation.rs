@@ -8,6 +8,7 @@ use clap::Args;
 
 use super::args::{ExtentArgs, ForceArgs, Format, FormatArgs, TraceArgs};
 use super::moment::Named;
+use super::opened::gaps;
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, Predict, fragmentation};
@@ -58,7 +59,7 @@ impl Fragmentation {
         }
         match self.format.format {
             Format::Human => console.out.write_all(text::fragmentation(&view, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&view, &mut console.out)?,
+            Format::Json => json::write(&view, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }
@@ -116,6 +117,9 @@ pub(super) fn look<R: Recorded>(args: &TraceArgs, trace: &R, when: &When, predic
         return fragmentation(trace, process, at, predict).map_err(|error| match error {
             FragmentationError::Recorded(error) => args.unreadable(error),
             FragmentationError::NoSteps => Failure::new(error).hint("record without --no-heap-steps"),
+            FragmentationError::AfterTheEnd { .. } => {
+                Failure::new(error).hint("--at exit shows the heap after the last event")
+            }
             FragmentationError::NoEvents | FragmentationError::Imbalance(_) => Failure::new(error),
         });
     }
