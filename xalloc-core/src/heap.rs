@@ -19,7 +19,7 @@
 //! | `blocks`, `claim` | which blocks the program has; what is wrong with a pointer that came back |
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
-| `unhardened` | the shortest ways through them, where nothing is kept or told |
+//! | `unhardened` | the shortest ways through them, where nothing is kept or told |
 //! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
 //! | `inspect`, `validate`, `info`, `xml` | walking, checking and counting what is there |
 //!
