@@ -49,6 +49,7 @@ pub unsafe fn descriptor_word(offset: usize) -> usize {
 
 /// The address of a function that the program may define: what the loader found when it relocated this library, or null.
 /// It looks as `dlsym` does, and never allocates, which `dlsym` does where it finds nothing.
+#[allow(unused_macros, reason = "tests that ask the program nothing do without")]
 macro_rules! weak_address {
     ($name:literal) => {{
         let address: *mut core::ffi::c_void;
@@ -62,6 +63,7 @@ macro_rules! weak_address {
         address
     }};
 }
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use weak_address;
 
 /// A word that the loader relocates to its own address.

@@ -21,12 +21,9 @@ use crate::arch::weak_address;
 
 /// Why the program does not want to be checked, a [`result`]; `None` if it does. Its threads run, as it expects.
 pub(super) fn refusal() -> Option<u32> {
+    let function = weak_address!("__lsan_is_turned_off");
     // SAFETY: by the bullet of the module; a null pointer is `None`.
-    let ask = unsafe {
-        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(weak_address!(
-            "__lsan_is_turned_off"
-        ))
-    };
+    let ask = unsafe { core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(function) };
     // SAFETY: by the bullet of the module.
     if ask.is_some_and(|ask| unsafe { ask() } != 0) {
         return Some(result::TURNED_OFF);
