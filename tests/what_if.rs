@@ -194,8 +194,9 @@ fn a_served_run_writes_to_as_much_of_a_block_as_the_program_had_written() {
     };
     let (recorded, all) = (peak_kib(&[]), peak_kib(&["--touch", "all"]));
     println!("recorded {recorded} KiB, all {all} KiB");
-    assert_eq!(all - recorded, 4 * 1024, "the half that was never written to");
-    assert!((6_900..7_100).contains(&recorded), "{recorded}");
+    // The kernel counts resident pages by processor and adds them up now and then.
+    assert!((all - recorded).abs_diff(4 * 1024) <= 256, "the half that was never written to");
+    assert!(recorded.abs_diff(7_040) <= 256, "{recorded}");
 }
 
 #[test]
