@@ -190,7 +190,7 @@ fn an_allocator_of_the_programs_own_is_kept_where_the_user_leaves_the_choice() {
 fn an_allocator_of_the_programs_own_is_not_called_while_it_starts() {
     for choice in ["auto", "system", "core"] {
         let scratch = Scratch::new(&format!("own-start-{choice}"));
-        let program = scratch.program("own_start");
+        let program = scratch.program_with_library("own_start");
         assert_eq!(record(&scratch, choice, &mut Command::new(program)).status.code(), Some(0), "{choice}");
     }
 }

@@ -1,14 +1,20 @@
 // A program with an allocator of its own, which maps its memory at the first call and cannot be called meanwhile, as with
-// a lock held.
+// a lock held. With -DLIBRARY a library of it, whose constructor makes that call: before ours runs.
 #define _GNU_SOURCE
 #include <stddef.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#ifdef LIBRARY
+void *made;
+__attribute__((constructor)) static void make(void) { made = malloc(10); }
+#else
+extern void *made;
 enum { BYTES = 1 << 24 };
 static char *memory;
 static size_t used;
-static int starting;
+static volatile int starting;
 void *malloc(size_t bytes) {
     if (starting) _exit(3);
     if (!memory) {
@@ -31,6 +37,6 @@ void *realloc(void *block, size_t bytes) {
     return other;
 }
 int main(void) {
-    char *block = malloc(10);
-    return block < memory || block >= memory + BYTES;
+    return (char *)made < memory || (char *)made >= memory + BYTES;
 }
+#endif
