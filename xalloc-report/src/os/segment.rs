@@ -124,6 +124,8 @@ impl Segment {
             HeaderCounter::VerifiedStacks => offset_of!(Header, verified_stacks),
             HeaderCounter::DifferingStacks => offset_of!(Header, differing_stacks),
             HeaderCounter::CutStacks => offset_of!(Header, cut_stacks),
+            HeaderCounter::Waits => offset_of!(Header, waits),
+            HeaderCounter::WaitedNs => offset_of!(Header, waited_ns),
             HeaderCounter::Spilled => offset_of!(Header, spilled),
         };
         self.view::<AtomicU64>(offset).load(Ordering::Relaxed)
@@ -354,6 +356,10 @@ pub enum HeaderCounter {
     DifferingStacks,
     /// `Header::cut_stacks`.
     CutStacks,
+    /// `Header::waits`.
+    Waits,
+    /// `Header::waited_ns`.
+    WaitedNs,
     /// `Header::spilled`.
     Spilled,
 }
