@@ -34,6 +34,7 @@ pub fn thread_pointer() -> usize {
 
 /// Where the program, or a library that it began with, defines the function of this name; null if none does. The loader
 /// binds it together with this library.
+#[allow(unused_macros, reason = "who takes this file alone asks no program")]
 macro_rules! programs_function {
     ($name:literal) => {{
         let found: *const core::ffi::c_void;
@@ -49,6 +50,7 @@ macro_rules! programs_function {
         found
     }};
 }
+#[allow(unused_imports, reason = "as above")]
 pub(crate) use programs_function;
 
 /// Bytes at the start of a thread's descriptor that can be read.
