@@ -32,6 +32,27 @@ pub fn thread_pointer() -> usize {
     address
 }
 
+/// Where the program, or a library that it began with, defines the function of this name; null if none does. The loader
+/// binds it together with this library.
+#[allow(unused_macros, reason = "who takes this file alone asks no program")]
+macro_rules! programs_function {
+    ($name:literal) => {{
+        let found: *const core::ffi::c_void;
+        // SAFETY: reads a word of this library's, which the loader has filled in or left zero.
+        unsafe {
+            core::arch::asm!(
+                concat!(".weak ", $name),
+                concat!("mov {}, [rip + ", $name, "@GOTPCREL]"),
+                out(reg) found,
+                options(nostack, preserves_flags, readonly, pure)
+            );
+        }
+        found
+    }};
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use programs_function;
+
 /// Bytes at the start of a thread's descriptor that can be read.
 pub const DESCRIPTOR_BYTES: usize = 2048;
 
@@ -46,25 +67,6 @@ pub unsafe fn descriptor_word(offset: usize) -> usize {
     unsafe { asm!("mov {}, fs:[{}]", out(reg) word, in(reg) offset, options(nostack, preserves_flags, readonly)) };
     word
 }
-
-/// The address of a function that the program may define: what the loader found when it relocated this library, or null.
-/// It looks as `dlsym` does, and never allocates, which `dlsym` does where it finds nothing.
-#[allow(unused_macros, reason = "tests that ask the program nothing do without")]
-macro_rules! weak_address {
-    ($name:literal) => {{
-        let address: *mut core::ffi::c_void;
-        // SAFETY: reads the loader's word for the name, which is there and constant after relocation.
-        unsafe {
-            core::arch::asm!(
-                concat!(".weak ", $name),
-                concat!("mov {}, qword ptr [rip + ", $name, "@GOTPCREL]"),
-                out(reg) address, options(nostack, preserves_flags, readonly, pure))
-        };
-        address
-    }};
-}
-#[allow(unused_imports, reason = "as above")]
-pub(crate) use weak_address;
 
 /// A word that the loader relocates to its own address.
 struct Witness(*const Witness);
