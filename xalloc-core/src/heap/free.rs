@@ -8,9 +8,9 @@
 use super::allocate::sorted_kind;
 use super::arena::ArenaState;
 use super::bins::UNSORTED;
+use super::checks;
 use super::chunk::{
-    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, MIN_CHUNK, NON_MAIN, OVERHEAD,
-    PREV_INUSE, fast_index,
+    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, NON_MAIN, OVERHEAD, PREV_INUSE,
 };
 use super::malloc::Caller;
 use super::os::Os;
@@ -27,6 +27,15 @@ use crate::wire::{BinKind, HeapEvent, Merged};
 pub struct Cacheable {
     pub(super) chunk: u64,
     pub(super) size: u64,
+}
+
+/// Where a chunk goes that was merged with its neighbours and does not border the top.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Way {
+    /// In front of the unsorted bin.
+    ToUnsorted,
+    /// Likewise, but a small one into the bin of its size.
+    SmallToBins,
 }
 
 impl<O: Os> Heap<O> {
@@ -154,17 +163,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let size = head & !FLAGS;
         self.ensure_cache_for(Caller::Free, size);
-        if chunk > size.wrapping_neg() {
-            return Err(HeapFault::InvalidPointer);
-        }
-        if size < MIN_CHUNK || !size.is_multiple_of(ALIGNMENT) {
-            return Err(HeapFault::InvalidSize);
-        }
+        checks::shape(chunk, size)?;
         let words = self.words();
+        if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size)? {
+            return Err(HeapFault::DoubleFreeCached);
+        }
         if self.cache.has_room(size) {
-            if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size) {
-                return Err(HeapFault::DoubleFreeCached);
-            }
             self.cache.push(words, chunk, size);
             return Ok(());
         }
@@ -174,48 +178,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             // The arena's state was lost with its thread in a fork; the block stays where it is.
             return Ok(());
         };
-        self.check_free(&arena, chunk, size)?;
+        checks::free(words, &arena, self.heap.settings.max_fast.get(), chunk, size)?;
         self.free_uncached(&mut arena, chunk, size);
-        Ok(())
-    }
-
-    /// What glibc checks before it takes a chunk back.
-    fn check_free(&self, arena: &ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
-        let words = self.words();
-        if size <= self.heap.settings.max_fast.get() {
-            // The lower bound is held against the word with its flags: a fence of 16 bytes passes.
-            if words.head(chunk + size) <= HEADER || words.size(chunk + size) >= arena.system_bytes {
-                return Err(HeapFault::InvalidNextSizeFast);
-            }
-            return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
-        }
-        if chunk == arena.top {
-            return Err(HeapFault::DoubleFreeTop);
-        }
-        let next = chunk + size;
-        if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top + words.size(arena.top) {
-            return Err(HeapFault::BeyondTop);
-        }
-        if !words.prev_inuse(next) {
-            return Err(HeapFault::DoubleFree);
-        }
-        let next_size = words.size(next);
-        if next_size < HEADER || next_size >= arena.system_bytes {
-            return Err(HeapFault::InvalidNextSize);
-        }
-        if !words.prev_inuse(chunk) {
-            let previous = chunk.wrapping_sub(words.prev_size(chunk));
-            if words.size(previous) != words.prev_size(chunk) {
-                return Err(HeapFault::SizeMismatch);
-            }
-            if !arena.bins.links_meet(words, previous) {
-                return Err(HeapFault::CorruptedLinks);
-            }
-        }
-        if next != arena.top && !words.inuse(next, next_size) && !arena.bins.links_meet(words, next) {
-            return Err(HeapFault::CorruptedLinks);
-        }
-        Ok(())
+        self.cache.take_damage().map_or(Ok(()), |damage| Err(damage.fault))
     }
 
     /// A free that the heap makes by itself: of what it split off. It takes the way of a user's free, the thread's
@@ -245,8 +210,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Steps 3 and 4: merging, and what a large result sets off.
     pub(super) fn free_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        let direct = self.policy().small_free_skips_unsorted;
-        let merged = self.merge(arena, chunk, size, direct);
+        let way = if self.policy().small_free_skips_unsorted { Way::SmallToBins } else { Way::ToUnsorted };
+        let merged = self.merge(arena, chunk, size, way);
         if merged >= CONSOLIDATION_THRESHOLD {
             self.after_large_free(arena);
         }
@@ -267,14 +232,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
-    /// Merges a chunk of a fast bin; the result always passes through the unsorted bin.
-    pub(super) fn merge_to_unsorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        self.merge(arena, chunk, size, false);
-    }
-
     /// Step 3: merges a chunk with its free neighbours and puts the result into the top or a bin. Returns its size, the
-    /// top included. With `small_direct` a small result goes to its own bin instead of the unsorted one.
-    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, small_direct: bool) -> u64 {
+    /// top included.
+    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, way: Way) -> u64 {
         let words = self.words();
         let freed_bytes = size;
         let (mut chunk, mut size) = (chunk, size);
@@ -308,20 +268,26 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.tell(arena, HeapEvent::Coalesce { addr: Addr(chunk), freed_bytes, total_bytes: size, merged });
         }
         if !merged.top {
-            self.put_into_bin(arena, chunk, size, small_direct && size < LARGE_MIN);
+            if way == Way::SmallToBins && size < LARGE_MIN {
+                self.put_into_own_bin(arena, chunk, size);
+            } else {
+                self.put_into_unsorted(arena, chunk, size);
+            }
         }
         size
     }
 
-    /// Puts a free chunk in front of the unsorted bin, or `sorted` into the bin of its size.
-    fn put_into_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, sorted: bool) {
-        let words = self.words();
-        if sorted {
-            let bin = arena.bins.insert_sorted(words, chunk, size);
-            self.tell_bin(arena, chunk, size, sorted_kind(size), bin);
-        } else {
-            arena.bins.push_unsorted(words, chunk, size);
-            self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
+    /// Puts a free chunk in front of the unsorted bin.
+    fn put_into_unsorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        arena.bins.push_unsorted(self.words(), chunk, size);
+        self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
+    }
+
+    /// Puts a free chunk into the bin of its size.
+    pub(super) fn put_into_own_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        match arena.bins.insert_sorted(self.words(), chunk, size) {
+            Ok(bin) => self.tell_bin(arena, chunk, size, sorted_kind(size), bin),
+            Err(fault) => self.note_fault(fault, chunk),
         }
     }
 }

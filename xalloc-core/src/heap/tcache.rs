@@ -11,6 +11,7 @@
 
 use super::arena::ArenaRef;
 use super::chunk::{ALIGNMENT, HEADER};
+use super::fault::{Damage, HeapFault};
 use super::os::Memory;
 use super::settings::Settings;
 use super::words::Words;
@@ -67,6 +68,8 @@ pub struct ThreadCache {
     /// User address of the bookkeeping's chunk, or 0.
     pub(super) home: u64,
     pub(super) arena: Option<ArenaRef>,
+    /// The first damage that the thread's latest operations came upon.
+    damage: Option<Damage>,
 }
 
 impl ThreadCache {
@@ -87,7 +90,25 @@ impl ThreadCache {
             large_bytes: 0,
             home: 0,
             arena: None,
+            damage: None,
         }
+    }
+
+    /// Notes that an operation came upon damage that glibc ends the program for.
+    pub(super) fn note_fault(&mut self, damage: Damage) {
+        self.damage.get_or_insert(damage);
+    }
+
+    /// Whether there is such a note.
+    pub(super) const fn has_damage(&self) -> bool {
+        self.damage.is_some()
+    }
+
+    /// The damage that an operation with this cache came upon since this was last asked. Who called an operation that may
+    /// have entered an arena asks afterwards: where there is any, glibc would have ended the program within the call.
+    /// What was found damaged is not used any more, so a program that goes on loses memory, and nothing else.
+    pub const fn take_damage(&mut self) -> Option<Damage> {
+        self.damage.take()
     }
 
     /// Kernel id of the thread, or 0 before its first call into the heap.
@@ -234,8 +255,10 @@ impl ThreadCache {
     /// Takes any chunk, those of the smallest bin first, each bin from its head: the order in which a thread's end
     /// empties them.
     pub(super) fn pop_any<M: Memory>(&mut self, words: Words<'_, M>) -> Option<u64> {
-        if let Some(bin) = self.entries.iter().position(|&head| head != 0) {
-            return self.pop_bin(words, bin);
+        while let Some(bin) = self.entries.iter().position(|&head| head != 0) {
+            if let Some(chunk) = self.pop_bin(words, bin) {
+                return Some(chunk);
+            }
         }
         let bin = self.large_entries.iter().position(|&head| head != 0)?;
         Some(self.take_large(words, bin, 0, self.large_entries[bin]))
@@ -258,10 +281,35 @@ impl ThreadCache {
         if chunk == 0 {
             return None;
         }
-        self.entries[bin] = words.fd(chunk);
+        if !chunk.is_multiple_of(ALIGNMENT) {
+            self.give_up(chunk, bin);
+            return None;
+        }
+        let next = words.fd(chunk);
         words.set_bk(chunk, 0);
         self.counts[bin] -= 1;
+        // The link of the last chunk is nobody's: a program that wrote there after its free has done no harm.
+        self.entries[bin] = if self.counts[bin] == 0 { 0 } else { next };
         Some(chunk)
+    }
+
+    /// Whether the bin of `size` ended before its count did: a link was overwritten by a null pointer. It is given up then.
+    #[inline]
+    pub(super) fn look_for_damage(&mut self, size: u64) {
+        let bin = Self::bin_of(size);
+        if bin < BINS && self.counts[bin] > 0 && self.entries[bin] == 0 {
+            self.give_up(0, bin);
+        }
+    }
+
+    /// A bin's list goes on at `chunk`, which is none: what is in the bin is not used any more.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, chunk: u64, bin: usize) {
+        let fault = if self.stage == Stage::ShutDown { HeapFault::CacheLinkAtExit } else { HeapFault::CacheLink };
+        self.note_fault(Damage { fault, addr: Addr(chunk.wrapping_add(HEADER)) });
+        self.entries[bin] = 0;
+        self.counts[bin] = 0;
     }
 
     /// Takes the chunk of `size` that entered last among those whose block is a multiple of `align`.
@@ -286,9 +334,12 @@ impl ThreadCache {
     }
 
     /// Whether the chunk is in its bin: the slow half of finding a double free.
+    ///
+    /// # Errors
+    /// The bin's list was overwritten.
     #[cold]
     #[inline(never)]
-    pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> bool {
+    pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> Result<bool, HeapFault> {
         let bin = Self::bin_of(size);
         let (mut entry, count) = match self.entries.get(bin) {
             Some(&head) => (head, self.counts[bin]),
@@ -296,18 +347,21 @@ impl ThreadCache {
                 let bin = Self::large_bin_of(size);
                 (self.large_entries[bin], self.large_counts[bin])
             }
-            None => return false,
+            None => return Ok(false),
         };
         for _ in 0..count {
             if entry == chunk {
-                return true;
+                return Ok(true);
             }
             if entry == 0 {
-                return false;
+                return Ok(false);
+            }
+            if !entry.is_multiple_of(ALIGNMENT) {
+                return Err(HeapFault::CacheLinkAtFree);
             }
             entry = words.fd(entry);
         }
-        false
+        Ok(false)
     }
 
     /// Chunks and bytes in the bins.

@@ -10,6 +10,7 @@ use xalloc_core::heap::{AllocError, NoSink};
 use xalloc_core::units::{Addr, StackId, Stamp};
 use xalloc_core::wire::{Call, Event, HeapCall, Stamped};
 
+use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
 use crate::guard::{self, Access, Inside};
@@ -71,6 +72,11 @@ fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Re
         Some(segment) => allocate_recorded(&mut inside, segment, &request, entry),
         None => backend::allocate(&request, &mut inside.own().cache, &mut NoSink),
     };
+    if let Some(damage) = inside.own().cache.take_damage() {
+        fault::damaged(inside, entry, request.call, damage);
+        // The user wants to go on: what was damaged is not used any more.
+        return result.or_else(|_| allocate(request, entry));
+    }
     if let Err(error) = result {
         inside.set_errno(errno_of(error));
     }
