@@ -39,9 +39,6 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         {
             return Some(chunk);
         }
-        if self.cache.has_damage() {
-            return None;
-        }
         let small = size < LARGE_MIN;
         if small {
             if let Some(chunk) = self.take_small(arena, size) {
@@ -84,22 +81,21 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.note_fault(HeapFault::SmallLinks, found);
             return None;
         }
-        self.take_whole_plain(arena, found, size);
+        self.take_whole_back(arena, bin, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
-            self.take_whole_plain(arena, moved, size);
+            self.take_whole_back(arena, bin, moved, size);
             self.put_into_cache(arena, moved, size);
         }
         Some(found)
     }
 
-    /// Unlinks a chunk of a small or the unsorted bin and marks it live.
+    /// Unlinks the chunk at the back of a small bin and marks it live.
     #[inline]
-    fn take_whole_plain(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        let words = self.words();
-        arena.bins.unlink_plain(words, chunk);
+    fn take_whole_back(&mut self, arena: &mut ArenaState, bin: usize, chunk: u64, size: u64) {
+        arena.bins.unlink_back(self.words(), bin, chunk);
         self.mark_live(arena, chunk, size);
     }
 
@@ -118,19 +114,22 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let mut cached = false;
         let mut iterations = 0;
         while let Some(chunk) = arena.bins.back(UNSORTED) {
-            if self.is_faulty(checks::unsorted(words, arena, chunk), chunk) {
-                arena.bins.abandon(UNSORTED);
-                break;
-            }
-            let found_size = words.size(chunk);
+            let found_size = match checks::unsorted(words, arena, chunk) {
+                Ok(size) => size,
+                Err(fault) => {
+                    arena.bins.abandon(UNSORTED);
+                    self.note_fault(fault, chunk);
+                    break;
+                }
+            };
             let alone = arena.bins.front(UNSORTED) == Some(chunk);
             if size < LARGE_MIN && alone && chunk == arena.last_remainder && found_size > size + MIN_CHUNK {
-                arena.bins.unlink_plain(words, chunk);
+                arena.bins.unlink_back(words, UNSORTED, chunk);
                 self.split(arena, chunk, found_size, size);
                 arena.last_remainder = chunk + size;
                 return Sorted::Found(chunk);
             }
-            arena.bins.unlink_plain(words, chunk);
+            arena.bins.unlink_back(words, UNSORTED, chunk);
             if found_size == size {
                 self.mark_live(arena, chunk, size);
                 self.ensure_cache_for_fit(arena, size, Fit::Unsorted);
@@ -162,12 +161,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let bin = bin_index(size);
         let chunk = arena.bins.best_in_large(words, bin, size)?;
-        if self.is_faulty(checks::unlink(words, &arena.bins, chunk), chunk) {
+        let found_size = words.size(chunk);
+        if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
             arena.bins.abandon(bin);
             return None;
         }
-        arena.bins.unlink(words, chunk);
-        self.take_from_sorted(arena, chunk, size, HeapFault::UnsortedAtSplit);
+        self.take_from_sorted(arena, chunk, found_size, size, HeapFault::UnsortedAtSplit);
         Some(chunk)
     }
 
@@ -176,22 +175,28 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let bin = arena.bins.next_occupied(bin_index(size))?;
         let chunk = arena.bins.back(bin)?;
-        if self.is_faulty(checks::unlink(words, &arena.bins, chunk), chunk) {
+        let found_size = words.size(chunk);
+        if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
             arena.bins.abandon(bin);
             return None;
         }
-        arena.bins.unlink(words, chunk);
-        let was_split = self.take_from_sorted(arena, chunk, size, HeapFault::UnsortedAtBestFit);
+        let was_split = self.take_from_sorted(arena, chunk, found_size, size, HeapFault::UnsortedAtBestFit);
         if was_split && size < LARGE_MIN {
             arena.last_remainder = chunk + size;
         }
         Some(chunk)
     }
 
-    /// Hands out an unlinked chunk: split if the rest is a chunk, else whole. Returns whether it was split. `otherwise` is
-    /// the fault if the bin that the rest goes to was overwritten.
-    fn take_from_sorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, otherwise: HeapFault) -> bool {
-        let found_size = self.words().size(chunk);
+    /// Hands out an unlinked chunk of `found_size` bytes: split if the rest is a chunk, else whole. Returns whether it was
+    /// split. `otherwise` is the fault if the bin that the rest goes to was overwritten.
+    fn take_from_sorted(
+        &mut self,
+        arena: &mut ArenaState,
+        chunk: u64,
+        found_size: u64,
+        size: u64,
+        otherwise: HeapFault,
+    ) -> bool {
         if found_size - size < MIN_CHUNK {
             self.mark_live(arena, chunk, found_size);
             return false;

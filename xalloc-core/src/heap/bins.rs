@@ -140,15 +140,40 @@ impl Bins {
         self.ends[bin] = Ends { front: bin as u64, back: bin as u64 };
     }
 
-    /// Takes a chunk out of whatever list it is in.
+    /// Takes a chunk of `size` bytes out of whatever list it is in.
+    ///
+    /// # Errors
+    /// Its size or its links were overwritten ([`checks::unlink`](super::checks::unlink)); nothing was changed.
     #[inline]
-    pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
+    pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        if words.prev_size(chunk.wrapping_add(round_down(size, 8))) != size {
+            return Err(HeapFault::SizeMismatch);
+        }
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        self.link_towards_back(words, ahead, behind);
-        self.link_towards_front(words, behind, ahead);
-        if words.size(chunk) >= LARGE_MIN && words.smaller(chunk) != 0 {
+        let is_last = self.ends.get(behind as usize).is_some_and(|ends| ends.back == chunk);
+        let is_first = self.ends.get(ahead as usize).is_some_and(|ends| ends.front == chunk);
+        if !is_last && words.bk(round_down(behind, 8)) != chunk || !is_first && words.fd(round_down(ahead, 8)) != chunk
+        {
+            return Err(HeapFault::CorruptedLinks);
+        }
+        if size >= LARGE_MIN && words.smaller(chunk) != 0 {
+            let (smaller, larger) = (round_down(words.smaller(chunk), 8), round_down(words.larger(chunk), 8));
+            if words.larger(smaller) != chunk || words.smaller(larger) != chunk {
+                return Err(HeapFault::CorruptedSizeLinks);
+            }
             Self::unlink_head(words, chunk, behind);
         }
+        if is_first {
+            self.ends[ahead as usize].front = behind;
+        } else {
+            words.set_fd(ahead, behind);
+        }
+        if is_last {
+            self.ends[behind as usize].back = ahead;
+        } else {
+            words.set_bk(behind, ahead);
+        }
+        Ok(())
     }
 
     /// Takes the head of a size group out of the ring of heads; the group's second chunk takes its place, if any.
@@ -167,12 +192,13 @@ impl Bins {
         }
     }
 
-    /// Takes a chunk out of the unsorted or a small bin, where there are no heads.
+    /// Takes the chunk at the back out of the unsorted or a small bin, where there are no heads. What is ahead of it was
+    /// found to know it, or is taken at its word.
     #[inline]
-    pub(super) fn unlink_plain<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
-        let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        self.link_towards_back(words, ahead, behind);
-        self.link_towards_front(words, behind, ahead);
+    pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64) {
+        let ahead = words.bk(chunk);
+        self.ends[bin].back = ahead;
+        self.link_towards_back(words, ahead, bin as u64);
     }
 
     /// Puts a chunk of `size` bytes in front of the unsorted bin.

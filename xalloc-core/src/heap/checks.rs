@@ -6,8 +6,9 @@
 
 use super::arena::ArenaState;
 use super::bins::{Bins, UNSORTED};
-use super::chunk::{ALIGNMENT, HEADER, LARGE_MIN, MIN_CHUNK, fast_index, round_down};
+use super::chunk::{ALIGNMENT, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, fast_index, round_down};
 use super::fault::HeapFault;
+use super::free::Merging;
 use super::os::Memory;
 use super::words::Words;
 
@@ -22,8 +23,38 @@ pub(super) fn shape(chunk: u64, size: u64) -> Result<(), HeapFault> {
     }
 }
 
-/// Whether a chunk of a right shape can go to its arena: to a fast bin up to `max_fast`, else to where it is merged.
+/// Whether a chunk of a right shape can go to its arena, as far as that is looked at before anything changes.
 pub(super) fn free<M: Memory>(
+    words: Words<'_, M>,
+    arena: &ArenaState,
+    max_fast: u64,
+    chunk: u64,
+    size: u64,
+) -> Result<(), HeapFault> {
+    entrance(words, arena, max_fast, chunk, size)?;
+    if size <= max_fast {
+        return Ok(());
+    }
+    if !words.prev_inuse(chunk) {
+        let previous_size = words.prev_size(chunk);
+        let previous = chunk.wrapping_sub(previous_size);
+        size_below(words, previous, previous_size, Merging::Free)?;
+        unlink(words, &arena.bins, previous)?;
+    }
+    let next = chunk.wrapping_add(size);
+    if next != arena.top {
+        if !words.inuse(next, words.size(next)) {
+            unlink(words, &arena.bins, next)?;
+        }
+        front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree)?;
+    }
+    Ok(())
+}
+
+/// The part of [`free`] that looks at no neighbour's lists: whether a chunk can go to a fast bin, up to `max_fast`, or to
+/// where it is merged.
+#[inline]
+pub(super) fn entrance<M: Memory>(
     words: Words<'_, M>,
     arena: &ArenaState,
     max_fast: u64,
@@ -47,49 +78,30 @@ pub(super) fn free<M: Memory>(
     if !words.prev_inuse(next) {
         return Err(HeapFault::DoubleFree);
     }
-    let next_size = words.size(next);
-    if words.head(next) <= HEADER || next_size >= arena.system_bytes {
+    if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
         return Err(HeapFault::InvalidNextSize);
     }
-    if !words.prev_inuse(chunk) {
-        below(words, &arena.bins, chunk, HeapFault::SizeMismatchBelow)?;
-    }
-    if next != arena.top {
-        if !words.inuse(next, next_size) {
-            unlink(words, &arena.bins, next)?;
-        }
-        front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree)?;
-    }
     Ok(())
 }
 
-/// Whether a chunk of a fast bin can be merged with its neighbours; next to it is `next`, of `next_size` bytes.
-pub(super) fn consolidate<M: Memory>(
+/// Whether the free chunk below is as long as the chunk above it says.
+#[inline]
+pub(super) fn size_below<M: Memory>(
     words: Words<'_, M>,
-    arena: &ArenaState,
-    chunk: u64,
-    size: u64,
+    previous: u64,
+    previous_size: u64,
+    merging: Merging,
 ) -> Result<(), HeapFault> {
-    if !words.prev_inuse(chunk) {
-        below(words, &arena.bins, chunk, HeapFault::ConsolidatedBelow)?;
+    if words.size(round_down(previous, 8)) == previous_size {
+        return Ok(());
     }
-    let next = chunk + size;
-    if next != arena.top && !words.inuse(next, words.size(next)) {
-        unlink(words, &arena.bins, next)?;
-    }
-    Ok(())
+    Err(match merging {
+        Merging::Free => HeapFault::SizeMismatchBelow,
+        Merging::Consolidation => HeapFault::ConsolidatedBelow,
+    })
 }
 
-/// Whether the free chunk below `chunk` is what both say, and can leave its list.
-fn below<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64, otherwise: HeapFault) -> Result<(), HeapFault> {
-    let previous = chunk.wrapping_sub(words.prev_size(chunk));
-    if words.size(round_down(previous, 8)) != words.prev_size(chunk) {
-        return Err(otherwise);
-    }
-    unlink(words, bins, previous)
-}
-
-/// Whether a chunk can leave whatever list it is in.
+/// Whether a chunk can leave whatever list it is in: what [`Bins::unlink`] looks at, which also does it.
 pub(super) fn unlink<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64) -> Result<(), HeapFault> {
     let size = words.size(chunk);
     if words.prev_size(chunk.wrapping_add(size)) != size {
@@ -108,6 +120,7 @@ pub(super) fn unlink<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64) ->
 }
 
 /// Whether the chunk at the front of the unsorted bin knows that it is; else `otherwise`.
+#[inline]
 pub(super) fn front_of_unsorted<M: Memory>(
     words: Words<'_, M>,
     bins: &Bins,
@@ -119,8 +132,9 @@ pub(super) fn front_of_unsorted<M: Memory>(
     }
 }
 
-/// Whether the chunk that has waited longest in the unsorted bin can be looked at.
-pub(super) fn unsorted<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk: u64) -> Result<(), HeapFault> {
+/// The size of the chunk that has waited longest in the unsorted bin, if it can be taken out.
+#[inline]
+pub(super) fn unsorted<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk: u64) -> Result<u64, HeapFault> {
     let size = words.size(chunk);
     if size <= HEADER || size > arena.system_bytes {
         return Err(HeapFault::UnsortedSize);
@@ -130,16 +144,16 @@ pub(super) fn unsorted<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk
     if next_head < HEADER || next_head > arena.system_bytes {
         return Err(HeapFault::UnsortedNextSize);
     }
-    if words.prev_size(next) & !super::chunk::FLAGS != size {
+    if words.prev_size(next) != size {
         return Err(HeapFault::UnsortedMismatch);
     }
     if !arena.bins.is_known_ahead(words, chunk) || words.fd(chunk) != UNSORTED as u64 {
         return Err(HeapFault::UnsortedLinks);
     }
-    if words.prev_inuse(next) {
+    if next_head & PREV_INUSE != 0 {
         return Err(HeapFault::UnsortedInUse);
     }
-    Ok(())
+    Ok(size)
 }
 
 /// Whether a live chunk of an arena can change its size.

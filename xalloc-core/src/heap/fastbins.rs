@@ -5,10 +5,9 @@
 //! free (placement policy, section 6).
 
 use super::arena::{ArenaState, FAST_BINS};
-use super::checks;
 use super::chunk::{ALIGNMENT, fast_index};
 use super::fault::HeapFault;
-use super::free::Way;
+use super::free::Merging;
 use super::os::Os;
 use super::sink::Sink;
 use super::step::Step;
@@ -85,12 +84,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                     break;
                 }
                 next = words.fd(chunk);
-                if self.is_faulty(checks::consolidate(words, arena, chunk, size), chunk) {
-                    continue;
-                }
                 chunks += 1;
                 size_bytes += size;
-                self.merge(arena, chunk, size, Way::ToUnsorted);
+                self.merge(arena, chunk, size, Merging::Consolidation);
             }
         }
         if chunks > 0 {

@@ -29,13 +29,13 @@ pub struct Cacheable {
     pub(super) size: u64,
 }
 
-/// Where a chunk goes that was merged with its neighbours and does not border the top.
+/// On whose behalf a chunk is merged with its neighbours.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Way {
-    /// In front of the unsorted bin.
-    ToUnsorted,
-    /// Likewise, but a small one into the bin of its size.
-    SmallToBins,
+pub(super) enum Merging {
+    /// A free's.
+    Free,
+    /// That of the fast bins, which are emptied. The result always goes to the unsorted bin.
+    Consolidation,
 }
 
 impl<O: Os> Heap<O> {
@@ -178,7 +178,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             // The arena's state was lost with its thread in a fork; the block stays where it is.
             return Ok(());
         };
-        checks::free(words, &arena, self.heap.settings.max_fast.get(), chunk, size)?;
+        checks::entrance(words, &arena, self.heap.settings.max_fast.get(), chunk, size)?;
         self.free_uncached(&mut arena, chunk, size);
         self.cache.take_damage().map_or(Ok(()), |damage| Err(damage.fault))
     }
@@ -210,8 +210,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Steps 3 and 4: merging, and what a large result sets off.
     pub(super) fn free_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        let way = if self.policy().small_free_skips_unsorted { Way::SmallToBins } else { Way::ToUnsorted };
-        let merged = self.merge(arena, chunk, size, way);
+        let merged = self.merge(arena, chunk, size, Merging::Free);
         if merged >= CONSOLIDATION_THRESHOLD {
             self.after_large_free(arena);
         }
@@ -233,17 +232,21 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Step 3: merges a chunk with its free neighbours and puts the result into the top or a bin. Returns its size, the
-    /// top included.
-    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, way: Way) -> u64 {
+    /// top included; 0 if a neighbour was overwritten, and the chunk stays where it is.
+    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, merging: Merging) -> u64 {
         let words = self.words();
         let freed_bytes = size;
         let (mut chunk, mut size) = (chunk, size);
         let mut merged = Merged::default();
         if !words.prev_inuse(chunk) {
             let previous_size = words.prev_size(chunk);
-            chunk -= previous_size;
+            let previous = chunk.wrapping_sub(previous_size);
+            let checked = checks::size_below(words, previous, previous_size, merging);
+            if self.is_faulty(checked.and_then(|()| arena.bins.unlink(words, previous, previous_size)), previous) {
+                return 0;
+            }
+            chunk = previous;
             size += previous_size;
-            arena.bins.unlink(words, chunk);
             merged.previous = true;
         }
         let next = chunk + size;
@@ -257,7 +260,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if words.inuse(next, next_size) {
                 words.set_head(next, words.head(next) & !PREV_INUSE);
             } else {
-                arena.bins.unlink(words, next);
+                if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
+                    return 0;
+                }
                 size += next_size;
                 merged.next = true;
             }
@@ -268,18 +273,23 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.tell(arena, HeapEvent::Coalesce { addr: Addr(chunk), freed_bytes, total_bytes: size, merged });
         }
         if !merged.top {
-            if way == Way::SmallToBins && size < LARGE_MIN {
-                self.put_into_own_bin(arena, chunk, size);
-            } else {
-                self.put_into_unsorted(arena, chunk, size);
-            }
+            self.put_merged(arena, chunk, size, merging);
         }
         size
     }
 
-    /// Puts a free chunk in front of the unsorted bin.
-    fn put_into_unsorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        arena.bins.push_unsorted(self.words(), chunk, size);
+    /// Puts a merged chunk in front of the unsorted bin, or a small one into its own bin where the release does so.
+    fn put_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, merging: Merging) {
+        let words = self.words();
+        if merging == Merging::Free {
+            if size < LARGE_MIN && self.policy().small_free_skips_unsorted {
+                return self.put_into_own_bin(arena, chunk, size);
+            }
+            if self.is_faulty(checks::front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree), chunk) {
+                arena.bins.abandon(UNSORTED);
+            }
+        }
+        arena.bins.push_unsorted(words, chunk, size);
         self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
     }
 

@@ -194,10 +194,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.extend_into_top(arena, chunk, joined, size);
             return Some(Reallocated::InPlace(self.served(arena, chunk)));
         } else if next != arena.top && joined >= size && !words.inuse(next, next_size) {
-            if self.is_faulty(checks::unlink(words, &arena.bins, next), next) {
+            if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
                 return None;
             }
-            arena.bins.unlink(words, next);
             self.tell(
                 arena,
                 HeapEvent::Split { addr: Addr(next), front_bytes: next_size, rest_bytes: 0, from_top: false },
