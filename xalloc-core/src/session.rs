@@ -243,6 +243,10 @@ pub struct Header {
     pub differing_stacks: AtomicU64,
     /// Stacks that were cut at the depth limit.
     pub cut_stacks: AtomicU64,
+    /// How often a thread found its ring full and waited for the recorder.
+    pub waits: AtomicU64,
+    /// How long they waited in all, nanoseconds of each thread added up.
+    pub waited_ns: AtomicU64,
     /// Counters of the stack trie.
     pub stacks: intern::Counters,
     /// `gnu_get_libc_version()`, NUL-terminated.

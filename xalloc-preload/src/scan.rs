@@ -34,7 +34,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use xalloc_core::primitive::AtomicU32;
-use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span};
+use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span, Verdict, flag};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
 use xalloc_core::session::leak_check;
 use xalloc_core::sys::{clock, futex};
@@ -44,6 +44,7 @@ use crate::segment::Segment;
 use crate::thread;
 
 mod asked;
+mod control;
 mod excluded;
 mod fault;
 mod memory;
@@ -63,6 +64,7 @@ pub(crate) use way_out::{
     exit_at_once, watch_signals,
 };
 
+use control::Control;
 use memory::Map;
 use roots::Boundary;
 use stop::Stopped;
@@ -132,6 +134,9 @@ impl Check<'_> {
         let began_ns = clock::monotonic_ns();
         let map = Map::read().ok_or(Failure(result::NO_MAPS))?;
         let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
+        let control = Control::planted().ok_or(Failure(result::NO_MEMORY))?;
+        // Relaxed: published with the request's number.
+        self.segment.header().handshake.control_addr.store(control.addr(), Ordering::Relaxed);
         let table = self.table(number)?;
         let (found, blocks) = {
             let (blocks, marks) = (table.blocks(), table.marks());
@@ -153,9 +158,9 @@ impl Check<'_> {
         header.regions = found.regions;
         header.suppressions_bytes = say::copy(suppressions, table.suppressions());
         drop(stopped);
-        let leaked = table.marks().iter().zip(blocks).any(|(mark, _)| {
-            let verdict = xalloc_core::reach::Verdict::from_number(mark.verdict);
-            matches!(verdict, Some(xalloc_core::reach::Verdict::Definite | xalloc_core::reach::Verdict::Cycle))
+        let leaked = table.marks().iter().zip(blocks).any(|(mark, block)| {
+            let verdict = Verdict::from_number(mark.verdict);
+            matches!(verdict, Some(Verdict::Definite | Verdict::Cycle)) && !block.has(flag::CONTROL)
         });
         Ok(leaked)
     }

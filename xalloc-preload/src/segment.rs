@@ -196,6 +196,14 @@ impl Segment {
         }
     }
 
+    /// Counts a wait for room in a ring.
+    pub(super) fn count_wait(&self, waited_ns: u64) {
+        let Header { waits, waited_ns: sum_ns, .. } = self.header();
+        // Relaxed: statistics.
+        waits.fetch_add(1, Ordering::Relaxed);
+        sum_ns.fetch_add(waited_ns, Ordering::Relaxed);
+    }
+
     /// Claims a ring for the calling thread, whose serial number is new if it has none yet; `None` if all are taken or
     /// the file system has no room even for a small one.
     pub(crate) fn claim(&'static self, serial: Option<u32>) -> Option<Claim> {

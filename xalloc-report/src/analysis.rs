@@ -34,7 +34,7 @@ pub use double_frees::DoubleFreeView;
 pub use events::{EventKind, EventView, EventWindow, Instant, InstantError, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
-pub use growth::Growth;
+pub use growth::{Growth, Slope};
 pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Quantity, SizeBucket, SizeHistogram};
 pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
 pub use marker::first_mark;
@@ -61,7 +61,7 @@ pub fn leaks(contents: &crate::trace::Contents, model: &crate::model::Model) -> 
     Leaks::of(contents, model)
 }
 
-/// Tells which call stacks of a process held more and more over the run, and how fast.
+/// Tells how the live bytes of each call stack of a process changed over its run.
 ///
 /// # Errors
 /// That of the replay.

@@ -23,6 +23,7 @@ mod import;
 mod opened;
 mod progress;
 mod ranking;
+mod reading;
 mod record;
 mod recording;
 mod report;

@@ -173,6 +173,17 @@ pub struct Process {
     pub losses: Vec<Loss>,
     /// Repairs that ordering made: frees that arrived before their allocation, addresses reused without a free.
     pub repairs: Repairs,
+    /// Times at which its threads waited for the recorder.
+    pub waits: Waits,
+}
+
+/// What a lossless recording costs a program that is faster than the recorder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Waits {
+    /// How often a thread found its ring full.
+    pub times: u64,
+    /// How long the threads waited, added up, nanoseconds.
+    pub waited_ns: u64,
 }
 
 /// Events known to be missing.

@@ -47,15 +47,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         } else if arena.have_fast {
             self.consolidate(arena);
         }
+        let bin = bin_index(size);
         let mut binned = 0;
         loop {
             if let Sorted::Found(chunk) = self.sort_queue(arena, size, &mut binned) {
                 return Some(chunk);
             }
-            if !small && let Some(chunk) = self.take_large(arena, size) {
+            if !small && let Some(chunk) = self.take_large(arena, bin, size) {
                 return Some(chunk);
             }
-            if let Some(chunk) = self.take_best_fit(arena, size) {
+            if let Some(chunk) = self.take_best_fit(arena, bin, size) {
                 return Some(chunk);
             }
             if let Some(chunk) = self.cut_top(arena, size) {
@@ -74,29 +75,25 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Step 5: the oldest chunk of the small bin of exactly this size; the rest of the bin moves to the cache.
     #[inline]
     fn take_small(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        let words = self.words();
         let bin = bin_index(size);
         let found = arena.bins.back(bin)?;
-        if !arena.bins.is_known_ahead(self.words(), found) {
+        if !arena.bins.is_known_ahead(words, found) {
             arena.bins.abandon(bin);
             self.note_fault(HeapFault::SmallLinks, found);
             return None;
         }
-        self.take_whole_back(arena, bin, found, size);
+        arena.bins.unlink_back(words, bin, found);
+        self.mark_live(arena, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
-            self.take_whole_back(arena, bin, moved, size);
+            arena.bins.unlink_back(words, bin, moved);
+            self.mark_live(arena, moved, size);
             self.put_into_cache(arena, moved, size);
         }
         Some(found)
-    }
-
-    /// Unlinks the chunk at the back of a small bin and marks it live.
-    #[inline]
-    fn take_whole_back(&mut self, arena: &mut ArenaState, bin: usize, chunk: u64, size: u64) {
-        arena.bins.unlink_back(self.words(), bin, chunk);
-        self.mark_live(arena, chunk, size);
     }
 
     /// Marks a whole chunk live, after it left its bin.
@@ -110,7 +107,6 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Step 6: takes chunks from the unsorted queue, oldest first; keeps exact fits, sorts the others into their bins.
     fn sort_queue(&mut self, arena: &mut ArenaState, size: u64, binned: &mut u64) -> Sorted {
         let words = self.words();
-        let limit = self.heap.settings.tcache_unsorted_limit.get();
         let mut cached = false;
         let mut iterations = 0;
         while let Some(chunk) = arena.bins.back(UNSORTED) {
@@ -142,7 +138,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             }
             self.put_into_own_bin(arena, chunk, found_size);
             *binned += 1;
-            if cached && limit > 0 && *binned > limit {
+            if cached && self.has_binned_enough(*binned) {
                 break;
             }
             iterations += 1;
@@ -156,10 +152,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
+    /// Whether a search that has put chunks into the cache ends, by `tcache_unsorted_limit`.
+    #[inline(never)]
+    fn has_binned_enough(&self, binned: u64) -> bool {
+        let limit = self.heap.settings.tcache_unsorted_limit.get();
+        limit > 0 && binned > limit
+    }
+
     /// Step 7: the smallest sufficient chunk of the large bin that `size` itself belongs to.
-    fn take_large(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+    fn take_large(&mut self, arena: &mut ArenaState, bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let bin = bin_index(size);
         let chunk = arena.bins.best_in_large(words, bin, size)?;
         let found_size = words.size(chunk);
         if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
@@ -170,10 +172,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         Some(chunk)
     }
 
-    /// Step 8: the last chunk of the lowest bin whose sizes are all larger.
-    fn take_best_fit(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+    /// Step 8: the last chunk of the lowest bin whose sizes are all larger than those of `own_bin`, that of `size`.
+    fn take_best_fit(&mut self, arena: &mut ArenaState, own_bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let bin = arena.bins.next_occupied(bin_index(size))?;
+        let bin = arena.bins.next_occupied(own_bin)?;
         let chunk = arena.bins.back(bin)?;
         let found_size = words.size(chunk);
         if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {

@@ -60,6 +60,14 @@ impl Bins {
         (chunk >= BINS as u64).then_some(chunk)
     }
 
+    /// Takes the chunk that is at the back of the unsorted or a small bin.
+    #[inline(always)]
+    pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64) {
+        let ahead = words.bk(chunk);
+        self.ends[bin].back = ahead;
+        self.link_towards_back(words, ahead, bin as u64);
+    }
+
     /// The chunk after `chunk` on the way from back to front.
     pub(super) fn next_from_back<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<u64> {
         let next = words.bk(chunk);
@@ -115,6 +123,7 @@ impl Bins {
     }
 
     /// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
+    #[inline(always)]
     pub(super) fn links_meet<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
         let behind = words.fd(chunk);
         let is_known_behind = match self.ends.get(behind as usize) {
@@ -126,7 +135,7 @@ impl Bins {
 
     /// Whether the neighbour nearer to the front knows `chunk`. A link that was overwritten is followed wherever it leads,
     /// as glibc follows it: a program that glibc lets the kernel end so is ended so here.
-    #[inline]
+    #[inline(always)]
     pub(super) fn is_known_ahead<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
         let ahead = words.bk(chunk);
         match self.ends.get(ahead as usize) {
@@ -144,7 +153,7 @@ impl Bins {
     ///
     /// # Errors
     /// Its size or its links were overwritten ([`checks::unlink`](super::checks::unlink)); nothing was changed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) -> Result<(), HeapFault> {
         if words.prev_size(chunk.wrapping_add(round_down(size, 8))) != size {
             return Err(HeapFault::SizeMismatch);
@@ -177,6 +186,7 @@ impl Bins {
     }
 
     /// Takes the head of a size group out of the ring of heads; the group's second chunk takes its place, if any.
+    #[inline]
     fn unlink_head<M: Memory>(words: Words<'_, M>, head: u64, second: u64) {
         let (smaller, larger) = (words.smaller(head), words.larger(head));
         if second >= BINS as u64 && words.smaller(second) == 0 {
@@ -190,15 +200,6 @@ impl Bins {
             words.set_larger(smaller, larger);
             words.set_smaller(larger, smaller);
         }
-    }
-
-    /// Takes the chunk at the back out of the unsorted or a small bin, where there are no heads. What is ahead of it was
-    /// found to know it, or is taken at its word.
-    #[inline]
-    pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64) {
-        let ahead = words.bk(chunk);
-        self.ends[bin].back = ahead;
-        self.link_towards_back(words, ahead, bin as u64);
     }
 
     /// Puts a chunk of `size` bytes in front of the unsorted bin.
@@ -293,6 +294,7 @@ impl Bins {
 
     /// The chunk of a large bin that serves `size`: of the smallest sufficient size the second chunk, or the head if it
     /// is alone (placement policy, section 3, step 7).
+    #[inline]
     pub(super) fn best_in_large<M: Memory>(&self, words: Words<'_, M>, bin: usize, size: u64) -> Option<u64> {
         let largest = self.front(bin).filter(|&chunk| words.size(chunk) >= size)?;
         let mut head = Self::smallest_head(words, largest);

@@ -81,7 +81,8 @@ impl<O: Os> Heap<O> {
             return Err(HeapFault::InvalidPointer);
         }
         let head = Words(&self.os).head(chunk);
-        Step { heap: self, cache, sink }.free_slowly(chunk, head)
+        Step { heap: self, cache: &mut *cache, sink }.free_slowly(chunk, head)?;
+        cache.take_damage().map_or(Ok(()), |damage| Err(damage.fault))
     }
 
     /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
@@ -156,7 +157,7 @@ impl<O: Os> Heap<O> {
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// A free that the cache's fast path did not take.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn free_slowly(&mut self, chunk: u64, head: u64) -> Result<(), HeapFault> {
         if head & IS_MMAPPED != 0 {
             return self.free_mapped(chunk);
@@ -180,11 +181,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         };
         checks::entrance(words, &arena, self.heap.settings.max_fast.get(), chunk, size)?;
         self.free_uncached(&mut arena, chunk, size);
-        self.cache.take_damage().map_or(Ok(()), |damage| Err(damage.fault))
+        Ok(())
     }
 
     /// A free that the heap makes by itself: of what it split off. It takes the way of a user's free, the thread's
     /// cache included where the release does so.
+    #[inline(never)]
     pub(super) fn free_inner(&mut self, arena: &mut ArenaState, chunk: u64) {
         let words = self.words();
         let size = words.size(chunk);
@@ -196,6 +198,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Steps 2 to 4 of section 4: the fast bin, or merging, and what a large result sets off.
+    #[inline(always)]
     pub(super) fn free_uncached(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         let perturb = self.heap.settings.perturb.get() as u8;
         if perturb != 0 {
@@ -209,6 +212,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Steps 3 and 4: merging, and what a large result sets off.
+    #[inline(always)]
     pub(super) fn free_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         let merged = self.merge(arena, chunk, size, Merging::Free);
         if merged >= CONSOLIDATION_THRESHOLD {
@@ -233,6 +237,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Step 3: merges a chunk with its free neighbours and puts the result into the top or a bin. Returns its size, the
     /// top included; 0 if a neighbour was overwritten, and the chunk stays where it is.
+    #[inline(always)]
     pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, merging: Merging) -> u64 {
         let words = self.words();
         let freed_bytes = size;
@@ -279,6 +284,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Puts a merged chunk in front of the unsorted bin, or a small one into its own bin where the release does so.
+    #[inline(always)]
     fn put_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, merging: Merging) {
         let words = self.words();
         if merging == Merging::Free {

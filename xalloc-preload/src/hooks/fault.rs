@@ -27,7 +27,7 @@ use xalloc_core::wire::{Call, Event, FaultKind};
 use crate::arch::{self, Entry};
 use crate::backend::{self, HEAP};
 use crate::config::PATH;
-use crate::guard::Inside;
+use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::modules::{maps, range_at};
 use crate::stacks;
@@ -123,6 +123,18 @@ pub(super) fn damaged(mut inside: Inside<'_>, entry: Entry, call: Call, damage: 
     follow(verdict);
 }
 
+/// As [`damaged`], of a hook that records nothing; an entry of zeroes is not known.
+#[cold]
+#[inline(never)]
+pub(super) fn damaged_briefly(brief: Brief, entry: Entry, call: Call) {
+    drop(brief);
+    if let Access::Inside(mut inside) = guard::enter()
+        && let Some(damage) = inside.own().cache.take_damage()
+    {
+        damaged(inside, entry, call, damage);
+    }
+}
+
 /// Refuses in a hook that has no state to look around with, because it interrupts another. What libc, whose `free` cannot
 /// be interrupted by itself, would do is not known; the program goes on.
 #[cold]
@@ -162,7 +174,7 @@ fn report(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault,
         let event = Event::Fault { addr, kind: explanation.kind };
         stream.event(segment, segment.now(), stack, event);
         write_stack(&mut text, &segment.trie(), stack);
-    } else {
+    } else if entry.ip != 0 {
         write_frame(&mut text, entry.ip as u64);
     }
     write_surroundings(&mut text, &explanation);

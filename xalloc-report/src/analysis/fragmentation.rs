@@ -78,12 +78,24 @@ pub enum FragmentationError<E: std::error::Error + 'static> {
     /// The process has no events.
     #[error("the process has no events")]
     NoEvents,
+    /// The moment that was asked for lies behind the last event.
+    #[error("the process ended before that: its last event has number {last_seq} and the time {}", seconds(*last_ns))]
+    AfterTheEnd {
+        /// Number of the last event.
+        last_seq: u64,
+        /// Its time, nanoseconds since the recording's start.
+        last_ns: u64,
+    },
     /// The heap's steps were not recorded.
     #[error("the steps of the heap were not recorded, so where chunks lie is not known")]
     NoSteps,
     /// The heap's books do not balance.
     #[error(transparent)]
     Imbalance(#[from] Imbalance),
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
 /// Bytes by class.
@@ -361,6 +373,11 @@ pub fn fragmentation<R: Recorded>(
     if survey.events() == 0 {
         return Err(FragmentationError::NoEvents);
     }
+    let (_, last_ns) = survey.life_ns();
+    let last_seq = survey.events().saturating_sub(1);
+    if matches!(at, At::Time(at_ns) if at_ns > last_ns) || matches!(at, At::Seq(seq) if seq > last_seq) {
+        return Err(FragmentationError::AfterTheEnd { last_seq, last_ns });
+    }
     let told = contents.processes.get(process.0 as usize);
     let is_core = told.is_some_and(|process| process.allocator == Allocator::Core);
     if is_core && !survey.knows_steps() && !layout.knows_steps() {
@@ -369,14 +386,14 @@ pub fn fragmentation<R: Recorded>(
     let target = match at {
         At::Peak => Target::Seq(survey.most_requested.seq),
         At::Exit => Target::Seq(survey.events()),
-        At::Seq(seq) => Target::Seq(seq.saturating_add(1).min(survey.events())),
+        At::Seq(seq) => Target::Seq(seq.saturating_add(1)),
         At::Time(at_ns) => Target::Time(at_ns),
     };
     let snapshots = recorded.snapshots(process).map_err(FragmentationError::Recorded)?;
     let at_ns = match at {
         At::Peak => survey.most_requested.at_ns,
         At::Time(at_ns) => at_ns,
-        At::Exit => survey.life_ns().1,
+        At::Exit => last_ns,
         // When an event happened is known only when it comes; the looks are few, so any between is as good.
         At::Seq(_) => survey.most_requested.at_ns,
     };

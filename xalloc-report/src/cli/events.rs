@@ -6,13 +6,15 @@ use std::str::FromStr;
 use clap::Args;
 
 use super::args::{Format, FormatArgs, TraceArgs};
+use super::opened::gaps;
 use super::values::{EventKinds, kinds};
 use super::{Console, Exit, Failure};
-use crate::analysis::{EventView, EventWindow, Instant, InstantError, Observer, first_mark};
+use crate::analysis::{EventView, EventWindow, Instant, InstantError, Observer, ThreadName, first_mark};
 use crate::model::Recorded;
 use crate::render::json::EventStream;
+use crate::render::number::{counted, span};
 use crate::render::text;
-use crate::trace::ProcessIndex;
+use crate::trace::{Contents, ProcessIndex};
 
 #[derive(Args, Debug)]
 pub struct Events {
@@ -39,36 +41,59 @@ pub struct Events {
 
 impl Events {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        match self.format.format {
+        let processes = self.trace.processes(trace.contents())?;
+        self.find_thread(trace.contents(), &processes)?;
+        let told = match self.format.format {
             Format::Human => {
                 let out = &mut *console.out;
-                self.each(trace, |event| match event {
+                self.each(trace, &processes, |event| match event {
                     Told::Process { number, pid, exe } => {
                         out.write_all(text::process_heading(number, pid, exe).as_bytes())
                     }
                     Told::Event(event) => out.write_all(text::event(event).as_bytes()),
-                })?;
+                })?
             }
             Format::Json => {
-                let mut stream = EventStream::begin(&mut *console.out)?;
-                self.each(trace, |event| match event {
+                let mut stream = EventStream::begin(&mut *console.out, &gaps(trace.contents()))?;
+                let told = self.each(trace, &processes, |event| match event {
                     Told::Process { .. } => Ok(()),
                     Told::Event(event) => stream.event(event),
                 })?;
                 stream.end()?;
+                told
             }
+        };
+        if told == 0 {
+            writeln!(console.notes, "note: {}", nothing(trace.contents(), &processes))?;
         }
         Ok(Exit::Success)
     }
 
-    /// Tells the wanted events of every process; after an error nothing more is told.
-    fn each<R: Recorded>(&self, trace: &R, mut tell: impl FnMut(Told<'_>) -> io::Result<()>) -> Result<(), Failure> {
+    /// Sees that the thread which is asked for is in the trace.
+    fn find_thread(&self, contents: &Contents, processes: &[ProcessIndex]) -> Result<(), Failure> {
+        let Some(wanted) = self.thread else { return Ok(()) };
+        let threads = || processes.iter().flat_map(|&process| ThreadName::all(contents, process));
+        if threads().any(|thread| thread.number == wanted || thread.tid == wanted) {
+            return Ok(());
+        }
+        let known: Vec<_> = threads().take(20).map(|thread| format!("t{} ({})", thread.number, thread.tid)).collect();
+        let error = anyhow::anyhow!("no thread has the number or kernel id {wanted}");
+        Err(Failure::new(error).hint(format!("threads in the trace: {}", known.join(", "))))
+    }
+
+    /// Tells the wanted events of these processes, and returns how many there are; after an error nothing more is told.
+    fn each<R: Recorded>(
+        &self,
+        trace: &R,
+        processes: &[ProcessIndex],
+        mut tell: impl FnMut(Told<'_>) -> io::Result<()>,
+    ) -> Result<u64, Failure> {
         let contents = trace.contents();
         let kinds = self.kind.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
-        let processes = self.trace.processes(contents)?;
+        let mut count = 0;
         let mut is_any_marked = false;
         let mut missing = None;
-        for &index in &processes {
+        for &index in processes {
             let (from, to) = (self.instant(trace, index, &self.from)?, self.instant(trace, index, &self.to)?);
             // A process without the mark has no such window.
             let (from, to) = match (from, to) {
@@ -88,6 +113,7 @@ impl Events {
             }
             let mut observer = Observer::of(contents, index, &window, |event| {
                 if told.is_ok() {
+                    count += 1;
                     told = tell(Told::Event(&event));
                 }
             });
@@ -100,7 +126,7 @@ impl Events {
                 let error = anyhow::anyhow!("no process has that window: there is no mark named `{name}`");
                 Err(Failure::new(error).hint("events --kind marker lists the marks"))
             }
-            _ => Ok(()),
+            _ => Ok(count),
         }
     }
 
@@ -119,6 +145,21 @@ impl Events {
                 found.map(|seq| Some(Instant::Seq(seq))).ok_or_else(|| NoMark(name.clone()))
             }
         })
+    }
+}
+
+/// What is said where no event is wanted, so that nobody takes it for a broken pipe: how many there would be, and when.
+fn nothing(contents: &Contents, processes: &[ProcessIndex]) -> String {
+    let of = || processes.iter().filter_map(|index| contents.processes.get(index.0 as usize));
+    let events = of().fold(0_u64, |sum, process| sum.saturating_add(process.events));
+    let (first, last) =
+        (of().map(|process| process.started_at_ns).min(), of().map(|process| process.ended_at_ns).max());
+    match (first, last) {
+        (Some(first), Some(last)) if events > 0 => {
+            let events = counted(events, "event");
+            format!("none of the {events} between +{} and +{} is asked for", span(first), span(last))
+        }
+        _ => "the trace has no events".to_owned(),
     }
 }
 

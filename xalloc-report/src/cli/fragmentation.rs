@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::{ExtentArgs, ForceArgs, Format, FormatArgs, TraceArgs};
+use super::opened::gaps;
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, Predict, fragmentation};
@@ -55,7 +56,7 @@ impl Fragmentation {
         }
         match self.format.format {
             Format::Human => console.out.write_all(text::fragmentation(&view, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&view, &mut console.out)?,
+            Format::Json => json::write(&view, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }
@@ -71,6 +72,9 @@ pub(super) fn look<R: Recorded>(args: &TraceArgs, trace: &R, at: At, predict: Pr
     fragmentation(trace, process, at, predict).map_err(|error| match error {
         FragmentationError::Recorded(error) => args.unreadable(error),
         FragmentationError::NoSteps => Failure::new(error).hint("record without --no-heap-steps"),
+        FragmentationError::AfterTheEnd { .. } => {
+            Failure::new(error).hint("--at exit shows the heap after the last event")
+        }
         FragmentationError::NoEvents | FragmentationError::Imbalance(_) => Failure::new(error),
     })
 }

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::args::{CountArgs, ExtentArgs, Format, FormatArgs, TraceArgs};
+use super::opened::gaps;
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Order};
@@ -22,13 +23,17 @@ pub struct Leaks {
 
 impl Leaks {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let mut leaks = analysis::leaks(trace.contents(), &self.trace.model(trace, CountArgs::usual())?);
+        let model = self.trace.model(trace, CountArgs::usual())?;
+        let mut leaks = analysis::leaks(trace.contents(), &model);
+        for row in &model.processes {
+            leaks.add_growth(&analysis::growth(trace, row.process).map_err(|error| self.trace.unreadable(error))?);
+        }
         for error in check::suppress(&mut leaks, trace.contents()) {
             writeln!(console.notes, "note: not used: {error}")?;
         }
         match self.format.format {
             Format::Human => console.out.write_all(text::leaks(&leaks, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&leaks, &mut console.out)?,
+            Format::Json => json::write(&leaks, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }
@@ -54,7 +59,7 @@ impl Top {
         let top = analysis::top(trace.contents(), &self.trace.model(trace, self.count)?, self.by);
         match self.format.format {
             Format::Human => console.out.write_all(text::top(&top, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&top, &mut console.out)?,
+            Format::Json => json::write(&top, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }

@@ -66,6 +66,28 @@ impl From<Overflow> for record::Overflow {
     }
 }
 
+/// What events are stamped with.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Clock {
+    /// The time-stamp counter where it runs at one rate on all cores, else the system's clock
+    #[default]
+    Auto,
+    /// The time-stamp counter
+    Tsc,
+    /// The system's monotonic clock: some 20 ns more an event
+    Monotonic,
+}
+
+impl From<Clock> for record::Clock {
+    fn from(choice: Clock) -> record::Clock {
+        match choice {
+            Clock::Auto => record::Clock::Auto,
+            Clock::Tsc => record::Clock::Tsc,
+            Clock::Monotonic => record::Clock::Monotonic,
+        }
+    }
+}
+
 /// By which signal a look at the memory is asked for: those that mean nothing to the recorder.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum SnapshotSignal {
@@ -100,6 +122,9 @@ pub(super) struct RecordingArgs {
     /// What a thread does when the recorder does not keep up
     #[arg(long, value_enum, default_value_t)]
     overflow: Overflow,
+    /// What events are stamped with
+    #[arg(long, value_enum, default_value_t)]
+    clock: Clock,
     /// Frames that a call stack keeps, innermost first
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
@@ -132,6 +157,7 @@ impl RecordingArgs {
         Props {
             allocator: self.allocator.into(),
             overflow: self.overflow.into(),
+            clock: self.clock.into(),
             follow: !self.no_follow,
             depth: self.depth,
             verify_every: self.verify_stacks,

@@ -124,6 +124,8 @@ impl Segment {
             HeaderCounter::VerifiedStacks => offset_of!(Header, verified_stacks),
             HeaderCounter::DifferingStacks => offset_of!(Header, differing_stacks),
             HeaderCounter::CutStacks => offset_of!(Header, cut_stacks),
+            HeaderCounter::Waits => offset_of!(Header, waits),
+            HeaderCounter::WaitedNs => offset_of!(Header, waited_ns),
             HeaderCounter::Spilled => offset_of!(Header, spilled),
         };
         self.view::<AtomicU64>(offset).load(Ordering::Relaxed)
@@ -156,6 +158,7 @@ impl Segment {
             result: handshake.result.load(Ordering::Relaxed),
             occasion: handshake.occasion.load(Ordering::Relaxed),
             exit_stack: handshake.exit_stack.load(Ordering::Relaxed),
+            control_addr: handshake.control_addr.load(Ordering::Relaxed),
         }
     }
 
@@ -329,6 +332,8 @@ pub struct Asked {
     pub occasion: u32,
     /// The process's number of the stack that called `exit`.
     pub exit_stack: u32,
+    /// Where the blocks of its positive control lie.
+    pub control_addr: u64,
 }
 
 /// Words of the header that change while the process runs.
@@ -351,6 +356,10 @@ pub enum HeaderCounter {
     DifferingStacks,
     /// `Header::cut_stacks`.
     CutStacks,
+    /// `Header::waits`.
+    Waits,
+    /// `Header::waited_ns`.
+    WaitedNs,
     /// `Header::spilled`.
     Spilled,
 }

@@ -27,9 +27,10 @@ use crate::os::segment::{HeaderWord, Segment};
 use crate::os::signals;
 use crate::record::clock::{Clock, Reading, Timeline};
 use crate::record::looks::{Asked, Looks};
-use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot};
+use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot, Waits};
 
 mod check;
+mod control;
 mod dictionary;
 mod forks;
 mod identity;
@@ -477,6 +478,7 @@ impl Dictionary {
             events: 0,
             losses: Vec::new(),
             repairs: Repairs::default(),
+            waits: Waits::default(),
         });
         ProcessIndex(u32::try_from(processes.len() - 1).expect("Linux knows fewer than 2^32 processes"))
     }

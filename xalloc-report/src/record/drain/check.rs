@@ -16,6 +16,7 @@ use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, occ
 use xalloc_core::sys::clock::{monotonic_ns, ticks};
 use xalloc_core::units::{StackId, Stamp};
 
+use super::control::Control;
 use super::ignored::Ignored;
 use super::verdicts::{Caller, Found, caller, findings};
 use super::{Drain, Sink};
@@ -47,6 +48,7 @@ pub(super) struct Table {
     /// Ascending by address.
     pub(super) blocks: Vec<Block>,
     exit_stack: StackIndex,
+    control: Control,
 }
 
 impl Checks {
@@ -150,15 +152,22 @@ impl<S: Sink> Drain<S> {
         let at_ns = self.timeline.at_ns(identity.clock, now(identity.clock));
         let index = live.stream.index;
         let mut live_blocks = self.sink.live_blocks(index).map_err(|_| "its blocks could not be listed".to_owned())?;
+        let control = Control { addr: asked.control_addr };
+        live_blocks.extend(control.blocks());
         live_blocks.sort_unstable_by_key(|block| block.addr);
         let exit_stack = live.stream.resolve(StackId(asked.exit_stack), &mut self.dictionary);
         let path = table_path(&live.path, asked.request);
         let paused = self.dictionary.paused();
-        let flags =
-            Flags { paused, process: index, contents: &self.dictionary.contents, ignored: &live.stream.ignored };
+        let flags = Flags {
+            paused,
+            process: index,
+            contents: &self.dictionary.contents,
+            ignored: &live.stream.ignored,
+            control,
+        };
         write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
-        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack })
+        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack, control })
     }
 }
 
@@ -183,11 +192,15 @@ struct Flags<'a> {
     ignored: &'a Ignored,
     /// The stack of blocks that were allocated while recording was paused.
     paused: StackIndex,
+    control: Control,
 }
 
 impl Flags<'_> {
     /// The flags of a block whose call stack ends in code of `caller`.
     fn of(&self, block: &Block, caller: Caller) -> u8 {
+        if self.control.holds(block.addr) {
+            return reach::flag::CONTROL;
+        }
         let thread = self.contents.threads.get(block.thread.0 as usize);
         let is_inherited = thread.is_some_and(|thread| thread.process != self.process);
         let is_root = caller == Caller::Loader || block.stack == self.paused || self.ignored.has(block);
@@ -219,9 +232,8 @@ impl Checks {
         let reason = match asked.result {
             result::MARKED => {
                 let table = self.table.as_ref().filter(|table| table.number == asked.done);
-                return table.ok_or_else(|| "the process marked blocks that it was not told of".to_owned()).and_then(
-                    |table| table.read(contents).map_err(|error| format!("the marks could not be read: {error}")),
-                );
+                let table = table.ok_or("the process marked blocks that it was not told of")?;
+                return table.read(contents).map_err(|error| format!("the marks could not be read: {error}"))?;
             }
             result::REFUSED => return Err(self.refusal.take().unwrap_or_default()),
             result::NO_ANSWER => "the recorder did not answer in time",
@@ -238,7 +250,8 @@ impl Checks {
 }
 
 impl Table {
-    fn read(&self, contents: &Contents) -> io::Result<Checked> {
+    /// What is in the file, or why it is not believed.
+    fn read(&self, contents: &Contents) -> io::Result<Result<Checked, String>> {
         let file = File::open(&self.path)?;
         let mut header = vec![0; size_of::<BlocksHeader>()];
         file.read_exact_at(&mut header, 0)?;
@@ -253,7 +266,10 @@ impl Table {
         let mut mark_bytes = vec![0; range.len()];
         file.read_exact_at(&mut mark_bytes, range.start as u64)?;
         let found = Found::parse(&self.blocks, &mark_bytes, &region_bytes);
-        Ok(Checked {
+        if let Some(fault) = self.control.fault(&self.blocks, |number| found.verdict(number)) {
+            return Ok(Err(fault));
+        }
+        Ok(Ok(Checked {
             duration_ns: paused_ns,
             root_bytes,
             unreadable_pages,
@@ -261,8 +277,8 @@ impl Table {
             running_threads,
             exit_stack: self.exit_stack,
             suppressions: String::from_utf8_lossy(&suppressions).into_owned(),
-            findings: findings(&found, self.process, contents),
-        })
+            findings: findings(&found, self.control, self.process, contents),
+        }))
     }
 }
 
