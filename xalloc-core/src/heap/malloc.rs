@@ -124,6 +124,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             words.zero(found + HEADER, size - chunk::OVERHEAD);
             return Some(self.heap.cached::<S>(found, size));
         }
+        if self.policy().calloc_uses_tcache {
+            self.cache.look_for_damage(size);
+        }
         self.allocate_cleared(size)
     }
 
