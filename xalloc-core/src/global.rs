@@ -111,7 +111,13 @@ impl Shared {
         // SAFETY: by the first bullet of the module it is this thread's alone, and no call below comes back here.
         let local = unsafe { local.as_mut() };
         match local {
-            Some(local) => work(&mut local.cache),
+            Some(local) => {
+                let done = work(&mut local.cache);
+                if let Some(damage) = local.cache.take_damage() {
+                    die(damage.fault);
+                }
+                done
+            }
             // No memory for a state: the thread goes without a cache, for this call.
             None => work(&mut ThreadCache::new()),
         }

@@ -16,11 +16,13 @@
 //! | `policy`, `tunables`, `settings` | the rules of a release, what a user sets, what is in force |
 //! | `chunk`, `words`, `pages` | size arithmetic; the in-band words of a chunk; ranges that are given back |
 //! | `bins`, `fastbins`, `tcache` | the lists of free chunks |
+//! | `fault`, `checks` | what libc ends a program for, in its words; where it looks for that |
 //! | `blocks`, `claim` | which blocks the program has; what is wrong with a pointer that came back |
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
 //! | `unhardened` | the shortest ways through them, where nothing is kept or told |
 //! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
+//! | `verdict` | what libc would do with a pointer that was refused |
 //! | `inspect`, `validate`, `info`, `xml` | walking, checking and counting what is there |
 //!
 //! # Invariant
@@ -41,9 +43,11 @@ mod allocate;
 mod arena;
 mod bins;
 mod blocks;
+mod checks;
 mod chunk;
 mod claim;
 mod fastbins;
+mod fault;
 mod fork;
 mod free;
 mod info;
@@ -67,11 +71,13 @@ mod threads;
 mod tunables;
 mod unhardened;
 mod validate;
+mod verdict;
 mod words;
 mod xml;
 
 pub use arena::ARENA_BYTES;
 pub use claim::{Explanation, Neighbour};
+pub use fault::{Damage, HeapFault};
 pub use free::Cacheable;
 pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
@@ -84,6 +90,7 @@ pub use tcache::ThreadCache;
 pub use tunables::{Parameter, Tunable, Tunables};
 pub use unhardened::{Resized, Unhardened};
 pub use validate::{Books, Imbalance};
+pub use verdict::{Access, Verdict};
 
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -184,62 +191,6 @@ pub enum AllocError {
     NoMemory,
     /// `EINVAL`: the alignment is not allowed.
     BadAlignment,
-}
-
-/// What is wrong with a pointer that came back, in the distinctions that glibc makes before it aborts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum HeapFault {
-    /// `free` or `realloc` of what the set of live blocks does not have: a block that was freed, the inside of one, or any
-    /// other pointer. Only a hardened heap knows; [`Heap::explain`] says which.
-    NotABlock,
-    /// `free` of what is not a block: misaligned, or its size wraps the address space.
-    InvalidPointer,
-    /// `free` of a block whose size word is no chunk size.
-    InvalidSize,
-    /// `free` of a mapped block whose bounds are not those of pages.
-    InvalidMapping,
-    /// `free` of a block that is in this thread's cache.
-    DoubleFreeCached,
-    /// `free` of the block at the head of its fast bin.
-    DoubleFreeFast,
-    /// `free` of the top.
-    DoubleFreeTop,
-    /// `free` of a block beyond the top.
-    BeyondTop,
-    /// `free` of a block that its neighbour says is free.
-    DoubleFree,
-    /// The size word of the block above is no chunk size: something wrote beyond a block.
-    InvalidNextSize,
-    /// As before, where the block goes to a fast bin.
-    InvalidNextSizeFast,
-    /// The size before a block and the size of the free chunk there disagree.
-    SizeMismatch,
-    /// The links of a free chunk's list do not meet.
-    CorruptedLinks,
-    /// `realloc` of what is not a block.
-    ReallocInvalidPointer,
-}
-
-impl HeapFault {
-    /// The line that glibc writes to standard error before it aborts, without the line end.
-    #[must_use]
-    pub const fn message(self) -> &'static str {
-        match self {
-            HeapFault::NotABlock | HeapFault::InvalidPointer => "free(): invalid pointer",
-            HeapFault::InvalidSize => "free(): invalid size",
-            HeapFault::InvalidMapping => "munmap_chunk(): invalid pointer",
-            HeapFault::DoubleFreeCached => "free(): double free detected in tcache 2",
-            HeapFault::DoubleFreeFast => "double free or corruption (fasttop)",
-            HeapFault::DoubleFreeTop => "double free or corruption (top)",
-            HeapFault::BeyondTop => "double free or corruption (out)",
-            HeapFault::DoubleFree => "double free or corruption (!prev)",
-            HeapFault::InvalidNextSize => "free(): invalid next size (normal)",
-            HeapFault::InvalidNextSizeFast => "free(): invalid next size (fast)",
-            HeapFault::SizeMismatch => "corrupted size vs. prev_size",
-            HeapFault::CorruptedLinks => "corrupted double-linked list",
-            HeapFault::ReallocInvalidPointer => "realloc(): invalid pointer",
-        }
-    }
 }
 
 impl<O: Os> Heap<O> {

@@ -103,7 +103,7 @@ pub mod harden {
 
 /// Values of [`Options::on_error`]: what follows the report of a pointer that was refused.
 pub mod on_error {
-    /// libc's message, and `abort`.
+    /// What libc does: its message and `abort`, or nothing where it notices nothing.
     pub const ABORT: u32 = 0;
     /// Nothing: the call is without effect, and the program goes on.
     pub const REPORT: u32 = 1;

@@ -68,6 +68,21 @@ pub unsafe fn descriptor_word(offset: usize) -> usize {
     word
 }
 
+/// Reads the byte at any address, as a program would: where there is no memory, the kernel says so to the program.
+pub fn read_byte(address: usize) {
+    // SAFETY: a read changes nothing; where it cannot be made, the signal that follows is what the caller wants.
+    unsafe {
+        asm!("mov {}, byte ptr [{}]", out(reg_byte) _, in(reg) address, options(nostack, preserves_flags, readonly))
+    };
+}
+
+/// Writes the byte at any address as it is: where that cannot be written, the kernel says so to the program.
+pub fn touch_byte(address: usize) {
+    // SAFETY: the byte stays as it is, whoever else writes it; where it cannot be written, the signal that follows is
+    // what the caller wants.
+    unsafe { asm!("lock or byte ptr [{}], 0", in(reg) address, options(nostack)) };
+}
+
 /// A word that the loader relocates to its own address.
 struct Witness(*const Witness);
 

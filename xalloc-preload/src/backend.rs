@@ -17,10 +17,12 @@
 use core::ffi::c_void;
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use xalloc_core::heap::{AllocError, Heap, HeapFault, Live, NoSink, Policy, Reallocated, Served, Sink, ThreadCache};
+use xalloc_core::heap::{
+    AllocError, Damage, Heap, HeapFault, Live, NoSink, Policy, Reallocated, Served, Sink, ThreadCache,
+};
 use xalloc_core::session::{Options, allocator, on_error};
-use xalloc_core::units::{Addr, ArenaId};
-use xalloc_core::wire::Call;
+use xalloc_core::units::{Addr, ArenaId, StackId};
+use xalloc_core::wire::{Call, Event, FaultKind};
 
 use crate::config::config;
 use crate::host;
@@ -285,6 +287,15 @@ pub(crate) fn thread_exit(own: &mut Own, segment: Option<&'static Segment>) {
             HEAP.thread_exit(cache, &mut stacks::Unattributed::new(segment, stream));
         }
         None => HEAP.thread_exit(&mut own.cache, &mut NoSink),
+    }
+    if let Some(Damage { fault, addr }) = own.cache.take_damage() {
+        if let Some(segment) = segment {
+            let event = Event::Fault { addr, kind: FaultKind::CorruptedLists };
+            own.stream.event(segment, segment.now(), StackId::NONE, event);
+        }
+        if on_error() != on_error::REPORT {
+            host::abort_with(fault.message());
+        }
     }
 }
 

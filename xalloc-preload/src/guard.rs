@@ -139,11 +139,16 @@ impl Brief {
         unsafe { (*own).entry = entry };
     }
 
-    /// Ends a hook that has changed nothing, and says what was kept.
-    pub(crate) fn give_up(self) -> Entry {
+    /// What was kept.
+    pub(crate) fn entry(&self) -> Entry {
         let own = self.thread.own.get();
         // SAFETY: by the bullet of the module this token is the only one of its thread.
         unsafe { (*own).entry }
+    }
+
+    /// Ends a hook that has changed nothing, and says what was kept.
+    pub(crate) fn give_up(self) -> Entry {
+        self.entry()
     }
 
     /// The heap's part of the thread's state.

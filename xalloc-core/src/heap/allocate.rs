@@ -6,7 +6,9 @@
 
 use super::arena::ArenaState;
 use super::bins::UNSORTED;
+use super::checks;
 use super::chunk::{FLAGS, LARGE_MIN, MIN_CHUNK, PREV_INUSE, bin_index};
+use super::fault::HeapFault;
 use super::malloc::Fit;
 use super::os::Os;
 use super::sink::Sink;
@@ -60,6 +62,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if let Some(chunk) = self.cut_top(arena, size) {
                 return Some(chunk);
             }
+            if self.cache.has_damage() {
+                return None;
+            }
             if !arena.have_fast {
                 return self.grow(arena, size);
             }
@@ -73,6 +78,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let bin = bin_index(size);
         let found = arena.bins.back(bin)?;
+        if !arena.bins.is_known_ahead(words, found) {
+            arena.bins.abandon(bin);
+            self.note_fault(HeapFault::SmallLinks, found);
+            return None;
+        }
         arena.bins.unlink_back(words, bin, found);
         self.mark_live(arena, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
@@ -100,7 +110,14 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let mut cached = false;
         let mut iterations = 0;
         while let Some(chunk) = arena.bins.back(UNSORTED) {
-            let found_size = words.size(chunk);
+            let found_size = match checks::unsorted(words, arena, chunk) {
+                Ok(size) => size,
+                Err(fault) => {
+                    arena.bins.abandon(UNSORTED);
+                    self.note_fault(fault, chunk);
+                    break;
+                }
+            };
             let alone = arena.bins.front(UNSORTED) == Some(chunk);
             if size < LARGE_MIN && alone && chunk == arena.last_remainder && found_size > size + MIN_CHUNK {
                 arena.bins.unlink_back(words, UNSORTED, chunk);
@@ -119,8 +136,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 }
                 return Sorted::Found(chunk);
             }
-            let bin = arena.bins.insert_sorted(words, chunk, found_size);
-            self.tell_bin(arena, chunk, found_size, sorted_kind(found_size), bin);
+            self.put_into_own_bin(arena, chunk, found_size);
             *binned += 1;
             if cached && self.has_binned_enough(*binned) {
                 break;
@@ -147,8 +163,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     fn take_large(&mut self, arena: &mut ArenaState, bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
         let chunk = arena.bins.best_in_large(words, bin, size)?;
-        arena.bins.unlink(words, chunk);
-        self.take_from_sorted(arena, chunk, size);
+        let found_size = words.size(chunk);
+        if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
+            arena.bins.abandon(bin);
+            return None;
+        }
+        self.take_from_sorted(arena, chunk, found_size, size, HeapFault::UnsortedAtSplit);
         Some(chunk)
     }
 
@@ -157,20 +177,34 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let bin = arena.bins.next_occupied(own_bin)?;
         let chunk = arena.bins.back(bin)?;
-        arena.bins.unlink(words, chunk);
-        let was_split = self.take_from_sorted(arena, chunk, size);
+        let found_size = words.size(chunk);
+        if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
+            arena.bins.abandon(bin);
+            return None;
+        }
+        let was_split = self.take_from_sorted(arena, chunk, found_size, size, HeapFault::UnsortedAtBestFit);
         if was_split && size < LARGE_MIN {
             arena.last_remainder = chunk + size;
         }
         Some(chunk)
     }
 
-    /// Hands out an unlinked chunk: split if the rest is a chunk, else whole. Returns whether it was split.
-    fn take_from_sorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) -> bool {
-        let found_size = self.words().size(chunk);
+    /// Hands out an unlinked chunk of `found_size` bytes: split if the rest is a chunk, else whole. Returns whether it was
+    /// split. `otherwise` is the fault if the bin that the rest goes to was overwritten.
+    fn take_from_sorted(
+        &mut self,
+        arena: &mut ArenaState,
+        chunk: u64,
+        found_size: u64,
+        size: u64,
+        otherwise: HeapFault,
+    ) -> bool {
         if found_size - size < MIN_CHUNK {
             self.mark_live(arena, chunk, found_size);
             return false;
+        }
+        if self.is_faulty(checks::front_of_unsorted(self.words(), &arena.bins, otherwise), chunk) {
+            arena.bins.abandon(UNSORTED);
         }
         self.split(arena, chunk, found_size, size);
         true
@@ -198,6 +232,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let chunk = arena.top;
         let head = words.head(chunk);
         let top_size = head & !FLAGS;
+        if top_size > arena.system_bytes {
+            arena.top = 0;
+            self.note_fault(HeapFault::TopSize, chunk);
+            return None;
+        }
         if top_size < size + MIN_CHUNK {
             return None;
         }

@@ -10,7 +10,8 @@
 //! glibc lets the links of the ends point into the arena. Arena state is out of band here (a simulated heap has no
 //! memory to put it in), and a number needs no address; telling the two apart costs one comparison.
 
-use super::chunk::{LARGE_MIN, bin_index};
+use super::chunk::{LARGE_MIN, bin_index, round_down};
+use super::fault::HeapFault;
 use super::os::Memory;
 use super::words::Words;
 
@@ -73,12 +74,6 @@ impl Bins {
         (next >= BINS as u64).then_some(next)
     }
 
-    /// The chunk after `chunk` on the way from front to back.
-    pub(super) fn next_from_front<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<u64> {
-        let next = words.fd(chunk);
-        (next >= BINS as u64).then_some(next)
-    }
-
     /// The lowest bin above `index` that holds something.
     #[inline]
     pub(super) fn next_occupied(&mut self, index: usize) -> Option<usize> {
@@ -130,29 +125,64 @@ impl Bins {
     /// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
     #[inline(always)]
     pub(super) fn links_meet<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
-        let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        let from_behind = match self.ends.get(behind as usize) {
-            Some(ends) => ends.back,
-            None if behind % 16 == 0 => words.bk(behind),
-            None => return false,
+        let behind = words.fd(chunk);
+        let is_known_behind = match self.ends.get(behind as usize) {
+            Some(ends) if ends.back == chunk => true,
+            Some(_) | None => words.bk(round_down(behind, 8)) == chunk,
         };
-        let from_ahead = match self.ends.get(ahead as usize) {
-            Some(ends) => ends.front,
-            None if ahead % 16 == 0 => words.fd(ahead),
-            None => return false,
-        };
-        from_behind == chunk && from_ahead == chunk
+        is_known_behind && self.is_known_ahead(words, chunk)
     }
 
-    /// Takes a chunk out of whatever list it is in.
+    /// Whether the neighbour nearer to the front knows `chunk`. A link that was overwritten is followed wherever it leads,
+    /// as glibc follows it: a program that glibc lets the kernel end so is ended so here.
     #[inline(always)]
-    pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
+    pub(super) fn is_known_ahead<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
+        let ahead = words.bk(chunk);
+        match self.ends.get(ahead as usize) {
+            Some(ends) if ends.front == chunk => true,
+            Some(_) | None => words.fd(round_down(ahead, 8)) == chunk,
+        }
+    }
+
+    /// Forgets what is in a bin whose links were overwritten.
+    pub(super) fn abandon(&mut self, bin: usize) {
+        self.ends[bin] = Ends { front: bin as u64, back: bin as u64 };
+    }
+
+    /// Takes a chunk of `size` bytes out of whatever list it is in.
+    ///
+    /// # Errors
+    /// Its size or its links were overwritten ([`checks::unlink`](super::checks::unlink)); nothing was changed.
+    #[inline(always)]
+    pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        if words.prev_size(chunk.wrapping_add(round_down(size, 8))) != size {
+            return Err(HeapFault::SizeMismatch);
+        }
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        self.link_towards_back(words, ahead, behind);
-        self.link_towards_front(words, behind, ahead);
-        if words.size(chunk) >= LARGE_MIN && words.smaller(chunk) != 0 {
+        let is_last = self.ends.get(behind as usize).is_some_and(|ends| ends.back == chunk);
+        let is_first = self.ends.get(ahead as usize).is_some_and(|ends| ends.front == chunk);
+        if !is_last && words.bk(round_down(behind, 8)) != chunk || !is_first && words.fd(round_down(ahead, 8)) != chunk
+        {
+            return Err(HeapFault::CorruptedLinks);
+        }
+        if size >= LARGE_MIN && words.smaller(chunk) != 0 {
+            let (smaller, larger) = (round_down(words.smaller(chunk), 8), round_down(words.larger(chunk), 8));
+            if words.larger(smaller) != chunk || words.smaller(larger) != chunk {
+                return Err(HeapFault::CorruptedSizeLinks);
+            }
             Self::unlink_head(words, chunk, behind);
         }
+        if is_first {
+            self.ends[ahead as usize].front = behind;
+        } else {
+            words.set_fd(ahead, behind);
+        }
+        if is_last {
+            self.ends[behind as usize].back = ahead;
+        } else {
+            words.set_bk(behind, ahead);
+        }
+        Ok(())
     }
 
     /// Takes the head of a size group out of the ring of heads; the group's second chunk takes its place, if any.
@@ -184,21 +214,35 @@ impl Bins {
 
     /// Puts a chunk of `size` bytes into the bin of its size and returns that bin: in front of a small bin; behind the
     /// head of its size, or as head at its place, in a large one (placement policy, section 3, step 6c).
+    ///
+    /// # Errors
+    /// The links at its place do not meet; the chunk is in no bin.
     #[inline]
-    pub(super) fn insert_sorted<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) -> usize {
+    pub(super) fn insert_sorted<M: Memory>(
+        &mut self,
+        words: Words<'_, M>,
+        chunk: u64,
+        size: u64,
+    ) -> Result<usize, HeapFault> {
         let bin = bin_index(size);
-        let ahead = if size < LARGE_MIN { bin as u64 } else { self.place_large(words, bin, chunk, size) };
+        let ahead = if size < LARGE_MIN { bin as u64 } else { self.place_large(words, bin, chunk, size)? };
         self.insert_behind(words, ahead, chunk);
         self.occupied[bin / 64] |= 1 << (bin % 64);
-        bin
+        Ok(bin)
     }
 
     /// Links a chunk into the ring of heads, if it is one, and returns what stands ahead of its place in the list.
-    fn place_large<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64, size: u64) -> u64 {
+    fn place_large<M: Memory>(
+        &mut self,
+        words: Words<'_, M>,
+        bin: usize,
+        chunk: u64,
+        size: u64,
+    ) -> Result<u64, HeapFault> {
         let Some(largest) = self.front(bin) else {
             words.set_smaller(chunk, chunk);
             words.set_larger(chunk, chunk);
-            return bin as u64;
+            return Ok(bin as u64);
         };
         let smallest = Self::smallest_head(words, largest);
         // The head at or above `size`, searched from the smallest; `None`: a new largest.
@@ -206,20 +250,38 @@ impl Bins {
         while words.size(head) < size {
             head = words.larger(head);
             if head == smallest {
+                self.check_place(words, largest)?;
                 self.link_head(words, chunk, largest, smallest);
-                return bin as u64;
+                return Ok(bin as u64);
             }
         }
         if words.size(head) == size {
             words.set_smaller(chunk, 0);
             words.set_larger(chunk, 0);
-            return head;
+            return Ok(head);
         }
         // `head` is the next larger size: the chunk comes behind the last of its group.
         let smaller = words.smaller(head);
-        let ahead = if head == smallest { self.ends[bin].back } else { words.bk(smaller) };
+        let ahead = if head == smallest {
+            // glibc checks nothing where the chunk is the smallest of all.
+            self.ends[bin].back
+        } else {
+            self.check_place(words, smaller)?;
+            words.bk(smaller)
+        };
         self.link_head(words, chunk, smaller, head);
-        ahead
+        Ok(ahead)
+    }
+
+    /// Whether the links meet ahead of a head before which a chunk is to stand.
+    fn check_place<M: Memory>(&self, words: Words<'_, M>, head: u64) -> Result<(), HeapFault> {
+        if words.smaller(round_down(words.larger(head), 8)) != head {
+            Err(HeapFault::LargeSizeLinks)
+        } else if !self.is_known_ahead(words, head) {
+            Err(HeapFault::LargeLinks)
+        } else {
+            Ok(())
+        }
     }
 
     /// Links `chunk` as head between `smaller` and `larger` (which is the smallest when `chunk` is the largest).
@@ -239,8 +301,11 @@ impl Bins {
         while words.size(head) < size {
             head = words.larger(head);
         }
-        let second = self.next_from_front(words, head);
-        Some(second.filter(|&second| words.smaller(second) == 0).unwrap_or(head))
+        if self.ends[bin].back == head {
+            return Some(head);
+        }
+        let second = words.fd(head);
+        Some(if words.size(second) == words.size(head) { second } else { head })
     }
 
     /// The head of the smallest size, from that of the largest: the ring closes there.

@@ -232,10 +232,38 @@ impl<O: Os> Heap<O> {
             | HeapFault::InvalidMapping
             | HeapFault::InvalidNextSize
             | HeapFault::InvalidNextSizeFast
-            | HeapFault::BeyondTop => {
+            | HeapFault::BeyondTop
+            | HeapFault::ReallocInvalidSize
+            | HeapFault::ReallocInvalidNextSize
+            | HeapFault::ReallocInvalidMapping
+            | HeapFault::FastSize
+            | HeapFault::ConsolidatedSize
+            | HeapFault::UnsortedSize
+            | HeapFault::UnsortedNextSize
+            | HeapFault::UnsortedMismatch
+            | HeapFault::UnsortedInUse
+            | HeapFault::SizeMismatchBelow
+            | HeapFault::SizeMismatch
+            | HeapFault::ConsolidatedBelow
+            | HeapFault::TopSize
+            | HeapFault::TopShape => {
                 return FaultKind::Overwritten;
             }
-            HeapFault::SizeMismatch | HeapFault::CorruptedLinks => return FaultKind::CorruptedLists,
+            HeapFault::CorruptedLinks
+            | HeapFault::CorruptedSizeLinks
+            | HeapFault::UnsortedAtFree
+            | HeapFault::CacheLink
+            | HeapFault::CacheLinkAtFree
+            | HeapFault::CacheLinkAtExit
+            | HeapFault::FastHead
+            | HeapFault::FastLink
+            | HeapFault::ConsolidatedLink
+            | HeapFault::SmallLinks
+            | HeapFault::UnsortedLinks
+            | HeapFault::UnsortedAtSplit
+            | HeapFault::UnsortedAtBestFit
+            | HeapFault::LargeSizeLinks
+            | HeapFault::LargeLinks => return FaultKind::CorruptedLists,
         }
         if let Some(Neighbour { addr: start, usable_bytes: Some(usable_bytes) }) = below
             && addr.0 - start.0 < usable_bytes
@@ -247,6 +275,9 @@ impl<O: Os> Heap<O> {
             Some(Class::Cached | Class::Fast | Class::Binned | Class::Top) if addr.0.is_multiple_of(ALIGNMENT) => {
                 FaultKind::DoubleFree
             }
+            // A chunk begins there that looks live, and the program does not have it: what told that it was freed was
+            // overwritten since, or it is the bookkeeping of a cache, which no program comes upon by chance.
+            Some(Class::Live) if span.is_some_and(|span| span.addr.up(HEADER) == addr) => FaultKind::DoubleFree,
             Some(_) => FaultKind::NotABlock,
             None if was_unmapped => FaultKind::DoubleFree,
             None => FaultKind::NotABlock,

@@ -5,7 +5,9 @@
 //! free (placement policy, section 6).
 
 use super::arena::{ArenaState, FAST_BINS};
-use super::chunk::fast_index;
+use super::chunk::{ALIGNMENT, fast_index};
+use super::fault::HeapFault;
+use super::free::Merging;
 use super::os::Os;
 use super::sink::Sink;
 use super::step::Step;
@@ -32,13 +34,31 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if found == 0 {
             return None;
         }
+        if !found.is_multiple_of(ALIGNMENT) {
+            return self.give_up(arena, found, index, HeapFault::FastHead);
+        }
         arena.fast[index] = words.fd(found);
+        if fast_index(words.size(found)) != index {
+            return self.give_up(arena, found, index, HeapFault::FastSize);
+        }
         while arena.fast[index] != 0 && self.cache.has_room(size) {
             let moved = arena.fast[index];
+            if !moved.is_multiple_of(ALIGNMENT) {
+                return self.give_up(arena, moved, index, HeapFault::FastLink);
+            }
             arena.fast[index] = words.fd(moved);
             self.put_into_cache(arena, moved, size);
         }
         Some(found)
+    }
+
+    /// A fast bin was overwritten: what is in it is not used any more.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, arena: &mut ArenaState, chunk: u64, index: usize, fault: HeapFault) -> Option<u64> {
+        arena.fast[index] = 0;
+        self.note_fault(fault, chunk);
+        None
     }
 
     /// Empties the fast bins: smallest size first, in each the latest chunk first; every chunk is merged with its free
@@ -54,11 +74,19 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             let mut next = core::mem::take(&mut arena.fast[index]);
             while next != 0 {
                 let chunk = next;
-                next = words.fd(chunk);
+                if !chunk.is_multiple_of(ALIGNMENT) {
+                    self.note_fault(HeapFault::ConsolidatedLink, chunk);
+                    break;
+                }
                 let size = words.size(chunk);
+                if fast_index(size) != index {
+                    self.note_fault(HeapFault::ConsolidatedSize, chunk);
+                    break;
+                }
+                next = words.fd(chunk);
                 chunks += 1;
                 size_bytes += size;
-                self.merge_to_unsorted(arena, chunk, size);
+                self.merge(arena, chunk, size, Merging::Consolidation);
             }
         }
         if chunks > 0 {

@@ -8,9 +8,9 @@
 use super::allocate::sorted_kind;
 use super::arena::ArenaState;
 use super::bins::UNSORTED;
+use super::checks;
 use super::chunk::{
-    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, MIN_CHUNK, NON_MAIN, OVERHEAD,
-    PREV_INUSE, fast_index,
+    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, NON_MAIN, OVERHEAD, PREV_INUSE,
 };
 use super::malloc::Caller;
 use super::os::Os;
@@ -27,6 +27,15 @@ use crate::wire::{BinKind, HeapEvent, Merged};
 pub struct Cacheable {
     pub(super) chunk: u64,
     pub(super) size: u64,
+}
+
+/// On whose behalf a chunk is merged with its neighbours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Merging {
+    /// A free's.
+    Free,
+    /// That of the fast bins, which are emptied. The result always goes to the unsorted bin.
+    Consolidation,
 }
 
 impl<O: Os> Heap<O> {
@@ -72,7 +81,8 @@ impl<O: Os> Heap<O> {
             return Err(HeapFault::InvalidPointer);
         }
         let head = Words(&self.os).head(chunk);
-        Step { heap: self, cache, sink }.free_slowly(chunk, head)
+        Step { heap: self, cache: &mut *cache, sink }.free_slowly(chunk, head)?;
+        cache.take_damage().map_or(Ok(()), |damage| Err(damage.fault))
     }
 
     /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
@@ -154,17 +164,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let size = head & !FLAGS;
         self.ensure_cache_for(Caller::Free, size);
-        if chunk > size.wrapping_neg() {
-            return Err(HeapFault::InvalidPointer);
-        }
-        if size < MIN_CHUNK || !size.is_multiple_of(ALIGNMENT) {
-            return Err(HeapFault::InvalidSize);
-        }
+        checks::shape(chunk, size)?;
         let words = self.words();
+        if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size)? {
+            return Err(HeapFault::DoubleFreeCached);
+        }
         if self.cache.has_room(size) {
-            if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size) {
-                return Err(HeapFault::DoubleFreeCached);
-            }
             self.cache.push(words, chunk, size);
             return Ok(());
         }
@@ -174,48 +179,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             // The arena's state was lost with its thread in a fork; the block stays where it is.
             return Ok(());
         };
-        self.check_free(&arena, chunk, size)?;
+        checks::entrance(words, &arena, self.heap.settings.max_fast.get(), chunk, size)?;
         self.free_uncached(&mut arena, chunk, size);
-        Ok(())
-    }
-
-    /// What glibc checks before it takes a chunk back.
-    #[inline(always)]
-    fn check_free(&self, arena: &ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
-        let words = self.words();
-        if size <= self.heap.settings.max_fast.get() {
-            // The lower bound is held against the word with its flags: a fence of 16 bytes passes.
-            if words.head(chunk + size) <= HEADER || words.size(chunk + size) >= arena.system_bytes {
-                return Err(HeapFault::InvalidNextSizeFast);
-            }
-            return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
-        }
-        if chunk == arena.top {
-            return Err(HeapFault::DoubleFreeTop);
-        }
-        let next = chunk + size;
-        if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top + words.size(arena.top) {
-            return Err(HeapFault::BeyondTop);
-        }
-        if !words.prev_inuse(next) {
-            return Err(HeapFault::DoubleFree);
-        }
-        let next_size = words.size(next);
-        if next_size < HEADER || next_size >= arena.system_bytes {
-            return Err(HeapFault::InvalidNextSize);
-        }
-        if !words.prev_inuse(chunk) {
-            let previous = chunk.wrapping_sub(words.prev_size(chunk));
-            if words.size(previous) != words.prev_size(chunk) {
-                return Err(HeapFault::SizeMismatch);
-            }
-            if !arena.bins.links_meet(words, previous) {
-                return Err(HeapFault::CorruptedLinks);
-            }
-        }
-        if next != arena.top && !words.inuse(next, next_size) && !arena.bins.links_meet(words, next) {
-            return Err(HeapFault::CorruptedLinks);
-        }
         Ok(())
     }
 
@@ -249,8 +214,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Steps 3 and 4: merging, and what a large result sets off.
     #[inline(always)]
     pub(super) fn free_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        let direct = self.policy().small_free_skips_unsorted;
-        let merged = self.merge(arena, chunk, size, direct);
+        let merged = self.merge(arena, chunk, size, Merging::Free);
         if merged >= CONSOLIDATION_THRESHOLD {
             self.after_large_free(arena);
         }
@@ -271,25 +235,23 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
-    /// Merges a chunk of a fast bin; the result always passes through the unsorted bin.
-    #[inline(never)]
-    pub(super) fn merge_to_unsorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        self.merge(arena, chunk, size, false);
-    }
-
     /// Step 3: merges a chunk with its free neighbours and puts the result into the top or a bin. Returns its size, the
-    /// top included. With `small_direct` a small result goes to its own bin instead of the unsorted one.
+    /// top included; 0 if a neighbour was overwritten, and the chunk stays where it is.
     #[inline(always)]
-    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, small_direct: bool) -> u64 {
+    pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, merging: Merging) -> u64 {
         let words = self.words();
         let freed_bytes = size;
         let (mut chunk, mut size) = (chunk, size);
         let mut merged = Merged::default();
         if !words.prev_inuse(chunk) {
             let previous_size = words.prev_size(chunk);
-            chunk -= previous_size;
+            let previous = chunk.wrapping_sub(previous_size);
+            let checked = checks::size_below(words, previous, previous_size, merging);
+            if self.is_faulty(checked.and_then(|()| arena.bins.unlink(words, previous, previous_size)), previous) {
+                return 0;
+            }
+            chunk = previous;
             size += previous_size;
-            arena.bins.unlink(words, chunk);
             merged.previous = true;
         }
         let next = chunk + size;
@@ -303,7 +265,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if words.inuse(next, next_size) {
                 words.set_head(next, words.head(next) & !PREV_INUSE);
             } else {
-                arena.bins.unlink(words, next);
+                if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
+                    return 0;
+                }
                 size += next_size;
                 merged.next = true;
             }
@@ -314,21 +278,32 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.tell(arena, HeapEvent::Coalesce { addr: Addr(chunk), freed_bytes, total_bytes: size, merged });
         }
         if !merged.top {
-            self.put_into_bin(arena, chunk, size, small_direct && size < LARGE_MIN);
+            self.put_merged(arena, chunk, size, merging);
         }
         size
     }
 
-    /// Puts a free chunk in front of the unsorted bin, or `sorted` into the bin of its size.
+    /// Puts a merged chunk in front of the unsorted bin, or a small one into its own bin where the release does so.
     #[inline(always)]
-    fn put_into_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, sorted: bool) {
+    fn put_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, merging: Merging) {
         let words = self.words();
-        if sorted {
-            let bin = arena.bins.insert_sorted(words, chunk, size);
-            self.tell_bin(arena, chunk, size, sorted_kind(size), bin);
-        } else {
-            arena.bins.push_unsorted(words, chunk, size);
-            self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
+        if merging == Merging::Free {
+            if size < LARGE_MIN && self.policy().small_free_skips_unsorted {
+                return self.put_into_own_bin(arena, chunk, size);
+            }
+            if self.is_faulty(checks::front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree), chunk) {
+                arena.bins.abandon(UNSORTED);
+            }
+        }
+        arena.bins.push_unsorted(words, chunk, size);
+        self.tell_bin(arena, chunk, size, BinKind::Unsorted, UNSORTED);
+    }
+
+    /// Puts a free chunk into the bin of its size.
+    pub(super) fn put_into_own_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
+        match arena.bins.insert_sorted(self.words(), chunk, size) {
+            Ok(bin) => self.tell_bin(arena, chunk, size, sorted_kind(size), bin),
+            Err(fault) => self.note_fault(fault, chunk),
         }
     }
 }

@@ -98,6 +98,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// An allocation that the cache did not serve at once.
     #[inline(always)]
     pub(super) fn malloc_slowly(&mut self, size: u64, bytes: u64) -> Option<Allocation> {
+        self.cache.look_for_damage(size);
         self.ensure_cache_for(Caller::Allocation, size);
         let made = self.allocate_anywhere(size, size)?;
         self.perturb_allocated(made.addr.0, bytes);
@@ -122,6 +123,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         {
             words.zero(found + HEADER, size - chunk::OVERHEAD);
             return Some(self.heap.cached::<S>(found, size));
+        }
+        if self.policy().calloc_uses_tcache {
+            self.cache.look_for_damage(size);
         }
         self.allocate_cleared(size)
     }

@@ -134,8 +134,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             let mut next = arena.bins.back(bin);
             while let Some(found) = next {
                 if leader_bytes(found, align, MIN_CHUNK) + size <= words.size(found) {
-                    arena.bins.unlink(words, found);
-                    self.mark_live(arena, found, words.size(found));
+                    let found_size = words.size(found);
+                    if self.is_faulty(arena.bins.unlink(words, found, found_size), found) {
+                        return None;
+                    }
+                    self.mark_live(arena, found, found_size);
                     return Some(found);
                 }
                 next = arena.bins.next_from_back(words, found);

@@ -8,6 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::arena::ArenaState;
+use super::checks;
 use super::chunk::{
     ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, OVERHEAD, PREV_INUSE, for_request, round_up,
 };
@@ -73,7 +74,11 @@ impl<O: Os> Heap<O> {
             // SAFETY: the contract of `free_claimed` is part of this function's.
             return unsafe { self.free_claimed(cache, sink, addr) }.map(|()| Reallocated::Freed);
         }
-        let done = Step { heap: self, cache, sink }.realloc::<Allocation>(addr.0.wrapping_sub(HEADER), bytes);
+        let mut step = Step { heap: self, cache: &mut *cache, sink };
+        let done = step.realloc::<Allocation>(addr.0.wrapping_sub(HEADER), bytes);
+        if let Some(damage) = cache.take_damage() {
+            return Err(damage.fault);
+        }
         match done {
             Ok(Reallocated::InPlace(made) | Reallocated::Moved(made)) => self.hand_out(made.addr),
             Ok(Reallocated::Failed) => self.hand_out(addr),
@@ -105,15 +110,17 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if head & IS_MMAPPED != 0 {
             return self.realloc_mapped(chunk, old_size, size);
         }
-        if old_size < MIN_CHUNK || !old_size.is_multiple_of(ALIGNMENT) {
-            return Err(HeapFault::ReallocInvalidPointer);
-        }
         let heap = self.heap;
         let owner = heap.arenas.get(heap.arena_of(chunk), &heap.main).ok_or(HeapFault::ReallocInvalidPointer)?;
-        if let Some(mut arena) = heap.enter(owner, self.cache)
-            && let Some(done) = self.realloc_in(&mut arena, chunk, old_size, size)
-        {
-            return Ok(done);
+        if let Some(mut arena) = heap.enter(owner, self.cache) {
+            checks::resize(words, &arena, chunk, old_size)?;
+            let done = self.realloc_in(&mut arena, chunk, old_size, size);
+            if self.cache.has_damage() {
+                return Ok(Reallocated::Failed);
+            }
+            if let Some(done) = done {
+                return Ok(done);
+            }
         }
         if !heap.is_multithreaded() {
             return Ok(Reallocated::Failed);
@@ -157,7 +164,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     ) -> Result<Reallocated<B>, HeapFault> {
         let words = self.words();
         let heap = self.heap;
-        let (start, total) = self.mapping_of(chunk).ok_or(HeapFault::InvalidMapping)?;
+        let (start, total) = self.mapping_of(chunk).ok_or(HeapFault::ReallocInvalidMapping)?;
         let offset = words.prev_size(chunk);
         let new_total = round_up(size + offset + self.policy().mapped_layout.extra_bytes(), heap.os.page_bytes());
         if new_total == total {
@@ -203,7 +210,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.extend_into_top(arena, chunk, joined, size);
             return Some(Reallocated::InPlace(self.served(arena, chunk).into()));
         } else if next != arena.top && joined >= size && !words.inuse(next, next_size) {
-            arena.bins.unlink(words, next);
+            if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
+                return None;
+            }
             self.tell(
                 arena,
                 HeapEvent::Split { addr: Addr(next), front_bytes: next_size, rest_bytes: 0, from_top: false },

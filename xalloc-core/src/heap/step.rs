@@ -1,6 +1,7 @@
 //! What every operation carries with it: the heap, the thread's cache, the sink.
 
 use super::arena::ArenaState;
+use super::fault::{Damage, HeapFault};
 use super::os::Os;
 use super::policy::Policy;
 use super::sink::Sink;
@@ -50,6 +51,25 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     pub(super) fn tell_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, bin: BinKind, index: usize) {
         let event = HeapEvent::Bin { addr: Addr(chunk), size_bytes: size, bin, index: index as u8 };
         self.tell(arena, event);
+    }
+
+    /// Notes that the heap was damaged at `chunk`: whoever called into it learns that by [`ThreadCache::take_damage`].
+    #[cold]
+    #[inline(never)]
+    pub(super) fn note_fault(&mut self, fault: HeapFault, chunk: u64) {
+        self.cache.note_fault(Damage { fault, addr: Addr(chunk.wrapping_add(chunk::HEADER)) });
+    }
+
+    /// As [`Step::note_fault`], if a check failed; says whether it did.
+    #[inline(always)]
+    pub(super) fn is_faulty(&mut self, check: Result<(), HeapFault>, chunk: u64) -> bool {
+        match check {
+            Ok(()) => false,
+            Err(fault) => {
+                self.note_fault(fault, chunk);
+                true
+            }
+        }
     }
 
     /// Moves a chunk that looks live to its arena into the thread's cache, which has room, and tells the sink.

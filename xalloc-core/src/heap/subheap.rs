@@ -178,8 +178,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.tell(arena, HeapEvent::HeapDeath { addr: Addr(heap), len_bytes });
             heap = previous;
             if below_is_free {
-                start -= words.prev_size(start);
-                arena.bins.unlink(words, start);
+                let below_size = words.prev_size(start);
+                start -= below_size;
+                // The heap above is gone: damage is told, and the top made all the same.
+                self.is_faulty(arena.bins.unlink(words, start, below_size), start);
             }
             arena.top = start;
             words.set_head(start, tail | PREV_INUSE);

@@ -4,7 +4,8 @@
 //! what is so large that leaving it in the heap would pin the break.
 
 use super::arena::ArenaState;
-use super::chunk::{ALIGNMENT, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, round_down, round_up};
+use super::checks;
+use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, round_down, round_up};
 use super::os::Os;
 use super::policy::BreakFallback;
 use super::sink::Sink;
@@ -35,11 +36,23 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if try_map && let Some(chunk) = self.map_chunk(size) {
             return Some(chunk);
         }
+        if !self.is_top_whole(arena) {
+            let top = core::mem::take(&mut arena.top);
+            self.note_fault(HeapFault::TopShape, top);
+            return None;
+        }
         let grown = if arena.is_main() { self.grow_break(arena, size) } else { self.grow_heaps(arena, size) };
         if !grown && !arena.is_main() && !try_map {
             return self.map_chunk(size);
         }
         self.cut_top(arena, size)
+    }
+
+    /// Whether the top, if there is one, is a chunk that ends with a page.
+    fn is_top_whole(&self, arena: &ArenaState) -> bool {
+        let head = if arena.top == 0 { return true } else { self.words().head(arena.top) };
+        let size = head & !FLAGS;
+        size >= MIN_CHUNK && head & PREV_INUSE != 0 && (arena.top + size).is_multiple_of(self.heap.os.page_bytes())
     }
 
     /// A chunk with a mapping of its own.
@@ -72,12 +85,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// The mapping of a mapped chunk, or `None` if its words cannot be those of one.
     pub(super) fn mapping_of(&self, chunk: u64) -> Option<(u64, u64)> {
-        let words = self.words();
-        let start = chunk.wrapping_sub(words.prev_size(chunk));
-        let total = self.heap.mapping_bytes(chunk);
-        let page = self.heap.os.page_bytes();
-        let offset = (chunk + HEADER) % page;
-        ((start | total).is_multiple_of(page) && offset.is_power_of_two() | (offset == 0)).then_some((start, total))
+        checks::mapping(self.words(), chunk, self.heap.os.page_bytes(), self.policy().mapped_layout.tail_bytes())
     }
 
     fn unmap_chunk(&mut self, start: u64, total: u64) {

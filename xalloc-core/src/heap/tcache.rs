@@ -11,6 +11,7 @@
 
 use super::arena::ArenaRef;
 use super::chunk::{ALIGNMENT, HEADER};
+use super::fault::{Damage, HeapFault};
 use super::os::Memory;
 use super::settings::Settings;
 use super::words::Words;
@@ -69,6 +70,8 @@ pub struct ThreadCache {
     /// User address of the bookkeeping's chunk, or 0.
     pub(super) home: u64,
     pub(super) arena: Option<ArenaRef>,
+    /// The first damage that the thread's latest operations came upon.
+    damage: Option<Damage>,
 }
 
 impl ThreadCache {
@@ -89,7 +92,27 @@ impl ThreadCache {
             large_bytes: 0,
             home: 0,
             arena: None,
+            damage: None,
         }
+    }
+
+    /// Notes that an operation came upon damage that glibc ends the program for.
+    pub(super) fn note_fault(&mut self, damage: Damage) {
+        self.damage.get_or_insert(damage);
+    }
+
+    /// Whether there is such a note.
+    #[inline(always)]
+    #[must_use]
+    pub const fn has_damage(&self) -> bool {
+        self.damage.is_some()
+    }
+
+    /// The damage that an operation with this cache came upon since this was last asked. Who called an operation that may
+    /// have entered an arena asks afterwards: where there is any, glibc would have ended the program within the call.
+    /// What was found damaged is not used any more, so a program that goes on loses memory, and nothing else.
+    pub const fn take_damage(&mut self) -> Option<Damage> {
+        self.damage.take()
     }
 
     /// Kernel id of the thread, or 0 before its first call into the heap.
@@ -276,8 +299,13 @@ impl ThreadCache {
     /// Takes any chunk of a cache that was closed, those of the smallest bin first, each bin from its head: the order in
     /// which a thread's end empties them.
     pub(super) fn pop_any<M: Memory>(&mut self, words: Words<'_, M>) -> Option<u64> {
-        if let Some(head) = self.entries.iter_mut().find(|head| **head != 0) {
+        while let Some(head) = self.entries.iter_mut().find(|head| **head != 0) {
             let chunk = *head;
+            if !chunk.is_multiple_of(ALIGNMENT) {
+                *head = 0;
+                self.note_fault(Damage { fault: HeapFault::CacheLinkAtExit, addr: Addr(chunk.wrapping_add(HEADER)) });
+                continue;
+            }
             *head = words.fd(chunk);
             words.set_bk(chunk, 0);
             return Some(chunk);
@@ -303,13 +331,35 @@ impl ThreadCache {
     #[inline(always)]
     pub(super) fn pop_bin<M: Memory>(&mut self, words: Words<'_, M>, bin: usize) -> Option<u64> {
         let chunk = *self.entries.get(bin)?;
-        if chunk == 0 {
+        // What is no chunk is told by `look_for_damage`: a call here would cost the shortest way a frame.
+        if chunk == 0 || !chunk.is_multiple_of(ALIGNMENT) {
             return None;
         }
-        self.entries[bin] = words.fd(chunk);
+        let next = words.fd(chunk);
         words.set_bk(chunk, 0);
         self.room[bin] += 1;
+        // The link of the last chunk is nobody's: a program that wrote there after its free has done no harm.
+        self.entries[bin] = if self.room[bin] == self.fill { 0 } else { next };
         Some(chunk)
+    }
+
+    /// Gives the bin of `size` up if it is not empty: asked after a pop that found nothing there, for then a link was
+    /// overwritten.
+    #[inline]
+    pub(super) fn look_for_damage(&mut self, size: u64) {
+        let bin = Self::bin_of(size);
+        if self.room.get(bin).is_some_and(|&room| room != self.fill) && bin < self.bins as usize {
+            self.give_up(self.entries[bin % BINS], bin);
+        }
+    }
+
+    /// A bin's list goes on at `chunk`, which is none: what is in the bin is not used any more.
+    #[cold]
+    #[inline(never)]
+    fn give_up(&mut self, chunk: u64, bin: usize) {
+        self.note_fault(Damage { fault: HeapFault::CacheLink, addr: Addr(chunk.wrapping_add(HEADER)) });
+        self.entries[bin] = 0;
+        self.room[bin] = self.fill;
     }
 
     /// Takes the chunk of `size` that entered last among those whose block is a multiple of `align`.
@@ -334,9 +384,12 @@ impl ThreadCache {
     }
 
     /// Whether the chunk is in its bin: the slow half of finding a double free.
+    ///
+    /// # Errors
+    /// The bin's list was overwritten.
     #[cold]
     #[inline(never)]
-    pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> bool {
+    pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> Result<bool, HeapFault> {
         let bin = Self::bin_of(size);
         let (mut entry, count) = match self.entries.get(bin) {
             Some(&head) => (head, self.count(bin)),
@@ -344,18 +397,21 @@ impl ThreadCache {
                 let bin = Self::large_bin_of(size);
                 (self.large_entries[bin], self.large_counts[bin])
             }
-            None => return false,
+            None => return Ok(false),
         };
         for _ in 0..count {
             if entry == chunk {
-                return true;
+                return Ok(true);
             }
             if entry == 0 {
-                return false;
+                return Ok(false);
+            }
+            if !entry.is_multiple_of(ALIGNMENT) {
+                return Err(HeapFault::CacheLinkAtFree);
             }
             entry = words.fd(entry);
         }
-        false
+        Ok(false)
     }
 
     /// Chunks and bytes in the bins.

@@ -223,6 +223,9 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         if let Some(served) = serve(self, &mut first) {
             return Some(served);
         }
+        if self.cache.has_damage() {
+            return None;
+        }
         let failed = first.number;
         drop(first);
         let mut second =
@@ -418,11 +421,11 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         self.cache.arena = None;
     }
 
-    /// Frees a chunk that left the cache. A fault means that the program overwrote a chunk that it had freed; the chunk
-    /// is then left where it is, since an ending thread has nobody to report to.
+    /// Frees a chunk that left the cache. A chunk with which that finds fault stays where it is.
     fn free_flushed(&mut self, words: Words<'h, O>, chunk: u64) {
-        let fault = self.free_slowly(chunk, words.head(chunk)).err();
-        debug_assert_eq!(fault, None, "a flushed chunk was overwritten");
+        if let Err(fault) = self.free_slowly(chunk, words.head(chunk)) {
+            self.note_fault(fault, chunk);
+        }
     }
 
     fn attached_arena(&mut self) -> Option<ArenaGuard<'h>> {

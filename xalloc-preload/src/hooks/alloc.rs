@@ -10,6 +10,7 @@ use xalloc_core::heap::{AllocError, NoSink};
 use xalloc_core::units::{Addr, StackId, Stamp};
 use xalloc_core::wire::{Call, Event, HeapCall, Stamped};
 
+use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
 use crate::guard::{self, Access, Brief, Inside};
@@ -71,6 +72,11 @@ fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Re
         Some(segment) => allocate_recorded(&mut inside, segment, &request, entry),
         None => backend::allocate(&request, &mut inside.own().cache, &mut NoSink),
     };
+    if let Some(damage) = inside.own().cache.take_damage() {
+        fault::damaged(inside, entry, request.call, damage);
+        // The user wants to go on: what was damaged is not used any more.
+        return result.or_else(|_| allocate(request, entry));
+    }
     if let Err(error) = result {
         inside.set_errno(errno_of(error));
     }
@@ -208,7 +214,18 @@ pub(super) fn malloc_briefly(mut brief: Brief, bytes: usize) -> *mut c_void {
 #[inline(never)]
 fn malloc_uncached(mut brief: Brief, bytes: usize) -> *mut c_void {
     let made = brief.heap().malloc_uncached(brief.cache(), bytes as u64);
+    if brief.cache().has_damage() {
+        return leave_damaged(brief, Call::Malloc, Entry { ip: 0, sp: 0, fp: 0 }, made);
+    }
     leave_with(brief, made)
+}
+
+/// Ends a hook that records nothing and came upon damage.
+#[cold]
+#[inline(never)]
+pub(super) fn leave_damaged(brief: Brief, call: Call, entry: Entry, made: Option<Addr>) -> *mut c_void {
+    fault::damaged_briefly(brief, entry, call);
+    made.map_or(null_mut(), block_at)
 }
 
 /// Ends a hook that records nothing by what the heap said: a block, or that there is no memory.
@@ -242,6 +259,9 @@ pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usi
 #[inline(never)]
 fn calloc_briefly(mut brief: Brief, count: usize, size: usize) -> *mut c_void {
     let made = HEAP.calloc(brief.cache(), &mut NoSink, count as u64, size as u64);
+    if brief.cache().has_damage() {
+        return leave_damaged(brief, Call::Calloc, Entry { ip: 0, sp: 0, fp: 0 }, made.map(|block| block.addr));
+    }
     leave_with(brief, made.map(|made| made.addr))
 }
 

@@ -1,22 +1,33 @@
-//! A pointer that was refused: what is said of it, and what becomes of the program.
+//! What a program does wrong with its heap: what is said of it, and what becomes of the program.
 //!
 //! The report goes to standard error by system calls, from memory on the stack, so it can be made inside of `malloc` and
-//! in a signal handler. It says what is wrong, on which thread, by which calls, and what lies there and beside it; then
-//! the program ends as libc ends it, by its message and `abort`, unless the user asked to go on. Where a recorder is,
-//! the fault is an event with its stack, and the trace knows who allocated the blocks that the report names.
+//! in a signal handler. It says what is wrong, on which thread, by which calls, what lies there and beside it, and what
+//! libc does about it. Where a recorder is, the fault is an event with its stack, and the trace knows who allocated and
+//! freed the blocks that the report names.
+//!
+//! # What becomes of the program
+//! What would become of it on libc: where that aborts, it ends by the same message and `abort`, unless the user asked to
+//! go on; where libc would read memory that is not there, that is read; and where libc notices nothing, the program goes
+//! on. Then a refused pointer is left alone, for to free what is no block as libc does would damage the heap.
+//!
+//! # Safety
+//! - What the heap reads to find that out is what the kernel has said can be read.
+
+#![allow(unsafe_code)]
 
 use core::ops::ControlFlow;
+use core::sync::atomic::{AtomicU32, Ordering};
 
-use xalloc_core::heap::{Class, Explanation, HeapFault, Neighbour};
+use xalloc_core::heap::{self, Class, Damage, Explanation, HeapFault, Neighbour, Verdict};
 use xalloc_core::intern::{FrameMeaning, Trie};
 use xalloc_core::session::on_error;
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event, FaultKind};
 
-use crate::arch::Entry;
+use crate::arch::{self, Entry};
 use crate::backend::{self, HEAP};
 use crate::config::PATH;
-use crate::guard::Inside;
+use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::modules::{maps, range_at};
 use crate::stacks;
@@ -27,47 +38,167 @@ use crate::thread::Own;
 const REPORT: usize = 8192;
 /// Frames that a report names.
 const FRAMES: usize = 24;
+/// Reports that a process prints; all faults are recorded.
+const PRINTED: u32 = 16;
 
-/// Refuses what the program gave to a free or a realloc. Returns where the user asked to go on after errors.
+/// What the program asked for when a fault was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// By which function.
+    pub(super) call: Call,
+    /// The pointer that it gave, or where damage was noticed.
+    pub(super) addr: Addr,
+    /// The size that it gave; 0 to a free.
+    pub(super) bytes: u64,
+}
+
+/// What the process's mappings allow.
+struct AsMapped;
+
+impl heap::Access for AsMapped {
+    fn is_readable(&self, addr: u64) -> bool {
+        host::is_readable(addr as usize)
+    }
+
+    fn is_writable(&self, addr: u64) -> bool {
+        maps::search(|mapping| match mapping.range.contains(&addr) {
+            true => ControlFlow::Break(mapping.permissions[1] == b'w'),
+            false => ControlFlow::Continue(()),
+        })
+        .unwrap_or(false)
+    }
+}
+
+/// Refuses a pointer that is no live block. Returns where libc or the user lets the program go on.
 #[cold]
 #[inline(never)]
-pub(super) fn refuse(mut inside: Inside<'static>, entry: Entry, call: Call, addr: Addr, fault: HeapFault) {
+pub(super) fn refuse(mut inside: Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault) {
+    let verdict = if fault == HeapFault::NotABlock {
+        let cache = &mut inside.own().cache;
+        match asked.call {
+            // SAFETY: the kernel is asked what can be read.
+            Call::Realloc | Call::Reallocarray => unsafe {
+                HEAP.verdict_on_realloc(cache, asked.addr, asked.bytes, AsMapped)
+            },
+            Call::Free
+            | Call::FreeSized
+            | Call::FreeAlignedSized
+            | Call::Malloc
+            | Call::Calloc
+            | Call::Memalign
+            | Call::AlignedAlloc
+            | Call::PosixMemalign
+            | Call::Valloc
+            | Call::Pvalloc
+            | Call::GlobalAlloc => {
+                // SAFETY: as above.
+                unsafe { HEAP.verdict_on_free(cache, asked.addr, AsMapped) }
+            }
+        }
+    } else {
+        Verdict::Aborts(fault)
+    };
+    report(&mut inside, entry, asked, fault, Some(verdict));
+    // A handler of the signal that follows may allocate: the hook ends first.
+    drop(inside);
+    follow(verdict);
+}
+
+/// Reports that the words of a live block do not agree with those around it, which libc may not notice: the call is to
+/// be served as libc serves it.
+#[cold]
+#[inline(never)]
+pub(super) fn warn(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault) {
+    report(inside, entry, asked, fault, None);
+}
+
+/// Reports what a call came upon in the heap. Returns where the user asked to go on after errors.
+#[cold]
+#[inline(never)]
+pub(super) fn damaged(mut inside: Inside<'_>, entry: Entry, call: Call, damage: Damage) {
+    let verdict = Verdict::Aborts(damage.fault);
+    let asked = Asked { call, addr: damage.addr, bytes: 0 };
+    report(&mut inside, entry, asked, damage.fault, Some(verdict));
+    drop(inside);
+    follow(verdict);
+}
+
+/// As [`damaged`], of a hook that records nothing; an entry of zeroes is not known.
+#[cold]
+#[inline(never)]
+pub(super) fn damaged_briefly(brief: Brief, entry: Entry, call: Call) {
+    drop(brief);
+    if let Access::Inside(mut inside) = guard::enter()
+        && let Some(damage) = inside.own().cache.take_damage()
+    {
+        damaged(inside, entry, call, damage);
+    }
+}
+
+/// Refuses in a hook that has no state to look around with, because it interrupts another. What libc, whose `free` cannot
+/// be interrupted by itself, would do is not known; the program goes on.
+#[cold]
+#[inline(never)]
+pub(super) fn refuse_blindly(asked: Asked) {
+    let mut text = Text::<REPORT>::new();
+    write_head(&mut text, asked, FaultKind::NotABlock);
+    text.push(b"  the call interrupted another call into the heap, so no more can be said; it has no effect\n");
+    print(&text);
+}
+
+/// Ends the program as libc ends it for a fault that was reported already, unless the user asked to go on.
+pub(super) fn follow(verdict: Verdict) {
+    if backend::on_error() == on_error::REPORT {
+        return;
+    }
+    match verdict {
+        Verdict::Aborts(fault) => host::abort_with(fault.message()),
+        Verdict::CrashesReading(addr) => arch::read_byte(addr.0 as usize),
+        Verdict::CrashesWriting(addr) => arch::touch_byte(addr.0 as usize),
+        Verdict::Passes => {}
+    }
+}
+
+/// Records a fault and prints what is known of it.
+fn report(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault, verdict: Option<Verdict>) {
+    let addr = asked.addr;
     let mut explanation = HEAP.explain(&mut inside.own().cache, addr, fault);
     if explanation.kind == FaultKind::NotABlock && is_beside(entry.sp as u64, addr) {
         explanation.kind = FaultKind::OnStack;
     }
     let mut text = Text::<REPORT>::new();
-    write_head(&mut text, call, addr, explanation.kind);
+    write_head(&mut text, asked, explanation.kind);
     if let Some(segment) = inside.recording() {
         let Own { stream, capture, .. } = inside.own();
         let stack = stacks::stack_of(capture, stream, segment, entry);
         let event = Event::Fault { addr, kind: explanation.kind };
         stream.event(segment, segment.now(), stack, event);
         write_stack(&mut text, &segment.trie(), stack);
-    } else {
+    } else if entry.ip != 0 {
         write_frame(&mut text, entry.ip as u64);
     }
     write_surroundings(&mut text, &explanation);
-    // A handler of SIGABRT may allocate: the hook ends first.
-    drop(inside);
-    host::print_error(text.as_bytes());
-    end_unless_wanted(message(call, fault, &explanation));
+    text.push(match verdict {
+        Some(Verdict::Aborts(_)) => b"  libc ends the program for it:\n".as_slice(),
+        Some(Verdict::CrashesReading(_)) => {
+            b"  libc reads memory that is not there, for which the kernel ends the program\n"
+        }
+        Some(Verdict::CrashesWriting(_)) => {
+            b"  libc writes to memory that cannot be, for which the kernel ends the program\n"
+        }
+        Some(Verdict::Passes) => b"  libc notices nothing; here the call has no effect on that memory\n",
+        None => b"  the call is served as libc serves it\n",
+    });
+    print(&text);
 }
 
-/// Refuses in a hook that has no state to look around with, because it interrupts another or runs before there is any.
-#[cold]
-#[inline(never)]
-pub(super) fn refuse_blindly(call: Call, addr: Addr, fault: HeapFault) {
-    let mut text = Text::<REPORT>::new();
-    write_head(&mut text, call, addr, FaultKind::NotABlock);
-    text.push(b"  the call interrupted another call into the heap, so no more can be said\n");
-    host::print_error(text.as_bytes());
-    end_unless_wanted(fault.message());
-}
-
-fn end_unless_wanted(message: &str) {
-    if backend::on_error() != on_error::REPORT {
-        host::abort_with(message);
+/// Prints a report, unless there were many.
+fn print(text: &Text<REPORT>) {
+    static REPORTS: AtomicU32 = AtomicU32::new(0);
+    match REPORTS.fetch_add(1, Ordering::Relaxed) {
+        0..PRINTED => host::print_error(text.as_bytes()),
+        PRINTED => host::print_error(b"xalloc: more faults like these are recorded, but not printed\n"),
+        _ => {}
     }
 }
 
@@ -76,40 +207,25 @@ fn is_beside(sp: u64, addr: Addr) -> bool {
     range_at(addr.0).is_some_and(|range| range.contains(&sp))
 }
 
-/// What libc says before it aborts.
-fn message(call: Call, fault: HeapFault, explanation: &Explanation) -> &'static str {
-    if fault != HeapFault::NotABlock {
-        return fault.message();
-    }
-    let class = explanation.span.map(|span| span.class);
-    match (explanation.kind, class) {
-        _ if matches!(call, Call::Realloc | Call::Reallocarray) => HeapFault::ReallocInvalidPointer.message(),
-        (FaultKind::DoubleFree, Some(Class::Cached)) => HeapFault::DoubleFreeCached.message(),
-        (FaultKind::DoubleFree, Some(Class::Fast)) => HeapFault::DoubleFreeFast.message(),
-        (FaultKind::DoubleFree, Some(Class::Top)) => HeapFault::DoubleFreeTop.message(),
-        (FaultKind::DoubleFree, _) => HeapFault::DoubleFree.message(),
-        _ => HeapFault::InvalidPointer.message(),
-    }
-}
-
-fn write_head(text: &mut Text<REPORT>, call: Call, addr: Addr, kind: FaultKind) {
+fn write_head(text: &mut Text<REPORT>, Asked { call, addr, .. }: Asked, kind: FaultKind) {
     text.push(b"xalloc: ");
-    text.push(match call {
-        Call::Realloc => b"realloc".as_slice(),
-        Call::Reallocarray => b"reallocarray",
-        Call::FreeSized => b"free_sized",
-        Call::FreeAlignedSized => b"free_aligned_sized",
-        Call::Free
-        | Call::Malloc
-        | Call::Calloc
-        | Call::Memalign
-        | Call::AlignedAlloc
-        | Call::PosixMemalign
-        | Call::Valloc
-        | Call::Pvalloc
-        | Call::GlobalAlloc => b"free",
-    });
-    text.push(b" of ");
+    let (name, takes_back) = match call {
+        Call::Malloc => (b"malloc".as_slice(), false),
+        Call::Calloc => (b"calloc".as_slice(), false),
+        Call::Memalign => (b"memalign".as_slice(), false),
+        Call::AlignedAlloc => (b"aligned_alloc".as_slice(), false),
+        Call::PosixMemalign => (b"posix_memalign".as_slice(), false),
+        Call::Valloc => (b"valloc".as_slice(), false),
+        Call::Pvalloc => (b"pvalloc".as_slice(), false),
+        Call::GlobalAlloc => (b"alloc".as_slice(), false),
+        Call::Realloc => (b"realloc".as_slice(), true),
+        Call::Reallocarray => (b"reallocarray".as_slice(), true),
+        Call::Free => (b"free".as_slice(), true),
+        Call::FreeSized => (b"free_sized".as_slice(), true),
+        Call::FreeAlignedSized => (b"free_aligned_sized".as_slice(), true),
+    };
+    text.push(name);
+    text.push(if takes_back { b" of " } else { b" came upon " });
     text.push_address(addr.0);
     text.push(match kind {
         FaultKind::NotABlock => b", which is no block of the heap".as_slice(),
@@ -182,7 +298,8 @@ fn write_surroundings(text: &mut Text<REPORT>, explanation: &Explanation) {
         text.push(b" bytes of arena ");
         text.push_number(u64::from(span.arena.0));
         text.push(match span.class {
-            Class::Live => b", in use\n".as_slice(),
+            Class::Live if explanation.kind == FaultKind::DoubleFree => b", which looks as if in use\n".as_slice(),
+            Class::Live => b", in use\n",
             Class::Cached => b", in a thread's cache\n",
             Class::Fast => b", in a fast bin\n",
             Class::Binned => b", in a bin\n",

@@ -9,12 +9,12 @@
 
 use core::ffi::c_void;
 
-use xalloc_core::heap::{HeapFault, NoSink};
+use xalloc_core::heap::{HeapFault, NoSink, Verdict};
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::note;
-use super::fault;
+use super::fault::{self, Asked};
 use crate::arch::Entry;
 use crate::backend::{self, HEAP, bootstrap};
 use crate::guard::{self, Access, Brief, Inside};
@@ -37,7 +37,8 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
         Access::Inside(mut inside) => {
             // Before it is told that the block is free: what is none was not freed.
             if let Err(fault) = backend::look(addr) {
-                return fault::refuse(inside, entry, call, addr, fault);
+                // SAFETY: by the contract.
+                return unsafe { free_faulty(inside, addr, call, entry, fault) };
             }
             // SAFETY: by the contract, and the look found no fault.
             if unsafe { !free_cached(&mut inside, addr, call) } {
@@ -48,7 +49,7 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
         Access::Nested(thread) => match backend::claim(addr) {
             // SAFETY: by the contract.
             Ok(()) => unsafe { free_nested(thread, addr, call) },
-            Err(fault) => fault::refuse_blindly(call, addr, fault),
+            Err(_) => fault::refuse_blindly(Asked { call, addr, bytes: 0 }),
         },
         // SAFETY: by the contract.
         Access::Bare => unsafe { backend::free_bare(addr) },
@@ -78,14 +79,41 @@ unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
 /// - As for [`free`]; [`backend::look`] found no fault.
 #[inline(never)]
 unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
-    let freed = backend::claim_seen(addr).and_then(|()| match inside.recording() {
+    // SAFETY: by the contract.
+    if let Err(fault) = unsafe { free_seen(&mut inside, addr, call, entry) } {
+        fault::refuse(inside, entry, Asked { call, addr, bytes: 0 }, fault);
+    }
+}
+
+/// # Safety
+/// - As for [`free`]; [`backend::look`] found no fault.
+#[inline(always)]
+unsafe fn free_seen(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
+    backend::claim_seen(addr).and_then(|()| match inside.recording() {
         // SAFETY: by the contract.
-        Some(segment) => unsafe { free_recorded(&mut inside, segment, addr, call, entry) },
+        Some(segment) => unsafe { free_recorded(inside, segment, addr, call, entry) },
         // SAFETY: by the contract.
         None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
-    });
-    if let Err(fault) = freed {
-        fault::refuse(inside, entry, call, addr, fault);
+    })
+}
+
+/// A free that [`backend::look`] found fault with. A live block whose words were overwritten is freed by what they say, as
+/// libc frees it.
+///
+/// # Safety
+/// - As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_faulty(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry, fault: HeapFault) {
+    let asked = Asked { call, addr, bytes: 0 };
+    if fault == HeapFault::NotABlock {
+        return fault::refuse(inside, entry, asked, fault);
+    }
+    fault::warn(&mut inside, entry, asked, fault);
+    // SAFETY: by the contract; the block is live, and libc's own checks of its words follow.
+    if let Err(fault) = unsafe { free_seen(&mut inside, addr, call, entry) } {
+        drop(inside);
+        fault::follow(Verdict::Aborts(fault));
     }
 }
 
@@ -158,6 +186,9 @@ unsafe fn free_uncached(mut brief: Brief, block: *mut c_void) {
     if unsafe { brief.heap().free_uncached(brief.cache(), addr) }.is_err() {
         // SAFETY: as above; nothing has changed.
         unsafe { free_again(brief, block) };
+    } else if brief.cache().has_damage() {
+        let entry = brief.entry();
+        fault::damaged_briefly(brief, entry, Call::Free);
     }
 }
 

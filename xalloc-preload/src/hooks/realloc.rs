@@ -11,12 +11,12 @@
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
-use xalloc_core::heap::{NoSink, Resized};
+use xalloc_core::heap::{HeapFault, NoSink, Resized, Verdict};
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
-use super::alloc::{allocate_for_realloc, leave_with, made, malloc_briefly, note, tell_ignored};
-use super::fault;
+use super::alloc::{allocate_for_realloc, leave_damaged, leave_with, made, malloc_briefly, note, tell_ignored};
+use super::fault::{self, Asked};
 use crate::arch::Entry;
 use crate::backend::{self, Outcome, Request, bootstrap};
 use crate::guard::{self, Access, Brief, Inside};
@@ -38,20 +38,17 @@ unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry)
     let request = Request::plain(call, bytes);
     let outcome = match guard::enter() {
         Access::Inside(mut inside) => {
-            let outcome = match (backend::claim(addr), inside.recording()) {
-                (Err(fault), _) => Outcome::Refused(fault),
+            if let Err(fault) = backend::claim(addr) {
                 // SAFETY: by the contract.
-                (Ok(()), Some(segment)) => unsafe { reallocate_recorded(&mut inside, segment, addr, &request, entry) },
-                // SAFETY: by the contract.
-                (Ok(()), None) => unsafe {
-                    backend::reallocate(&mut inside.own().cache, &mut NoSink, addr, call, request.bytes())
-                },
-            };
+                return unsafe { reallocate_faulty(inside, addr, &request, entry, fault) };
+            }
+            // SAFETY: by the contract.
+            let outcome = unsafe { reallocate_claimed(&mut inside, addr, &request, entry) };
             match outcome {
                 Outcome::Failed => inside.set_errno(libc::ENOMEM),
                 Outcome::Refused(fault) => {
-                    inside.set_errno(libc::ENOMEM);
-                    fault::refuse(inside, entry, call, addr, fault);
+                    fault::refuse(inside, entry, Asked { call, addr, bytes: request.bytes() }, fault);
+                    return substitute(addr, &request, entry);
                 }
                 Outcome::Block(_) | Outcome::Freed => {}
             }
@@ -61,7 +58,8 @@ unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry)
             // SAFETY: by the contract.
             Ok(()) => unsafe { reallocate_nested(thread, addr, &request) },
             Err(fault) => {
-                fault::refuse_blindly(call, addr, fault);
+                fault::refuse_blindly(Asked { call, addr, bytes: request.bytes() });
+                host::set_errno(libc::ENOMEM);
                 Outcome::Refused(fault)
             }
         },
@@ -72,6 +70,79 @@ unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry)
         Outcome::Block(block) => block.as_ptr(),
         Outcome::Freed | Outcome::Failed | Outcome::Refused(_) => null_mut(),
     }
+}
+
+/// # Safety
+/// - As for [`reallocate`]; the block was claimed.
+#[inline(always)]
+unsafe fn reallocate_claimed(inside: &mut Inside<'_>, addr: Addr, request: &Request, entry: Entry) -> Outcome {
+    match inside.recording() {
+        // SAFETY: by the contract.
+        Some(segment) => unsafe { reallocate_recorded(inside, segment, addr, request, entry) },
+        // SAFETY: by the contract.
+        None => unsafe {
+            backend::reallocate(&mut inside.own().cache, &mut NoSink, addr, request.call, request.bytes())
+        },
+    }
+}
+
+/// A realloc that [`backend::claim`] found fault with. A live block whose words were overwritten is resized by what they
+/// say, as libc does it.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn reallocate_faulty(
+    mut inside: Inside<'static>,
+    addr: Addr,
+    request: &Request,
+    entry: Entry,
+    fault: HeapFault,
+) -> *mut c_void {
+    let asked = Asked { call: request.call, addr, bytes: request.bytes() };
+    if fault == HeapFault::NotABlock || backend::claim_seen(addr).is_err() {
+        fault::refuse(inside, entry, asked, HeapFault::NotABlock);
+        return substitute(addr, request, entry);
+    }
+    fault::warn(&mut inside, entry, asked, fault);
+    // SAFETY: by the contract; the block is live, was claimed, and libc's own checks of its words follow.
+    match unsafe { reallocate_claimed(&mut inside, addr, request, entry) } {
+        Outcome::Block(block) => block.as_ptr(),
+        Outcome::Freed => null_mut(),
+        Outcome::Failed => {
+            inside.set_errno(libc::ENOMEM);
+            null_mut()
+        }
+        Outcome::Refused(fault) => {
+            drop(inside);
+            fault::follow(Verdict::Aborts(fault));
+            substitute(addr, request, entry)
+        }
+    }
+}
+
+/// What a program gets for a pointer that is no block, where it is to go on: a block of its own, with what lies at the
+/// pointer, for libc would have taken that memory as one.
+#[cold]
+#[inline(never)]
+fn substitute(addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
+    if request.bytes() == 0 {
+        return null_mut();
+    }
+    let made = allocate_for_realloc(request.call, request.bytes() as usize, entry);
+    let mut at = 0;
+    while !made.is_null() && at + 8 <= request.bytes() && host::is_readable((addr.0 + at) as usize) {
+        let from = core::ptr::with_exposed_provenance::<u64>((addr.0 + at) as usize);
+        // SAFETY: the kernel has just read there.
+        let word = unsafe { from.read_unaligned() };
+        // SAFETY: the block has the bytes asked for, of which these are eight.
+        let to = unsafe { made.byte_add(at as usize) };
+        // SAFETY: as above; the block is new.
+        unsafe { to.cast::<u64>().write_unaligned(word) };
+        at += 8;
+    }
+    made
 }
 
 /// # Safety
@@ -178,7 +249,12 @@ pub(crate) unsafe extern "C" fn on_realloc(
 unsafe fn realloc_briefly(mut brief: Brief, block: *mut c_void, bytes: usize) -> *mut c_void {
     let addr = Addr(block.expose_provenance() as u64);
     // SAFETY: by the contract.
-    match unsafe { brief.heap().realloc(brief.cache(), addr, bytes as u64) } {
+    let done = unsafe { brief.heap().realloc(brief.cache(), addr, bytes as u64) };
+    if brief.cache().has_damage() {
+        let entry = brief.entry();
+        return leave_damaged(brief, Call::Realloc, entry, None);
+    }
+    match done {
         Resized::At(addr) => leave_with(brief, Some(addr)),
         Resized::Failed => leave_with(brief, None),
         // SAFETY: as above; nothing has changed.

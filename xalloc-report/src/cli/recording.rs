@@ -28,10 +28,10 @@ impl From<Allocator> for record::Allocator {
     }
 }
 
-/// What follows when free or realloc refused a pointer.
+/// What follows the report of a misused heap.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
 enum OnError {
-    /// Abort as libc does
+    /// Abort where libc does
     #[default]
     Abort,
     /// Go on: the call has no effect
@@ -131,7 +131,7 @@ pub(super) struct RecordingArgs {
     /// Leave out the heap's own steps (split, coalesce, bin)
     #[arg(long)]
     no_heap_steps: bool,
-    /// What follows the report of a pointer that free or realloc refused
+    /// What follows the report of a pointer that is no block, or of a heap that was overwritten
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
     /// Compare every N-th call stack with a plain walk and count the differences

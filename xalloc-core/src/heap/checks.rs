@@ -1,0 +1,189 @@
+//! Where libc looks whether the heap is whole, and what it finds.
+//!
+//! Each check stands where glibc has it and looks at no more than glibc does: a program whose damage glibc lets pass is to
+//! go on here as well, and one that glibc ends is to end at the same call. The checks change nothing. They are made of
+//! the words alone, so that [`super::Verdict`] can ask them about memory that may not be there.
+
+use super::arena::ArenaState;
+use super::bins::{Bins, UNSORTED};
+use super::chunk::{ALIGNMENT, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, fast_index, round_down};
+use super::fault::HeapFault;
+use super::free::Merging;
+use super::os::Memory;
+use super::words::Words;
+
+/// Whether a chunk that comes back can have that place and size at all.
+pub(super) fn shape(chunk: u64, size: u64) -> Result<(), HeapFault> {
+    if chunk > size.wrapping_neg() || !chunk.is_multiple_of(ALIGNMENT) {
+        Err(HeapFault::InvalidPointer)
+    } else if size < MIN_CHUNK || !size.is_multiple_of(ALIGNMENT) {
+        Err(HeapFault::InvalidSize)
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether a chunk of a right shape can go to its arena, as far as that is looked at before anything changes.
+pub(super) fn free<M: Memory>(
+    words: Words<'_, M>,
+    arena: &ArenaState,
+    max_fast: u64,
+    chunk: u64,
+    size: u64,
+) -> Result<(), HeapFault> {
+    entrance(words, arena, max_fast, chunk, size)?;
+    if size <= max_fast {
+        return Ok(());
+    }
+    if !words.prev_inuse(chunk) {
+        let previous_size = words.prev_size(chunk);
+        let previous = chunk.wrapping_sub(previous_size);
+        size_below(words, previous, previous_size, Merging::Free)?;
+        unlink(words, &arena.bins, previous)?;
+    }
+    let next = chunk.wrapping_add(size);
+    if next != arena.top {
+        if !words.inuse(next, words.size(next)) {
+            unlink(words, &arena.bins, next)?;
+        }
+        front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree)?;
+    }
+    Ok(())
+}
+
+/// The part of [`free`] that looks at no neighbour's lists: whether a chunk can go to a fast bin, up to `max_fast`, or to
+/// where it is merged.
+#[inline]
+pub(super) fn entrance<M: Memory>(
+    words: Words<'_, M>,
+    arena: &ArenaState,
+    max_fast: u64,
+    chunk: u64,
+    size: u64,
+) -> Result<(), HeapFault> {
+    let next = chunk.wrapping_add(size);
+    if size <= max_fast {
+        // The lower bound is held against the word with its flags: a fence of 16 bytes passes.
+        if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
+            return Err(HeapFault::InvalidNextSizeFast);
+        }
+        return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
+    }
+    if chunk == arena.top {
+        return Err(HeapFault::DoubleFreeTop);
+    }
+    if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top + words.size(arena.top) {
+        return Err(HeapFault::BeyondTop);
+    }
+    if !words.prev_inuse(next) {
+        return Err(HeapFault::DoubleFree);
+    }
+    if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
+        return Err(HeapFault::InvalidNextSize);
+    }
+    Ok(())
+}
+
+/// Whether the free chunk below is as long as the chunk above it says.
+#[inline]
+pub(super) fn size_below<M: Memory>(
+    words: Words<'_, M>,
+    previous: u64,
+    previous_size: u64,
+    merging: Merging,
+) -> Result<(), HeapFault> {
+    if words.size(round_down(previous, 8)) == previous_size {
+        return Ok(());
+    }
+    Err(match merging {
+        Merging::Free => HeapFault::SizeMismatchBelow,
+        Merging::Consolidation => HeapFault::ConsolidatedBelow,
+    })
+}
+
+/// Whether a chunk can leave whatever list it is in: what [`Bins::unlink`] looks at, which also does it.
+pub(super) fn unlink<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64) -> Result<(), HeapFault> {
+    let size = words.size(chunk);
+    if words.prev_size(chunk.wrapping_add(size)) != size {
+        return Err(HeapFault::SizeMismatch);
+    }
+    if !bins.links_meet(words, chunk) {
+        return Err(HeapFault::CorruptedLinks);
+    }
+    if size >= LARGE_MIN && words.smaller(chunk) != 0 {
+        let (smaller, larger) = (round_down(words.smaller(chunk), 8), round_down(words.larger(chunk), 8));
+        if words.larger(smaller) != chunk || words.smaller(larger) != chunk {
+            return Err(HeapFault::CorruptedSizeLinks);
+        }
+    }
+    Ok(())
+}
+
+/// Whether the chunk at the front of the unsorted bin knows that it is; else `otherwise`.
+#[inline]
+pub(super) fn front_of_unsorted<M: Memory>(
+    words: Words<'_, M>,
+    bins: &Bins,
+    otherwise: HeapFault,
+) -> Result<(), HeapFault> {
+    match bins.front(UNSORTED) {
+        Some(front) if words.bk(front) != UNSORTED as u64 => Err(otherwise),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// The size of the chunk that has waited longest in the unsorted bin, if it can be taken out.
+#[inline]
+pub(super) fn unsorted<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk: u64) -> Result<u64, HeapFault> {
+    let size = words.size(chunk);
+    if size <= HEADER || size > arena.system_bytes {
+        return Err(HeapFault::UnsortedSize);
+    }
+    let next = chunk + round_down(size, 8);
+    let next_head = words.head(next);
+    if next_head < HEADER || next_head > arena.system_bytes {
+        return Err(HeapFault::UnsortedNextSize);
+    }
+    if words.prev_size(next) != size {
+        return Err(HeapFault::UnsortedMismatch);
+    }
+    if !arena.bins.is_known_ahead(words, chunk) || words.fd(chunk) != UNSORTED as u64 {
+        return Err(HeapFault::UnsortedLinks);
+    }
+    if next_head & PREV_INUSE != 0 {
+        return Err(HeapFault::UnsortedInUse);
+    }
+    Ok(size)
+}
+
+/// Whether a live chunk of an arena can change its size.
+pub(super) fn resize<M: Memory>(
+    words: Words<'_, M>,
+    arena: &ArenaState,
+    chunk: u64,
+    size: u64,
+) -> Result<(), HeapFault> {
+    if size <= HEADER || size >= arena.system_bytes {
+        return Err(HeapFault::ReallocInvalidSize);
+    }
+    let next = chunk + round_down(size, 8);
+    if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
+        return Err(HeapFault::ReallocInvalidNextSize);
+    }
+    Ok(())
+}
+
+/// The mapping of a mapped chunk, or `None` if its words cannot be those of one; `tail_bytes` of it are in no size.
+pub(super) fn mapping<M: Memory>(
+    words: Words<'_, M>,
+    chunk: u64,
+    page_bytes: u64,
+    tail_bytes: u64,
+) -> Option<(u64, u64)> {
+    let offset_bytes = words.prev_size(chunk);
+    let start = chunk.wrapping_sub(offset_bytes);
+    let total = words.size(chunk).wrapping_add(offset_bytes).wrapping_add(tail_bytes);
+    let in_page = chunk.wrapping_add(HEADER) % page_bytes;
+    let is_one = (start | total).is_multiple_of(page_bytes) && (in_page == 0 || in_page.is_power_of_two());
+    is_one.then_some((start, total))
+}
