@@ -10,7 +10,7 @@ use super::chunk::{FLAGS, LARGE_MIN, MIN_CHUNK, PREV_INUSE, bin_index};
 use super::malloc::Fit;
 use super::os::Os;
 use super::sink::Sink;
-use super::step::Step;
+use super::step::{Filling, Step};
 use crate::units::Addr;
 use crate::wire::{BinKind, HeapEvent};
 
@@ -73,12 +73,14 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let found = arena.bins.back(bin)?;
         self.take_whole_plain(arena, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
+        let mut filling = Filling::of(size);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
             self.take_whole_plain(arena, moved, size);
-            self.put_into_cache(arena, moved, size);
+            self.fill_cache(arena, &mut filling, moved);
         }
+        self.tell_filling(arena, &mut filling);
         Some(found)
     }
 
