@@ -33,11 +33,10 @@ use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use xalloc_core::primitive::AtomicU32;
 use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span, Verdict, flag};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
 use xalloc_core::session::leak_check;
-use xalloc_core::sys::{clock, futex};
+use xalloc_core::sys::clock;
 
 use crate::host::{self, File};
 use crate::segment::Segment;
@@ -69,10 +68,6 @@ use memory::Map;
 use roots::Boundary;
 use stop::Stopped;
 
-/// Longest wait for the recorder's list: it may have to read everything that is in the rings first.
-const PATIENCE_NS: u64 = 20_000_000_000;
-/// Time between two looks whether the recorder lives.
-const LOOK_NS: u64 = 100_000_000;
 /// Words that are read at most to find disguised pointers.
 const MOST_HINT_WORDS: u64 = 32 << 20;
 
@@ -105,7 +100,7 @@ impl Check<'_> {
     fn run(&self) -> bool {
         let handshake = &self.segment.header().handshake;
         let before = handshake.request.load(Ordering::Relaxed);
-        if !self.waits_for(&handshake.read, before) {
+        if !self.segment.waits_for(&handshake.read, |read| read == before) {
             return false;
         }
         let number = before + 1;
@@ -171,7 +166,7 @@ impl Check<'_> {
         // ORDERING: pairs with the recorder's Acquire load: everything of this thread was pushed before.
         handshake.request.store(number, Ordering::Release);
         self.segment.ring_doorbell();
-        if !self.waits_for(&handshake.answer, number) {
+        if !self.segment.waits_for(&handshake.answer, |answered| answered == number) {
             return Err(Failure(result::NO_ANSWER));
         }
         // Relaxed: published with the number.
@@ -180,22 +175,6 @@ impl Check<'_> {
         }
         let path = self.segment.blocks_path(number);
         Table::open(path.as_c(), number).ok_or(Failure(result::NO_TABLE))
-    }
-
-    /// Waits until the recorder has set `word` to `number`. False: it does not.
-    fn waits_for(&self, word: &AtomicU32, number: u32) -> bool {
-        let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
-        loop {
-            // ORDERING: pairs with the recorder's Release store: the file is complete, or was read.
-            let seen = word.load(Ordering::Acquire);
-            if seen == number {
-                return true;
-            }
-            if clock::monotonic_ns() > deadline_ns || !self.segment.recorder_lives() {
-                return false;
-            }
-            futex::wait(word, seen, futex::Scope::Shared, LOOK_NS);
-        }
     }
 }
 

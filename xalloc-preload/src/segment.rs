@@ -40,6 +40,7 @@ mod create;
 mod full;
 mod refused;
 mod reserve;
+mod wait;
 
 pub(crate) use control::Session;
 pub(crate) use create::{Birth, create};

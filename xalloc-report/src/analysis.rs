@@ -31,7 +31,7 @@ mod what_if;
 pub use allocator_frames::is_allocator;
 pub use checks::CheckView;
 pub use double_frees::DoubleFreeView;
-pub use events::{EventKind, EventView, EventWindow, Instant, InstantError, Observer, What};
+pub use events::{EventKind, EventView, EventWindow, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
 pub use growth::{Growth, Slope};

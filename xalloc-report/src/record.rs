@@ -129,6 +129,8 @@ pub struct Props {
     pub leak_check_on_signal: bool,
     /// Look at the processes' memory when the recorder gets this signal.
     pub snapshot_on_signal: Option<SnapshotSignal>,
+    /// Let a program that sets a mark wait until its memory was looked at.
+    pub snapshot_at_markers: bool,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -153,6 +155,7 @@ impl Props {
             leak_check: true,
             leak_check_on_signal: false,
             snapshot_on_signal: None,
+            snapshot_at_markers: false,
             symbols: true,
         }
     }

@@ -49,8 +49,10 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     /// Tells the sink what the arena did.
     #[inline(always)]
     pub(super) fn tell(&mut self, arena: &mut ArenaState, event: HeapEvent) {
-        let seq = arena.tick();
-        self.sink.event(arena.id(), seq, event);
+        if S::RECORDS {
+            let seq = arena.tick();
+            self.sink.event(arena.id(), seq, event);
+        }
     }
 
     /// Tells the sink what happened outside of any arena.
@@ -71,10 +73,10 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     #[inline]
     pub(super) fn fill_cache(&mut self, arena: &mut ArenaState, filling: &mut Filling, chunk: u64) {
         self.cache.push(self.words(), chunk, filling.size);
-        let seq = arena.tick();
         if !S::RECORDS {
             return;
         }
+        let seq = arena.tick();
         if filling.len == 0 {
             filling.seq = seq;
         }
@@ -113,7 +115,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             usable_bytes: (head & !chunk::FLAGS) - chunk::OVERHEAD,
             arena: arena.id(),
             served: Served::Arena,
-            arena_seq: arena.tick(),
+            arena_seq: if S::RECORDS { arena.tick() } else { 0 },
         }
     }
 

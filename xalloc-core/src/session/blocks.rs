@@ -40,6 +40,10 @@ pub struct Handshake {
     pub result: AtomicU32,
     /// Recorder: number of the request whose outcome it has read. Futex word: the next request waits for that.
     pub read: AtomicU32,
+    /// Process: how many looks at its memory its threads have waited for or wait for ([`super::marks`]).
+    pub looks_asked: AtomicU32,
+    /// Recorder: how many of these are answered. Futex word.
+    pub looks_answered: AtomicU32,
     /// Process: where the memory begins that holds the blocks of its positive control ([`control`]), for the request.
     pub control_addr: AtomicU64,
 }

@@ -1,20 +1,20 @@
 //! `events`: what happened, one event a line.
 
 use std::io;
-use std::str::FromStr;
 
 use clap::Args;
 
 use super::args::{Format, FormatArgs, TraceArgs};
+use super::moment::{Named, NoMark};
 use super::opened::gaps;
 use super::values::{EventKinds, kinds};
 use super::{Console, Exit, Failure};
-use crate::analysis::{EventView, EventWindow, Instant, InstantError, Observer, ThreadName, first_mark};
+use crate::analysis::{EventView, EventWindow, Observer, ThreadName};
 use crate::model::Recorded;
 use crate::render::json::EventStream;
 use crate::render::number::{counted, span};
 use crate::render::text;
-use crate::trace::{Contents, ProcessIndex};
+use crate::trace::{Contents, Moment, ProcessIndex};
 
 #[derive(Args, Debug)]
 pub struct Events {
@@ -28,10 +28,10 @@ pub struct Events {
     /// Begin here: a time since the recording's start (1.5s, 20ms, 300us), the number of an event, or the first mark of
     /// a name
     #[arg(long, value_name = "TIME|SEQ|marker:NAME")]
-    from: Option<Edge>,
+    from: Option<Named>,
     /// End here, inclusive
     #[arg(long, value_name = "TIME|SEQ|marker:NAME")]
-    to: Option<Edge>,
+    to: Option<Named>,
     /// Only this thread: its number (t2 is 2) or its kernel id
     #[arg(long, value_name = "N|TID")]
     thread: Option<u32>,
@@ -94,12 +94,12 @@ impl Events {
         let mut is_any_marked = false;
         let mut missing = None;
         for &index in processes {
-            let (from, to) = (self.instant(trace, index, &self.from)?, self.instant(trace, index, &self.to)?);
+            let (from, to) = (self.moment(trace, index, &self.from)?, self.moment(trace, index, &self.to)?);
             // A process without the mark has no such window.
             let (from, to) = match (from, to) {
                 (Ok(from), Ok(to)) => (from, to),
-                (Err(NoMark(name)), _) | (_, Err(NoMark(name))) => {
-                    missing.get_or_insert(name);
+                (Err(no_mark), _) | (_, Err(no_mark)) => {
+                    missing.get_or_insert(no_mark);
                     continue;
                 }
             };
@@ -122,29 +122,22 @@ impl Events {
             told?;
         }
         match missing {
-            Some(name) if !is_any_marked => {
-                let error = anyhow::anyhow!("no process has that window: there is no mark named `{name}`");
-                Err(Failure::new(error).hint("events --kind marker lists the marks"))
-            }
+            Some(no_mark) if !is_any_marked => Err(no_mark.failure("window")),
             _ => Ok(count),
         }
     }
 
     /// The end of the window in one process; the inner error: it never set the mark.
-    fn instant<R: Recorded>(
+    fn moment<R: Recorded>(
         &self,
         trace: &R,
         process: ProcessIndex,
-        edge: &Option<Edge>,
-    ) -> Result<Result<Option<Instant>, NoMark>, Failure> {
-        Ok(match edge {
-            None => Ok(None),
-            Some(Edge::Instant(instant)) => Ok(Some(*instant)),
-            Some(Edge::Marker(name)) => {
-                let found = first_mark(trace, process, name).map_err(|error| self.trace.unreadable(error))?;
-                found.map(|seq| Some(Instant::Seq(seq))).ok_or_else(|| NoMark(name.clone()))
-            }
-        })
+        end: &Option<Named>,
+    ) -> Result<Result<Option<Moment>, NoMark>, Failure> {
+        match end {
+            None => Ok(Ok(None)),
+            Some(end) => Ok(end.of(&self.trace, trace, process)?.map(Some)),
+        }
     }
 }
 
@@ -160,29 +153,6 @@ fn nothing(contents: &Contents, processes: &[ProcessIndex]) -> String {
             format!("none of the {events} between +{} and +{} is asked for", span(first), span(last))
         }
         _ => "the trace has no events".to_owned(),
-    }
-}
-
-/// A process never set the mark of this name.
-struct NoMark(String);
-
-/// One end of the window as it is asked for.
-#[derive(Clone, Debug)]
-enum Edge {
-    /// By time or number.
-    Instant(Instant),
-    /// By the name of a mark.
-    Marker(String),
-}
-
-impl FromStr for Edge {
-    type Err = InstantError;
-
-    fn from_str(text: &str) -> Result<Edge, InstantError> {
-        match text.strip_prefix("marker:") {
-            Some(name) => Ok(Edge::Marker(name.to_owned())),
-            None => text.parse().map(Edge::Instant),
-        }
     }
 }
 

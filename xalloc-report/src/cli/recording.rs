@@ -146,6 +146,9 @@ pub(super) struct RecordingArgs {
     /// Look at the program's resident memory whenever `xalloc-report` itself is sent this signal
     #[arg(long, value_enum, value_name = "SIGNAL")]
     snapshot_on_signal: Option<SnapshotSignal>,
+    /// Look at the program's resident memory at every mark that it sets, while it waits
+    #[arg(long)]
+    snapshot_at_markers: bool,
     /// Leave functions unresolved; the trace keeps the build-ids
     #[arg(long)]
     no_symbols: bool,
@@ -166,6 +169,7 @@ impl RecordingArgs {
             leak_check: !self.no_leak_check,
             leak_check_on_signal: self.leak_check_on_signal,
             snapshot_on_signal: self.snapshot_on_signal.map(Into::into),
+            snapshot_at_markers: self.snapshot_at_markers,
             symbols: !self.no_symbols,
             ..Props::new(command.to_vec())
         }

@@ -7,7 +7,7 @@ use super::opened::gaps;
 use super::{Console, Exit, Failure};
 use crate::analysis::{Sites, WhatIf as Answer};
 use crate::model::Recorded;
-use crate::os::replayer::Answer as Served;
+use crate::os::server::Answer as Served;
 use crate::render::number::counted;
 use crate::render::{json, text};
 use crate::simulate::{

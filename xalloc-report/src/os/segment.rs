@@ -162,6 +162,25 @@ impl Segment {
         }
     }
 
+    /// How many looks at its memory the process has asked for and waits for.
+    #[must_use]
+    pub fn looks_asked(&self) -> u32 {
+        // ORDERING: pairs with the process's Release increment: the mark was pushed before.
+        self.handshake().looks_asked.load(Ordering::Acquire)
+    }
+
+    /// So many of the looks were taken: their threads go on.
+    pub fn answer_looks(&self, looks: u32) {
+        let answered = &self.handshake().looks_answered;
+        // Relaxed: only the recorder writes it.
+        if answered.load(Ordering::Relaxed) == looks {
+            return;
+        }
+        // ORDERING: pairs with the waiting threads' Acquire load: the look is over.
+        answered.store(looks, Ordering::Release);
+        futex::wake(answered, i32::MAX, futex::Scope::Shared);
+    }
+
     /// Answers the request of that number, and wakes the process.
     pub fn answer(&self, request: u32, kind: u32) {
         let handshake = self.handshake();

@@ -10,7 +10,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use xalloc_core::session::{Options, allocator, clock, leak_check, on_error, overflow};
+use xalloc_core::session::{Options, allocator, clock, leak_check, marks, on_error, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
@@ -142,6 +142,7 @@ fn options(props: &Props) -> Options {
         },
         leak_check: if props.leak_check { leak_check::AT_EXIT } else { 0 }
             | if props.leak_check_on_signal { leak_check::ON_SIGNAL } else { 0 },
+        marks: if props.snapshot_at_markers { marks::WAIT_FOR_LOOK } else { marks::GO_ON },
         ..Options::new()
     }
 }
