@@ -154,25 +154,23 @@ impl Stamped {
     pub fn apart(self) -> impl Iterator<Item = Stamped> {
         let Stamped { stamp, stack, event } = self;
         let same = |event| Some(Stamped { stamp, stack, event });
-        let events = match event {
-            Event::FreeBinned { addr, call, arena, seq, put_away } => {
-                let free = Stamped { stamp, stack: StackId::NONE, event: Event::Free { addr, call } };
-                let merge = put_away.merge_step(addr);
-                let bin_seq = seq.wrapping_add(u16::from(merge.is_some()));
-                let bin = put_away.bin_step(addr).and_then(|step| same(Event::Heap { arena, seq: bin_seq, step }));
-                [Some(free), merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin]
-            }
-            Event::CacheFill { arena, seq, size_bytes, chunks } => {
-                let mut next_seq = seq;
-                chunks.map(|addr| {
-                    let index = BinKind::Cache.index_of(size_bytes).filter(|_| addr.0 != 0)?;
-                    let seq = next_seq;
-                    next_seq = seq.wrapping_add(1);
-                    let step = HeapEvent::Bin { addr, size_bytes, bin: BinKind::Cache, index };
-                    same(Event::Heap { arena, seq, step })
-                })
-            }
-            other => [same(other), None, None],
+        let events = if let Event::FreeBinned { addr, call, arena, seq, put_away } = event {
+            let free = Stamped { stamp, stack: StackId::NONE, event: Event::Free { addr, call } };
+            let merge = put_away.merge_step(addr);
+            let bin_seq = seq.wrapping_add(u16::from(merge.is_some()));
+            let bin = put_away.bin_step(addr).and_then(|step| same(Event::Heap { arena, seq: bin_seq, step }));
+            [Some(free), merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin]
+        } else if let Event::CacheFill { arena, seq, size_bytes, chunks } = event {
+            let mut next_seq = seq;
+            chunks.map(|addr| {
+                let index = BinKind::Cache.index_of(size_bytes).filter(|_| addr.0 != 0)?;
+                let seq = next_seq;
+                next_seq = seq.wrapping_add(1);
+                let step = HeapEvent::Bin { addr, size_bytes, bin: BinKind::Cache, index };
+                same(Event::Heap { arena, seq, step })
+            })
+        } else {
+            [same(event), None, None]
         };
         events.into_iter().flatten()
     }
