@@ -10,7 +10,7 @@ use super::fault::HeapFault;
 use super::free::Merging;
 use super::os::Os;
 use super::sink::Sink;
-use super::step::Step;
+use super::step::{Filling, Step};
 use crate::wire::{BinKind, HeapEvent};
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
@@ -41,14 +41,17 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if fast_index(words.size(found)) != index {
             return self.give_up(arena, found, index, HeapFault::FastSize);
         }
+        let mut filling = Filling::of(size);
         while arena.fast[index] != 0 && self.cache.has_room(size) {
             let moved = arena.fast[index];
             if !moved.is_multiple_of(ALIGNMENT) {
+                self.tell_filling(arena, &mut filling);
                 return self.give_up(arena, moved, index, HeapFault::FastLink);
             }
             arena.fast[index] = words.fd(moved);
-            self.put_into_cache(arena, moved, size);
+            self.fill_cache(arena, &mut filling, moved);
         }
+        self.tell_filling(arena, &mut filling);
         Some(found)
     }
 
