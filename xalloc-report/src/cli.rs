@@ -20,6 +20,7 @@ mod flamegraph;
 mod fragmentation;
 mod generate;
 mod import;
+mod leaks;
 mod opened;
 mod progress;
 mod ranking;

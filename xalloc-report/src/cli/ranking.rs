@@ -1,4 +1,4 @@
-//! `leaks` and `top`: call stacks in order.
+//! `top`: call stacks in order.
 
 use clap::Args;
 
@@ -6,33 +6,8 @@ use super::args::{CountArgs, ExtentArgs, Format, FormatArgs, TraceArgs};
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Order};
-use crate::check;
 use crate::model::Recorded;
 use crate::render::{json, text};
-
-#[derive(Args, Debug)]
-pub struct Leaks {
-    #[command(flatten)]
-    pub(super) trace: TraceArgs,
-    #[command(flatten)]
-    extent: ExtentArgs,
-    #[command(flatten)]
-    format: FormatArgs,
-}
-
-impl Leaks {
-    pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let mut leaks = analysis::leaks(trace.contents(), &self.trace.model(trace, CountArgs::usual())?);
-        for error in check::suppress(&mut leaks, trace.contents()) {
-            writeln!(console.notes, "note: not used: {error}")?;
-        }
-        match self.format.format {
-            Format::Human => console.out.write_all(text::leaks(&leaks, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&leaks, &mut console.out)?,
-        }
-        Ok(Exit::Success)
-    }
-}
 
 #[derive(Args, Debug)]
 pub struct Top {
