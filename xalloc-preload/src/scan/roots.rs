@@ -65,8 +65,7 @@ impl Interrupted {
 impl Boundary {
     /// The boundary in a signal handler with this context.
     pub(super) fn interrupted(context: *mut c_void) -> Option<Boundary> {
-        let registers = stop::registers_of(context)?;
-        let sp = (registers[libc::REG_RSP as usize] as u64).saturating_sub(RED_ZONE_BYTES);
+        let sp = stop::stack_in_use(stop::registers_of(context)?, &libc_code());
         let interrupted = Interrupted(context);
         Some(Boundary { sp, registers: [0; 6], stack: StackId::NONE, interrupted, tid: host::tid() })
     }
@@ -141,9 +140,10 @@ pub(super) fn mark(
     exclude_dead_part(&mut excluded, map, boundary.sp);
     stopped.idle_stacks().for_each(|idle| excluded.add(idle));
     excluded.add(stop::idle_part(&host::signal_stack(), boundary.sp));
-    for seen in stopped.threads() {
+    let libcs = libc_code();
+    for seen in stopped.threads(&libcs) {
         match seen {
-            Seen::At { sp, .. } => exclude_dead_part(&mut excluded, map, sp.saturating_sub(RED_ZONE_BYTES)),
+            Seen::At { sp } => exclude_dead_part(&mut excluded, map, sp),
             Seen::Running => {}
         }
     }
@@ -162,7 +162,6 @@ pub(super) fn mark(
     if let Some(registers) = stop::registers_of(context) {
         registers.iter().for_each(|&value| marker.value(1, value as u64));
     }
-    let libcs = modules::range_at(next::target(next::Symbol::exit) as u64).unwrap_or_default();
     for range in stopped.saved_vectors(&libcs).chain(stop::vectors_of(context, &libcs)) {
         marker.root(range);
     }
@@ -170,7 +169,7 @@ pub(super) fn mark(
         found.root_bytes += range.end - range.start;
         marker.root(range);
     });
-    for stack in stopped.threads().filter_map(Seen::sp).chain([boundary.sp]) {
+    for stack in stopped.threads(&libcs).filter_map(Seen::sp).chain([boundary.sp]) {
         marker.holding(stack);
     }
     for piece in map.pieces() {
@@ -336,6 +335,11 @@ fn exclude_gone_threads(
 /// Whether the descriptor of a thread names itself behind the thread's number.
 fn is_detached(memory: &mut impl Memory, descriptor: u64, behind: Range<u64>) -> bool {
     (behind.start.next_multiple_of(8)..behind.end).step_by(8).any(|at| memory.word(at) == Some(descriptor))
+}
+
+/// Where libc's code is.
+fn libc_code() -> Range<u64> {
+    modules::range_at(next::target(next::Symbol::exit) as u64).unwrap_or_default()
 }
 
 /// Where in a thread's descriptor its number is, asked of the calling thread's own, which is `tid`; glibc has moved it never yet.

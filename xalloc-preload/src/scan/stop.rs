@@ -120,9 +120,9 @@ extern "C" fn on_stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 /// Where another thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Seen {
-    /// It stands still, with this stack pointer.
+    /// It stands still.
     At {
-        /// The stack pointer.
+        /// Its stack is in use from here on.
         sp: u64,
     },
     /// It is at work.
@@ -176,12 +176,12 @@ impl Stopped {
         Some(Stopped { signal: Some((signal, before)), pid })
     }
 
-    /// The other threads.
-    pub(super) fn threads(&self) -> impl Iterator<Item = Seen> {
+    /// The other threads. The code of libc is in `libcs`.
+    pub(super) fn threads(&self, libcs: &Range<u64>) -> impl Iterator<Item = Seen> {
         let there = slots().iter().filter(|slot| slot.state.load(Ordering::Relaxed) != state::GONE);
         there.map(|slot| match place_of(slot) {
-            Place::Context(registers) => Seen::At { sp: registers[libc::REG_RSP as usize] as u64 },
-            Place::Waiting(words) => Seen::At { sp: words[SP_WORD] },
+            Place::Context(registers) => Seen::At { sp: stack_in_use(registers, libcs) },
+            Place::Waiting(words) => Seen::At { sp: in_use(words[SP_WORD], words[SP_WORD + 1], libcs) },
             Place::Unknown => Seen::Running,
         })
     }
@@ -200,12 +200,12 @@ impl Stopped {
 
     /// How many stand still.
     pub(super) fn known(&self) -> u64 {
-        self.threads().filter(|seen| *seen != Seen::Running).count() as u64
+        self.threads(&NOWHERE).filter(|seen| *seen != Seen::Running).count() as u64
     }
 
     /// How many are at work.
     pub(super) fn running(&self) -> u64 {
-        self.threads().filter(|seen| *seen == Seen::Running).count() as u64
+        self.threads(&NOWHERE).filter(|seen| *seen == Seen::Running).count() as u64
     }
 
     /// Whether the process goes on without its first thread.
@@ -276,6 +276,17 @@ fn is_system_call(at: u64, code: &Range<u64>) -> bool {
     })
 }
 
+/// From where on the stack is in use of a thread with these registers. What lies just below the stack pointer is the
+/// running function's; but libc's functions that wait in the kernel keep nothing there, and words of former calls lie in
+/// that place.
+pub(super) fn stack_in_use(registers: &[i64; 23], libcs: &Range<u64>) -> u64 {
+    in_use(registers[libc::REG_RSP as usize] as u64, registers[libc::REG_RIP as usize] as u64, libcs)
+}
+
+fn in_use(sp: u64, at: u64, libcs: &Range<u64>) -> u64 {
+    if is_system_call(at, libcs) { sp } else { sp.saturating_sub(RED_ZONE_BYTES) }
+}
+
 /// Where the kernel saved the vector registers of the thread that it called a handler with this context in.
 pub(super) fn vectors_of(context: *mut c_void, libcs: &Range<u64>) -> Option<Range<u64>> {
     // SAFETY: null, or what the kernel passed to a handler that has not returned.
@@ -305,6 +316,9 @@ fn vectors(context: &libc::ucontext_t) -> Option<Range<u64>> {
     Some(start..start + if magic == MAGIC { u64::from(bytes) } else { LEGACY_BYTES })
 }
 
+/// No code.
+const NOWHERE: Range<u64> = 0..0;
+
 /// What is known of a stopped thread.
 enum Place<'a> {
     Context(&'a [i64; 23]),
@@ -315,7 +329,7 @@ enum Place<'a> {
 
 /// Words of [`Place::Waiting`].
 const WORDS: usize = 8;
-/// Where among them the stack pointer is.
+/// Where among them the stack pointer is; behind it stands the place in the code.
 const SP_WORD: usize = 6;
 
 fn place_of(slot: &Slot) -> Place<'static> {

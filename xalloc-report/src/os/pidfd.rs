@@ -56,6 +56,17 @@ impl Pidfd {
     }
 }
 
+/// As [`Pidfd::urge`], where descriptors of processes are refused. The number may be another process's by then, which
+/// finds no urgent data.
+///
+/// # Errors
+/// What `kill` reports.
+pub fn urge_by_number(pid: u32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(|_| io::Error::from_raw_os_error(libc::ESRCH))?;
+    // SAFETY: reads its two integer arguments only.
+    if unsafe { libc::kill(pid, libc::SIGURG) } == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -65,6 +76,7 @@ mod tests {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let pidfd = Pidfd::open(child.id()).unwrap();
         pidfd.urge().unwrap();
+        urge_by_number(child.id()).unwrap();
         assert!(!pidfd.has_ended(), "the signal is ignored by who does not handle it");
         child.kill().unwrap();
         child.wait().unwrap();

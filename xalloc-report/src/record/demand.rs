@@ -162,7 +162,7 @@ pub fn ask(pid: u32) -> Result<Made, DemandError> {
     let session = Session::of(pid)?;
     let failed = |source| DemandError::Io { pid, source };
     let gone = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => DemandError::RecorderGone { pid },
+        io::ErrorKind::ConnectionRefused => DemandError::RecorderGone { pid },
         _ => failed(error),
     };
     let mut stream = desk::connect(&session.directory).map_err(gone)?;

@@ -56,7 +56,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     }
     let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.existing)?;
     let launched = launch(props, &target, words, &assignments, &mut output);
-    let (session, drain, waiter) = match launched {
+    let Launched { session, desk, drain, waiter } = match launched {
         Ok(launched) => launched,
         Err(error) => {
             output.discard();
@@ -64,7 +64,6 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
         }
     };
     let mut naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
-    let desk = Desk::open(session.directory(), Arc::clone(&session.control)).ok();
     let drained = drain_all(drain, desk, &session.control, &waiter, &mut naming);
     let end = waiter.end().unwrap_or(End::Running);
     if drained.processes == 0 && drained.stopped.is_none() {
@@ -79,7 +78,14 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     Ok(outcome)
 }
 
-type Launched = (Session, Drain<Writer>, Waiter);
+/// What runs once the program does.
+struct Launched {
+    session: Session,
+    /// `None`: the session's directory can hold no socket, and nobody can ask.
+    desk: Option<Desk>,
+    drain: Drain<Writer>,
+    waiter: Waiter,
+}
 
 fn launch(
     props: &Props,
@@ -107,6 +113,8 @@ fn launch(
     let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
     drain.save_beginning()?;
     signals::catch().map_err(RecordError::Signals)?;
+    // Somebody may ask as soon as the program runs.
+    let desk = Desk::open(session.directory(), Arc::clone(&session.control)).ok();
     let child = start(target, words, assignments, &library, session.directory())
         .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
     // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
@@ -120,7 +128,7 @@ fn launch(
     if props.leak_check {
         drain.take_demands(path::absolute(output.path()).unwrap_or_else(|_| output.path().to_owned()));
     }
-    Ok((session, drain, waiter))
+    Ok(Launched { session, desk, drain, waiter })
 }
 
 fn options(props: &Props) -> Options {

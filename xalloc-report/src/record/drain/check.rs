@@ -199,14 +199,14 @@ impl<S: Sink> Drain<S> {
 impl Live {
     /// Whether the copy of the process that was to mark the blocks ended before it had.
     fn is_copy_lost(&mut self, asked: Asked) -> bool {
-        let Live { stream, pidfd, checks, .. } = self;
+        let Live { stream, checks, .. } = self;
         let Some((table, copy)) = checks.table.as_mut().zip(asked.copy) else { return false };
         if asked.occasion != occasion::DEMAND || table.number == asked.done || table.seen.elapsed() < LOOK_EVERY {
             return false;
         }
         table.seen = Instant::now();
         // What it said before it ended is looked at last.
-        has_copy_ended(copy, pidfd.as_ref()) && stream.segment.asked().done != table.number
+        has_copy_ended(copy, &stream.identity) && stream.segment.asked().done != table.number
     }
 }
 

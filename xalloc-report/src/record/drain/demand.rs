@@ -9,8 +9,8 @@ use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use super::live::Live;
-use super::{Drain, Sink};
-use crate::os::pidfd::Pidfd;
+use super::{Drain, Identity, Sink};
+use crate::os::pidfd::{Pidfd, urge_by_number};
 use crate::os::signals;
 use crate::record::demand::{Refusal, Reply};
 use crate::trace::Block;
@@ -141,19 +141,20 @@ impl Live {
         if asked.taken == demand.number || demand.urged.elapsed() < demand.again {
             return Ok(());
         }
-        let Some(process) = &self.pidfd else {
-            return Err("it cannot be signalled from here".to_owned());
-        };
-        if demand.since.elapsed() > PATIENCE {
-            return Err(why_not(self.stream.identity.pid));
+        let identity = &self.stream.identity;
+        if self.pidfd.is_none() && !identity.is_here() {
+            return Err("its number is one of another namespace".to_owned());
         }
-        if is_deaf(self.stream.identity.pid) {
+        if demand.since.elapsed() > PATIENCE {
+            return Err(why_not(identity.pid));
+        }
+        if is_deaf(identity.pid) {
             return Err("all of its threads block SIGURG".to_owned());
         }
         demand.urged = Instant::now();
         demand.again = (2 * demand.again).clamp(FIRST_AGAIN, LAST_AGAIN);
         // One that has ended is noticed by the pass.
-        match process.urge() {
+        match self.pidfd.as_ref().map_or_else(|| urge_by_number(identity.pid), Pidfd::urge) {
             Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(format!("it cannot be signalled: {error}")),
             Ok(()) | Err(_) => Ok(()),
         }
@@ -191,9 +192,9 @@ fn why_not(pid: u32) -> String {
 }
 
 /// Whether the process that is a copy of another one has ended, to whose parent nobody tells it.
-pub(super) fn has_copy_ended(copy: u32, process: Option<&Pidfd>) -> bool {
-    // Without hold of the process its numbers may be those of another namespace.
-    process.is_some()
+pub(super) fn has_copy_ended(copy: u32, of: &Identity) -> bool {
+    // The numbers of one that is not there are those of another namespace.
+    of.is_here()
         && fs::read_to_string(format!("/proc/{copy}/status"))
             .map_or(true, |status| status.lines().any(|line| line.starts_with("State:\tZ")))
 }
