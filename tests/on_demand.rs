@@ -46,7 +46,11 @@ fn a_leak_that_comes_between_two_questions_is_in_the_second_answer_alone() {
     let kept = [("demand", 3333), ("demand", 3333 + 5555), ("exit", 7777 + 3333 + 5555)];
     assert_eq!(told, kept.map(|(occasion, bytes)| (occasion.to_owned(), bytes)));
     let kept = trace.json("leaks", &["--check", "1"]);
-    assert_eq!((&kept["totals"], &kept["bytes"]), (&first["totals"], &first["bytes"]), "a check is kept as it was shown");
+    assert_eq!(
+        (&kept["totals"], &kept["bytes"]),
+        (&first["totals"], &first["bytes"]),
+        "a check is kept as it was shown"
+    );
 }
 
 #[test]
@@ -104,7 +108,8 @@ fn a_signal_to_the_recorder_has_every_process_checked() {
     assert!(own >= 2, "the child was checked {own} times");
     let (_, trace, _folder) = running.end();
     let checks = list(&trace.json("leaks", &[]), "checks");
-    let mut pids: Vec<_> = checks.iter().filter(|check| check["occasion"] == "demand").map(|check| &check["pid"]).collect();
+    let mut pids: Vec<_> =
+        checks.iter().filter(|check| check["occasion"] == "demand").map(|check| &check["pid"]).collect();
     pids.sort_by_key(|pid| pid.as_u64());
     pids.dedup();
     assert_eq!(pids.len(), 2, "parent and child: {checks:?}");
@@ -113,7 +118,8 @@ fn a_signal_to_the_recorder_has_every_process_checked() {
 #[test]
 fn the_program_sees_nothing_but_time() {
     let asked = program("asked.c");
-    let mut plain = Command::new(&asked).arg("frame").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut plain =
+        Command::new(&asked).arg("frame").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
     plain.stdin.take().expect("a pipe").write_all(b"lle").expect("a pipe");
     let plain = plain.wait_with_output().expect("it ends");
     let mut running = Running::start(&[], &["frame"]);
@@ -128,7 +134,10 @@ fn the_program_sees_nothing_but_time() {
     assert_eq!(threads, 1);
     let (status, _, _folder) = running.end();
     assert_eq!(status.code(), plain.status.code());
-    assert_eq!(String::from_utf8_lossy(&plain.stdout).lines().skip(1).collect::<Vec<_>>(), ["lost", "lost", "end, and kept"]);
+    assert_eq!(
+        String::from_utf8_lossy(&plain.stdout).lines().skip(1).collect::<Vec<_>>(),
+        ["lost", "lost", "end, and kept"]
+    );
 }
 
 #[test]
@@ -138,7 +147,10 @@ fn a_process_that_is_not_there_or_not_recorded_is_told_of_with_a_hint() {
     let mut sleeper = Command::new("sleep").arg("60").spawn().expect("sleep");
     let told = words_of(&ask(sleeper.id()).output().expect("it starts"));
     let _ = (sleeper.kill(), sleeper.wait());
-    assert!(told.contains("is not recorded") && told.contains("hint: only what runs under `xalloc-report record`"), "{told}");
+    assert!(
+        told.contains("is not recorded") && told.contains("hint: only what runs under `xalloc-report record`"),
+        "{told}"
+    );
 }
 
 #[test]
@@ -263,7 +275,8 @@ fn a_server_with_many_keys_answers_on_while_it_is_checked() {
     const KEYS: usize = 200_000;
     let Some(server) = tool("redis-server") else { return };
     let folder = tempfile::tempdir().expect("a folder");
-    let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
+    let port =
+        std::net::TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a port").port();
     let mut recorder = xalloc();
     recorder.args(["record", "-q", "-o"]).arg(folder.path().join("redis.xtrace")).arg(server);
     recorder.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]);
@@ -277,8 +290,12 @@ fn a_server_with_many_keys_answers_on_while_it_is_checked() {
         sleep(Duration::from_millis(50));
     };
     let info = redis(&mut stream, &["INFO", "server"]);
-    let pid = info.lines().find_map(|line| line.strip_prefix("process_id:")).expect("its number").trim().parse().unwrap();
-    let filled = redis(&mut stream, &["EVAL", "for i=1,tonumber(ARGV[1]) do redis.call('SET', 'key:'..i, 'value '..i) end", "0", &KEYS.to_string()]);
+    let pid =
+        info.lines().find_map(|line| line.strip_prefix("process_id:")).expect("its number").trim().parse().unwrap();
+    let filled = redis(
+        &mut stream,
+        &["EVAL", "for i=1,tonumber(ARGV[1]) do redis.call('SET', 'key:'..i, 'value '..i) end", "0", &KEYS.to_string()],
+    );
     assert!(!filled.starts_with('-'), "{filled}");
     let asker = std::thread::spawn(move || result_of(&ask(pid).output().expect("it starts")));
     let asked = Instant::now();
@@ -306,7 +323,12 @@ fn a_server_with_many_keys_answers_on_while_it_is_checked() {
         asked.elapsed()
     );
     assert!(number(&leaks, "blocks") > KEYS as u64);
-    assert_eq!(number(&leaks["totals"]["definite"], "blocks") + number(&leaks["totals"]["cycle"], "blocks"), 0, "{}", leaks["totals"]);
+    assert_eq!(
+        number(&leaks["totals"]["definite"], "blocks") + number(&leaks["totals"]["cycle"], "blocks"),
+        0,
+        "{}",
+        leaks["totals"]
+    );
     // A page table is copied in milliseconds; what is waited for here is a processor.
     assert!(paused < Duration::from_secs(1), "it stood still for {paused:?}");
 }

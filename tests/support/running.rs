@@ -101,7 +101,8 @@ impl Running {
         assert!(self.line().starts_with("end"));
         drop(self.input.take());
         let status = self.recorder.wait().expect("the recorder ends");
-        let (folder, trace) = (std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder")), &self.trace);
+        let (folder, trace) =
+            (std::mem::replace(&mut self.folder, tempfile::tempdir().expect("a folder")), &self.trace);
         let trace = Trace::at(trace.path.clone());
         (status, trace, folder)
     }
@@ -132,6 +133,7 @@ pub(crate) fn result_of(output: &Output) -> Value {
 /// Blocks of that size and class.
 pub(crate) fn blocks(leaks: &Value, class: &str, size_bytes: u64) -> u64 {
     let sites = super::list(leaks, "sites").into_iter().filter(|site| site["class"] == class);
-    let of_size = sites.filter(|site| site["bytes"].as_u64() == site["blocks"].as_u64().map(|blocks| blocks * size_bytes));
+    let of_size =
+        sites.filter(|site| site["bytes"].as_u64() == site["blocks"].as_u64().map(|blocks| blocks * size_bytes));
     of_size.map(|site| super::number(&site, "blocks")).sum()
 }

@@ -67,7 +67,10 @@ pub(super) fn each_number(directory: &CStr, mut show: impl FnMut(u32, &File)) {
             let name = entries.get(19..length).unwrap_or_default();
             let mut digits = name.iter().take_while(|byte| byte.is_ascii_digit()).peekable();
             if digits.peek().is_some() {
-                show(digits.fold(0, |number: u32, &digit| number.wrapping_mul(10) + u32::from(digit - b'0')), &directory);
+                show(
+                    digits.fold(0, |number: u32, &digit| number.wrapping_mul(10) + u32::from(digit - b'0')),
+                    &directory,
+                );
             }
             entries = entries.get(length.max(1)..).unwrap_or_default();
         }

@@ -25,7 +25,6 @@ use xalloc_core::reach::{Block, Marker, Memory, PAGE_BYTES};
 use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
 use xalloc_core::units::{Addr, StackId};
 
-use super::{MOST_HINT_WORDS, Whose};
 use super::excluded::Excluded;
 use super::memory::{Kind, Map, Own, Piece, path_at};
 use super::own_break;
@@ -33,6 +32,7 @@ use super::pages::{Pages, Wanted};
 use super::root_regions;
 use super::stop::{self, Seen, Stopped};
 use super::way_out::stack_end;
+use super::{MOST_HINT_WORDS, Whose};
 use crate::arch;
 use crate::backend::{self, HEAP, next};
 use crate::host;

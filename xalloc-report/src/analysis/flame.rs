@@ -128,7 +128,8 @@ impl Flame {
                     Flame { doubt: Some(doubt), ..Flame::weighed(contents, Metric::Alive, of_sites()) }
                 }
                 None => {
-                    let leaked = leaks::findings(contents, model, leaks::ShownCheck::Last).filter(|(_, finding)| finding.class.is_leaked());
+                    let leaked = leaks::findings(contents, model, leaks::ShownCheck::Last)
+                        .filter(|(_, finding)| finding.class.is_leaked());
                     let leaked = leaked.map(|(_, finding)| (finding.stack, finding.call, finding.bytes));
                     Flame::weighed(contents, metric, leaked)
                 }

@@ -363,7 +363,9 @@ pub(super) fn findings<'a>(
 /// What was alive at exit and is in no finding.
 fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<Item = LeakSite> + 'a {
     let mut found: FxHashMap<_, LeakSum> = FxHashMap::default();
-    for (_, finding) in findings(contents, model, ShownCheck::Last).filter(|(_, finding)| finding.class != LeakClass::Inherited) {
+    for (_, finding) in
+        findings(contents, model, ShownCheck::Last).filter(|(_, finding)| finding.class != LeakClass::Inherited)
+    {
         found.entry(finding.stack).or_default().add(finding.bytes, finding.blocks);
     }
     model.sum.sites.iter().filter_map(move |site| {

@@ -68,7 +68,12 @@ impl Leaks {
         })
     }
 
-    fn show(&self, mut leaks: analysis::Leaks, contents: &Contents, console: &mut Console<'_>) -> Result<Exit, Failure> {
+    fn show(
+        &self,
+        mut leaks: analysis::Leaks,
+        contents: &Contents,
+        console: &mut Console<'_>,
+    ) -> Result<Exit, Failure> {
         for error in check::suppress(&mut leaks, contents) {
             writeln!(console.notes, "note: not used: {error}")?;
         }
@@ -87,7 +92,8 @@ fn found_by<R: Recorded>(trace: &R, number: u64, asked: &TraceArgs) -> Result<an
     let Some(scan) = at.and_then(|at| contents.scans.get(at)) else {
         let error = anyhow::anyhow!("the trace has no check {number}");
         return Err(Failure::new(error).hint(match contents.scans.len() {
-            0 => "it holds none; `leaks --pid PID` and the signal of `record --leak-check-on-demand` make some".to_owned(),
+            0 => "it holds none; `leaks --pid PID` and the signal of `record --leak-check-on-demand` make some"
+                .to_owned(),
             last => format!("it has checks 1 to {last}; `leaks` without the option lists those while a process ran"),
         }));
     };

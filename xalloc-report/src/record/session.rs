@@ -108,7 +108,8 @@ pub(crate) fn private_directory(place: &Path) -> io::Result<tempfile::TempDir> {
 fn remove_left_overs(place: &Path) {
     let Ok(own) = fs::metadata("/proc/self").map(|own| own.uid()) else { return };
     for directory in directories(place) {
-        let Some(metadata) = fs::symlink_metadata(&directory).ok().filter(|data| data.is_dir() && data.uid() == own) else {
+        let Some(metadata) = fs::symlink_metadata(&directory).ok().filter(|data| data.is_dir() && data.uid() == own)
+        else {
             continue;
         };
         let is_dead = match File::open(directory.join(CONTROL_NAME)) {

@@ -55,7 +55,9 @@ impl Environment {
         let bytes = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
         let value = |name: &str| {
             let mut variables = bytes.split(|&byte| byte == 0);
-            variables.find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"=")).map(<[u8]>::to_vec)
+            variables
+                .find_map(|variable| variable.strip_prefix(name.as_bytes())?.strip_prefix(b"="))
+                .map(<[u8]>::to_vec)
         };
         Environment {
             session: value(SESSION_VARIABLE).map(|path| OsString::from_vec(path).into()),

@@ -268,7 +268,9 @@ impl Checks {
             result::MARKED => {
                 let table = self.table.as_ref().filter(|table| table.number == asked.done);
                 return table.ok_or_else(|| "the process marked blocks that it was not told of".to_owned()).and_then(
-                    |table| table.read(asked, contents).map_err(|error| format!("the marks could not be read: {error}")),
+                    |table| {
+                        table.read(asked, contents).map_err(|error| format!("the marks could not be read: {error}"))
+                    },
                 );
             }
             result::REFUSED => return Err(self.refusal.take().unwrap_or_default()),

@@ -22,7 +22,6 @@ use xalloc_core::session::ring_state;
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, HeapCall, Kind, LossReason, Record};
 
-use super::{Copied, Sink};
 use super::dictionary::Dictionary;
 use super::forks::{Fork, Forks};
 use super::identity::Identity;
@@ -30,6 +29,7 @@ use super::ignored::Ignored;
 use super::lane::Lane;
 use super::modules::ModuleTables;
 use super::stacks::LocalStacks;
+use super::{Copied, Sink};
 use crate::os::segment::{HeaderCounter, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
