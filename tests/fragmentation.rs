@@ -228,3 +228,40 @@ fn a_signal_to_the_recorder_makes_it_look_and_does_not_reach_the_program() {
     assert_eq!(of_signal.len(), 2, "{looks:?}");
     assert!(of_signal.iter().all(|look| number(look, "resident_bytes") > 0 && number(look, "cost_ns") > 0));
 }
+
+/// The report at a mark, with the resident bytes of the heap.
+fn at_mark(recording: &Recording, name: &str) -> (Value, u64) {
+    let seen = recording.json("fragmentation", &["--at", &format!("marker:{name}"), "--fixes", "never"]);
+    assert_eq!(seen["rss"]["reason"], "marker", "{name}: {}", seen["rss"]);
+    let resident = number(&seen["rss"], "heap_resident");
+    (seen, resident)
+}
+
+#[test]
+fn a_program_that_waits_at_its_marks_is_seen_as_it_is_there() {
+    let recording = victim("marks_in_memory.c", &[]).record_with(&["--snapshot-at-markers"]);
+    let ((full, resident_full), (empty, resident_empty)) = (at_mark(&recording, "full"), at_mark(&recording, "empty"));
+    assert_eq!((number(&full, "blocks"), number(&full, "requested")), (1001, 3_000_000 + (8 << 20)));
+    assert_eq!((number(&empty, "blocks"), number(&empty, "requested")), (0, 0));
+    assert_eq!((&full["residency"], &empty["residency"]), (&Value::from("measured"), &Value::from("measured")));
+    // Half of the large block, with its header, and 2,940 KiB of the break were written to; all but 33 or 34 pages of
+    // padding go back.
+    let gone = resident_full - resident_empty;
+    assert!((6_900 * KIB..=6_910 * KIB).contains(&gone), "{gone}");
+    let untouched = &list(&full["rss"], "untouched")[0];
+    assert!(functions(untouched).iter().any(|name| name == "main"), "{untouched}");
+    let unexplained = number(&full["rss"], "unexplained");
+    assert!(unexplained * 100 <= number(&full["rss"], "total"), "{unexplained}");
+}
+
+#[test]
+fn a_mark_that_nobody_set_is_no_moment() {
+    let recording = victim("marks_in_memory.c", &[]).record();
+    let unasked = recording.json("fragmentation", &["--at", "marker:full", "--fixes", "never"]);
+    assert_eq!(number(&unasked, "blocks"), 1001, "the layout at a mark needs no look");
+    let output = support::xalloc().arg("fragmentation").arg(&recording.trace).args(["--at", "marker:ful"]).output();
+    let output = output.expect("xalloc-report starts");
+    assert_eq!(output.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("no mark named `ful`") && said.contains("hint: "), "{said}");
+}

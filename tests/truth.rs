@@ -35,8 +35,13 @@ fn claims(file: &str) -> Vec<Claim> {
 
 /// Records the victim and holds every claim of its header against the reports.
 fn holds(file: &str, load: &Load) -> Recording {
+    holds_with(file, load, &[])
+}
+
+/// As [`holds`], recorded with further options.
+fn holds_with(file: &str, load: &Load, options: &[&str]) -> Recording {
     let plain = load.plain();
-    let recording = load.record();
+    let recording = load.record_with(options);
     assert_eq!(recording.status().code(), plain.status.code(), "{file}: {}", recording.stderr());
     assert_eq!(recording.output.stdout, plain.stdout, "{file} printed something else");
     let summary = recording.summary();
@@ -159,7 +164,11 @@ fn zero_sizes_arrays_alignment_and_overflow_are_counted_as_asked() {
 
 #[test]
 fn eight_threads_that_free_each_others_blocks_keep_their_own_books() {
-    holds("threads.c", &victim("threads.c", &[]));
+    for clock in ["auto", "tsc", "monotonic"] {
+        let recording = holds_with("threads.c", &victim("threads.c", &[]), &["--clock", clock]);
+        let duration_ns = number(&recording.summary(), "duration_ns");
+        assert!((1_000..60_000_000_000).contains(&duration_ns), "{clock}: {duration_ns}");
+    }
 }
 
 #[test]

@@ -12,6 +12,18 @@ fn what_if(load: &Load, options: &[&str]) -> Value {
     load.record().json("what-if", options)
 }
 
+/// Three programs that ask for the same in every run, of those that are installed.
+fn real_programs() -> impl Iterator<Item = (&'static str, Load)> {
+    let script = "my %h; for my $i (1..20000) { $h{\"k$i\"} = 'v' x ($i % 50) } my @a = map { $_ x 9 } 1..5000;";
+    let table = "create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<20000) \
+                 insert into t select x,x*7 from c; create index i on t(b);";
+    let all = [("perl", vec!["-e", script]), ("sqlite3", vec![":memory:", table]), ("git", vec!["help", "-a"])];
+    all.into_iter().filter_map(|(program, arguments)| {
+        let load = Load::new(tool(program)?, &arguments);
+        Some((program, load.env("PERL_HASH_SEED", "0").env("PERL_PERTURB_KEYS", "0")))
+    })
+}
+
 /// Fails unless every block of the recording is where the simulated heap has it.
 fn is_identical(answer: &Value, least_blocks: u64) {
     assert!(number(&answer["fidelity"], "compared_blocks") >= least_blocks, "{}", answer["fidelity"]);
@@ -38,14 +50,8 @@ fn what_the_environment_sets_is_part_of_the_recording() {
 
 #[test]
 fn the_simulated_heap_of_a_real_program_is_the_recorded_one() {
-    let script = "my %h; for my $i (1..20000) { $h{\"k$i\"} = 'v' x ($i % 50) }";
-    let table = "create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<20000) \
-                 insert into t select x,x*7 from c; create index i on t(b);";
-    for (program, arguments) in
-        [("perl", vec!["-e", script]), ("sqlite3", vec![":memory:", table]), ("git", vec!["help", "-a"])]
-    {
-        let Some(path) = tool(program) else { continue };
-        is_identical(&what_if(&Load::new(path, &arguments), &[]), 50);
+    for (_, load) in real_programs() {
+        is_identical(&what_if(&load, &[]), 50);
     }
 }
 
@@ -98,14 +104,7 @@ fn the_predicted_peak_under_other_settings_is_the_real_one_to_the_kib() {
 
 #[test]
 fn the_predicted_peak_of_real_programs_under_other_settings_is_the_real_one() {
-    let script = "my %h; for my $i (1..20000) { $h{\"k$i\"} = 'v' x ($i % 50) } my @a = map { $_ x 9 } 1..5000;";
-    let table = "create table t(a,b); with recursive c(x) as (select 1 union all select x+1 from c where x<20000) \
-                 insert into t select x,x*7 from c; create index i on t(b);";
-    for (program, arguments) in
-        [("perl", vec!["-e", script]), ("sqlite3", vec![":memory:", table]), ("git", vec!["help", "-a"])]
-    {
-        let Some(path) = tool(program) else { continue };
-        let load = Load::new(path, &arguments).env("PERL_HASH_SEED", "0").env("PERL_PERTURB_KEYS", "0");
+    for (program, load) in real_programs() {
         predictions_are_real(program, &load);
     }
 }

@@ -109,7 +109,23 @@ static void leave(void) {
 
 static void ignore(void *argument) { (void)argument; }
 
+/* Waits until the thread waits in the kernel. */
+static void await_sleep(pid_t tid) {
+    char path[64], text[64];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", tid);
+    for (;;) {
+        int file = open(path, O_RDONLY);
+        ssize_t got = read(file, text, sizeof text - 1);
+        close(file);
+        text[got < 0 ? 0 : got] = 0;
+        char *name_end = strrchr(text, ')');
+        if (name_end && name_end[1] == ' ' && name_end[2] == 'S') return;
+        usleep(100);
+    }
+}
+
 static pthread_barrier_t barrier;
+static volatile pid_t waiting;
 static void *keeping_thread(void *argument) {
     void *volatile local = 0;
     put((void **)&local);
@@ -120,6 +136,7 @@ static void *keeping_thread(void *argument) {
         pthread_sigmask(SIG_BLOCK, &all, 0);
     }
     pthread_barrier_wait(&barrier);
+    waiting = gettid();
     pause();
     return local;
 }
@@ -222,7 +239,8 @@ static AWAY int run(const char *name) {
         pthread_barrier_init(&barrier, 0, 2);
         pthread_create(&thread, 0, keeping_thread, name[0] == 'b' ? &barrier : 0);
         pthread_barrier_wait(&barrier);
-        usleep(20000);
+        while (!waiting) usleep(100);
+        await_sleep(waiting);
     } else if (!strcmp(name, "gone_thread")) {
         pthread_create(&thread, 0, leaving_thread, 0);
         pthread_join(thread, 0);

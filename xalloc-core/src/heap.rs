@@ -19,6 +19,7 @@
 //! | `blocks`, `claim` | which blocks the program has; what is wrong with a pointer that came back |
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
+//! | `unhardened` | the shortest ways through them, where nothing is kept or told |
 //! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
 //! | `inspect`, `validate`, `info`, `xml` | walking, checking and counting what is there |
 //!
@@ -81,7 +82,7 @@ pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
 pub use tunables::{Parameter, Tunable, Tunables};
-pub use unhardened::Unhardened;
+pub use unhardened::{Resized, Unhardened};
 pub use validate::{Books, Imbalance};
 
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -159,6 +160,13 @@ pub enum Served {
     Arena,
     /// A mapping of its own.
     Mapping,
+}
+
+impl From<Allocation> for Addr {
+    #[inline(always)]
+    fn from(made: Allocation) -> Addr {
+        made.addr
+    }
 }
 
 impl Allocation {
@@ -311,7 +319,7 @@ impl<O: Os> Heap<O> {
     }
 
     /// Enters an arena; `None` if its state was lost in a fork.
-    #[inline]
+    #[inline(always)]
     fn enter<'a>(&self, arena: &'a Arena, cache: &mut ThreadCache) -> Option<ArenaGuard<'a>> {
         if !self.is_multithreaded() {
             return Some(arena.enter_alone());

@@ -53,6 +53,8 @@ pub mod flag {
     pub const ROOT: u8 = 1;
     /// A forked process had it from its parent: it is no leak of this process, and nothing is lost because of it.
     pub const INHERITED: u8 = 2;
+    /// The program does not have it: the scan is tried by it.
+    pub const CONTROL: u8 = 4;
 }
 
 const SIZE_BITS: u32 = 56;

@@ -74,6 +74,14 @@ pub mod leak_check {
     pub const ON_DEMAND: u32 = 4;
 }
 
+/// Values of [`Options::marks`]: what a program does that sets a mark.
+pub mod marks {
+    /// It goes on.
+    pub const GO_ON: u32 = 0;
+    /// Its thread waits until the recorder has looked at the process's memory.
+    pub const WAIT_FOR_LOOK: u32 = 1;
+}
+
 /// Values of [`Options::clock`] and [`Header::clock`].
 pub mod clock {
     /// Stamps are ticks of the invariant time-stamp counter.
@@ -125,8 +133,10 @@ pub struct Options {
     pub harden: u32,
     /// See [`on_error`].
     pub on_error: u32,
+    /// See [`marks`].
+    pub marks: u32,
     /// Zero.
-    pub reserved: [u32; 6],
+    pub reserved: [u32; 5],
 }
 
 impl Options {
@@ -144,7 +154,8 @@ impl Options {
             leak_check: leak_check::AT_EXIT | leak_check::ON_DEMAND,
             harden: harden::RECORDED,
             on_error: on_error::ABORT,
-            reserved: [0; 6],
+            marks: marks::GO_ON,
+            reserved: [0; 5],
         }
     }
 }
@@ -243,6 +254,10 @@ pub struct Header {
     pub differing_stacks: AtomicU64,
     /// Stacks that were cut at the depth limit.
     pub cut_stacks: AtomicU64,
+    /// How often a thread found its ring full and waited for the recorder.
+    pub waits: AtomicU64,
+    /// How long they waited in all, nanoseconds of each thread added up.
+    pub waited_ns: AtomicU64,
     /// Counters of the stack trie.
     pub stacks: intern::Counters,
     /// `gnu_get_libc_version()`, NUL-terminated.

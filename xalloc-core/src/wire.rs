@@ -20,7 +20,7 @@ pub use kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, Lo
 pub use record::{Record, TEXT_BYTES, text_records};
 
 /// Version of the record format. A recorder refuses a segment of another version.
-pub const VERSION: u16 = 4;
+pub const VERSION: u16 = 5;
 
 /// What happened inside a heap: one step of the placement policy.
 ///

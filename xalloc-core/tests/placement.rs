@@ -3,7 +3,8 @@
 //! Every trace runs twice, on the real libc by `tests/programs/xreplay.c` and on the simulated heap, and after each
 //! operation the block's place, its usable size, the break and the sub-heap's size must be equal. A difference is
 //! shrunk to the smallest trace that shows it. `XALLOC_PLACEMENT_TRACES=1000` makes a long campaign of every test;
-//! `XALLOC_PLACEMENT_PRELOAD=libxalloc_preload.so` has every trace run once more under that library, on the live heap.
+//! `XALLOC_PLACEMENT_PRELOAD=libxalloc_preload.so` has every trace run once more under that library, on the live heap;
+//! `XALLOC_PLACEMENT_SEED=775 XALLOC_PLACEMENT_TRACES=1` is the one trace of that seed.
 
 #[path = "placement/generate.rs"]
 mod generate;
@@ -24,31 +25,35 @@ use simulate::simulate;
 use trace::{Kind, Op, Outcome};
 use xalloc_core::heap::{AlignedRests, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack, Tunables};
 
-/// Traces that a campaign runs.
-fn traces(usual: u64) -> u64 {
-    std::env::var("XALLOC_PLACEMENT_TRACES").ok().and_then(|count| count.parse().ok()).unwrap_or(usual)
+/// What a variable says, if it is a number.
+fn number(variable: &str) -> Option<u64> {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok())
 }
 
 fn first_difference(left: &[Outcome], right: &[Outcome]) -> Option<usize> {
     left.iter().zip(right).position(|(left, right)| left != right)
 }
 
-/// Compares one trace on one libc, under `list` as `GLIBC_TUNABLES`; shrinks and reports a difference.
-fn compare(oracle: &Oracle, name: &str, list: &str, ops: Vec<Op>) {
+/// Compares one trace on one libc, under `list` as `GLIBC_TUNABLES`, with the simulated heap and with a live one.
+fn compare(oracle: &Oracle, name: &str, list: &str, ops: &[Op]) {
     let mut tunables = Tunables::NONE;
     tunables.apply_glibc_tunables(list.as_bytes());
-    let ours = |ops: &[Op]| simulate(&oracle.policy, &tunables, ops);
     let real = |ops: &[Op]| oracle.run(ops, list);
+    let expected = real(ops);
+    let demand = |heap: &str, ours: &dyn Fn(&[Op]) -> Vec<Outcome>| {
+        if first_difference(&expected, &ours(ops)).is_some() {
+            report(&format!("{name} {list}, {heap}"), ops.to_vec(), &real, ours);
+        }
+    };
+    demand("simulated", &|ops| simulate(&oracle.policy, &tunables, ops));
     if let Some(library) = oracle::preload() {
-        let live = oracle.run_under(&library, &ops, list);
-        let at = first_difference(&real(&ops), &live);
-        assert_eq!(at, None, "{name} {list}: the operation at which {library} differs");
+        demand(&library, &|ops| oracle.run_under(&library, ops, list));
     }
-    let differs = |ops: &[Op]| first_difference(&real(ops), &ours(ops));
-    if differs(&ops).is_none() {
-        return;
-    }
-    let least = shrink::shrink(ops, 3000, differs);
+}
+
+/// Shrinks a trace to the smallest that shows a difference, and shows it.
+fn report(name: &str, ops: Vec<Op>, real: &dyn Fn(&[Op]) -> Vec<Outcome>, ours: &dyn Fn(&[Op]) -> Vec<Outcome>) {
+    let least = shrink::shrink(ops, 3000, |ops| first_difference(&real(ops), &ours(ops)));
     let (real, ours) = (real(&least), ours(&least));
     for (at, op) in least.iter().enumerate() {
         println!("{at:4} {op:?}");
@@ -57,7 +62,7 @@ fn compare(oracle: &Oracle, name: &str, list: &str, ops: Vec<Op>) {
             println!("       ours {:x?}", ours[at]);
         }
     }
-    panic!("{name} {list}: the smallest trace that differs has {} operations", least.len());
+    panic!("{name}: the smallest trace that differs has {} operations", least.len());
 }
 
 /// The libcs that can be asked; prints why there is none.
@@ -70,13 +75,14 @@ fn oracles() -> &'static [Oracle] {
 
 /// Runs `usual` traces of a plan on every libc, each under the tunables that `list` makes of its seed.
 fn campaign(name: &str, first_seed: u64, usual: u64, plan: Plan, list: impl Fn(u64) -> String) {
-    let count = traces(usual);
+    let first_seed = number("XALLOC_PLACEMENT_SEED").unwrap_or(first_seed);
+    let count = number("XALLOC_PLACEMENT_TRACES").unwrap_or(usual);
     for oracle in oracles() {
         let mut equal_ops = 0;
         for seed in first_seed..first_seed + count {
             let ops = generate(seed, plan);
             equal_ops += ops.len();
-            compare(oracle, &format!("{name}, glibc {}, seed {seed}", oracle.version), &list(seed), ops);
+            compare(oracle, &format!("{name}, glibc {}, seed {seed}", oracle.version), &list(seed), &ops);
         }
         println!("{name}: glibc {}: {count} traces, {equal_ops} operations, all equal", oracle.version);
     }
@@ -92,6 +98,24 @@ const SINGLE: Plan = Plan { ops: 8_000, threads: 0, raise_mmap_threshold: false,
 #[test]
 fn a_single_thread_gets_every_chunk_where_libc_places_it() {
     campaign("single thread", 1, 40, SINGLE, untuned);
+}
+
+#[test]
+fn a_trim_raises_the_break_under_a_top_of_the_least_size_as_in_libc() {
+    let op = |kind, slot, size| Op { kind, thread: 0, slot, size, align: 0 };
+    for oracle in oracles() {
+        let first = op(Kind::Malloc, 0, 24);
+        let place = oracle.run(&[first], "")[0];
+        let top_bytes = place.brk - (place.offset + 16);
+        for pad in [0, 1, 4095, 4096, 65_536] {
+            let second = op(Kind::Malloc, 1, top_bytes - 32 - 8);
+            let ops = [first, second, op(Kind::Trim, 0xffff, pad), op(Kind::Malloc, 2, 1_000), op(Kind::Free, 1, 0)];
+            let outcomes = oracle.run(&ops, "");
+            assert_eq!(outcomes[1].brk, place.brk, "the top served it");
+            assert!(outcomes[2].brk > place.brk, "this libc raises the break");
+            compare(oracle, &format!("least top, glibc {}, pad {pad}", oracle.version), "", &ops);
+        }
+    }
 }
 
 #[test]

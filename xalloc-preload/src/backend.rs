@@ -142,6 +142,11 @@ pub(crate) fn harden() {
     }
 }
 
+/// Whether the core's heap serves the program and keeps no set of its blocks.
+pub(crate) fn is_plain_core() -> bool {
+    is_core() && !HEAP.is_hardened()
+}
+
 /// What follows the report of a pointer that was refused; see [`xalloc_core::session::on_error`].
 pub(crate) fn on_error() -> u32 {
     ON_ERROR.load(Ordering::Relaxed)

@@ -17,9 +17,11 @@ use core::ffi::c_int;
 use core::marker::PhantomData;
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use xalloc_core::heap::ThreadCache;
+use xalloc_core::heap::{Live, ThreadCache, Unhardened};
+use xalloc_core::units::Addr;
 
-use crate::backend;
+use crate::arch::Entry;
+use crate::backend::{self, HEAP};
 use crate::host;
 use crate::lifecycle::{self, Phase};
 use crate::segment::{self, Segment};
@@ -90,7 +92,7 @@ pub(crate) fn enter() -> Access {
     Access::Inside(inside)
 }
 
-/// Proof that the calling thread is in a hook that records nothing and leaves errno alone.
+/// Proof that the calling thread is in a hook that has nothing to do but to serve ([`lifecycle::brief_way`]).
 pub(crate) struct Brief {
     thread: &'static Thread,
     stays_in_its_thread: PhantomData<*mut ()>,
@@ -99,10 +101,12 @@ pub(crate) struct Brief {
 /// Passes the guard where nothing is recorded, if that is all there is to do. `None`: [`enter`] does the rest.
 #[inline(always)]
 pub(crate) fn enter_briefly() -> Option<Brief> {
-    if lifecycle::phase() != Phase::Off || !backend::is_core() {
+    let offset = lifecycle::brief_way();
+    if offset == 0 {
         return None;
     }
-    let thread = thread::nearby()?;
+    // SAFETY: `ready` opened the way by `key_offset`.
+    let thread = unsafe { thread::nearby(offset) }?;
     if thread.inside.load(Ordering::Relaxed) {
         return None;
     }
@@ -111,6 +115,37 @@ pub(crate) fn enter_briefly() -> Option<Brief> {
 }
 
 impl Brief {
+    /// The heap.
+    #[inline(always)]
+    pub(crate) fn heap(&self) -> Unhardened<'static, Live> {
+        HEAP.known_unhardened()
+    }
+
+    /// Ends a hook whose result is `block`. Unlike a drop it keeps nothing over the call that is seldom made, so the hook
+    /// needs no frame.
+    #[inline(always)]
+    pub(crate) fn leave(self, block: Addr) -> Addr {
+        let thread = self.thread;
+        core::mem::forget(self);
+        lower(thread);
+        if thread.is_unsettled() { end_with(thread, block) } else { block }
+    }
+
+    /// Keeps where the program called from out of the way until a fault asks for it.
+    #[inline(always)]
+    pub(crate) fn keep_entry(&mut self, entry: Entry) {
+        let own = self.thread.own.get();
+        // SAFETY: by the bullet of the module this token is the only one of its thread, and it is borrowed mutably.
+        unsafe { (*own).entry = entry };
+    }
+
+    /// Ends a hook that has changed nothing, and says what was kept.
+    pub(crate) fn give_up(self) -> Entry {
+        let own = self.thread.own.get();
+        // SAFETY: by the bullet of the module this token is the only one of its thread.
+        unsafe { (*own).entry }
+    }
+
     /// The heap's part of the thread's state.
     #[inline(always)]
     pub(crate) fn cache(&mut self) -> &mut ThreadCache {
@@ -124,7 +159,7 @@ impl Drop for Brief {
     #[inline(always)]
     fn drop(&mut self) {
         lower(self.thread);
-        if self.thread.has_leftovers() || self.thread.is_over() {
+        if self.thread.is_unsettled() {
             end(self.thread);
         }
     }
@@ -138,6 +173,14 @@ fn end(thread: &'static Thread) {
     drop(Inside { thread, recording: None, errno, stays_in_its_thread: PhantomData });
 }
 
+/// As [`end`], of a hook with a result.
+#[cold]
+#[inline(never)]
+fn end_with(thread: &'static Thread, block: Addr) -> Addr {
+    end(thread);
+    block
+}
+
 /// The phase once the library is ready; `None` where calls are served without a thread's state.
 #[cold]
 #[inline(never)]
@@ -148,7 +191,13 @@ fn ready(mut phase: Phase) -> Option<Phase> {
         }
         phase = lifecycle::phase();
     }
-    (phase != Phase::Off || backend::is_core()).then_some(phase)
+    if phase != Phase::Off {
+        return Some(phase);
+    }
+    if backend::is_plain_core() {
+        lifecycle::open_brief_way(thread::key_offset());
+    }
+    backend::is_core().then_some(phase)
 }
 
 impl<'t> Inside<'t> {
@@ -194,7 +243,7 @@ impl Drop for Inside<'_> {
     fn drop(&mut self) {
         lower(self.thread);
         // Looked at after the flag is clear: what a handler leaves later it does itself.
-        if self.thread.has_leftovers() || self.thread.is_over() {
+        if self.thread.is_unsettled() {
             self.clean_up();
         }
         host::set_errno_at(self.thread.errno_place, self.errno);
@@ -206,6 +255,7 @@ impl Inside<'_> {
     #[cold]
     #[inline(never)]
     fn clean_up(&mut self) {
+        self.thread.settle();
         while self.thread.has_leftovers() {
             raise(self.thread);
             self.flush_spare();

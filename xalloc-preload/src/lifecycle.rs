@@ -54,14 +54,17 @@ const COLD: usize = 0;
 const LIVE: usize = 1;
 const OFF: usize = 2;
 
-/// The word: one of the three numbers, or the address of the descriptor of the thread that boots.
 #[repr(C, align(4096))]
 struct Page {
+    /// The phase: one of the three numbers, or the address of the descriptor of the thread that boots.
     word: AtomicUsize,
-    rest: [u8; 4096 - size_of::<usize>()],
+    /// What [`brief_way`] says.
+    brief_way: AtomicUsize,
+    rest: [u8; 4096 - 2 * size_of::<usize>()],
 }
 
-static PAGE: Page = Page { word: AtomicUsize::new(COLD), rest: [0; 4096 - size_of::<usize>()] };
+static PAGE: Page =
+    Page { word: AtomicUsize::new(COLD), brief_way: AtomicUsize::new(0), rest: [0; 4096 - 2 * size_of::<usize>()] };
 
 /// Whether this program image has booted, in this process or in one it was forked from.
 static HAS_BOOTED: AtomicBool = AtomicBool::new(false);
@@ -83,6 +86,20 @@ pub(crate) fn phase() -> Phase {
         OFF => Phase::Off,
         _ => Phase::Booting,
     }
+}
+
+/// Where in its descriptor a thread finds its state, if hooks have nothing to do but to serve: nothing is recorded, the
+/// core's heap serves, and that keeps no set of its blocks. Else 0. One load answers for all of it, and for the fork that
+/// wipes it.
+#[inline(always)]
+pub(crate) fn brief_way() -> usize {
+    // Relaxed: what booting set up was seen by `open_brief_way`'s caller, or is reached through the thread's own state.
+    PAGE.brief_way.load(Ordering::Relaxed)
+}
+
+/// Says that hooks have nothing to do but to serve, and where a thread's state is; 0: that is not known yet.
+pub(crate) fn open_brief_way(offset: usize) {
+    PAGE.brief_way.store(offset, Ordering::Relaxed);
 }
 
 /// Ends recording for good: the recorder is finished or gone. The program goes on. False: it had ended before.
@@ -189,6 +206,7 @@ fn boot() -> usize {
 
 /// Makes the process cold again, in a child whose page the kernel did not wipe.
 pub(crate) fn reset() {
+    PAGE.brief_way.store(0, Ordering::Relaxed);
     PAGE.word.store(COLD, Ordering::Relaxed);
 }
 

@@ -33,17 +33,17 @@ use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use xalloc_core::primitive::AtomicU32;
-use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span};
+use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span, Verdict, flag};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
 use xalloc_core::session::leak_check;
-use xalloc_core::sys::{clock, futex};
+use xalloc_core::sys::clock;
 
 use crate::host::{self, File};
 use crate::segment::Segment;
 use crate::thread;
 
 mod asked;
+mod control;
 mod excluded;
 mod fault;
 mod memory;
@@ -65,14 +65,11 @@ pub(crate) use way_out::{
     exit_at_once, watch_signals,
 };
 
+use control::Control;
 use memory::Map;
 use roots::Boundary;
 use stop::Stopped;
 
-/// Longest wait for the recorder's list: it may have to read everything that is in the rings first.
-const PATIENCE_NS: u64 = 20_000_000_000;
-/// Time between two looks whether the recorder lives.
-const LOOK_NS: u64 = 100_000_000;
 /// Words that are read at most to find disguised pointers.
 const MOST_HINT_WORDS: u64 = 32 << 20;
 
@@ -127,7 +124,7 @@ impl Check<'_> {
     fn run(&self) -> bool {
         let handshake = &self.segment.header().handshake;
         let before = handshake.request.load(Ordering::Relaxed);
-        if !self.waits_for(&handshake.read, before) {
+        if !self.segment.waits_for(&handshake.read, |read| read == before) {
             return false;
         }
         let number = before + 1;
@@ -160,8 +157,19 @@ impl Check<'_> {
         }
         let suppressions = say::suppressions();
         let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
+        let control = self.plant()?;
         self.request(number);
-        self.mark(number, &stopped, suppressions)
+        let leaked = self.mark(number, &stopped, suppressions);
+        drop(control);
+        leaked
+    }
+
+    /// Lays the positive control out, and says where.
+    fn plant(&self) -> Result<Control, Failure> {
+        let control = Control::planted().ok_or(Failure(result::NO_MEMORY))?;
+        // Relaxed: published with the request's number.
+        self.segment.header().handshake.control_addr.store(control.addr(), Ordering::Relaxed);
+        Ok(control)
     }
 
     /// Marks the blocks, while the other threads stand still or in a copy that has none.
@@ -187,9 +195,9 @@ impl Check<'_> {
         header.running_threads = stopped.running();
         header.regions = found.regions;
         header.suppressions_bytes = say::copy(suppressions, table.suppressions());
-        let leaked = table.marks().iter().zip(blocks).any(|(mark, _)| {
-            let verdict = xalloc_core::reach::Verdict::from_number(mark.verdict);
-            matches!(verdict, Some(xalloc_core::reach::Verdict::Definite | xalloc_core::reach::Verdict::Cycle))
+        let leaked = table.marks().iter().zip(blocks).any(|(mark, block)| {
+            let verdict = Verdict::from_number(mark.verdict);
+            matches!(verdict, Some(Verdict::Definite | Verdict::Cycle)) && !block.has(flag::CONTROL)
         });
         Ok(leaked)
     }
@@ -204,7 +212,7 @@ impl Check<'_> {
     /// Waits for the table.
     fn table(&self, number: u32) -> Result<Table, Failure> {
         let handshake = &self.segment.header().handshake;
-        if !self.waits_for(&handshake.answer, number) {
+        if !self.segment.waits_for(&handshake.answer, |answered| answered == number) {
             return Err(Failure(result::NO_ANSWER));
         }
         // Relaxed: published with the number.
@@ -213,22 +221,6 @@ impl Check<'_> {
         }
         let path = self.segment.blocks_path(number);
         Table::open(path.as_c(), number).ok_or(Failure(result::NO_TABLE))
-    }
-
-    /// Waits until the recorder has set `word` to `number`. False: it does not.
-    fn waits_for(&self, word: &AtomicU32, number: u32) -> bool {
-        let deadline_ns = clock::monotonic_ns() + PATIENCE_NS;
-        loop {
-            // ORDERING: pairs with the recorder's Release store: the file is complete, or was read.
-            let seen = word.load(Ordering::Acquire);
-            if seen == number {
-                return true;
-            }
-            if clock::monotonic_ns() > deadline_ns || !self.segment.recorder_lives() {
-                return false;
-            }
-            futex::wait(word, seen, futex::Scope::Shared, LOOK_NS);
-        }
     }
 }
 

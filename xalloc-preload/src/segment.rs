@@ -40,6 +40,7 @@ mod create;
 mod full;
 mod refused;
 mod reserve;
+mod wait;
 
 pub(crate) use control::Session;
 pub(crate) use create::{Birth, create};
@@ -194,6 +195,14 @@ impl Segment {
             // Relaxed: a statistic.
             counter.fetch_add(events, Ordering::Relaxed);
         }
+    }
+
+    /// Counts a wait for room in a ring.
+    pub(super) fn count_wait(&self, waited_ns: u64) {
+        let Header { waits, waited_ns: sum_ns, .. } = self.header();
+        // Relaxed: statistics.
+        waits.fetch_add(1, Ordering::Relaxed);
+        sum_ns.fetch_add(waited_ns, Ordering::Relaxed);
     }
 
     /// Claims a ring for the calling thread, whose serial number is new if it has none yet; `None` if all are taken or

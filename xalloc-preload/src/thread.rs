@@ -26,8 +26,9 @@ use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use xalloc_core::heap::ThreadCache;
 use xalloc_core::sys::tenure::{Holder, Tenure};
+use xalloc_core::wire::Record;
 
-use crate::arch;
+use crate::arch::{self, Entry};
 use crate::backend;
 use crate::capture::ThreadCapture;
 use crate::host::{self, ErrnoPlace};
@@ -45,6 +46,8 @@ pub(crate) use stream::Stream;
 pub(crate) struct Thread {
     /// Whether the thread is in a hook.
     pub(crate) inside: AtomicBool,
+    /// Whether a hook has more to do at its end than to say that it ends: see [`Thread::is_unsettled`].
+    unsettled: AtomicBool,
     /// Whether the key holds this state; before that, the thread is being set up.
     is_set_up: AtomicBool,
     /// Whether the hook is in the program's own allocator: what that asks of itself is not the program's doing.
@@ -61,7 +64,7 @@ pub(crate) struct Thread {
     rounds: AtomicU32,
     /// First of the blocks that a nested call could not free: each holds the address of the next.
     deferred: AtomicUsize,
-    /// What nested calls noted.
+    /// What nested calls noted ([`Thread::note`]).
     pub(crate) spare: Spare,
     /// What only the guard's token reaches.
     pub(crate) own: UnsafeCell<Own>,
@@ -71,6 +74,8 @@ pub(crate) struct Thread {
 pub(crate) struct Own {
     /// The heap's part.
     pub(crate) cache: ThreadCache,
+    /// Where the program called from, kept for the report of a fault by a hook that has no register for it.
+    pub(crate) entry: Entry,
     /// Its events.
     pub(crate) stream: Stream,
     /// Number of the fork that this thread is about to make, else 0.
@@ -86,6 +91,7 @@ impl Thread {
     fn new(place: &'static Tenure, capture: &'static mut ThreadCapture) -> Thread {
         Thread {
             inside: AtomicBool::new(false),
+            unsettled: AtomicBool::new(false),
             is_set_up: AtomicBool::new(false),
             serving: AtomicBool::new(false),
             over: AtomicBool::new(false),
@@ -97,6 +103,7 @@ impl Thread {
             spare: Spare::new(),
             own: UnsafeCell::new(Own {
                 cache: ThreadCache::new(),
+                entry: Entry { ip: 0, sp: 0, fp: 0 },
                 stream: Stream::new(),
                 fork_serial: 0,
                 exec_scratch: None,
@@ -105,10 +112,26 @@ impl Thread {
         }
     }
 
-    /// Whether nested calls left something to do: a block to free, or records.
+    /// Whether a hook has more to do at its end: nested calls may have left something, or the thread is over.
     #[inline(always)]
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::Relaxed)
+    }
+
+    /// Says that what nested calls have left so far is about to be done. A thread that is over stays unsettled.
+    pub(crate) fn settle(&self) {
+        self.unsettled.store(self.is_over(), Ordering::Relaxed);
+    }
+
+    /// Whether nested calls left something to do: a block to free, or records.
     pub(crate) fn has_leftovers(&self) -> bool {
         self.deferred.load(Ordering::Relaxed) != 0 || !self.spare.is_empty()
+    }
+
+    /// Keeps a record of a nested call for the call that it interrupts.
+    pub(crate) fn note(&self, record: Record) {
+        self.spare.note(record);
+        self.unsettled.store(true, Ordering::Relaxed);
     }
 
     /// Runs `work`, which calls the backend; nested calls meanwhile are not noted if the backend is the program's own
@@ -133,7 +156,6 @@ impl Thread {
     }
 
     /// Whether the thread's last destructor has run: what it holds is to be given back after each call.
-    #[inline(always)]
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -142,6 +164,12 @@ impl Thread {
     #[inline(always)]
     pub(crate) fn is_ignoring(&self) -> bool {
         self.ignoring.load(Ordering::Relaxed) != 0
+    }
+
+    /// Says that the thread's last destructor has run.
+    fn set_over(&self) {
+        self.over.store(true, Ordering::Relaxed);
+        self.unsettled.store(true, Ordering::Relaxed);
     }
 
     /// Begins to ignore; what was begun so often must be ended as often.
@@ -168,7 +196,7 @@ impl Thread {
             unsafe { place.write(next) };
             // Relaxed: only handlers on this very thread compete.
             match self.deferred.compare_exchange(next, block, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return,
+                Ok(_) => return self.unsettled.store(true, Ordering::Relaxed),
                 Err(newer) => next = newer,
             }
         }
@@ -229,13 +257,17 @@ fn existing() -> Option<&'static Thread> {
     unsafe { state.cast::<Thread>().as_ref() }
 }
 
-/// The calling thread's state if it has one and it is known where: a load, and no call.
+/// Where in its descriptor a thread finds its state; 0 as long as that is not known.
+pub(crate) fn key_offset() -> usize {
+    KEY_OFFSET.load(Ordering::Relaxed)
+}
+
+/// The calling thread's state if it has one: a load, and no call.
+///
+/// # Safety
+/// - `offset` is what [`key_offset`] said, and not 0.
 #[inline(always)]
-pub(crate) fn nearby() -> Option<&'static Thread> {
-    let offset = KEY_OFFSET.load(Ordering::Relaxed);
-    if offset == 0 {
-        return None;
-    }
+pub(crate) unsafe fn nearby(offset: usize) -> Option<&'static Thread> {
     // SAFETY: `find_offset` found the key's value there, in a descriptor laid out as all are.
     let state = unsafe { arch::descriptor_word(offset) } as *const Thread;
     // SAFETY: only `create` sets it, to a slot of this thread.
@@ -340,7 +372,7 @@ unsafe extern "C" fn end(state: *mut c_void) {
         return;
     }
     wind_up(thread);
-    thread.over.store(true, Ordering::Relaxed);
+    thread.set_over();
     thread.inside.store(false, Ordering::Relaxed);
     if let Some(me) = me() {
         thread.place.end(me, host::tid());

@@ -119,7 +119,9 @@ fn a_full_ring_makes_the_thread_wait_until_the_recorder_is_finished() {
     let output = child.wait_with_output().expect("it ends");
     assert!(output.status.success());
     assert_eq!(String::from_utf8_lossy(&output.stdout), "done\n");
-    assert_eq!(segments(&session).len(), 1);
+    let [recording] = segments(&session).try_into().expect("one process");
+    let (times, waited_ns) = recording.waits;
+    assert!(times >= 1 && waited_ns >= 100_000_000, "{times} waits of {waited_ns} ns");
 }
 
 #[test]
@@ -155,6 +157,7 @@ fn who_asked_to_drop_is_told_how_much_was_dropped() {
         .sum();
     // Nobody drains, so a ring that is full stays full: what it lost is counted when its thread ends.
     assert!(told + recording.lost[LossReason::RingFull as usize] > 0);
+    assert_eq!(recording.waits, (0, 0), "who drops does not wait");
 }
 
 #[test]

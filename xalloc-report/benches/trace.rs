@@ -13,7 +13,7 @@ use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
 use xalloc_core::wire::{Call, Event as Wire, Stamped};
 use xalloc_report::trace::{
     Allocator, Block, Contents, End, Entry, Event, Incoming, Process, ProcessIndex, Repairs, Replay, StackIndex,
-    StackNode, Thread, ThreadIndex, Trace, Writer, Written,
+    StackNode, Thread, ThreadIndex, Trace, Waits, Writer, Written,
 };
 
 const EVENTS: usize = 1 << 20;
@@ -144,6 +144,7 @@ fn contents() -> Contents {
         events: 0,
         losses: Vec::new(),
         repairs: Repairs::default(),
+        waits: Waits::default(),
     });
     for tid in 1..3 {
         contents.threads.push(Thread { process, tid, name: String::new(), started_at_ns: 0, ended_at_ns: None });

@@ -31,10 +31,10 @@ mod what_if;
 pub use allocator_frames::is_allocator;
 pub use checks::CheckView;
 pub use double_frees::DoubleFreeView;
-pub use events::{EventKind, EventView, EventWindow, Instant, InstantError, Observer, What};
+pub use events::{EventKind, EventView, EventWindow, Observer, What};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
-pub use growth::Growth;
+pub use growth::{Growth, Slope};
 pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Quantity, SizeBucket, SizeHistogram};
 use leaks::ShownCheck;
 pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
@@ -68,7 +68,7 @@ pub fn leaks_at(contents: &crate::trace::Contents, model: &crate::model::Model, 
     Leaks::of(contents, model, ShownCheck::Number(check))
 }
 
-/// Tells which call stacks of a process held more and more over the run, and how fast.
+/// Tells how the live bytes of each call stack of a process changed over its run.
 ///
 /// # Errors
 /// That of the replay.

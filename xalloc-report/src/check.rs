@@ -34,7 +34,7 @@ mod verdict;
 pub use baseline::{Baseline, BaselineError};
 pub use budgets::{BudgetLine, Budgets, Standing, Subject, Unit};
 pub use date::Date;
-pub use evidence::{ProcessEvidence, RunEvidence, Selection, Site, Wanted};
+pub use evidence::{ProcessEvidence, RunEvidence, Selection, Wanted};
 pub use leak::{Disposition, Leak, Place};
 pub use own::OwnCode;
 pub use rules::{INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};

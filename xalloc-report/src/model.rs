@@ -20,7 +20,7 @@
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
 use self::refreed::LookBack;
-use crate::trace::{Contents, ProcessIndex, Replay, Snapshot, Start, Trace, TraceError};
+use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
@@ -72,8 +72,8 @@ pub trait Recorded {
     fn replay_within(
         &self,
         process: ProcessIndex,
-        first: Start,
-        last: Option<Start>,
+        first: Moment,
+        last: Option<Moment>,
         to: &mut impl Replay,
     ) -> Result<(), Self::Error> {
         let _ = (first, last);
@@ -154,8 +154,8 @@ impl Recorded for Trace {
     fn replay_within(
         &self,
         process: ProcessIndex,
-        first: Start,
-        last: Option<Start>,
+        first: Moment,
+        last: Option<Moment>,
         to: &mut impl Replay,
     ) -> Result<(), TraceError> {
         self.replay_within(process, first, last, to)

@@ -132,6 +132,8 @@ pub struct Props {
     pub snapshot_on_signal: Option<AskingSignal>,
     /// Look for leaks in the processes, while they run, when the recorder gets this signal.
     pub leak_check_on_demand: Option<AskingSignal>,
+    /// Let a program that sets a mark wait until its memory was looked at.
+    pub snapshot_at_markers: bool,
     /// Name the frames at the end, so that the trace opens anywhere.
     pub symbols: bool,
 }
@@ -157,6 +159,7 @@ impl Props {
             leak_check_on_signal: false,
             snapshot_on_signal: None,
             leak_check_on_demand: None,
+            snapshot_at_markers: false,
             symbols: true,
         }
     }

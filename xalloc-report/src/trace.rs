@@ -24,6 +24,7 @@ mod footer;
 mod heap_steps;
 mod matcher;
 mod mirror;
+mod moment;
 mod ops;
 mod play;
 mod rare;
@@ -42,7 +43,7 @@ pub use container::{MAJOR, MINOR, is_trace};
 pub use encode::LiveSet;
 pub use error::TraceError;
 pub use event::{Entry, Event, LiveChange, ProcessEvent, ProgramEvent};
-pub use play::Start;
+pub use moment::{Moment, MomentError};
 pub use reader::{Limits, Trace, read_untrusted};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
 pub use snapshot::{Mapping, PAGE_BYTES, Reason, Snapshot};
@@ -173,6 +174,17 @@ pub struct Process {
     pub losses: Vec<Loss>,
     /// Repairs that ordering made: frees that arrived before their allocation, addresses reused without a free.
     pub repairs: Repairs,
+    /// Times at which its threads waited for the recorder.
+    pub waits: Waits,
+}
+
+/// What a lossless recording costs a program that is faster than the recorder.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Waits {
+    /// How often a thread found its ring full.
+    pub times: u64,
+    /// How long the threads waited, added up, nanoseconds.
+    pub waited_ns: u64,
 }
 
 /// Events known to be missing.

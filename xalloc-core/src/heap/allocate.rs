@@ -45,15 +45,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         } else if arena.have_fast {
             self.consolidate(arena);
         }
+        let bin = bin_index(size);
         let mut binned = 0;
         loop {
             if let Sorted::Found(chunk) = self.sort_queue(arena, size, &mut binned) {
                 return Some(chunk);
             }
-            if !small && let Some(chunk) = self.take_large(arena, size) {
+            if !small && let Some(chunk) = self.take_large(arena, bin, size) {
                 return Some(chunk);
             }
-            if let Some(chunk) = self.take_best_fit(arena, size) {
+            if let Some(chunk) = self.take_best_fit(arena, bin, size) {
                 return Some(chunk);
             }
             if let Some(chunk) = self.cut_top(arena, size) {
@@ -69,25 +70,20 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Step 5: the oldest chunk of the small bin of exactly this size; the rest of the bin moves to the cache.
     #[inline]
     fn take_small(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        let words = self.words();
         let bin = bin_index(size);
         let found = arena.bins.back(bin)?;
-        self.take_whole_plain(arena, found, size);
+        arena.bins.unlink_back(words, bin, found);
+        self.mark_live(arena, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
-            self.take_whole_plain(arena, moved, size);
+            arena.bins.unlink_back(words, bin, moved);
+            self.mark_live(arena, moved, size);
             self.put_into_cache(arena, moved, size);
         }
         Some(found)
-    }
-
-    /// Unlinks a chunk of a small or the unsorted bin and marks it live.
-    #[inline]
-    fn take_whole_plain(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
-        let words = self.words();
-        arena.bins.unlink_plain(words, chunk);
-        self.mark_live(arena, chunk, size);
     }
 
     /// Marks a whole chunk live, after it left its bin.
@@ -101,19 +97,18 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Step 6: takes chunks from the unsorted queue, oldest first; keeps exact fits, sorts the others into their bins.
     fn sort_queue(&mut self, arena: &mut ArenaState, size: u64, binned: &mut u64) -> Sorted {
         let words = self.words();
-        let limit = self.heap.settings.tcache_unsorted_limit.get();
         let mut cached = false;
         let mut iterations = 0;
         while let Some(chunk) = arena.bins.back(UNSORTED) {
             let found_size = words.size(chunk);
             let alone = arena.bins.front(UNSORTED) == Some(chunk);
             if size < LARGE_MIN && alone && chunk == arena.last_remainder && found_size > size + MIN_CHUNK {
-                arena.bins.unlink_plain(words, chunk);
+                arena.bins.unlink_back(words, UNSORTED, chunk);
                 self.split(arena, chunk, found_size, size);
                 arena.last_remainder = chunk + size;
                 return Sorted::Found(chunk);
             }
-            arena.bins.unlink_plain(words, chunk);
+            arena.bins.unlink_back(words, UNSORTED, chunk);
             if found_size == size {
                 self.mark_live(arena, chunk, size);
                 self.ensure_cache_for_fit(arena, size, Fit::Unsorted);
@@ -127,7 +122,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             let bin = arena.bins.insert_sorted(words, chunk, found_size);
             self.tell_bin(arena, chunk, found_size, sorted_kind(found_size), bin);
             *binned += 1;
-            if cached && limit > 0 && *binned > limit {
+            if cached && self.has_binned_enough(*binned) {
                 break;
             }
             iterations += 1;
@@ -141,19 +136,26 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
+    /// Whether a search that has put chunks into the cache ends, by `tcache_unsorted_limit`.
+    #[inline(never)]
+    fn has_binned_enough(&self, binned: u64) -> bool {
+        let limit = self.heap.settings.tcache_unsorted_limit.get();
+        limit > 0 && binned > limit
+    }
+
     /// Step 7: the smallest sufficient chunk of the large bin that `size` itself belongs to.
-    fn take_large(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+    fn take_large(&mut self, arena: &mut ArenaState, bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let chunk = arena.bins.best_in_large(words, bin_index(size), size)?;
+        let chunk = arena.bins.best_in_large(words, bin, size)?;
         arena.bins.unlink(words, chunk);
         self.take_from_sorted(arena, chunk, size);
         Some(chunk)
     }
 
-    /// Step 8: the last chunk of the lowest bin whose sizes are all larger.
-    fn take_best_fit(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+    /// Step 8: the last chunk of the lowest bin whose sizes are all larger than those of `own_bin`, that of `size`.
+    fn take_best_fit(&mut self, arena: &mut ArenaState, own_bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let bin = arena.bins.next_occupied(bin_index(size))?;
+        let bin = arena.bins.next_occupied(own_bin)?;
         let chunk = arena.bins.back(bin)?;
         arena.bins.unlink(words, chunk);
         let was_split = self.take_from_sorted(arena, chunk, size);

@@ -59,6 +59,14 @@ impl Bins {
         (chunk >= BINS as u64).then_some(chunk)
     }
 
+    /// Takes the chunk that is at the back of the unsorted or a small bin.
+    #[inline(always)]
+    pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64) {
+        let ahead = words.bk(chunk);
+        self.ends[bin].back = ahead;
+        self.link_towards_back(words, ahead, bin as u64);
+    }
+
     /// The chunk after `chunk` on the way from back to front.
     pub(super) fn next_from_back<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<u64> {
         let next = words.bk(chunk);
@@ -120,6 +128,7 @@ impl Bins {
     }
 
     /// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
+    #[inline(always)]
     pub(super) fn links_meet<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
         let from_behind = match self.ends.get(behind as usize) {
@@ -136,7 +145,7 @@ impl Bins {
     }
 
     /// Takes a chunk out of whatever list it is in.
-    #[inline]
+    #[inline(always)]
     pub(super) fn unlink<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
         self.link_towards_back(words, ahead, behind);
@@ -147,6 +156,7 @@ impl Bins {
     }
 
     /// Takes the head of a size group out of the ring of heads; the group's second chunk takes its place, if any.
+    #[inline]
     fn unlink_head<M: Memory>(words: Words<'_, M>, head: u64, second: u64) {
         let (smaller, larger) = (words.smaller(head), words.larger(head));
         if second >= BINS as u64 && words.smaller(second) == 0 {
@@ -160,14 +170,6 @@ impl Bins {
             words.set_larger(smaller, larger);
             words.set_smaller(larger, smaller);
         }
-    }
-
-    /// Takes a chunk out of the unsorted or a small bin, where there are no heads.
-    #[inline]
-    pub(super) fn unlink_plain<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64) {
-        let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        self.link_towards_back(words, ahead, behind);
-        self.link_towards_front(words, behind, ahead);
     }
 
     /// Puts a chunk of `size` bytes in front of the unsorted bin.
@@ -230,6 +232,7 @@ impl Bins {
 
     /// The chunk of a large bin that serves `size`: of the smallest sufficient size the second chunk, or the head if it
     /// is alone (placement policy, section 3, step 7).
+    #[inline]
     pub(super) fn best_in_large<M: Memory>(&self, words: Words<'_, M>, bin: usize, size: u64) -> Option<u64> {
         let largest = self.front(bin).filter(|&chunk| words.size(chunk) >= size)?;
         let mut head = Self::smallest_head(words, largest);

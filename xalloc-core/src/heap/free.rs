@@ -147,7 +147,7 @@ impl<O: Os> Heap<O> {
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// A free that the cache's fast path did not take.
-    #[inline(never)]
+    #[inline(always)]
     pub(super) fn free_slowly(&mut self, chunk: u64, head: u64) -> Result<(), HeapFault> {
         if head & IS_MMAPPED != 0 {
             return self.free_mapped(chunk);
@@ -180,6 +180,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// What glibc checks before it takes a chunk back.
+    #[inline(always)]
     fn check_free(&self, arena: &ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
         let words = self.words();
         if size <= self.heap.settings.max_fast.get() {
@@ -220,6 +221,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// A free that the heap makes by itself: of what it split off. It takes the way of a user's free, the thread's
     /// cache included where the release does so.
+    #[inline(never)]
     pub(super) fn free_inner(&mut self, arena: &mut ArenaState, chunk: u64) {
         let words = self.words();
         let size = words.size(chunk);
@@ -231,6 +233,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Steps 2 to 4 of section 4: the fast bin, or merging, and what a large result sets off.
+    #[inline(always)]
     pub(super) fn free_uncached(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         let perturb = self.heap.settings.perturb.get() as u8;
         if perturb != 0 {
@@ -244,6 +247,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Steps 3 and 4: merging, and what a large result sets off.
+    #[inline(always)]
     pub(super) fn free_merged(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         let direct = self.policy().small_free_skips_unsorted;
         let merged = self.merge(arena, chunk, size, direct);
@@ -268,12 +272,14 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Merges a chunk of a fast bin; the result always passes through the unsorted bin.
+    #[inline(never)]
     pub(super) fn merge_to_unsorted(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         self.merge(arena, chunk, size, false);
     }
 
     /// Step 3: merges a chunk with its free neighbours and puts the result into the top or a bin. Returns its size, the
     /// top included. With `small_direct` a small result goes to its own bin instead of the unsorted one.
+    #[inline(always)]
     pub(super) fn merge(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, small_direct: bool) -> u64 {
         let words = self.words();
         let freed_bytes = size;
@@ -314,6 +320,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Puts a free chunk in front of the unsorted bin, or `sorted` into the bin of its size.
+    #[inline(always)]
     fn put_into_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, sorted: bool) {
         let words = self.words();
         if sorted {

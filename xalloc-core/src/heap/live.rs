@@ -3,6 +3,9 @@
 //! The break moves through libc's `__sbrk` and never by a raw system call, because libc caches the break; and by that
 //! name rather than `sbrk`, because a preloaded library may itself define `sbrk` in order to see the program's calls.
 //!
+//! errno is saved here, around the calls that can change it: the operations of the heap that need no system call then need
+//! not think of it.
+//!
 //! # Safety
 //! - [`Memory`]: accesses are made at addresses that the caller vouches for; provenance is exposed once, when a range is
 //!   obtained from the system, which is where the kernel's pointers come from.
@@ -14,6 +17,7 @@ use core::ptr::{NonNull, with_exposed_provenance, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
 use super::{Memory, Os};
+use crate::sys::errno;
 
 unsafe extern "C" {
     /// glibc's `sbrk` by the name that a program does not define.
@@ -51,7 +55,10 @@ fn address(result: libc::c_long) -> Option<u64> {
 fn mmap(addr: u64, len: u64, prot: libc::c_int, flags: libc::c_int) -> Option<u64> {
     let flags = flags | libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
     // SAFETY: by the third bullet of the module: without MAP_FIXED the kernel chooses, with it the heap owns the range.
-    address(unsafe { libc::syscall(libc::SYS_mmap, addr, len, word(prot), word(flags), -1_i64, 0_usize) })
+    let mapped = errno::preserving(|| unsafe {
+        libc::syscall(libc::SYS_mmap, addr, len, word(prot), word(flags), -1_i64, 0_usize)
+    });
+    address(mapped)
 }
 
 /// An argument that the kernel takes as a whole word: of a narrower one the upper half is undefined.
@@ -63,7 +70,7 @@ fn word(argument: libc::c_int) -> libc::c_long {
 unsafe impl Os for Live {
     unsafe fn break_by(&self, delta: i64) -> Option<u64> {
         // SAFETY: the heap shrinks the break only to give back what it owns.
-        let old = unsafe { __sbrk(delta as libc::intptr_t) };
+        let old = errno::preserving(|| unsafe { __sbrk(delta as libc::intptr_t) });
         let old = old.expose_provenance();
         (old != usize::MAX).then_some(old as u64)
     }
@@ -78,22 +85,26 @@ unsafe impl Os for Live {
 
     unsafe fn unmap(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
-        unsafe { libc::syscall(libc::SYS_munmap, addr, len) == 0 }
+        errno::preserving(|| unsafe { libc::syscall(libc::SYS_munmap, addr, len) == 0 })
     }
 
     unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
         // SAFETY: by the third bullet of the module.
-        address(unsafe { libc::syscall(libc::SYS_mremap, addr, old_len, new_len, word(libc::MREMAP_MAYMOVE)) })
+        address(errno::preserving(|| unsafe {
+            libc::syscall(libc::SYS_mremap, addr, old_len, new_len, word(libc::MREMAP_MAYMOVE))
+        }))
     }
 
     unsafe fn commit(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
-        unsafe { libc::syscall(libc::SYS_mprotect, addr, len, word(libc::PROT_READ | libc::PROT_WRITE)) == 0 }
+        errno::preserving(|| unsafe {
+            libc::syscall(libc::SYS_mprotect, addr, len, word(libc::PROT_READ | libc::PROT_WRITE)) == 0
+        })
     }
 
     unsafe fn discard(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the third bullet of the module.
-        unsafe { libc::syscall(libc::SYS_madvise, addr, len, libc::MADV_DONTNEED) == 0 }
+        errno::preserving(|| unsafe { libc::syscall(libc::SYS_madvise, addr, len, libc::MADV_DONTNEED) == 0 })
     }
 
     unsafe fn decommit(&self, addr: u64, len: u64) -> bool {
@@ -105,7 +116,7 @@ unsafe impl Os for Live {
         if known >= 0 {
             return known != 0;
         }
-        let decommits = is_privileged() || overcommit_is_strict();
+        let decommits = is_privileged() || errno::preserving(overcommit_is_strict);
         self.decommits.store(i32::from(decommits), Ordering::Relaxed);
         decommits
     }
@@ -123,7 +134,7 @@ unsafe impl Os for Live {
 
     fn cores(&self) -> u64 {
         // SAFETY: sysconf reads files of the kernel and does not allocate for this name.
-        let online = unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) };
+        let online = errno::preserving(|| unsafe { libc::sysconf(libc::_SC_NPROCESSORS_ONLN) });
         u64::try_from(online).unwrap_or(0).max(1)
     }
 

@@ -43,17 +43,11 @@ impl<O: Os> Heap<O> {
     /// chunk, and nothing has changed.
     #[inline(always)]
     pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
-        let made = self.pop_cached::<S>(cache, bytes)?;
-        self.hand_out(made.addr);
-        Some(made)
-    }
-
-    /// As [`Heap::malloc_cached`], without a note that the program has the block.
-    #[inline(always)]
-    pub(super) fn pop_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
         let size = chunk::for_request(bytes)?;
         let found = cache.pop(Words(&self.os), size)?;
-        Some(self.cached::<S>(found, size))
+        let made = self.cached::<S>(found, size);
+        self.hand_out(made.addr);
+        Some(made)
     }
 
     /// Allocates `count * size` bytes and clears the block's whole usable size. `None`: no memory, or the product is
@@ -102,8 +96,8 @@ impl<O: Os> Heap<O> {
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// An allocation that the cache did not serve at once.
-    #[inline(never)]
-    fn malloc_slowly(&mut self, size: u64, bytes: u64) -> Option<Allocation> {
+    #[inline(always)]
+    pub(super) fn malloc_slowly(&mut self, size: u64, bytes: u64) -> Option<Allocation> {
         self.ensure_cache_for(Caller::Allocation, size);
         let made = self.allocate_anywhere(size, size)?;
         self.perturb_allocated(made.addr.0, bytes);
@@ -206,6 +200,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Steps 3 to 9 in the thread's arena; if that fails, in another one. `hint_bytes` is what an arena that has to be
     /// made is told to expect.
+    #[inline(always)]
     pub(super) fn allocate_anywhere(&mut self, size: u64, hint_bytes: u64) -> Option<Allocation> {
         self.in_some_arena(hint_bytes, |step, arena| {
             let found = step.allocate(arena, size)?;

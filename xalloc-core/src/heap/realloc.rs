@@ -21,13 +21,13 @@ use super::{Allocation, Heap, HeapFault};
 use crate::units::Addr;
 use crate::wire::HeapEvent;
 
-/// How a `realloc` ended.
+/// How a `realloc` ended; `Block` is what is said of a block, everything or only where it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reallocated {
+pub enum Reallocated<Block = Allocation> {
     /// The block is where it was, with a size that fits the request.
-    InPlace(Allocation),
+    InPlace(Block),
     /// The block is elsewhere; its contents were copied and the old one is free.
-    Moved(Allocation),
+    Moved(Block),
     /// The request was for 0 bytes: the block was freed, the C result is the null pointer.
     Freed,
     /// No memory (`ENOMEM`); the block is as it was.
@@ -61,6 +61,7 @@ impl<O: Os> Heap<O> {
     ///
     /// # Safety
     /// - As for [`Heap::realloc`]; [`Heap::claim`] said that the block is one, and the caller claimed it once.
+    #[inline]
     pub unsafe fn realloc_claimed<S: Sink>(
         &self,
         cache: &mut ThreadCache,
@@ -72,7 +73,7 @@ impl<O: Os> Heap<O> {
             // SAFETY: the contract of `free_claimed` is part of this function's.
             return unsafe { self.free_claimed(cache, sink, addr) }.map(|()| Reallocated::Freed);
         }
-        let done = Step { heap: self, cache, sink }.realloc(addr.0.wrapping_sub(HEADER), bytes);
+        let done = Step { heap: self, cache, sink }.realloc::<Allocation>(addr.0.wrapping_sub(HEADER), bytes);
         match done {
             Ok(Reallocated::InPlace(made) | Reallocated::Moved(made)) => self.hand_out(made.addr),
             Ok(Reallocated::Failed) => self.hand_out(addr),
@@ -83,7 +84,8 @@ impl<O: Os> Heap<O> {
 }
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
-    fn realloc(&mut self, chunk: u64, bytes: u64) -> Result<Reallocated, HeapFault> {
+    #[inline(always)]
+    pub(super) fn realloc<B: From<Allocation>>(&mut self, chunk: u64, bytes: u64) -> Result<Reallocated<B>, HeapFault> {
         let words = self.words();
         if !chunk.is_multiple_of(ALIGNMENT) {
             return Err(HeapFault::ReallocInvalidPointer);
@@ -94,7 +96,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return Err(HeapFault::ReallocInvalidPointer);
         }
         if self.keeps_slack(head, bytes) {
-            return Ok(Reallocated::InPlace(self.unchanged(chunk)));
+            return Ok(Reallocated::InPlace(self.unchanged(chunk).into()));
         }
         if head & IS_MMAPPED == 0 {
             self.ensure_cache_for(Caller::Realloc, old_size);
@@ -122,7 +124,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if let Some(mut arena) = heap.enter(owner, self.cache) {
             self.free_inner(&mut arena, chunk);
         }
-        Ok(Reallocated::Moved(moved))
+        Ok(Reallocated::Moved(moved.into()))
     }
 
     /// Whether the release leaves a block as it is although the request is smaller.
@@ -146,14 +148,20 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// A block with a mapping of its own keeps one, however small it becomes.
-    fn realloc_mapped(&mut self, chunk: u64, old_size: u64, size: u64) -> Result<Reallocated, HeapFault> {
+    #[inline(never)]
+    fn realloc_mapped<B: From<Allocation>>(
+        &mut self,
+        chunk: u64,
+        old_size: u64,
+        size: u64,
+    ) -> Result<Reallocated<B>, HeapFault> {
         let words = self.words();
         let heap = self.heap;
         let (start, total) = self.mapping_of(chunk).ok_or(HeapFault::InvalidMapping)?;
         let offset = words.prev_size(chunk);
         let new_total = round_up(size + offset + self.policy().mapped_layout.extra_bytes(), heap.os.page_bytes());
         if new_total == total {
-            return Ok(Reallocated::InPlace(self.mapped(chunk)));
+            return Ok(Reallocated::InPlace(self.mapped(chunk).into()));
         }
         self.tell_unbound(HeapEvent::ChunkRemapFrom { addr: Addr(start), len_bytes: total });
         let moved = heap.pages().remap(start, total, new_total);
@@ -165,19 +173,26 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             heap.mapped_bytes.sub(total);
             heap.max_mapped_bytes.raise(heap.mapped_bytes.add(new_total));
             let block = self.mapped(chunk);
-            return Ok(if to == start { Reallocated::InPlace(block) } else { Reallocated::Moved(block) });
+            return Ok(if to == start { Reallocated::InPlace(block.into()) } else { Reallocated::Moved(block.into()) });
         }
         if old_size + self.policy().mapped_layout.tail_bytes() - OVERHEAD >= size {
-            return Ok(Reallocated::InPlace(self.mapped(chunk)));
+            return Ok(Reallocated::InPlace(self.mapped(chunk).into()));
         }
         let Some(moved) = heap.malloc(self.cache, self.sink, size - OVERHEAD) else { return Ok(Reallocated::Failed) };
         words.copy(chunk + HEADER, moved.addr.0, heap.usable_of_mapped(old_size));
         self.free_mapped(chunk)?;
-        Ok(Reallocated::Moved(moved))
+        Ok(Reallocated::Moved(moved.into()))
     }
 
     /// Within the chunk's own arena: in place, or by another chunk of it. `None`: the arena cannot serve the size.
-    fn realloc_in(&mut self, arena: &mut ArenaState, chunk: u64, old_size: u64, size: u64) -> Option<Reallocated> {
+    #[inline(always)]
+    fn realloc_in<B: From<Allocation>>(
+        &mut self,
+        arena: &mut ArenaState,
+        chunk: u64,
+        old_size: u64,
+        size: u64,
+    ) -> Option<Reallocated<B>> {
         let words = self.words();
         let next = chunk + old_size;
         let next_size = words.size(next);
@@ -186,7 +201,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             old_size
         } else if next == arena.top && joined >= size + MIN_CHUNK {
             self.extend_into_top(arena, chunk, joined, size);
-            return Some(Reallocated::InPlace(self.served(arena, chunk)));
+            return Some(Reallocated::InPlace(self.served(arena, chunk).into()));
         } else if next != arena.top && joined >= size && !words.inuse(next, next_size) {
             arena.bins.unlink(words, next);
             self.tell(
@@ -203,16 +218,17 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 words.copy(chunk + HEADER, moved + HEADER, usable);
                 let block = self.served(arena, moved);
                 self.free_inner(arena, chunk);
-                return Some(Reallocated::Moved(block));
+                return Some(Reallocated::Moved(block.into()));
             }
             // The chunk above became free meanwhile and was the one chosen: both together serve.
             old_size + words.size(moved)
         };
         self.keep_front(arena, chunk, found_size, size);
-        Some(Reallocated::InPlace(self.served(arena, chunk)))
+        Some(Reallocated::InPlace(self.served(arena, chunk).into()))
     }
 
     /// Takes what a chunk needs from the top right above it.
+    #[inline(always)]
     fn extend_into_top(&mut self, arena: &mut ArenaState, chunk: u64, joined: u64, size: u64) {
         let words = self.words();
         let old_top = arena.top;
@@ -225,6 +241,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Makes a live chunk `size` bytes of the `found_size` that it may have; frees the rest if that is a chunk.
+    #[inline(always)]
     fn keep_front(&mut self, arena: &mut ArenaState, chunk: u64, found_size: u64, size: u64) {
         let words = self.words();
         let flags = words.head(chunk) & (PREV_INUSE | NON_MAIN);

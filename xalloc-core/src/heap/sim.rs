@@ -16,6 +16,7 @@
 
 mod pages;
 mod simulation;
+mod slab;
 
 pub use simulation::{BlockWords, Simulation, SubHeap};
 
@@ -27,6 +28,7 @@ use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
 use self::pages::{PAGE, Page, Pages};
+use self::slab::Density;
 use super::chunk::round_up;
 use super::{ARENA_BYTES, Memory, Os};
 
@@ -93,8 +95,8 @@ pub struct Sim {
 impl Sim {
     fn new(cores: u64) -> Sim {
         Sim {
-            below: RefCell::default(),
-            above: RefCell::default(),
+            below: RefCell::new(Pages::new(Density::Dense)),
+            above: RefCell::new(Pages::new(Density::Sparse)),
             holes: RefCell::new(BTreeMap::from([(MAPS_START, MAPS_END - MAPS_START)])),
             homes: RefCell::default(),
             tables: RefCell::default(),
@@ -197,6 +199,14 @@ impl Sim {
     /// Bytes of all pages that were written to since the system gave them.
     fn resident_bytes(&self) -> u64 {
         (self.below.borrow().resident() + self.above.borrow().resident()) * PAGE
+    }
+
+    /// The word at `addr` will be read soon.
+    fn expect(&self, addr: u64) {
+        let slot = (addr % PAGE / 8) as usize;
+        if (BREAK_BASE..MAPS_START).contains(&addr) {
+            self.below.borrow().expect((addr - BREAK_BASE) / PAGE, slot);
+        }
     }
 
     fn take_page(&self, addr: u64) -> Option<Page> {

@@ -33,8 +33,10 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     /// Tells the sink what the arena did.
     #[inline(always)]
     pub(super) fn tell(&mut self, arena: &mut ArenaState, event: HeapEvent) {
-        let seq = arena.tick();
-        self.sink.event(arena.id(), seq, event);
+        if S::RECORDS {
+            let seq = arena.tick();
+            self.sink.event(arena.id(), seq, event);
+        }
     }
 
     /// Tells the sink what happened outside of any arena.
@@ -69,7 +71,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             usable_bytes: (head & !chunk::FLAGS) - chunk::OVERHEAD,
             arena: arena.id(),
             served: Served::Arena,
-            arena_seq: arena.tick(),
+            arena_seq: if S::RECORDS { arena.tick() } else { 0 },
         }
     }
 

@@ -202,20 +202,25 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
-    /// Section 7: gives the top's whole pages beyond `pad` back, if the break still ends where the top does. Returns
-    /// whether the break moved.
+    /// Section 7: gives the top's whole pages beyond `pad` back, if the break still ends where the top does; a top of the
+    /// least size gets `pad` instead. Returns whether the break moved.
     pub(super) fn trim_top(&mut self, arena: &mut ArenaState, pad: u64) -> bool {
         if arena.top == 0 {
             return false;
         }
         let top_size = self.words().size(arena.top);
-        let extra = trimmable(top_size, pad, self.heap.os.page_bytes());
+        let page = self.heap.os.page_bytes();
+        let shift = match i64::try_from(pad) {
+            // The byte by which this top falls short of having any to spare counts as all that there can be.
+            Ok(pad) if top_size == MIN_CHUNK => round_down(pad as u64, page) as i64 + page as i64,
+            _ => -(trimmable(top_size, pad, page) as i64),
+        };
         let end = arena.top + top_size;
-        if extra == 0 || self.heap.pages().break_by(0) != Some(end) {
+        if shift == 0 || self.heap.pages().break_by(0) != Some(end) {
             return false;
         }
         // The result says little: what counts is where the break is afterwards.
-        self.heap.pages().break_by(-(extra as i64));
+        self.heap.pages().break_by(shift);
         let Some(now) = self.heap.pages().break_by(0) else { return false };
         self.heap.break_end.set(now);
         let released = end.wrapping_sub(now);
@@ -223,8 +228,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return false;
         }
         arena.system_bytes = arena.system_bytes.wrapping_sub(released);
-        self.words().set_head(arena.top, (top_size - released) | PREV_INUSE);
-        self.tell(arena, HeapEvent::Trim { from: Addr(end), to: Addr(now) });
+        self.words().set_head(arena.top, top_size.wrapping_sub(released) | PREV_INUSE);
+        let (from, to) = (Addr(end), Addr(now));
+        let event =
+            if now < end { HeapEvent::Trim { from, to } } else { HeapEvent::Brk { from, to, rule: GrowthRule::NoFit } };
+        self.tell(arena, event);
         true
     }
 

@@ -47,7 +47,12 @@ pub(super) enum Stage {
 /// while the thread lives, and hands it to every call of one heap: another heap refuses it.
 #[derive(Debug)]
 pub struct ThreadCache {
-    /// Chunks that a bin takes; 0 before the cache is born and after it is shut down.
+    /// Chunk addresses of the heads, 0 for none.
+    entries: [u64; BINS],
+    /// Chunks that each bin still takes; 0 in all of them before the cache is born and after it is shut down, so that one
+    /// comparison answers for the count, the tunables and the stage.
+    room: [u16; BINS],
+    /// Chunks that an open bin takes in all.
     fill: u16,
     /// Bins in use, from the smallest.
     bins: u16,
@@ -55,9 +60,6 @@ pub struct ThreadCache {
     tid: u32,
     /// Which heap uses the cache, or 0: none has yet.
     heap: u32,
-    counts: [u16; BINS],
-    /// Chunk addresses of the heads, 0 for none.
-    entries: [u64; BINS],
     /// Largest chunk of the large bins, or 0: they are closed.
     large_max: u64,
     large_counts: [u16; LARGE_BINS],
@@ -74,13 +76,13 @@ impl ThreadCache {
     #[must_use]
     pub const fn new() -> ThreadCache {
         ThreadCache {
+            entries: [0; BINS],
+            room: [0; BINS],
             fill: 0,
             bins: 0,
             stage: Stage::Unborn,
             tid: 0,
             heap: 0,
-            counts: [0; BINS],
-            entries: [0; BINS],
             large_max: 0,
             large_counts: [0; LARGE_BINS],
             large_entries: [0; LARGE_BINS],
@@ -110,10 +112,19 @@ impl ThreadCache {
         self.tid = tid;
     }
 
-    /// The bin of a chunk size.
+    /// The bin of a chunk size, whatever the flags in its lowest bits.
     #[inline(always)]
     pub(super) const fn bin_of(size: u64) -> usize {
         ((size >> 4) as usize).wrapping_sub(2)
+    }
+
+    /// The bin of the chunk size that serves a request: [`chunk::for_request`](super::chunk::for_request) and
+    /// [`ThreadCache::bin_of`] in one. Of a request that no bin serves, a number beyond all bins.
+    #[inline(always)]
+    pub(super) const fn bin_for(bytes: u64) -> usize {
+        // Requests up to 8 bytes share the smallest chunk with those up to 24.
+        let counted = if bytes < 9 { 9 } else { bytes };
+        ((counted.wrapping_add(7) >> 4) as usize).wrapping_sub(1)
     }
 
     /// The user address of the chunk that stands for the cache's bookkeeping in the heap, once there is one. A leak
@@ -130,12 +141,14 @@ impl ThreadCache {
         self.stage = Stage::Live;
         self.fill = settings.tcache_count.get() as u16;
         self.bins = Self::bin_of(chunk_max).wrapping_add(1).min(BINS) as u16;
+        self.room[..self.bins as usize].fill(self.fill);
         self.large_max = if Self::bin_of(chunk_max) < BINS { 0 } else { chunk_max };
     }
 
-    /// Closes the bins: nothing enters any more. What is in them stays until [`ThreadCache::pop`] took it.
+    /// Closes the bins: nothing enters any more. What is in them stays until [`ThreadCache::pop_any`] took it.
     pub(super) fn close(&mut self) {
         self.stage = Stage::ShutDown;
+        self.room = [0; BINS];
         self.fill = 0;
         self.bins = 0;
         self.large_max = 0;
@@ -155,11 +168,21 @@ impl ThreadCache {
     /// Whether a chunk of `size` bytes may enter.
     #[inline(always)]
     pub(super) fn has_room(&self, size: u64) -> bool {
-        let bin = Self::bin_of(size);
-        if bin < self.bins as usize && bin < BINS {
-            return self.counts[bin] < self.fill;
+        match self.room.get(Self::bin_of(size)) {
+            Some(&room) => room != 0,
+            None => self.large_max != 0 && self.has_large_room(size),
         }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn has_large_room(&self, size: u64) -> bool {
         self.takes_large(size) && self.large_counts[Self::large_bin_of(size)] < self.fill
+    }
+
+    /// Chunks in a bin.
+    fn count(&self, bin: usize) -> u16 {
+        if bin < self.bins as usize { self.fill - self.room[bin] } else { 0 }
     }
 
     /// Puts the block of a chunk in. The caller checked [`ThreadCache::has_room`].
@@ -167,13 +190,29 @@ impl ThreadCache {
     pub(super) fn push<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) {
         let bin = Self::bin_of(size);
         if bin < BINS {
-            words.set_fd(chunk, self.entries[bin]);
-            words.set_bk(chunk, KEY);
-            self.entries[bin] = chunk;
-            self.counts[bin] += 1;
+            self.link(words, chunk, bin);
         } else {
             self.push_large(words, chunk, size);
         }
+    }
+
+    /// Puts a chunk into `bin` if that is none of the large bins and has room. False: nothing has changed.
+    #[inline(always)]
+    pub(super) fn push_small<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, bin: usize) -> bool {
+        let has_room = self.room.get(bin).is_some_and(|&room| room != 0);
+        if has_room {
+            self.link(words, chunk, bin);
+        }
+        has_room
+    }
+
+    /// Puts a chunk into a bin that has room.
+    #[inline(always)]
+    fn link<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, bin: usize) {
+        words.set_fd(chunk, self.entries[bin]);
+        words.set_bk(chunk, KEY);
+        self.entries[bin] = chunk;
+        self.room[bin] -= 1;
     }
 
     #[cold]
@@ -219,6 +258,9 @@ impl ThreadCache {
     #[cold]
     #[inline(never)]
     fn pop_large<M: Memory>(&mut self, words: Words<'_, M>, size: u64, align: u64) -> Option<u64> {
+        if !self.takes_large(size) {
+            return None;
+        }
         let bin = Self::large_bin_of(size);
         let (mut before, mut chunk) = self.large_place(words, bin, size);
         while chunk != 0 && words.size(chunk) == size {
@@ -231,11 +273,14 @@ impl ThreadCache {
         None
     }
 
-    /// Takes any chunk, those of the smallest bin first, each bin from its head: the order in which a thread's end
-    /// empties them.
+    /// Takes any chunk of a cache that was closed, those of the smallest bin first, each bin from its head: the order in
+    /// which a thread's end empties them.
     pub(super) fn pop_any<M: Memory>(&mut self, words: Words<'_, M>) -> Option<u64> {
-        if let Some(bin) = self.entries.iter().position(|&head| head != 0) {
-            return self.pop_bin(words, bin);
+        if let Some(head) = self.entries.iter_mut().find(|head| **head != 0) {
+            let chunk = *head;
+            *head = words.fd(chunk);
+            words.set_bk(chunk, 0);
+            return Some(chunk);
         }
         let bin = self.large_entries.iter().position(|&head| head != 0)?;
         Some(self.take_large(words, bin, 0, self.large_entries[bin]))
@@ -245,10 +290,13 @@ impl ThreadCache {
     #[inline(always)]
     pub(super) fn pop<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
         let bin = Self::bin_of(size);
-        if bin >= BINS {
-            return if self.takes_large(size) { self.pop_large(words, size, ALIGNMENT) } else { None };
-        }
-        self.pop_bin(words, bin)
+        if bin < BINS { self.pop_bin(words, bin) } else { self.pop_beyond_bins(words, size) }
+    }
+
+    /// As [`ThreadCache::pop`], of a size that only a large bin can have.
+    #[inline(always)]
+    pub(super) fn pop_beyond_bins<M: Memory>(&mut self, words: Words<'_, M>, size: u64) -> Option<u64> {
+        if self.large_max != 0 { self.pop_large(words, size, ALIGNMENT) } else { None }
     }
 
     /// As [`ThreadCache::pop`], by number of bin.
@@ -260,7 +308,7 @@ impl ThreadCache {
         }
         self.entries[bin] = words.fd(chunk);
         words.set_bk(chunk, 0);
-        self.counts[bin] -= 1;
+        self.room[bin] += 1;
         Some(chunk)
     }
 
@@ -281,7 +329,7 @@ impl ThreadCache {
         }
         words.set_fd(before, words.fd(chunk));
         words.set_bk(chunk, 0);
-        self.counts[bin] -= 1;
+        self.room[bin] += 1;
         Some(chunk)
     }
 
@@ -291,7 +339,7 @@ impl ThreadCache {
     pub(super) fn holds<M: Memory>(&self, words: Words<'_, M>, chunk: u64, size: u64) -> bool {
         let bin = Self::bin_of(size);
         let (mut entry, count) = match self.entries.get(bin) {
-            Some(&head) => (head, self.counts[bin]),
+            Some(&head) => (head, self.count(bin)),
             None if size < LARGE_LIMIT => {
                 let bin = Self::large_bin_of(size);
                 (self.large_entries[bin], self.large_counts[bin])
@@ -313,7 +361,8 @@ impl ThreadCache {
     /// Chunks and bytes in the bins.
     pub(super) fn contents(&self) -> (u32, u64) {
         let large_chunks = self.large_counts.iter().map(|&count| u32::from(count)).sum();
-        self.counts.iter().enumerate().fold((large_chunks, self.large_bytes), |(chunks, bytes), (bin, &count)| {
+        (0..BINS).fold((large_chunks, self.large_bytes), |(chunks, bytes), bin| {
+            let count = self.count(bin);
             (chunks + u32::from(count), bytes + u64::from(count) * (bin as u64 + 2) * 16)
         })
     }
@@ -322,5 +371,23 @@ impl ThreadCache {
 impl Default for ThreadCache {
     fn default() -> ThreadCache {
         ThreadCache::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::chunk::for_request;
+
+    #[test]
+    fn the_bin_of_a_request_is_that_of_the_chunk_that_serves_it() {
+        for bytes in 0..3_000 {
+            assert_eq!(ThreadCache::bin_for(bytes), ThreadCache::bin_of(for_request(bytes).unwrap()), "{bytes}");
+        }
+        for bytes in (0..64).map(|shift| u64::MAX >> shift).chain((0..40).map(|less| u64::MAX - less)) {
+            let size = for_request(bytes).map(ThreadCache::bin_of);
+            let (bin, expected) = (ThreadCache::bin_for(bytes), size.unwrap_or(usize::MAX));
+            assert_eq!(bin.min(BINS), expected.min(BINS), "{bytes:x}");
+        }
     }
 }

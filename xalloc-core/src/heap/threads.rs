@@ -192,6 +192,7 @@ impl<O: Os> Heap<O> {
 impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     /// Runs `serve` in the thread's arena and, if that cannot serve, in another one: the main arena instead of a thread
     /// arena, any other instead of the main arena. A process with one thread has no other.
+    #[inline(always)]
     pub(super) fn in_some_arena<T>(
         &mut self,
         hint_bytes: u64,
@@ -207,6 +208,17 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             self.cache.arena = Some(self.cache.arena.unwrap_or(0));
             return serve(self, &mut heap.main.enter_alone());
         }
+        self.in_locked_arena(hint_bytes, serve)
+    }
+
+    /// The same in a process with threads.
+    #[inline(never)]
+    fn in_locked_arena<T>(
+        &mut self,
+        hint_bytes: u64,
+        mut serve: impl FnMut(&mut Self, &mut ArenaState) -> Option<T>,
+    ) -> Option<T> {
+        let heap = self.heap;
         let mut first = self.own_arena(hint_bytes)?;
         if let Some(served) = serve(self, &mut first) {
             return Some(served);
@@ -219,6 +231,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     }
 
     /// Enters the thread's arena; finds it one if it has none.
+    #[inline(always)]
     fn own_arena(&mut self, hint_bytes: u64) -> Option<ArenaGuard<'h>> {
         let heap = self.heap;
         if self.cache.arena.is_none() && self.cache.stage != Stage::ShutDown && heap.os.is_main_thread() {

@@ -85,11 +85,11 @@ impl<'s, M: Memory> Marker<'s, M> {
         (self.blocks, &mut self.memory)
     }
 
-    /// Whether anything was leaked; after [`Marker::finish`].
+    /// Whether anything of the program's was leaked; after [`Marker::finish`].
     #[must_use]
     pub fn has_leaders(&self) -> bool {
         let is_leader = |mark: &Mark| mark.verdict == Verdict::Definite as u8 || mark.verdict == Verdict::Cycle as u8;
-        self.marks.iter().any(is_leader)
+        self.marks.iter().zip(self.blocks).any(|(mark, block)| is_leader(mark) && !block.has(flag::CONTROL))
     }
 
     /// Gives every block its verdict. Nothing may be marked afterwards.

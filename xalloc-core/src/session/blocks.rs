@@ -20,7 +20,7 @@
 
 use core::ops::Range;
 
-use crate::primitive::AtomicU32;
+use crate::primitive::{AtomicU32, AtomicU64};
 use crate::reach::{Block, Mark};
 
 /// First eight bytes of the file.
@@ -54,6 +54,72 @@ pub struct Handshake {
     pub paused_us: AtomicU32,
     /// Process: the copy of it that does the work, 0 while there is none.
     pub copy: AtomicU32,
+    /// Process: how many looks at its memory its threads have waited for or wait for ([`super::marks`]).
+    pub looks_asked: AtomicU32,
+    /// Recorder: how many of these are answered. Futex word.
+    pub looks_answered: AtomicU32,
+    /// Process: where the memory begins that holds the blocks of its positive control ([`control`]), for the request.
+    pub control_addr: AtomicU64,
+}
+
+/// The positive control of a check: blocks that no allocator gave, whose verdicts are known. The process lays them out in
+/// its own memory, the recorder lists them among the live ones, and a check that does not say of each of them what it is
+/// is not believed.
+pub mod control {
+    use core::ops::Range;
+
+    use crate::reach::Verdict;
+
+    /// Bytes of their memory: a page with the root and one with the blocks. Before, between and behind them lies one that
+    /// cannot be read, so that neither is part of a neighbour's mapping.
+    pub const BYTES: u64 = 5 * 4096;
+    /// The page of the root.
+    pub const ROOT: Range<u64> = 4096..2 * 4096;
+    /// The page of the blocks.
+    pub const BLOCKS: Range<u64> = 3 * 4096..4 * 4096;
+    /// Requested bytes of each block.
+    pub const SIZE_BYTES: u64 = 64;
+
+    /// A block of it.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Planted {
+        /// Where it lies in the memory.
+        pub at: u64,
+        /// What it is.
+        pub is: Verdict,
+    }
+
+    /// A word of it that points to a block.
+    #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+    pub struct Pointer {
+        /// Where it lies in the memory.
+        pub at: u64,
+        /// Where in the memory it points.
+        pub to: u64,
+    }
+
+    const HELD: u64 = BLOCKS.start + 0x100;
+    const BEHIND: u64 = BLOCKS.start + 0x200;
+    const MIDDLE: u64 = BLOCKS.start + 0x300;
+    const LEAKED: u64 = BLOCKS.start + 0x400;
+    const HANGING: u64 = BLOCKS.start + 0x500;
+
+    /// The blocks, ascending: what the root points to, what hangs on that, what the root points into the middle of, what
+    /// nothing points to, and what hangs on that.
+    pub const PLANTED: [Planted; 5] = [
+        Planted { at: HELD, is: Verdict::Reachable },
+        Planted { at: BEHIND, is: Verdict::Reachable },
+        Planted { at: MIDDLE, is: Verdict::Possible },
+        Planted { at: LEAKED, is: Verdict::Definite },
+        Planted { at: HANGING, is: Verdict::Indirect },
+    ];
+    /// The pointers that make them that.
+    pub const POINTERS: [Pointer; 4] = [
+        Pointer { at: ROOT.start + 64, to: HELD },
+        Pointer { at: ROOT.start + 128, to: MIDDLE + 40 },
+        Pointer { at: HELD + 8, to: BEHIND },
+        Pointer { at: LEAKED + 8, to: HANGING },
+    ];
 }
 
 /// What [`Handshake::paused_us`] is until it is known.

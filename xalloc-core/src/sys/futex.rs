@@ -11,6 +11,8 @@ mod model;
 pub use model::{wait_untimed, wake};
 
 #[cfg(not(xalloc_loom))]
+use super::errno;
+#[cfg(not(xalloc_loom))]
 use crate::primitive::AtomicU32;
 
 /// Who else may sleep on the word.
@@ -53,7 +55,7 @@ pub fn wait_untimed(word: &AtomicU32, expected: u32, scope: Scope) {
 #[cfg(not(xalloc_loom))]
 fn sleep(word: &AtomicU32, expected: u32, scope: Scope, timeout: *const libc::timespec) {
     // SAFETY: the word is readable (module), the timeout is null or alive.
-    preserving_errno(|| unsafe {
+    errno::preserving(|| unsafe {
         libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAIT | scope.flag(), expected, timeout, 0_usize, 0_usize)
     });
 }
@@ -62,16 +64,5 @@ fn sleep(word: &AtomicU32, expected: u32, scope: Scope, timeout: *const libc::ti
 #[cfg(not(xalloc_loom))]
 pub fn wake(word: &AtomicU32, sleepers: i32, scope: Scope) {
     // SAFETY: the word is only an address to this operation.
-    preserving_errno(|| unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | scope.flag(), sleepers) });
-}
-
-#[cfg(not(xalloc_loom))]
-fn preserving_errno(call: impl FnOnce() -> libc::c_long) {
-    // SAFETY: libc gives every thread its errno; the pointer is valid for the life of the thread.
-    let errno = unsafe { libc::__errno_location() };
-    // SAFETY: as above.
-    let before = unsafe { errno.read() };
-    call();
-    // SAFETY: as above.
-    unsafe { errno.write(before) };
+    errno::preserving(|| unsafe { libc::syscall(libc::SYS_futex, word, libc::FUTEX_WAKE | scope.flag(), sleepers) });
 }

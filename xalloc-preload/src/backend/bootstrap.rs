@@ -8,7 +8,7 @@
 //!
 //! # Safety
 //! - Space is handed out once, by counting up what fits; a block lies behind 16 bytes of which the first word is its
-//!   size.
+//!   size and the second, where the heap would look for the size of a chunk, is 0.
 //! - The arena is zero-initialised data, so a block is zero without being cleared.
 #![allow(unsafe_code)]
 

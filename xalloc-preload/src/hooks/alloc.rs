@@ -12,7 +12,7 @@ use xalloc_core::wire::{Call, Event, HeapCall, Stamped};
 
 use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
-use crate::guard::{self, Access, Inside};
+use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
@@ -157,11 +157,11 @@ pub(super) fn note(thread: &Thread, event: impl FnOnce(Stamp) -> Event) {
     {
         let stamp = segment.now();
         let event = event(stamp);
-        thread.spare.note(Stamped { stamp, stack: StackId::NONE, event }.encode());
+        thread.note(Stamped { stamp, stack: StackId::NONE, event }.encode());
         if let Event::Alloc { addr, .. } = event
             && thread.is_ignoring()
         {
-            thread.spare.note(Stamped { stamp, stack: StackId::NONE, event: ignored(addr) }.encode());
+            thread.note(Stamped { stamp, stack: StackId::NONE, event: ignored(addr) }.encode());
         }
     }
 }
@@ -189,17 +189,65 @@ extern "C" fn malloc_fully(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mu
 
 /// C `malloc`.
 pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    if let Some(mut brief) = guard::enter_briefly()
-        && let Some(heap) = HEAP.unhardened()
-        && let Some(made) = heap.malloc_cached::<NoSink>(brief.cache(), bytes as u64)
-    {
-        return made.as_ptr().cast();
+    match guard::enter_briefly() {
+        Some(brief) => malloc_briefly(brief, bytes),
+        None => malloc_fully(bytes, ip, sp, fp),
     }
-    malloc_fully(bytes, ip, sp, fp)
+}
+
+/// `malloc` where nothing is recorded.
+#[inline(always)]
+pub(super) fn malloc_briefly(mut brief: Brief, bytes: usize) -> *mut c_void {
+    match brief.heap().malloc_cached(brief.cache(), bytes as u64) {
+        Some(addr) => block_at(brief.leave(addr)),
+        None => malloc_uncached(brief, bytes),
+    }
+}
+
+/// `malloc` where nothing is recorded and the thread's cache has no such block.
+#[inline(never)]
+fn malloc_uncached(mut brief: Brief, bytes: usize) -> *mut c_void {
+    let made = brief.heap().malloc_uncached(brief.cache(), bytes as u64);
+    leave_with(brief, made)
+}
+
+/// Ends a hook that records nothing by what the heap said: a block, or that there is no memory.
+#[inline(always)]
+pub(super) fn leave_with(brief: Brief, made: Option<Addr>) -> *mut c_void {
+    match made {
+        Some(addr) => block_at(brief.leave(addr)),
+        None => {
+            drop(brief);
+            host::set_errno(libc::ENOMEM);
+            null_mut()
+        }
+    }
+}
+
+/// A block as the program gets it.
+#[inline(always)]
+fn block_at(addr: Addr) -> *mut c_void {
+    core::ptr::with_exposed_provenance_mut(addr.0 as usize)
 }
 
 /// C `calloc`.
 pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    match guard::enter_briefly() {
+        Some(brief) => calloc_briefly(brief, count, size),
+        None => calloc_fully(count, size, ip, sp, fp),
+    }
+}
+
+/// `calloc` where nothing is recorded.
+#[inline(never)]
+fn calloc_briefly(mut brief: Brief, count: usize, size: usize) -> *mut c_void {
+    let made = HEAP.calloc(brief.cache(), &mut NoSink, count as u64, size as u64);
+    leave_with(brief, made.map(|made| made.addr))
+}
+
+/// `calloc` where something is to be recorded, or found out first.
+#[inline(never)]
+fn calloc_fully(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
     pointer(allocate(request, Entry { ip, sp, fp }))
 }

@@ -17,7 +17,7 @@ use super::alloc::note;
 use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, HEAP, bootstrap};
-use crate::guard::{self, Access, Inside};
+use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::segment::Segment;
 use crate::stacks::Steps;
@@ -125,18 +125,51 @@ unsafe fn free_nested(thread: &Thread, addr: Addr, call: Call) {
 
 /// C `free` and `cfree`.
 pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
-    let addr = Addr(block.expose_provenance() as u64);
-    if block.is_null() || bootstrap::holds(addr) {
+    if block.is_null() {
         return;
     }
-    if let Some(mut brief) = guard::enter_briefly()
-        && let Some(heap) = HEAP.unhardened()
+    let Some(mut brief) = guard::enter_briefly() else {
         // SAFETY: by the bullet of the module.
-        && unsafe { heap.free_cached(brief.cache(), addr) }
-    {
+        return unsafe { free_fully(block, ip, sp, fp) };
+    };
+    let addr = Addr(block.expose_provenance() as u64);
+    // The word before a block of the bootstrap arena is no size that a cache takes.
+    // SAFETY: by the bullet of the module.
+    if unsafe { brief.heap().free_cached(brief.cache(), addr) } {
+        brief.leave(addr);
         return;
     }
+    brief.keep_entry(Entry { ip, sp, fp });
     // SAFETY: by the bullet of the module.
+    unsafe { free_uncached(brief, block) };
+}
+
+/// `free` where nothing is recorded and the thread's cache does not take the block.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_uncached(mut brief: Brief, block: *mut c_void) {
+    let addr = Addr(block.expose_provenance() as u64);
+    if bootstrap::holds(addr) {
+        return;
+    }
+    // SAFETY: by the contract.
+    if unsafe { brief.heap().free_uncached(brief.cache(), addr) }.is_err() {
+        // SAFETY: as above; nothing has changed.
+        unsafe { free_again(brief, block) };
+    }
+}
+
+/// Finds a fault again, and tells it.
+///
+/// # Safety
+/// - As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_again(brief: Brief, block: *mut c_void) {
+    let Entry { ip, sp, fp } = brief.give_up();
+    // SAFETY: by the contract.
     unsafe { free_fully(block, ip, sp, fp) };
 }
 

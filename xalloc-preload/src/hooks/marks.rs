@@ -16,6 +16,7 @@ use xalloc_core::wire::Event;
 
 use crate::arch::Entry;
 use crate::guard::{self, Access};
+use crate::host;
 use crate::stacks;
 use crate::thread::Own;
 
@@ -55,4 +56,7 @@ fn mark(name: &[u8], entry: Entry) {
     let stack = stacks::stack_of(capture, stream, segment, entry);
     let name = name.get(..NAME_BYTES).unwrap_or(name);
     stream.push_text(segment, stack, name, |text_bytes| Event::Marker { text_bytes });
+    // A handler that comes while the thread waits is recorded like any other.
+    drop(inside);
+    host::keeping_errno(|| segment.wait_at_mark());
 }

@@ -11,15 +11,15 @@
 use core::ffi::c_void;
 use core::ptr::null_mut;
 
-use xalloc_core::heap::NoSink;
+use xalloc_core::heap::{NoSink, Resized};
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
-use super::alloc::{allocate_for_realloc, made, note, tell_ignored};
+use super::alloc::{allocate_for_realloc, leave_with, made, malloc_briefly, note, tell_ignored};
 use super::fault;
 use crate::arch::Entry;
-use crate::backend::{self, Outcome, Request};
-use crate::guard::{self, Access, Inside};
+use crate::backend::{self, Outcome, Request, bootstrap};
+use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::segment::Segment;
 use crate::stacks::Steps;
@@ -154,7 +154,57 @@ pub(crate) unsafe extern "C" fn on_realloc(
     sp: usize,
     fp: usize,
 ) -> *mut c_void {
+    let addr = Addr(block.expose_provenance() as u64);
+    if (block.is_null() || bytes != 0)
+        && !bootstrap::holds(addr)
+        && let Some(mut brief) = guard::enter_briefly()
+    {
+        if block.is_null() {
+            return malloc_briefly(brief, bytes);
+        }
+        brief.keep_entry(Entry { ip, sp, fp });
+        // SAFETY: by the bullet of the module.
+        return unsafe { realloc_briefly(brief, block, bytes) };
+    }
     // SAFETY: by the bullet of the module.
+    unsafe { realloc_fully(block, bytes, ip, sp, fp) }
+}
+
+/// `realloc` of a block of the heap's to more than nothing, where nothing is recorded.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(never)]
+unsafe fn realloc_briefly(mut brief: Brief, block: *mut c_void, bytes: usize) -> *mut c_void {
+    let addr = Addr(block.expose_provenance() as u64);
+    // SAFETY: by the contract.
+    match unsafe { brief.heap().realloc(brief.cache(), addr, bytes as u64) } {
+        Resized::At(addr) => leave_with(brief, Some(addr)),
+        Resized::Failed => leave_with(brief, None),
+        // SAFETY: as above; nothing has changed.
+        Resized::Refused(_) => unsafe { realloc_again(brief, block, bytes) },
+    }
+}
+
+/// Finds a fault again, and tells it.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[cold]
+#[inline(never)]
+unsafe fn realloc_again(brief: Brief, block: *mut c_void, bytes: usize) -> *mut c_void {
+    let Entry { ip, sp, fp } = brief.give_up();
+    // SAFETY: by the contract.
+    unsafe { realloc_fully(block, bytes, ip, sp, fp) }
+}
+
+/// `realloc` where something is to be recorded, or found out first.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(never)]
+unsafe fn realloc_fully(block: *mut c_void, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    // SAFETY: by the contract.
     unsafe { reallocate(block, Call::Realloc, bytes, Entry { ip, sp, fp }) }
 }
 

@@ -26,7 +26,8 @@ pub(super) fn enter(memory: NonNull<u8>, bytes: usize) {
     }
 }
 
-pub(super) fn forget(memory: NonNull<u8>) {
+/// Takes a mapping off the list.
+pub(crate) fn forget(memory: NonNull<u8>) {
     let used = STARTS.get(..USED.load(Ordering::Relaxed)).unwrap_or(&STARTS);
     if let Some(start) = used.iter().find(|start| start.load(Ordering::Relaxed) == memory.as_ptr() as usize) {
         start.store(0, Ordering::Relaxed);

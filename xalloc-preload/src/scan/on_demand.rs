@@ -191,6 +191,7 @@ impl Check<'_> {
         let event = Event::HeapCall { call: HeapCall::Copied, argument: 0, value: u64::from(number) };
         inside.own().stream.event(self.segment, self.segment.now(), StackId::NONE, event);
         drop(inside);
+        let control = self.plant()?;
         self.request(number);
         let made = host::copy_process();
         if made == Some(0) {
@@ -200,6 +201,7 @@ impl Check<'_> {
             self.finish(number, marked);
             host::end_process();
         }
+        drop(control);
         made.ok_or(Failure(result::NO_COPY))
     }
 }

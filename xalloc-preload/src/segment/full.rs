@@ -8,6 +8,7 @@ use core::hint::spin_loop;
 
 use xalloc_core::ring::Producer;
 use xalloc_core::session::{Refusal, overflow};
+use xalloc_core::sys::clock::monotonic_ns;
 use xalloc_core::sys::futex::{self, Scope};
 
 use super::{Refused, Segment};
@@ -55,6 +56,13 @@ pub(crate) fn make_room(
     if segment.options.overflow == overflow::DROP {
         return Verdict::Drop;
     }
+    let began_ns = monotonic_ns();
+    let verdict = wait(segment, ring, producer, records);
+    segment.count_wait(monotonic_ns().saturating_sub(began_ns));
+    verdict
+}
+
+fn wait(segment: &'static Segment, ring: usize, producer: &mut Producer<'static>, records: usize) -> Verdict {
     segment.ring_doorbell();
     for _ in 0..SPINS {
         if producer.has_room(records) {

@@ -25,6 +25,8 @@ pub(crate) struct Recording {
     pub(crate) fork_serial: u32,
     pub(crate) state: u32,
     pub(crate) lost: Vec<u64>,
+    /// Times at which a thread waited for room in its ring, and for how long in all, nanoseconds.
+    pub(crate) waits: (u64, u64),
     /// Stacks for which there was no room in the trie.
     pub(crate) lost_stacks: u64,
     /// In the order of their stamps; one thread's in the order in which it pushed them.
@@ -103,6 +105,7 @@ impl Recording {
             fork_serial: u32_at(&header, offset_of!(Header, fork_serial)),
             state: u32_at(&header, offset_of!(Header, state)),
             lost: (0..8).map(|reason| u64_at(&header, offset_of!(Header, lost) + reason * 8)).collect(),
+            waits: (u64_at(&header, offset_of!(Header, waits)), u64_at(&header, offset_of!(Header, waited_ns))),
             lost_stacks: u64_at(&header, offset_of!(Header, stacks) + 8),
             events,
             out_of_order,

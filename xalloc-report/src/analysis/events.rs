@@ -2,8 +2,6 @@
 //!
 //! Events are handed on one by one and never collected, so a window of any size costs no memory.
 
-use std::str::FromStr;
-
 use schemars::JsonSchema;
 use serde::Serialize;
 use xalloc_core::units::ArenaId;
@@ -11,7 +9,7 @@ use xalloc_core::units::ArenaId;
 use super::frames::{FrameView, innermost};
 use super::names::Named;
 use super::process::{ThreadName, pid};
-use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay, StackIndex, Start, ThreadIndex};
+use crate::trace::{Block, Contents, Entry, Event, Moment, ProcessIndex, Replay, StackIndex, ThreadIndex};
 
 mod kind;
 mod what;
@@ -43,83 +41,42 @@ pub struct EventView {
     pub by: Option<FrameView>,
 }
 
-/// One end of a window: a time, or the number of an event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Instant {
-    /// Nanoseconds since the recording's start.
-    AtNs(u64),
-    /// Number of an event in its process.
-    Seq(u64),
-}
-
-/// Why a text is no [`Instant`].
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("`{0}` is neither a time such as 1.5s, 20ms, 300us or 7ns nor the number of an event")]
-pub struct InstantError(String);
-
-impl FromStr for Instant {
-    type Err = InstantError;
-
-    fn from_str(text: &str) -> Result<Instant, InstantError> {
-        let bad = || InstantError(text.to_owned());
-        let units = [("ns", 1.0), ("us", 1e3), ("µs", 1e3), ("ms", 1e6), ("s", 1e9)];
-        for (unit, ns) in units {
-            // "ns" before "s": a longer unit that ends like a shorter one comes first.
-            if let Some(number) = text.strip_suffix(unit) {
-                let value: f64 = number.trim_end().parse().map_err(|_| bad())?;
-                let inside = value.is_finite() && (0.0..=u64::MAX as f64).contains(&(value * ns));
-                return if inside { Ok(Instant::AtNs((value * ns).round() as u64)) } else { Err(bad()) };
-            }
-        }
-        text.parse().map(Instant::Seq).map_err(|_| bad())
-    }
-}
-
 /// Which events are wanted.
 #[derive(Clone, Default, Debug)]
 pub struct EventWindow {
     /// Kinds; none means all.
     pub kinds: Vec<EventKind>,
     /// The first wanted instant.
-    pub from: Option<Instant>,
+    pub from: Option<Moment>,
     /// The last wanted instant.
-    pub to: Option<Instant>,
+    pub to: Option<Moment>,
     /// A thread, by its number in its process or by its kernel id.
     pub thread: Option<u32>,
-}
-
-impl From<Instant> for Start {
-    fn from(instant: Instant) -> Start {
-        match instant {
-            Instant::AtNs(ns) => Start::Time(ns),
-            Instant::Seq(seq) => Start::Seq(seq),
-        }
-    }
 }
 
 impl EventWindow {
     /// Where a replay for the window may begin.
     #[must_use]
-    pub fn first(&self) -> Start {
-        self.from.map_or(Start::Seq(0), Start::from)
+    pub fn first(&self) -> Moment {
+        self.from.unwrap_or(Moment::Seq(0))
     }
 
     /// Behind what a replay for the window may end.
     #[must_use]
-    pub fn last(&self) -> Option<Start> {
-        self.to.map(Start::from)
+    pub fn last(&self) -> Option<Moment> {
+        self.to
     }
 
     fn contains(&self, entry: &Entry<'_>) -> bool {
         let after = match self.from {
             None => true,
-            Some(Instant::AtNs(ns)) => entry.at_ns >= ns,
-            Some(Instant::Seq(seq)) => entry.seq >= seq,
+            Some(Moment::Time(ns)) => entry.at_ns >= ns,
+            Some(Moment::Seq(seq)) => entry.seq >= seq,
         };
         let before = match self.to {
             None => true,
-            Some(Instant::AtNs(ns)) => entry.at_ns <= ns,
-            Some(Instant::Seq(seq)) => entry.seq <= seq,
+            Some(Moment::Time(ns)) => entry.at_ns <= ns,
+            Some(Moment::Seq(seq)) => entry.seq <= seq,
         };
         after && before && (self.kinds.is_empty() || self.kinds.iter().any(|kind| kind.includes(&entry.event)))
     }
@@ -217,18 +174,6 @@ mod tests {
     }
 
     #[test]
-    fn times_have_units_and_bare_numbers_are_events() {
-        assert_eq!("1.5s".parse(), Ok(Instant::AtNs(1_500_000_000)));
-        assert_eq!("20ms".parse(), Ok(Instant::AtNs(20_000_000)));
-        assert_eq!("300us".parse(), Ok(Instant::AtNs(300_000)));
-        assert_eq!("7ns".parse(), Ok(Instant::AtNs(7)));
-        assert_eq!("42".parse(), Ok(Instant::Seq(42)));
-        for bad in ["", "s", "-1s", "1.5", "NaNs", "infs", "1h"] {
-            assert!(bad.parse::<Instant>().is_err(), "{bad}");
-        }
-    }
-
-    #[test]
     fn a_window_keeps_what_it_names_and_nothing_else() {
         let all = observed(&EventWindow::default());
         let kinds = EventKind::list("split,brk").expect("both are kinds");
@@ -242,8 +187,8 @@ mod tests {
         ));
         let worker = observed(&EventWindow { thread: Some(2), ..EventWindow::default() });
         assert_eq!(worker.len(), all.iter().filter(|event| event.thread == 2).count());
-        let to = Some(Instant::Seq(4));
-        assert_eq!(observed(&EventWindow { from: Some(Instant::Seq(2)), to, ..EventWindow::default() }).len(), 3);
+        let to = Some(Moment::Seq(4));
+        assert_eq!(observed(&EventWindow { from: Some(Moment::Seq(2)), to, ..EventWindow::default() }).len(), 3);
     }
 
     #[test]

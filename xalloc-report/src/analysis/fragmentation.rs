@@ -18,16 +18,17 @@ use serde::Serialize;
 
 use super::frames::CallStack;
 use super::process::{ThreadName, pid};
+use crate::model::Recorded;
 use crate::model::layout::{Books, Imbalance, Layout, Place, RangeKind, Span};
 use crate::model::survey::{Mark, Survey};
-use crate::model::{Aggregates, Recorded, Replayer, Settings};
-use crate::trace::{Allocator, Contents, Entry, ProcessIndex, Replay, StackIndex, Start};
+use crate::trace::{Allocator, Contents, Entry, ProcessIndex, Replay, StackIndex};
 
 mod fixes;
 mod free;
 mod growth;
 mod isolation;
 mod ladder;
+mod lives;
 mod padding;
 mod pages;
 mod pins;
@@ -49,8 +50,9 @@ pub use sites::{
 pub use watch::{ColumnView, MapRange};
 
 use free::Recent;
-use isolation::{Isolation, Neighbours};
+use isolation::{Births, Neighbours};
 use ladder::Ladder;
+use lives::Lives;
 use pages::Residency;
 use pins::Pins;
 use rss::Measured;
@@ -78,12 +80,24 @@ pub enum FragmentationError<E: std::error::Error + 'static> {
     /// The process has no events.
     #[error("the process has no events")]
     NoEvents,
+    /// The moment that was asked for lies behind the last event.
+    #[error("the process ended before that: its last event has number {last_seq} and the time {}", seconds(*last_ns))]
+    AfterTheEnd {
+        /// Number of the last event.
+        last_seq: u64,
+        /// Its time, nanoseconds since the recording's start.
+        last_ns: u64,
+    },
     /// The heap's steps were not recorded.
     #[error("the steps of the heap were not recorded, so where chunks lie is not known")]
     NoSteps,
     /// The heap's books do not balance.
     #[error(transparent)]
     Imbalance(#[from] Imbalance),
+}
+
+fn seconds(ns: u64) -> String {
+    format!("{}.{:09} s", ns / 1_000_000_000, ns % 1_000_000_000)
 }
 
 /// Bytes by class.
@@ -264,7 +278,7 @@ struct Picture {
     headers: u64,
     padding: (Vec<PaddingView>, u64),
     live: sites::LiveSites,
-    isolation: Isolation,
+    isolated: FxHashMap<StackIndex, Neighbours>,
 }
 
 /// Pages by the model of the layout.
@@ -283,10 +297,11 @@ impl Picture {
         layout: &Layout,
         measured: Option<&Measured>,
         recent: &Recent,
+        births: &Births,
     ) -> Result<Picture, Imbalance> {
         match measured {
-            Some(measured) => Picture::with(contents, layout, measured, recent),
-            None => Picture::with(contents, layout, &Modelled(layout), recent),
+            Some(measured) => Picture::with(contents, layout, measured, recent, births),
+            None => Picture::with(contents, layout, &Modelled(layout), recent, births),
         }
     }
 
@@ -295,6 +310,7 @@ impl Picture {
         layout: &Layout,
         residency: &impl Residency,
         recent: &Recent,
+        births: &Births,
     ) -> Result<Picture, Imbalance> {
         let books = layout.books()?;
         let pins = Pins::of(layout, residency);
@@ -327,7 +343,7 @@ impl Picture {
             headers: books.live_bytes.saturating_sub(requested).saturating_sub(padding.1),
             padding,
             live: sites::LiveSites::of(layout),
-            isolation: Isolation::of(layout),
+            isolated: births.neighbours(layout),
         })
     }
 }
@@ -355,11 +371,16 @@ pub fn fragmentation<R: Recorded>(
 ) -> Result<Fragmentation, FragmentationError<R::Error>> {
     let contents = recorded.contents();
     let layout = begin(recorded, process)?;
-    let mut first = Both(Survey::beginning_with(&layout), Replayer::of(contents, process, Settings::default()));
+    let mut first = Both(Both(Survey::beginning_with(&layout), Lives::default()), Around::of(at));
     recorded.replay(process, &mut first).map_err(FragmentationError::Recorded)?;
-    let Both(survey, replayer) = first;
+    let Both(Both(survey, lives), around) = first;
     if survey.events() == 0 {
         return Err(FragmentationError::NoEvents);
+    }
+    let (_, last_ns) = survey.life_ns();
+    let last_seq = survey.events().saturating_sub(1);
+    if matches!(at, At::Time(at_ns) if at_ns > last_ns) || matches!(at, At::Seq(seq) if seq > last_seq) {
+        return Err(FragmentationError::AfterTheEnd { last_seq, last_ns });
     }
     let told = contents.processes.get(process.0 as usize);
     let is_core = told.is_some_and(|process| process.allocator == Allocator::Core);
@@ -369,37 +390,82 @@ pub fn fragmentation<R: Recorded>(
     let target = match at {
         At::Peak => Target::Seq(survey.most_requested.seq),
         At::Exit => Target::Seq(survey.events()),
-        At::Seq(seq) => Target::Seq(seq.saturating_add(1).min(survey.events())),
+        At::Seq(seq) => Target::Seq(seq.saturating_add(1)),
         At::Time(at_ns) => Target::Time(at_ns),
     };
     let snapshots = recorded.snapshots(process).map_err(FragmentationError::Recorded)?;
-    let at_ns = match at {
-        At::Peak => survey.most_requested.at_ns,
-        At::Time(at_ns) => at_ns,
-        At::Exit => survey.life_ns().1,
-        // When an event happened is known only when it comes; the looks are few, so any between is as good.
-        At::Seq(_) => survey.most_requested.at_ns,
+    let still = match at {
+        At::Peak => Still::at(survey.most_requested.at_ns),
+        At::Time(at_ns) => Still::at(at_ns),
+        At::Exit => Still { from_ns: last_ns, to_ns: u64::MAX },
+        At::Seq(_) => Still { from_ns: around.at_ns.unwrap_or(last_ns), to_ns: around.next_ns.unwrap_or(u64::MAX) },
     };
-    let nearest = snapshots.iter().min_by_key(|snapshot| snapshot.at_ns.abs_diff(at_ns));
+    let nearest = snapshots.iter().min_by_key(|snapshot| still.distance_ns(snapshot.at_ns));
     let mut watch = Watch::new(contents, layout, target, &survey);
-    watch.lay_over(nearest, at_ns);
+    watch.lay_over(nearest, still);
     recorded.replay(process, &mut watch).map_err(FragmentationError::Recorded)?;
     let mut watched = watch.finish()?;
     if let Some(rss) = &mut watched.rss {
         rss.looks = snapshots.len() as u64;
         rss.looks_cost_ns = snapshots.iter().map(|snapshot| snapshot.cost_ns).sum();
     }
-    let mut isolation = std::mem::take(&mut watched.picture.isolation);
-    if !isolation.is_empty() {
-        let last = Some(Start::Seq(watched.picture.seq));
-        let looked = recorded.replay_within(process, Start::Seq(0), last, &mut isolation);
-        looked.map_err(FragmentationError::Recorded)?;
-    }
-    let life = Life { survey: &survey, sites: &replayer.finish(), isolated: &isolation.finish() };
+    let life = Life { survey: &survey, lives: &lives };
     let mut seen = assemble(contents, process, is_core, &life, watched);
     seen.looks = snapshots.iter().map(LookView::from).collect();
     seen.fixes = fixes::tried(recorded, process, &seen, &survey, predict).map_err(FragmentationError::Recorded)?;
     Ok(seen)
+}
+
+/// A stretch of time in which the heap is as it is at the moment that is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Still {
+    from_ns: u64,
+    to_ns: u64,
+}
+
+impl Still {
+    fn at(at_ns: u64) -> Still {
+        Still { from_ns: at_ns, to_ns: at_ns }
+    }
+
+    /// How far from it a time is; 0 within.
+    fn distance_ns(self, at_ns: u64) -> u64 {
+        self.from_ns.saturating_sub(at_ns).max(at_ns.saturating_sub(self.to_ns))
+    }
+}
+
+/// When an event happened, and when the one behind it.
+struct Around {
+    seq: u64,
+    at_ns: Option<u64>,
+    next_ns: Option<u64>,
+}
+
+impl Around {
+    /// The event that `at` names, if it does.
+    fn of(at: At) -> Around {
+        let seq = match at {
+            At::Seq(seq) => seq,
+            At::Peak | At::Exit | At::Time(_) => u64::MAX,
+        };
+        Around { seq, at_ns: None, next_ns: None }
+    }
+}
+
+impl Replay for Around {
+    fn inherited(&mut self, _slot: u32, _block: &crate::trace::Block) {}
+
+    #[inline(always)]
+    fn entry(&mut self, entry: Entry<'_>) {
+        if entry.seq < self.seq || self.next_ns.is_some() {
+            return;
+        }
+        if self.at_ns.is_none() {
+            self.at_ns = Some(entry.at_ns);
+        } else {
+            self.next_ns = Some(entry.at_ns);
+        }
+    }
 }
 
 /// The layout with which a process begins: empty, or what its parent's was at the fork.
@@ -447,7 +513,7 @@ impl<A: Replay, B: Replay> Replay for Both<A, B> {
         self.1.inherited(slot, block);
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         self.0.entry(entry);
         self.1.entry(entry);
@@ -457,8 +523,7 @@ impl<A: Replay, B: Replay> Replay for Both<A, B> {
 /// What is known of the process's whole life.
 struct Life<'l> {
     survey: &'l Survey,
-    sites: &'l Aggregates,
-    isolated: &'l FxHashMap<StackIndex, Neighbours>,
+    lives: &'l Lives,
 }
 
 fn assemble(
@@ -469,7 +534,7 @@ fn assemble(
     watched: watch::Watched,
 ) -> Fragmentation {
     let survey = life.survey;
-    let watch::Watched { picture, growths, pin_time, map, rss, residency, faults } = watched;
+    let watch::Watched { picture, growths, pin_time, peak_bytes, map, rss, residency, faults } = watched;
     let (mean_requested, mean_footprint) = survey.means();
     let ratio = |of: u64, to: u64| (to > 0).then(|| of as f64 / to as f64);
     let of = |mark: &Mark| ratio(mark.footprint_bytes, mark.requested_bytes);
@@ -493,7 +558,7 @@ fn assemble(
         trim_threshold_bytes: picture.trim_threshold_bytes,
         live_pages: picture.pins.pages,
         pinned_bytes: picture.pins.pinned_bytes,
-        pins: sites::pins(contents, &picture.pins, &picture.live, &pin_time, life),
+        pins: sites::pins(contents, &picture, &sites::OverTime { pin_time, peak_bytes, lives: life.lives }),
         cover: sites::cover(contents, &picture.pins, &picture.live),
         staircase: picture.steps,
         mmap_threshold: sites::threshold(contents, survey),

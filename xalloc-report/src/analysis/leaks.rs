@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::checks::CheckView;
 use super::frames::CallStack;
+use super::growth::{Growth, Slope};
 use super::names;
 use super::process::{ThreadName, pid};
 use crate::model::{Model, ProcessRow};
@@ -170,6 +171,9 @@ pub struct LeakSite {
     pub youngest_ns: u64,
     /// All allocations of this stack, for comparison.
     pub allocations: u64,
+    /// How the live bytes of their call stack changed over the run, blocks of other classes and freed ones included; of
+    /// several processes, where they rose most. `null`: nobody looked.
+    pub growth: Option<Slope>,
     /// Indirectly leaked blocks of any call stack that these hold.
     pub holds: LeakSum,
     /// For one of the blocks, who points to it, then who points to that, up to a root; empty for what nobody points to.
@@ -344,6 +348,19 @@ impl Leaks {
     }
 }
 
+impl Leaks {
+    /// Adds how the live bytes of each call stack changed in one of the processes.
+    pub fn add_growth(&mut self, growth: &Growth) {
+        for site in &mut self.sites {
+            let steepness = |slope: Option<Slope>| slope.map(|slope| (slope.rises, slope.bytes_per_s));
+            let slope = growth.slope(site.origin);
+            if steepness(slope) > steepness(site.growth) {
+                site.growth = slope;
+            }
+        }
+    }
+}
+
 /// Why the first process that should have been checked was not; `None` if all were.
 pub(super) fn unchecked(contents: &Contents, model: &Model, shown: ShownCheck) -> Option<String> {
     let due = model.processes.iter().filter(|row| shown != ShownCheck::Last || !was_replaced(contents, row));
@@ -378,6 +395,7 @@ fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<I
             oldest_ns: site.alive.oldest_ns,
             youngest_ns: site.alive.youngest_ns,
             allocations: site.allocations,
+            growth: None,
             holds: LeakSum::default(),
             holders: Vec::new(),
             hint: None,
@@ -415,6 +433,7 @@ impl LeakSite {
             oldest_ns: age(|finding| finding.oldest_at_ns).max().unwrap_or(0),
             youngest_ns: age(|finding| finding.youngest_at_ns).min().unwrap_or(0),
             allocations: allocations(first.stack),
+            growth: None,
             holds,
             holders: explained.into_iter().flatten().map(|holder| HolderView::of(contents, holder)).collect(),
             hint: same.iter().find_map(|(_, finding)| finding.hint).map(HintView::of),

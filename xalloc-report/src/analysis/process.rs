@@ -78,6 +78,19 @@ impl ThreadName {
     }
 }
 
+impl ThreadName {
+    /// Those of a process, in order of their numbers.
+    pub fn all(contents: &Contents, process: ProcessIndex) -> impl Iterator<Item = ThreadName> {
+        let of_process = contents.threads.iter().filter(move |thread| thread.process == process);
+        (1..).zip(of_process).map(move |(number, thread)| ThreadName {
+            pid: pid(contents, process),
+            tid: thread.tid,
+            number,
+            name: thread.name.clone(),
+        })
+    }
+}
+
 /// Number of a thread in its process, from 1.
 fn number(contents: &Contents, index: ThreadIndex) -> u32 {
     let Some(thread) = contents.threads.get(index.0 as usize) else { return 0 };

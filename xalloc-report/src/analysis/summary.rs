@@ -172,6 +172,10 @@ pub struct Summary {
     pub implied_frees: u64,
     /// Events that arrived too late to be put in order.
     pub late_events: u64,
+    /// How often a thread found its buffer full and waited for the recorder.
+    pub buffer_waits: u64,
+    /// How long the threads waited so, added up, nanoseconds.
+    pub buffer_waited_ns: u64,
     /// Threads that allocated or freed.
     pub threads: u64,
     /// Processes that these figures are of. One that exec replaced is still one.
@@ -203,6 +207,7 @@ impl Summary {
         let recording = &contents.recording;
         let sum = &model.sum;
         let selected = || model.processes.iter().filter_map(|row| contents.processes.get(row.process.0 as usize));
+        let of_all = |count: fn(&Process) -> u64| selected().map(count).fold(0, u64::saturating_add);
         let losses = losses(contents, &model.processes);
         let counted: u64 = losses.iter().fold(0, |sum, loss| sum.saturating_add(loss.events));
         let unknown = unknown_frames(contents, model);
@@ -236,14 +241,15 @@ impl Summary {
             // have only the one or the other.
             dropped_events: counted.max(sum.totals.lost_events),
             losses,
-            unknown_frees: selected()
-                .fold(0u64, |sum, process| sum + process.repairs.unknown_frees)
+            unknown_frees: of_all(|process| process.repairs.unknown_frees)
                 .max(sum.totals.unknown_frees)
                 .saturating_sub(double_frees::not_refused(model)),
             double_frees,
             first_double_frees: double_frees::first(contents, model),
-            implied_frees: selected().fold(0, |sum, process| sum + process.repairs.implied_frees),
-            late_events: selected().fold(0, |sum, process| sum + process.repairs.late_events),
+            implied_frees: of_all(|process| process.repairs.implied_frees),
+            late_events: of_all(|process| process.repairs.late_events),
+            buffer_waits: of_all(|process| process.waits.times),
+            buffer_waited_ns: of_all(|process| process.waits.waited_ns),
             threads: sum.threads.len() as u64,
             processes: distinct(selected()),
             programs: model.processes.len() as u64,
@@ -353,7 +359,7 @@ mod tests {
     use super::*;
     use crate::model::Settings;
     use crate::model::sample::{server, server_with_child};
-    use crate::trace::Loss;
+    use crate::trace::{Loss, Waits};
     use xalloc_core::wire::LossReason;
 
     #[test]
@@ -369,13 +375,16 @@ mod tests {
     }
 
     #[test]
-    fn dropped_events_are_counted_with_their_reason() {
+    fn dropped_events_are_counted_with_their_reason_and_waits_are_added_up() {
         let mut sample = server_with_child();
         sample.contents.processes[1].losses = vec![Loss { reason: LossReason::RingFull, events: 7 }];
+        sample.contents.processes[0].waits = Waits { times: 2, waited_ns: 1_500 };
+        sample.contents.processes[1].waits = Waits { times: 1, waited_ns: u64::MAX };
         let all = [ProcessIndex(0), ProcessIndex(1)];
         let model = Model::of(&sample, all, Settings::default()).expect("a sample has no errors");
         let summary = Summary::of(&sample.contents, &model);
         assert_eq!(summary.dropped_events, 7);
+        assert_eq!((summary.buffer_waits, summary.buffer_waited_ns), (3, u64::MAX));
         assert_eq!((summary.losses[0].pid, summary.losses[0].reason.as_str()), (4250, "ring-full"));
         assert_eq!(summary.by_process.len(), 2);
     }

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::frames::CallStack;
 use super::names::address;
 use crate::model::Recorded;
-use crate::os::replayer::Answer;
+use crate::os::server::Answer;
 use crate::simulate::{Measured, Outcome, Parting, Requests, Settings};
 use crate::trace::{Block, Contents, Entry, Event, ProcessIndex, Replay};
 

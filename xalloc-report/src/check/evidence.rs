@@ -90,16 +90,7 @@ pub struct ProcessEvidence {
     /// The classes.
     pub totals: LeakTotals,
     /// Call stacks and classes that can be in a verdict.
-    pub sites: Vec<Site>,
-}
-
-/// The blocks of one call stack and one class.
-#[derive(Clone, Debug)]
-pub struct Site {
-    /// What was found.
-    pub found: LeakSite,
-    /// Bytes a second by which the live bytes of its call stack rose over the run, if they did.
-    pub growth_bytes_per_s: Option<u64>,
+    pub sites: Vec<LeakSite>,
 }
 
 impl RunEvidence {
@@ -164,14 +155,16 @@ impl ProcessEvidence {
     ) -> Result<ProcessEvidence, R::Error> {
         let contents = recorded.contents();
         let model = Model::of(recorded, [index], Settings::default())?;
-        let growing = if wanted.growth { Some(analysis::growth(recorded, index)?) } else { None };
-        let leaks = analysis::leaks(contents, &model);
+        let mut leaks = analysis::leaks(contents, &model);
+        if wanted.growth {
+            leaks.add_growth(&analysis::growth(recorded, index)?);
+        }
         let totals = &model.sum.totals;
         let counted = process.losses.iter().fold(0u64, |sum, loss| sum.saturating_add(loss.events));
-        let sites = leaks.sites.into_iter().filter_map(|found| {
-            let growth = growing.as_ref().and_then(|growing| growing.rate(found.origin));
-            (growth.is_some() || can_fail(&found, wanted)).then_some(Site { found, growth_bytes_per_s: growth })
-        });
+        let sites = leaks
+            .sites
+            .into_iter()
+            .filter(|site| site.growth.is_some_and(|slope| slope.rises) || can_fail(site, wanted));
         Ok(ProcessEvidence {
             number: index.0,
             program: program_of(process),

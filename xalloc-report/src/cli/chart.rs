@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::{CountArgs, ForceArgs, Format, FormatArgs, TraceArgs};
+use super::opened::gaps;
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Quantity};
@@ -41,7 +42,7 @@ impl Histogram {
                 }
             }
             (None, Format::Human) => console.out.write_all(text::histogram(&histogram).as_bytes())?,
-            (None, Format::Json) => json::write(&histogram, &mut console.out)?,
+            (None, Format::Json) => json::write(&histogram, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }
@@ -64,7 +65,7 @@ impl Timeline {
         let width = self.width.map_or(console.columns, usize::from);
         match self.format.format {
             Format::Human => console.out.write_all(text::timeline(&timeline, width).as_bytes())?,
-            Format::Json => json::write(&timeline, &mut console.out)?,
+            Format::Json => json::write(&timeline, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }

@@ -107,7 +107,7 @@ fn exit(outcome: Outcome) -> Exit {
 fn print(verdict: &Verdict, format: Format, extent: Extent, mut out: &mut dyn Write) -> Result<(), Failure> {
     match format {
         Format::Human => out.write_all(text::check(verdict, extent).as_bytes())?,
-        Format::Json => json::write(verdict, &mut out)?,
+        Format::Json => json::write_verdict(verdict, &mut out)?,
     }
     Ok(())
 }

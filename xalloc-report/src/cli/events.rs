@@ -1,18 +1,20 @@
 //! `events`: what happened, one event a line.
 
 use std::io;
-use std::str::FromStr;
 
 use clap::Args;
 
 use super::args::{Format, FormatArgs, TraceArgs};
+use super::moment::{Named, NoMark};
+use super::opened::gaps;
 use super::values::{EventKinds, kinds};
 use super::{Console, Exit, Failure};
-use crate::analysis::{EventView, EventWindow, Instant, InstantError, Observer, first_mark};
+use crate::analysis::{EventView, EventWindow, Observer, ThreadName};
 use crate::model::Recorded;
 use crate::render::json::EventStream;
+use crate::render::number::{counted, span};
 use crate::render::text;
-use crate::trace::ProcessIndex;
+use crate::trace::{Contents, Moment, ProcessIndex};
 
 #[derive(Args, Debug)]
 pub struct Events {
@@ -26,10 +28,10 @@ pub struct Events {
     /// Begin here: a time since the recording's start (1.5s, 20ms, 300us), the number of an event, or the first mark of
     /// a name
     #[arg(long, value_name = "TIME|SEQ|marker:NAME")]
-    from: Option<Edge>,
+    from: Option<Named>,
     /// End here, inclusive
     #[arg(long, value_name = "TIME|SEQ|marker:NAME")]
-    to: Option<Edge>,
+    to: Option<Named>,
     /// Only this thread: its number (t2 is 2) or its kernel id
     #[arg(long, value_name = "N|TID")]
     thread: Option<u32>,
@@ -39,42 +41,65 @@ pub struct Events {
 
 impl Events {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        match self.format.format {
+        let processes = self.trace.processes(trace.contents())?;
+        self.find_thread(trace.contents(), &processes)?;
+        let told = match self.format.format {
             Format::Human => {
                 let out = &mut *console.out;
-                self.each(trace, |event| match event {
+                self.each(trace, &processes, |event| match event {
                     Told::Process { number, pid, exe } => {
                         out.write_all(text::process_heading(number, pid, exe).as_bytes())
                     }
                     Told::Event(event) => out.write_all(text::event(event).as_bytes()),
-                })?;
+                })?
             }
             Format::Json => {
-                let mut stream = EventStream::begin(&mut *console.out)?;
-                self.each(trace, |event| match event {
+                let mut stream = EventStream::begin(&mut *console.out, &gaps(trace.contents()))?;
+                let told = self.each(trace, &processes, |event| match event {
                     Told::Process { .. } => Ok(()),
                     Told::Event(event) => stream.event(event),
                 })?;
                 stream.end()?;
+                told
             }
+        };
+        if told == 0 {
+            writeln!(console.notes, "note: {}", nothing(trace.contents(), &processes))?;
         }
         Ok(Exit::Success)
     }
 
-    /// Tells the wanted events of every process; after an error nothing more is told.
-    fn each<R: Recorded>(&self, trace: &R, mut tell: impl FnMut(Told<'_>) -> io::Result<()>) -> Result<(), Failure> {
+    /// Sees that the thread which is asked for is in the trace.
+    fn find_thread(&self, contents: &Contents, processes: &[ProcessIndex]) -> Result<(), Failure> {
+        let Some(wanted) = self.thread else { return Ok(()) };
+        let threads = || processes.iter().flat_map(|&process| ThreadName::all(contents, process));
+        if threads().any(|thread| thread.number == wanted || thread.tid == wanted) {
+            return Ok(());
+        }
+        let known: Vec<_> = threads().take(20).map(|thread| format!("t{} ({})", thread.number, thread.tid)).collect();
+        let error = anyhow::anyhow!("no thread has the number or kernel id {wanted}");
+        Err(Failure::new(error).hint(format!("threads in the trace: {}", known.join(", "))))
+    }
+
+    /// Tells the wanted events of these processes, and returns how many there are; after an error nothing more is told.
+    fn each<R: Recorded>(
+        &self,
+        trace: &R,
+        processes: &[ProcessIndex],
+        mut tell: impl FnMut(Told<'_>) -> io::Result<()>,
+    ) -> Result<u64, Failure> {
         let contents = trace.contents();
         let kinds = self.kind.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
-        let processes = self.trace.processes(contents)?;
+        let mut count = 0;
         let mut is_any_marked = false;
         let mut missing = None;
-        for &index in &processes {
-            let (from, to) = (self.instant(trace, index, &self.from)?, self.instant(trace, index, &self.to)?);
+        for &index in processes {
+            let (from, to) = (self.moment(trace, index, &self.from)?, self.moment(trace, index, &self.to)?);
             // A process without the mark has no such window.
             let (from, to) = match (from, to) {
                 (Ok(from), Ok(to)) => (from, to),
-                (Err(NoMark(name)), _) | (_, Err(NoMark(name))) => {
-                    missing.get_or_insert(name);
+                (Err(no_mark), _) | (_, Err(no_mark)) => {
+                    missing.get_or_insert(no_mark);
                     continue;
                 }
             };
@@ -88,6 +113,7 @@ impl Events {
             }
             let mut observer = Observer::of(contents, index, &window, |event| {
                 if told.is_ok() {
+                    count += 1;
                     told = tell(Told::Event(&event));
                 }
             });
@@ -96,52 +122,37 @@ impl Events {
             told?;
         }
         match missing {
-            Some(name) if !is_any_marked => {
-                let error = anyhow::anyhow!("no process has that window: there is no mark named `{name}`");
-                Err(Failure::new(error).hint("events --kind marker lists the marks"))
-            }
-            _ => Ok(()),
+            Some(no_mark) if !is_any_marked => Err(no_mark.failure("window")),
+            _ => Ok(count),
         }
     }
 
     /// The end of the window in one process; the inner error: it never set the mark.
-    fn instant<R: Recorded>(
+    fn moment<R: Recorded>(
         &self,
         trace: &R,
         process: ProcessIndex,
-        edge: &Option<Edge>,
-    ) -> Result<Result<Option<Instant>, NoMark>, Failure> {
-        Ok(match edge {
-            None => Ok(None),
-            Some(Edge::Instant(instant)) => Ok(Some(*instant)),
-            Some(Edge::Marker(name)) => {
-                let found = first_mark(trace, process, name).map_err(|error| self.trace.unreadable(error))?;
-                found.map(|seq| Some(Instant::Seq(seq))).ok_or_else(|| NoMark(name.clone()))
-            }
-        })
+        end: &Option<Named>,
+    ) -> Result<Result<Option<Moment>, NoMark>, Failure> {
+        match end {
+            None => Ok(Ok(None)),
+            Some(end) => Ok(end.of(&self.trace, trace, process)?.map(Some)),
+        }
     }
 }
 
-/// A process never set the mark of this name.
-struct NoMark(String);
-
-/// One end of the window as it is asked for.
-#[derive(Clone, Debug)]
-enum Edge {
-    /// By time or number.
-    Instant(Instant),
-    /// By the name of a mark.
-    Marker(String),
-}
-
-impl FromStr for Edge {
-    type Err = InstantError;
-
-    fn from_str(text: &str) -> Result<Edge, InstantError> {
-        match text.strip_prefix("marker:") {
-            Some(name) => Ok(Edge::Marker(name.to_owned())),
-            None => text.parse().map(Edge::Instant),
+/// What is said where no event is wanted, so that nobody takes it for a broken pipe: how many there would be, and when.
+fn nothing(contents: &Contents, processes: &[ProcessIndex]) -> String {
+    let of = || processes.iter().filter_map(|index| contents.processes.get(index.0 as usize));
+    let events = of().fold(0_u64, |sum, process| sum.saturating_add(process.events));
+    let (first, last) =
+        (of().map(|process| process.started_at_ns).min(), of().map(|process| process.ended_at_ns).max());
+    match (first, last) {
+        (Some(first), Some(last)) if events > 0 => {
+            let events = counted(events, "event");
+            format!("none of the {events} between +{} and +{} is asked for", span(first), span(last))
         }
+        _ => "the trace has no events".to_owned(),
     }
 }
 

@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::{CountArgs, ForceArgs, TraceArgs};
-use super::fragmentation::{look, moment};
+use super::fragmentation::{When, look};
 use super::values::named;
 use super::{Console, Exit, Failure};
-use crate::analysis::fragmentation::{At, Predict};
+use crate::analysis::fragmentation::Predict;
 use crate::analysis::{self, Metric, Named};
 use crate::model::Recorded;
 use crate::render::flamegraph::{Growth, flamegraph};
@@ -20,9 +20,10 @@ pub struct Flamegraph {
     /// What the width of a flame is; `alive` is what was alive at exit, `leaked` what of it nothing reached any more
     #[arg(long, value_name = "METRIC", default_value = "allocated", value_parser = named::<Metric>())]
     metric: Metric,
-    /// The moment of `--metric pinned`: `peak`, `exit`, a time such as `1.5s`, or the number of an event
-    #[arg(long, value_name = "peak|exit|TIME|SEQ", default_value = "peak", value_parser = moment)]
-    at: At,
+    /// The moment of `--metric pinned`: `peak`, `exit`, a time such as `1.5s`, the number of an event, or the first mark
+    /// of a name
+    #[arg(long, value_name = "peak|exit|TIME|SEQ|marker:NAME", default_value = "peak")]
+    at: When,
     /// Begin with the functions that allocate, their callers below them
     #[arg(long)]
     inverted: bool,
@@ -40,7 +41,7 @@ impl Flamegraph {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let contents = trace.contents();
         let flame = match self.metric {
-            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, self.at, Predict::Never)?),
+            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, &self.at, Predict::Never)?),
             Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Leaked | Metric::Temporary => {
                 analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric)
             }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::args::{CountArgs, ExtentArgs, Format, FormatArgs, TraceArgs};
-use super::opened::{open, or_salvaged};
+use super::opened::{gaps, open, or_salvaged};
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check;
@@ -48,7 +48,14 @@ impl Leaks {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let asked = TraceArgs { path: self.path().to_owned(), process: self.process };
         let leaks = match self.check {
-            None => analysis::leaks(trace.contents(), &asked.model(trace, CountArgs::usual())?),
+            None => {
+                let model = asked.model(trace, CountArgs::usual())?;
+                let mut leaks = analysis::leaks(trace.contents(), &model);
+                for row in &model.processes {
+                    leaks.add_growth(&analysis::growth(trace, row.process).map_err(|error| asked.unreadable(error))?);
+                }
+                leaks
+            }
             Some(number) => found_by(trace, number, &asked)?,
         };
         self.show(leaks, trace.contents(), console)
@@ -79,7 +86,7 @@ impl Leaks {
         }
         match self.format.format {
             Format::Human => console.out.write_all(text::leaks(&leaks, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&leaks, &mut console.out)?,
+            Format::Json => json::write(&leaks, &gaps(contents), &mut console.out)?,
         }
         Ok(Exit::Success)
     }

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use super::args::unreadable;
+use super::reading::Reading;
 use super::{Console, Failure};
 use crate::analysis::LossView;
 use crate::record;
@@ -35,32 +36,37 @@ pub(super) fn open(path: &Path) -> Result<Trace, Failure> {
     })
 }
 
-/// Does the work on a trace; if a block of it turns out to be damaged, once more on what can be salvaged of its file.
+/// Does the work on a trace, with a bar on the terminal if reading it takes a while; if a block of it turns out to be damaged, once more on what can be salvaged of its file.
 ///
 /// # Errors
 /// Those of the work.
 pub(super) fn or_salvaged<T>(
     trace: Trace,
     path: &Path,
-    mut work: impl FnMut(&Trace) -> Result<T, Failure>,
+    mut work: impl FnMut(&Reading<'_>) -> Result<T, Failure>,
 ) -> Result<T, Failure> {
-    match work(&trace) {
+    match work(&Reading::of(&trace)) {
         Err(failure) if failure.is_damage() => {
             // What says that the trace is damaged is of more use than what says that it cannot be salvaged.
             let Ok(salvaged) = Trace::salvage(path).map(named) else { return Err(failure) };
-            work(&salvaged)
+            work(&Reading::of(&salvaged))
         }
         done => done,
     }
 }
 
-/// Says what is missing from a trace, for commands whose result has no place for it.
+/// What is missing from a trace, each a sentence.
+pub(super) fn gaps(contents: &Contents) -> Vec<String> {
+    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
+    text::gaps(contents.recording.salvage.as_deref(), &losses)
+}
+
+/// Says what is missing from a trace, for commands whose text has no place for it.
 ///
 /// # Errors
 /// When standard error cannot be written to.
 pub(super) fn note_gaps(contents: &Contents, console: &mut Console<'_>) -> Result<(), Failure> {
-    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
-    for gap in text::gaps(contents.recording.salvage.as_deref(), &losses) {
+    for gap in gaps(contents) {
         writeln!(console.notes, "note: {gap}")?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::args::{CountArgs, ExtentArgs, Format, FormatArgs, TraceArgs};
+use super::opened::gaps;
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Order};
@@ -29,7 +30,7 @@ impl Top {
         let top = analysis::top(trace.contents(), &self.trace.model(trace, self.count)?, self.by);
         match self.format.format {
             Format::Human => console.out.write_all(text::top(&top, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&top, &mut console.out)?,
+            Format::Json => json::write(&top, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }

@@ -17,7 +17,7 @@ use super::recording::RecordingArgs;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{RunEvidence, Verdict};
-use crate::model::{Model, Settings};
+use crate::model::{Model, Recorded, Settings};
 use crate::record::{self, Outcome, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text::{self, Extent};

@@ -66,6 +66,28 @@ impl From<Overflow> for record::Overflow {
     }
 }
 
+/// What events are stamped with.
+#[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Default, Debug)]
+enum Clock {
+    /// The time-stamp counter where it runs at one rate on all cores, else the system's clock
+    #[default]
+    Auto,
+    /// The time-stamp counter
+    Tsc,
+    /// The system's monotonic clock: some 20 ns more an event
+    Monotonic,
+}
+
+impl From<Clock> for record::Clock {
+    fn from(choice: Clock) -> record::Clock {
+        match choice {
+            Clock::Auto => record::Clock::Auto,
+            Clock::Tsc => record::Clock::Tsc,
+            Clock::Monotonic => record::Clock::Monotonic,
+        }
+    }
+}
+
 /// By which signal the recorder is asked for something: those that mean nothing to it otherwise.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum AskingSignal {
@@ -100,6 +122,9 @@ pub(super) struct RecordingArgs {
     /// What a thread does when the recorder does not keep up
     #[arg(long, value_enum, default_value_t)]
     overflow: Overflow,
+    /// What events are stamped with
+    #[arg(long, value_enum, default_value_t)]
+    clock: Clock,
     /// Frames that a call stack keeps, innermost first
     #[arg(long, value_name = "N", default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..=1024))]
     depth: u32,
@@ -124,6 +149,9 @@ pub(super) struct RecordingArgs {
     /// Look for leaks in the running processes whenever `xalloc-report` itself is sent this signal
     #[arg(long, value_enum, value_name = "SIGNAL", conflicts_with = "no_leak_check")]
     leak_check_on_demand: Option<AskingSignal>,
+    /// Look at the program's resident memory at every mark that it sets, while it waits
+    #[arg(long)]
+    snapshot_at_markers: bool,
     /// Leave functions unresolved; the trace keeps the build-ids
     #[arg(long)]
     no_symbols: bool,
@@ -135,6 +163,7 @@ impl RecordingArgs {
         Props {
             allocator: self.allocator.into(),
             overflow: self.overflow.into(),
+            clock: self.clock.into(),
             follow: !self.no_follow,
             depth: self.depth,
             verify_every: self.verify_stacks,
@@ -144,6 +173,7 @@ impl RecordingArgs {
             leak_check_on_signal: self.leak_check_on_signal,
             snapshot_on_signal: self.snapshot_on_signal.map(Into::into),
             leak_check_on_demand: self.leak_check_on_demand.map(Into::into),
+            snapshot_at_markers: self.snapshot_at_markers,
             symbols: !self.no_symbols,
             ..Props::new(command.to_vec())
         }

@@ -10,7 +10,7 @@ use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::fragmentation::Fragmentation;
 use super::leaks::Leaks;
-use super::opened::{note_gaps, open, or_salvaged};
+use super::opened::{gaps, note_gaps, open, or_salvaged};
 use super::ranking::Top;
 use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
@@ -136,7 +136,7 @@ impl Summary {
                 let text = text::summary(&summary, &self.trace.path.to_string_lossy());
                 console.out.write_all(text.as_bytes())?;
             }
-            Format::Json => json::write(&summary, &mut console.out)?,
+            Format::Json => json::write(&summary, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }

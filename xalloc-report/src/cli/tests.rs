@@ -15,6 +15,7 @@ struct OnTrace {
 /// What a command wrote and how it ended.
 struct Done {
     out: String,
+    notes: String,
     exit: Result<Exit, Failure>,
 }
 
@@ -24,8 +25,8 @@ fn run(sample: &Sample, line: &str) -> Done {
     let (mut out, mut notes) = (Vec::new(), Vec::new());
     let mut console = Console { out: &mut out, notes: &mut notes, interactive: false, columns: 80 };
     let exit = parsed.report.run(sample, &mut console);
-    let out = String::from_utf8(out).expect("output is UTF-8");
-    Done { out: anstream::adapter::strip_str(&out).to_string(), exit }
+    let text = |bytes| String::from_utf8(bytes).expect("output is UTF-8");
+    Done { out: anstream::adapter::strip_str(&text(out)).to_string(), notes: text(notes), exit }
 }
 
 fn exit(sample: &Sample, line: &str) -> Exit {
@@ -136,6 +137,37 @@ fn every_report_on_a_cut_trace_says_once_what_is_missing_and_none_on_a_whole_one
             assert_eq!(out.matches(SAYS).count() + notes.matches(SAYS).count(), times, "{command}: {notes}");
         }
     }
+}
+
+#[test]
+fn every_report_as_json_says_what_was_cut_off_a_trace_and_nothing_of_a_whole_one() {
+    let directory = tempfile::tempdir().expect("a temporary directory can be made");
+    let path = directory.path().join("server.xtrace");
+    server().write(&path).expect("the trace is written");
+    let whole = std::fs::read(&path).expect("the trace is there");
+    for (bytes, said) in [(&whole[..], 0), (&whole[..whole.len() - 1], 1)] {
+        std::fs::write(&path, bytes).expect("the trace is written");
+        for command in ["summary", "leaks", "top", "histogram", "timeline", "events", "what-if"] {
+            let out = open_and_run(&path, command).expect("what is there is read");
+            let document: serde_json::Value = serde_json::from_str(&out).expect("JSON");
+            let gaps = document["gaps"].as_array().expect("a list");
+            assert_eq!(gaps.len(), said, "{command}");
+            assert!(gaps.iter().all(|gap| gap.as_str().is_some_and(|gap| gap.contains("not whole"))), "{command}");
+        }
+    }
+}
+
+#[test]
+fn a_window_with_nothing_in_it_says_so_and_a_thread_that_is_not_there_is_an_error() {
+    for words in ["--from 999s", "--to 1ns", "--kind lost", "--thread 2 --from 999s", "--from 5s --to 4s"] {
+        for format in ["", " --format json"] {
+            let done = run(&server(), &format!("events a.xtrace {words}{format}"));
+            assert!(done.exit.is_ok() && done.notes.starts_with("note: none of the "), "{words}: {}", done.notes);
+        }
+    }
+    assert!(run(&server(), "events a.xtrace --thread 2").notes.is_empty());
+    let failure = run(&server(), "events a.xtrace --thread 999").exit.expect_err("there is no such thread");
+    assert!(failure.to_string().contains("threads in the trace: t1 ("), "{failure}");
 }
 
 #[test]

@@ -3,10 +3,11 @@
 use clap::{Args, ValueEnum};
 
 use super::args::{Format, FormatArgs, TraceArgs};
+use super::opened::gaps;
 use super::{Console, Exit, Failure};
 use crate::analysis::{Sites, WhatIf as Answer};
 use crate::model::Recorded;
-use crate::os::replayer::Answer as Served;
+use crate::os::server::Answer as Served;
 use crate::render::number::counted;
 use crate::render::{json, text};
 use crate::simulate::{
@@ -97,7 +98,7 @@ impl WhatIf {
             .map_err(|error| self.trace.unreadable(error))?;
         match self.format.format {
             Format::Human => console.out.write_all(text::what_if(&answer, FRAMES).as_bytes())?,
-            Format::Json => json::write(&answer, &mut console.out)?,
+            Format::Json => json::write(&answer, &gaps(trace.contents()), &mut console.out)?,
         }
         Ok(Exit::Success)
     }

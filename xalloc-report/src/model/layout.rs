@@ -179,7 +179,12 @@ impl Layout {
 
     /// All blocks that live.
     pub fn blocks(&self) -> impl Iterator<Item = &Held> {
-        self.blocks.iter().filter(|held| held.is_live)
+        self.blocks_by_slot().map(|(_, held)| held)
+    }
+
+    /// All blocks that live, with their slots.
+    pub fn blocks_by_slot(&self) -> impl Iterator<Item = (u32, &Held)> {
+        (0..).zip(&self.blocks).filter(|(_, held)| held.is_live)
     }
 
     /// Whether the model takes the page at `addr` for resident.
@@ -474,7 +479,8 @@ impl Replay for Layout {
         self.remember(slot, 0, block);
     }
 
-    #[inline]
+    /// Inlined at every call: each caller knows the variant, and only what is done with that one remains.
+    #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         self.seq = entry.seq + 1;
         self.at_ns = entry.at_ns;

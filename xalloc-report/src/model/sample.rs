@@ -9,7 +9,7 @@ use super::Recorded;
 use crate::trace::{
     Allocator, Block, Checked, Contents, Disguise, End, Entry, Event, Finding, Frame, FrameIndex, Function, Hint,
     Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessEvent, ProcessIndex, ProgramEvent, Recording,
-    Repairs, Replay, Scan, ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex,
+    Repairs, Replay, Scan, ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex, Waits,
 };
 
 pub(crate) mod simulated;
@@ -72,6 +72,7 @@ impl Sample {
             events: stream.entries.len() as u64,
             losses: Vec::new(),
             repairs: Repairs::default(),
+            waits: Waits::default(),
         });
         self.streams.push(stream);
         process

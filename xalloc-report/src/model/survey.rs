@@ -165,7 +165,7 @@ impl Replay for Survey {
         self.requested_bytes += block.size_bytes;
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         if entry.at_ns > self.at_ns {
             if self.started_ns.is_some() {

@@ -56,6 +56,7 @@ impl ControlPage {
             leak_check,
             harden,
             on_error,
+            marks,
             reserved: _,
         } = options;
         let words = [
@@ -69,6 +70,7 @@ impl ControlPage {
             (offset_of!(Options, leak_check), leak_check),
             (offset_of!(Options, harden), harden),
             (offset_of!(Options, on_error), on_error),
+            (offset_of!(Options, marks), marks),
         ];
         for (at, word) in words {
             put(offset_of!(Control, options) + at, &word.to_le_bytes());
@@ -174,6 +176,7 @@ mod tests {
             leak_check: 8,
             harden: 9,
             on_error: 10,
+            marks: 11,
             ..Options::new()
         };
         let directory = tempfile::tempdir().unwrap();
@@ -183,7 +186,7 @@ mod tests {
         let start = offset_of!(Control, options);
         let words = page[start..start + offset_of!(Options, reserved)].chunks_exact(4);
         let words: Vec<u32> = words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
-        assert_eq!(words, (1..=10).collect::<Vec<_>>());
+        assert_eq!(words, (1..=11).collect::<Vec<_>>());
     }
 
     #[test]

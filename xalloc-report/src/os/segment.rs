@@ -124,6 +124,8 @@ impl Segment {
             HeaderCounter::VerifiedStacks => offset_of!(Header, verified_stacks),
             HeaderCounter::DifferingStacks => offset_of!(Header, differing_stacks),
             HeaderCounter::CutStacks => offset_of!(Header, cut_stacks),
+            HeaderCounter::Waits => offset_of!(Header, waits),
+            HeaderCounter::WaitedNs => offset_of!(Header, waited_ns),
             HeaderCounter::Spilled => offset_of!(Header, spilled),
         };
         self.view::<AtomicU64>(offset).load(Ordering::Relaxed)
@@ -156,6 +158,7 @@ impl Segment {
             result: handshake.result.load(Ordering::Relaxed),
             occasion: handshake.occasion.load(Ordering::Relaxed),
             exit_stack: handshake.exit_stack.load(Ordering::Relaxed),
+            control_addr: handshake.control_addr.load(Ordering::Relaxed),
             // ORDERING: pairs with the process's Release store: it has said all that it will of the copy.
             paused_us: Some(handshake.paused_us.load(Ordering::Acquire)).filter(|&paused| paused != NOT_SAID),
             copy: Some(handshake.copy.load(Ordering::Relaxed)).filter(|&copy| copy != 0),
@@ -167,6 +170,25 @@ impl Segment {
     pub fn demand(&self, number: u32) {
         // ORDERING: pairs with the process's Acquire load: the last outcome was read.
         self.handshake().demand.store(number, Ordering::Release);
+    }
+
+    /// How many looks at its memory the process has asked for and waits for.
+    #[must_use]
+    pub fn looks_asked(&self) -> u32 {
+        // ORDERING: pairs with the process's Release increment: the mark was pushed before.
+        self.handshake().looks_asked.load(Ordering::Acquire)
+    }
+
+    /// So many of the looks were taken: their threads go on.
+    pub fn answer_looks(&self, looks: u32) {
+        let answered = &self.handshake().looks_answered;
+        // Relaxed: only the recorder writes it.
+        if answered.load(Ordering::Relaxed) == looks {
+            return;
+        }
+        // ORDERING: pairs with the waiting threads' Acquire load: the look is over.
+        answered.store(looks, Ordering::Release);
+        futex::wake(answered, i32::MAX, futex::Scope::Shared);
     }
 
     /// Answers the request of that number, and wakes the process.
@@ -345,6 +367,8 @@ pub struct Asked {
     pub copy: Option<u32>,
     /// Number of the last demand that it took up.
     pub taken: u32,
+    /// Where the blocks of its positive control lie.
+    pub control_addr: u64,
 }
 
 /// Words of the header that change while the process runs.
@@ -367,6 +391,10 @@ pub enum HeaderCounter {
     DifferingStacks,
     /// `Header::cut_stacks`.
     CutStacks,
+    /// `Header::waits`.
+    Waits,
+    /// `Header::waited_ns`.
+    WaitedNs,
     /// `Header::spilled`.
     Spilled,
 }

@@ -27,9 +27,10 @@ use crate::os::segment::{HeaderWord, Segment};
 use crate::os::signals;
 use crate::record::clock::{Clock, Reading, Timeline};
 use crate::record::looks::{Asked, Looks};
-use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot};
+use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot, Waits};
 
 mod check;
+mod control;
 mod demand;
 mod dictionary;
 mod forks;
@@ -257,6 +258,7 @@ impl<S: Sink> Drain<S> {
         let gone: Vec<bool> = self.live.iter().map(|live| live.is_gone(command)).collect();
         self.press_demands();
         self.notice_checks();
+        let waits: Vec<u32> = self.live.iter().map(|live| live.stream.segment.looks_asked()).collect();
         let mut came = false;
         for (live, gone) in self.live.iter_mut().zip(&gone) {
             let until = if *gone { Stamp(u64::MAX) } else { cut(live.stream.identity.clock) };
@@ -271,7 +273,7 @@ impl<S: Sink> Drain<S> {
         for live in &mut self.live {
             live.stream.merge(&mut shared)?;
         }
-        self.look(&gone)?;
+        self.look(&gone, &waits)?;
         self.attend_checks();
         self.bury(&gone, command)?;
         self.answer_askers()?;
@@ -282,19 +284,23 @@ impl<S: Sink> Drain<S> {
         Ok(came)
     }
 
-    /// Asks the kernel about the memory of the processes for which it is time.
-    fn look(&mut self, gone: &[bool]) -> Result<(), S::Error> {
-        for (live, gone) in self.live.iter_mut().zip(gone) {
+    /// Asks the kernel about the memory of the processes for which it is time. `waits` has for each how many looks its
+    /// threads had asked for before the rings were read; they are told whether or not there was something to see.
+    fn look(&mut self, gone: &[bool], waits: &[u32]) -> Result<(), S::Error> {
+        for ((live, gone), waits) in self.live.iter_mut().zip(gone).zip(waits) {
             let Identity { pid, .. } = live.stream.identity;
             // Without a descriptor the number may be another process's by now.
             if *gone || live.pidfd.is_none() {
+                live.stream.segment.answer_looks(*waits);
                 continue;
             }
             // A process that is checked on its way out stands still; one that is not may be gone by the next pass.
             let is_ending = live.checks.hold_the_end(live.stream.segment.asked())
                 || matches!(live.stream.last_word, LastWord::Exit(_));
-            let asked = Asked { marks: live.stream.marks, signals: signals::snapshots_asked() };
-            if let Some(snapshot) = live.looks.at(pid, live.stream.index, &self.timeline, is_ending, asked) {
+            let asked = Asked { marks: live.stream.marks, waits: *waits, signals: signals::snapshots_asked() };
+            let seen = live.looks.at(pid, live.stream.index, &self.timeline, is_ending, asked);
+            live.stream.segment.answer_looks(*waits);
+            if let Some(snapshot) = seen {
                 self.sink.snapshot(&snapshot)?;
             }
         }
@@ -497,6 +503,7 @@ impl Dictionary {
             events: 0,
             losses: Vec::new(),
             repairs: Repairs::default(),
+            waits: Waits::default(),
         });
         ProcessIndex(u32::try_from(processes.len() - 1).expect("Linux knows fewer than 2^32 processes"))
     }

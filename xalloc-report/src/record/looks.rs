@@ -4,7 +4,7 @@
 //! Looks take at most one part in [`SHARE`] of the process's life: after a look that took t, at least SHARE times t
 //! pass. They are the recorder's time, on its core; what the program feels is the kernel's lock on its mappings for as
 //! long as these are read. Looks at marks keep this distance too: one that comes sooner is answered when it has passed.
-//! Only a signal, which somebody sends by hand, does not wait.
+//! What somebody asked for does not wait: a signal, which is sent by hand, and marks if the program waits at them.
 
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use crate::trace::{ProcessIndex, Reason, Snapshot};
 pub(super) struct Asked {
     /// Marks that the program set.
     pub(super) marks: u64,
+    /// Marks at which a thread waits or has waited until it is looked at.
+    pub(super) waits: u32,
     /// Signals that the recorder was sent.
     pub(super) signals: u32,
 }
@@ -57,7 +59,7 @@ impl Looks {
             not_before: now + SHORTEST,
             largest_bytes: 0,
             has_ended: false,
-            answered: Asked { marks: 0, signals },
+            answered: Asked { marks: 0, waits: 0, signals },
         }
     }
 
@@ -89,6 +91,9 @@ impl Looks {
         // Who sends a signal wants it answered whatever it costs; marks may stand in a loop.
         if asked.signals != self.answered.signals {
             return Some(Reason::Signal);
+        }
+        if asked.waits != self.answered.waits {
+            return Some(Reason::Marker);
         }
         if now < self.not_before {
             return None;
@@ -136,7 +141,8 @@ mod tests {
         let timeline = Timeline::starting_at(Reading::now());
         let pid = std::process::id();
         let mut at = |marks, signals| {
-            let seen = looks.at(pid, ProcessIndex(0), &timeline, false, Asked { marks, signals });
+            let asked = Asked { marks, waits: 0, signals };
+            let seen = looks.at(pid, ProcessIndex(0), &timeline, false, asked);
             (seen.map(|snapshot| snapshot.reason), looks.not_before)
         };
         assert_eq!(at(1, 7).0, None, "the process has just begun, and the 7 signals came before it");
@@ -147,5 +153,16 @@ mod tests {
         std::thread::sleep(not_before.saturating_duration_since(Instant::now()));
         assert_eq!(at(4, 8).0, Some(Reason::Marker), "one look for the three");
         assert_eq!(at(4, 8).0, None);
+    }
+
+    #[test]
+    fn a_mark_at_which_the_program_waits_is_answered_at_once() {
+        let mut looks = Looks::new(0);
+        let timeline = Timeline::starting_at(Reading::now());
+        let mut at = |marks, waits| {
+            let asked = Asked { marks, waits, signals: 0 };
+            looks.at(std::process::id(), ProcessIndex(0), &timeline, false, asked).map(|snapshot| snapshot.reason)
+        };
+        assert_eq!([at(1, 1), at(1, 1), at(2, 2)], [Some(Reason::Marker), None, Some(Reason::Marker)]);
     }
 }

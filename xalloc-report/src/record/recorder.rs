@@ -10,7 +10,7 @@ use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
 
-use xalloc_core::session::{Options, allocator, clock, leak_check, on_error, overflow};
+use xalloc_core::session::{Options, allocator, clock, leak_check, marks, on_error, overflow};
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
@@ -142,11 +142,7 @@ fn options(props: &Props) -> Options {
             Overflow::Wait => overflow::WAIT,
             Overflow::Drop => overflow::DROP,
         },
-        clock: match props.clock {
-            Clock::Auto if ticks_are_invariant() => clock::TSC,
-            Clock::Auto | Clock::Monotonic => clock::MONOTONIC,
-            Clock::Tsc => clock::TSC,
-        },
+        clock: clock_of(props.clock, ticks_are_invariant),
         follow: u32::from(props.follow),
         depth: props.depth.clamp(1, 1024),
         verify_every: props.verify_every,
@@ -157,7 +153,17 @@ fn options(props: &Props) -> Options {
         },
         leak_check: if props.leak_check { leak_check::AT_EXIT | leak_check::ON_DEMAND } else { 0 }
             | if props.leak_check_on_signal { leak_check::ON_SIGNAL } else { 0 },
+        marks: if props.snapshot_at_markers { marks::WAIT_FOR_LOOK } else { marks::GO_ON },
         ..Options::new()
+    }
+}
+
+/// The clock of the choice; `are_invariant` says whether ticks are of one length on all cores.
+fn clock_of(choice: Clock, are_invariant: impl FnOnce() -> bool) -> u32 {
+    match choice {
+        Clock::Auto if are_invariant() => clock::TSC,
+        Clock::Auto | Clock::Monotonic => clock::MONOTONIC,
+        Clock::Tsc => clock::TSC,
     }
 }
 
@@ -317,4 +323,18 @@ pub(super) fn finish(
     }
     on_phase(Phase::Done);
     Ok(Outcome { path, end, written, processes, observations, duration_ns, unnamed, stopped })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn without_an_invariant_counter_the_systems_clock_is_taken_unless_the_counter_was_asked_for() {
+        let clocks = |are_invariant: bool| {
+            [Clock::Auto, Clock::Tsc, Clock::Monotonic].map(|choice| clock_of(choice, || are_invariant))
+        };
+        assert_eq!(clocks(true), [clock::TSC, clock::TSC, clock::MONOTONIC]);
+        assert_eq!(clocks(false), [clock::MONOTONIC, clock::TSC, clock::MONOTONIC]);
+    }
 }

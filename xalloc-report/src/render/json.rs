@@ -62,15 +62,30 @@ pub struct Events {
 struct Envelope<'a, R> {
     schema: &'static str,
     schema_version: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gaps: Option<&'a [String]>,
     result: &'a R,
 }
 
-/// Writes a report with its envelope, indented, with a line break at the end.
+/// Writes a report with its envelope, indented, with a line break at the end. `gaps` are what is missing from the trace
+/// that it was made of ([`super::text::gaps`]).
 ///
 /// # Errors
 /// Those of `out`.
-pub fn write<R: Report>(report: &R, out: &mut impl io::Write) -> io::Result<()> {
-    let envelope = Envelope { schema: R::SCHEMA, schema_version: SCHEMA_VERSION, result: report };
+pub fn write<R: Report>(report: &R, gaps: &[String], out: &mut impl io::Write) -> io::Result<()> {
+    put(report, Some(gaps), out)
+}
+
+/// Writes a verdict, which can be on several traces and has what is missing from each among its reasons.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write_verdict(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
+    put(verdict, None, out)
+}
+
+fn put<R: Report>(report: &R, gaps: Option<&[String]>, out: &mut impl io::Write) -> io::Result<()> {
+    let envelope = Envelope { schema: R::SCHEMA, schema_version: SCHEMA_VERSION, gaps, result: report };
     serde_json::to_writer_pretty(&mut *out, &envelope)?;
     out.write_all(b"\n")
 }
@@ -83,13 +98,15 @@ pub struct EventStream<W> {
 }
 
 impl<W: io::Write> EventStream<W> {
-    /// Writes the envelope's beginning.
+    /// Writes the envelope's beginning; `gaps` as for [`write`].
     ///
     /// # Errors
     /// Those of `out`.
-    pub fn begin(mut out: W) -> io::Result<EventStream<W>> {
+    pub fn begin(mut out: W, gaps: &[String]) -> io::Result<EventStream<W>> {
         let schema = Events::SCHEMA;
-        write!(out, r#"{{"schema":"{schema}","schema_version":"{SCHEMA_VERSION}","result":{{"events":["#)?;
+        write!(out, r#"{{"schema":"{schema}","schema_version":"{SCHEMA_VERSION}","gaps":"#)?;
+        serde_json::to_writer(&mut out, gaps)?;
+        write!(out, r#","result":{{"events":["#)?;
         Ok(EventStream { out, first: true })
     }
 
@@ -136,10 +153,17 @@ pub fn schema() -> Value {
         "properties": {
             "schema": { "description": "Which report this is.", "type": "string" },
             "schema_version": { "description": "Version of this contract, major.minor.", "const": SCHEMA_VERSION },
+            "gaps": {
+                "description": "What is missing from the trace, each a sentence: what was cut off, events that were lost. \
+                                Every report but a verdict has it, which has the same among its reasons.",
+                "type": "array",
+                "items": { "type": "string" },
+            },
         },
-        "oneOf": reports.map(|(name, result): (_, Schema)| json!({
-            "properties": { "schema": { "const": name }, "result": result },
-        })),
+        "oneOf": reports.map(|(name, result): (_, Schema)| {
+            let required = if name == Verdict::SCHEMA { vec![] } else { vec!["gaps"] };
+            json!({ "required": required, "properties": { "schema": { "const": name }, "result": result } })
+        }),
         "$defs": generator.take_definitions(true),
     })
 }

@@ -115,7 +115,7 @@ fn each_verdict_reads_as_agreed() {
 fn each_verdict_as_json_keeps_the_contract() {
     let contract = jsonschema::validator_for(&json::schema()).expect("the schema is a schema");
     for (name, verdict) in all() {
-        let report = written(|out| json::write(&verdict, out));
+        let report = written(|out| json::write_verdict(&verdict, out));
         assert_valid(&contract, &report);
         assert!(!report.contains("0x"), "an address is in what is compared");
         assert_golden(&format!("verdict/{name}.json"), &report);

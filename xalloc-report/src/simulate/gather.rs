@@ -214,6 +214,7 @@ impl Gatherer {
 impl Replay for Gatherer {
     fn inherited(&mut self, _slot: u32, _block: &Block) {}
 
+    #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         self.tick(entry.at_ns);
         let index = entry.thread;

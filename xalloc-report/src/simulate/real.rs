@@ -1,7 +1,7 @@
 //! The other engine: the requests really served, by an allocator that is loaded into a process of its own.
 //!
 //! What a simulated heap cannot say of an allocator whose rules are not glibc's, a run of it can: memory from the
-//! kernel's own counts, page faults, time. The process is xalloc-report itself ([`crate::os::replayer`]).
+//! kernel's own counts, page faults, time. The process is xalloc-report itself ([`crate::os::server`]).
 
 use std::io::{self, Write};
 use std::path::PathBuf;
@@ -10,8 +10,8 @@ use std::process::{Command, Stdio};
 use xalloc_core::heap::{Tunable, Tunables};
 
 use super::requests::{Kind, Request, Requests};
-pub use crate::os::replayer::Touch;
-use crate::os::replayer::{self, Answer, Ask, Header, ask};
+pub use crate::os::server::Touch;
+use crate::os::server::{self, Answer, Ask, Header, ask};
 
 /// An allocator by the name that a user gives it.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -84,7 +84,7 @@ pub fn serve(requests: &Requests, allocator: &Allocator, touch: Touch) -> Result
     write(requests, allocator, touch, &mut io::BufWriter::new(&mut file)).map_err(ServeError::Start)?;
     // The program's own file, under whatever name it was called and even if that was replaced meanwhile.
     let mut command = Command::new(PathBuf::from("/proc/self/exe"));
-    command.arg(replayer::WORD).arg(file.path()).env_clear().stdin(Stdio::null());
+    command.arg(server::WORD).arg(file.path()).env_clear().stdin(Stdio::null());
     if let Some(library) = allocator.library {
         command.env("LD_PRELOAD", library);
     }

@@ -12,18 +12,10 @@ use super::columns::SHORT;
 use super::decode::Batch;
 use super::error::Malformed;
 use super::heap_steps::Flat;
+use super::moment::Moment;
 use super::ops::{FREE_RECENT, HEAP, REALLOC_RECENT, REALLOC_UNDO};
 use super::varint::Cursor;
 use super::{Block, Entry, Event, LiveChange, Replay, StackIndex, ThreadIndex, rare};
-
-/// Where a replay starts.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Start {
-    /// With the event of that number.
-    Seq(u64),
-    /// With the first event that is not before that time, in nanoseconds since the recording's start.
-    Time(u64),
-}
 
 /// Keeps the blocks by slot and tells a replay what happens.
 pub(super) struct Player {
@@ -31,12 +23,12 @@ pub(super) struct Player {
     blocks: Vec<Block>,
     /// Which slots are live, while the start has not been reached and events are played without being told.
     live: Option<Life>,
-    start: Start,
+    start: Moment,
 }
 
 impl Player {
     /// A player that begins with these blocks, of which those are live.
-    pub(super) fn new(blocks: Vec<Block>, live: Vec<bool>, start: Start) -> Player {
+    pub(super) fn new(blocks: Vec<Block>, live: Vec<bool>, start: Moment) -> Player {
         Player { blocks, live: Some(Life(live)), start }
     }
 
@@ -59,8 +51,8 @@ impl Player {
     /// How many of the batch's events come before the start.
     fn before_start(&self, batch: &Batch) -> usize {
         match self.start {
-            Start::Seq(seq) => usize::try_from(seq.saturating_sub(batch.first_seq)).unwrap_or(usize::MAX),
-            Start::Time(at_ns) => batch.at_ns.partition_point(|&of_event| of_event < at_ns),
+            Moment::Seq(seq) => usize::try_from(seq.saturating_sub(batch.first_seq)).unwrap_or(usize::MAX),
+            Moment::Time(at_ns) => batch.at_ns.partition_point(|&of_event| of_event < at_ns),
         }
     }
 

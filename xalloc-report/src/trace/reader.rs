@@ -21,7 +21,8 @@ use super::decode::{Batch, Expander, Known};
 use super::dictionary::Loader;
 use super::error::{Malformed, TraceError};
 use super::footer::{self, Entry};
-use super::play::{Player, Start};
+use super::moment::Moment;
+use super::play::Player;
 use super::varint::Cursor;
 use super::{Contents, ProcessIndex, Replay, Snapshot, salvage};
 
@@ -200,7 +201,7 @@ impl Trace {
     /// [`TraceError::NoSuchProcess`], [`TraceError::Read`], [`TraceError::Damaged`], [`TraceError::TooManyLive`]; what
     /// came before the fault has been told.
     pub fn replay(&self, process: ProcessIndex, replay: &mut impl Replay) -> Result<(), TraceError> {
-        self.replay_with_progress(process, Start::Seq(0), replay, &mut |_| {})
+        self.replay_with_progress(process, Moment::Seq(0), replay, &mut |_| {})
     }
 
     /// Tells `replay` the blocks that are live at `start` (as inherited) and all events from there on. Reading begins
@@ -209,7 +210,12 @@ impl Trace {
     ///
     /// # Errors
     /// As [`Self::replay`].
-    pub fn replay_from(&self, process: ProcessIndex, start: Start, replay: &mut impl Replay) -> Result<(), TraceError> {
+    pub fn replay_from(
+        &self,
+        process: ProcessIndex,
+        start: Moment,
+        replay: &mut impl Replay,
+    ) -> Result<(), TraceError> {
         self.replay_with_progress(process, start, replay, &mut |_| {})
     }
 
@@ -221,15 +227,15 @@ impl Trace {
     pub fn replay_within(
         &self,
         process: ProcessIndex,
-        first: Start,
-        last: Option<Start>,
+        first: Moment,
+        last: Option<Moment>,
         replay: &mut impl Replay,
     ) -> Result<(), TraceError> {
         let (expander, player, mut blocks) = self.prepare(process, first)?;
         let begins_within = |entry: &&Entry| match last {
             None => true,
-            Some(Start::Seq(seq)) => entry.header.first_item <= seq,
-            Some(Start::Time(at_ns)) => entry.header.first_us.saturating_mul(1000) <= at_ns,
+            Some(Moment::Seq(seq)) => entry.header.first_item <= seq,
+            Some(Moment::Time(at_ns)) => entry.header.first_us.saturating_mul(1000) <= at_ns,
         };
         blocks.truncate(blocks.iter().take_while(|entry| begins_within(entry)).count());
         self.play(expander, player, &blocks, replay, &mut |_| {})
@@ -256,7 +262,7 @@ impl Trace {
     pub fn replay_with_progress(
         &self,
         process: ProcessIndex,
-        start: Start,
+        start: Moment,
         replay: &mut impl Replay,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), TraceError> {
@@ -288,7 +294,7 @@ impl Trace {
         process: ProcessIndex,
         replay: &mut impl Replay,
     ) -> Result<(), TraceError> {
-        let (expander, mut player, blocks) = self.prepare(process, Start::Seq(0))?;
+        let (expander, mut player, blocks) = self.prepare(process, Moment::Seq(0))?;
         self.play_in_turns(expander, &mut player, &blocks, replay, &mut |_| {})?;
         player.begin(replay);
         Ok(())
@@ -325,7 +331,7 @@ impl Trace {
     }
 
     /// Restores the last checkpoint at or before `start`; returns what continues from there, and the blocks to read.
-    fn prepare(&self, process: ProcessIndex, start: Start) -> Result<(Expander, Player, Vec<&Entry>), TraceError> {
+    fn prepare(&self, process: ProcessIndex, start: Moment) -> Result<(Expander, Player, Vec<&Entry>), TraceError> {
         let processes = self.contents.processes.len();
         if process.0 as usize >= processes {
             return Err(TraceError::NoSuchProcess { process: process.0, processes });
@@ -337,8 +343,8 @@ impl Trace {
         // A checkpoint's time is that of the event before it: it serves a start that is later, as events at that very
         // time may lie before the checkpoint.
         let serves = |entry: &&Entry| match start {
-            Start::Seq(seq) => entry.header.first_item <= seq,
-            Start::Time(at_ns) => entry.header.first_item == 0 || entry.header.last_us.saturating_mul(1000) < at_ns,
+            Moment::Seq(seq) => entry.header.first_item <= seq,
+            Moment::Time(at_ns) => entry.header.first_item == 0 || entry.header.last_us.saturating_mul(1000) < at_ns,
         };
         let parts: Vec<&Entry> = self.blocks_of(process, BlockKind::Checkpoint).collect();
         let is_first = |entry: &&Entry| entry.header.flags & FLAG_FIRST_PART != 0;
@@ -485,7 +491,7 @@ pub fn read_untrusted(bytes: &[u8]) {
             // An error is a good answer to bad bytes; a panic is not.
             let _ = trace.replay(process, &mut Ignore);
             let _ = trace.snapshots(process);
-            let _ = trace.replay_from(process, Start::Seq(u64::MAX), &mut Ignore);
+            let _ = trace.replay_from(process, Moment::Seq(u64::MAX), &mut Ignore);
         }
     }
 }

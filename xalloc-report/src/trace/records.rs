@@ -10,7 +10,7 @@ use xalloc_core::wire::LossReason;
 
 use super::error::Malformed;
 use super::varint::{Cursor, put, put_bytes, unzigzag, zigzag};
-use super::{Allocator, End, Loss, Module, Process, ProcessIndex, Recording, Repairs, Thread};
+use super::{Allocator, End, Loss, Module, Process, ProcessIndex, Recording, Repairs, Thread, Waits};
 
 const UNKNOWN: Malformed = Malformed::Bytes("a record has a number that this version does not know");
 
@@ -139,6 +139,7 @@ pub(super) fn put_process(out: &mut Vec<u8>, process: &Process) {
         events,
         losses,
         repairs: Repairs { unknown_frees, implied_frees, late_events },
+        waits: Waits { times, waited_ns },
     } = process;
     put(out, u64::from(*pid));
     put_optional(out, parent.map(|parent| u64::from(parent.0)));
@@ -158,7 +159,7 @@ pub(super) fn put_process(out: &mut Vec<u8>, process: &Process) {
         out.push(loss.reason as u8);
         put(out, loss.events);
     }
-    for count in [unknown_frees, implied_frees, late_events] {
+    for count in [unknown_frees, implied_frees, late_events, times, waited_ns] {
         put(out, *count);
     }
 }
@@ -188,6 +189,9 @@ pub(super) fn process(from: &mut Cursor<'_>, processes: usize) -> Result<Process
         losses.push(Loss { reason, events: from.varint()? });
     }
     let repairs = Repairs { unknown_frees: from.varint()?, implied_frees: from.varint()?, late_events: from.varint()? };
+    // Since 1.1; not in the first traces of it.
+    let waits =
+        if from.is_empty() { Waits::default() } else { Waits { times: from.varint()?, waited_ns: from.varint()? } };
     Ok(Process {
         pid,
         parent,
@@ -201,6 +205,7 @@ pub(super) fn process(from: &mut Cursor<'_>, processes: usize) -> Result<Process
         events,
         losses,
         repairs,
+        waits,
     })
 }
 

@@ -111,7 +111,7 @@ fn starting_anywhere_tells_what_a_full_replay_would_have_told_from_there() {
         [1, 70_000, checkpoints[0] - 1, checkpoints[0], checkpoints[0] + 1, checkpoints[0] + 30_000, last, last + 1]
     {
         let mut keep = Keep::default();
-        trace.replay_from(ProcessIndex(0), Start::Seq(seq), &mut keep).unwrap();
+        trace.replay_from(ProcessIndex(0), Moment::Seq(seq), &mut keep).unwrap();
         let from = seq.min(last) as usize;
         assert_eq!(keep.told.len(), full.told.len() - from, "from {seq}");
         assert!(keep.told == full.told[from..], "from {seq}");
@@ -119,7 +119,7 @@ fn starting_anywhere_tells_what_a_full_replay_would_have_told_from_there() {
     }
     let at_ns = full.told[150_000].1;
     let mut keep = Keep::default();
-    trace.replay_from(ProcessIndex(0), Start::Time(at_ns), &mut keep).unwrap();
+    trace.replay_from(ProcessIndex(0), Moment::Time(at_ns), &mut keep).unwrap();
     let from = full.told.partition_point(|told| told.1 < at_ns);
     assert!(keep.told == full.told[from..]);
 }
@@ -129,12 +129,12 @@ fn a_window_is_told_whole_and_without_the_blocks_behind_it() {
     let trace = Trace::from_bytes(write(&long_run(230_000))).unwrap();
     let full = replay(&trace, 0);
     let at_ns = |seq: usize| full.told[seq].1;
-    let by_time = (Start::Time(at_ns(80_000)), Start::Time(at_ns(81_000)));
-    for (first, last) in [(Start::Seq(80_000), Start::Seq(81_000)), by_time] {
+    let by_time = (Moment::Time(at_ns(80_000)), Moment::Time(at_ns(81_000)));
+    for (first, last) in [(Moment::Seq(80_000), Moment::Seq(81_000)), by_time] {
         let mut keep = Keep::default();
         trace.replay_within(ProcessIndex(0), first, Some(last), &mut keep).unwrap();
         let (from, wanted) = match (first, last) {
-            (Start::Seq(first), Start::Seq(last)) => (first as usize, (last - first) as usize + 1),
+            (Moment::Seq(first), Moment::Seq(last)) => (first as usize, (last - first) as usize + 1),
             _ => {
                 let from = full.told.partition_point(|told| told.1 < at_ns(80_000));
                 (from, full.told.partition_point(|told| told.1 <= at_ns(81_000)) - from)
@@ -160,7 +160,7 @@ fn progress_ends_at_the_bytes_that_were_announced() {
     let trace = Trace::from_bytes(write(&long_run(150_000))).unwrap();
     let mut done = Vec::new();
     let process = ProcessIndex(0);
-    trace.replay_with_progress(process, Start::Seq(0), &mut Keep::default(), &mut |bytes| done.push(bytes)).unwrap();
+    trace.replay_with_progress(process, Moment::Seq(0), &mut Keep::default(), &mut |bytes| done.push(bytes)).unwrap();
     assert!(done.is_sorted());
     assert_eq!(done.last(), Some(&trace.event_bytes(process)));
 }

@@ -4,47 +4,96 @@
 //! A page from its first write, by the heap or by the program ([`Pages::mark`]), until it is given back. The kernel
 //! counts so too, but for what it maps ahead on its own (transparent huge pages).
 
-use alloc::boxed::Box;
 use alloc::vec::Vec;
+
+use super::slab::{Density, SLAB, Slab};
+use crate::sys::prefetch;
 
 /// Bytes of a simulated page.
 pub(super) const PAGE: u64 = 4096;
 
+const PAGE_WORDS: usize = PAGE as usize / 8;
+const SLAB_PAGES: usize = SLAB / PAGE as usize;
+
 /// The words of a page.
-pub(super) type Page = Box<[u64; 512]>;
+pub(super) type Page = [u64; PAGE_WORDS];
 
 /// Pages of one area, by number of page from its anchored end.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Pages {
-    words: Vec<Option<Page>>,
-    /// A bit for each page.
+    slabs: Vec<Option<Slab>>,
+    density: Density,
+    /// A bit for each page that has words other than zero, or had.
+    worded: Vec<u64>,
+    /// A bit for each page that was written to.
     written: Vec<u64>,
     resident: u64,
 }
 
+/// First word of a page in its slab.
+fn word_at(page: usize) -> usize {
+    page % SLAB_PAGES * PAGE_WORDS
+}
+
 impl Pages {
-    pub(super) fn word(&self, page: u64, slot: usize) -> u64 {
-        self.words.get(page as usize).and_then(Option::as_ref).map_or(0, |page| page[slot])
+    pub(super) fn new(density: Density) -> Pages {
+        Pages { slabs: Vec::new(), density, worded: Vec::new(), written: Vec::new(), resident: 0 }
     }
 
+    #[inline]
+    pub(super) fn word(&self, page: u64, slot: usize) -> u64 {
+        let number = page as usize;
+        let slab = self.slabs.get(number / SLAB_PAGES).and_then(Option::as_ref);
+        slab.map_or(0, |slab| slab[word_at(number) + slot])
+    }
+
+    /// A word will be read soon.
+    #[inline]
+    pub(super) fn expect(&self, page: u64, slot: usize) {
+        let number = page as usize;
+        if let Some(Some(slab)) = self.slabs.get(number / SLAB_PAGES) {
+            prefetch(&slab[word_at(number) + slot]);
+        }
+    }
+
+    #[inline]
     pub(super) fn set_word(&mut self, page: u64, slot: usize, value: u64) {
         let number = page as usize;
-        if number >= self.words.len() {
+        if !is_set(&self.worded, number) {
             if value == 0 {
                 return;
             }
-            self.words.resize_with(number + 1, || None);
+            self.begin(number);
         }
-        if self.words[number].is_none() {
-            self.mark(number, number);
+        if let Some(Some(slab)) = self.slabs.get_mut(number / SLAB_PAGES) {
+            slab[word_at(number) + slot] = value;
         }
-        self.words[number].get_or_insert_with(|| Box::new([0; 512]))[slot] = value;
     }
 
-    /// Takes a page out; it is not resident any more.
+    /// A page gets its first word.
+    #[cold]
+    fn begin(&mut self, number: usize) {
+        self.mark(number, number);
+        if number / 64 >= self.worded.len() {
+            self.worded.resize(number / 64 + 1, 0);
+        }
+        self.worded[number / 64] |= 1 << (number % 64);
+        let at = number / SLAB_PAGES;
+        if at >= self.slabs.len() {
+            self.slabs.resize_with(at + 1, || None);
+        }
+        self.slabs[at].get_or_insert_with(|| Slab::new(self.density));
+    }
+
+    /// Takes the words of a page away; it is not resident any more. `None`: it has none.
     pub(super) fn take(&mut self, page: u64) -> Option<Page> {
         let number = page as usize;
-        let taken = self.words.get_mut(number)?.take();
+        let slab = self.slabs.get(number / SLAB_PAGES).and_then(Option::as_ref);
+        let mut words = [0; PAGE_WORDS];
+        let taken = slab.filter(|_| is_set(&self.worded, number)).map(|slab| {
+            words.copy_from_slice(&slab[word_at(number)..][..PAGE_WORDS]);
+            words
+        });
         self.clear(number, number);
         taken
     }
@@ -68,18 +117,35 @@ impl Pages {
             self.resident -= u64::from((bits & self.written[word]).count_ones());
             self.written[word] &= !bits;
         }
-        let end = (last + 1).min(self.words.len());
-        self.words.get_mut(first..end).unwrap_or_default().fill_with(|| None);
+        for word in first / 64..(last / 64 + 1).min(self.worded.len()) {
+            let mut given_back = bits_of(word, first, last) & self.worded[word];
+            self.worded[word] &= !given_back;
+            while given_back != 0 {
+                self.zero(word * 64 + given_back.trailing_zeros() as usize);
+                given_back &= given_back - 1;
+            }
+        }
+    }
+
+    fn zero(&mut self, number: usize) {
+        if let Some(Some(slab)) = self.slabs.get_mut(number / SLAB_PAGES) {
+            slab[word_at(number)..][..PAGE_WORDS].fill(0);
+        }
     }
 
     pub(super) fn is_resident(&self, page: usize) -> bool {
-        self.written.get(page / 64).is_some_and(|word| word >> (page % 64) & 1 != 0)
+        is_set(&self.written, page)
     }
 
     /// Pages that are resident.
     pub(super) fn resident(&self) -> u64 {
         self.resident
     }
+}
+
+#[inline]
+fn is_set(bits: &[u64], number: usize) -> bool {
+    bits.get(number / 64).is_some_and(|word| word >> (number % 64) & 1 != 0)
 }
 
 /// The bits of the `word`th 64 pages that belong to `first..=last`.
@@ -95,7 +161,7 @@ mod tests {
 
     #[test]
     fn a_page_is_resident_from_its_first_write_until_it_is_given_back() {
-        let mut pages = Pages::default();
+        let mut pages = Pages::new(Density::Sparse);
         pages.set_word(3, 7, 1);
         pages.mark(3, 200);
         assert_eq!((pages.resident(), pages.is_resident(3), pages.is_resident(201)), (198, true, false));
@@ -108,9 +174,10 @@ mod tests {
 
     #[test]
     fn a_page_that_is_taken_out_to_move_leaves_nothing_behind() {
-        let mut pages = Pages::default();
+        let mut pages = Pages::new(Density::Sparse);
         pages.set_word(64, 0, 9);
         assert_eq!(pages.take(64).map(|page| page[0]), Some(9));
         assert_eq!((pages.resident(), pages.word(64, 0)), (0, 0));
+        assert_eq!(pages.take(64), None, "it has no words any more");
     }
 }

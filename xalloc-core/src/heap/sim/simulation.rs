@@ -184,6 +184,15 @@ impl Simulation {
         self.heap.os.calls.get()
     }
 
+    /// The block at `addr`, of `bytes` bytes, will be freed or resized soon: the words that this takes, its own and its
+    /// neighbour's size, are fetched while others are served.
+    #[inline]
+    pub fn expect(&self, addr: Addr, bytes: u64) {
+        self.heap.os.expect(addr.0.wrapping_sub(8));
+        // The next chunk's size word, wherever rounding put it, is on the line behind the block or the one after.
+        self.heap.os.expect(addr.0.wrapping_add(bytes + 8));
+    }
+
     /// The program writes to `len` bytes from `addr` on: their pages count as resident from here on.
     pub fn touch(&mut self, addr: Addr, len: u64) {
         self.heap.os.touch(addr.0, len);

@@ -4,16 +4,22 @@
 //! about the same time, on the same page. If nearly all of them are dead, the block has another lifetime than its
 //! surroundings, and a pool of its own would keep such blocks together.
 //!
-//! # Why another pass
-//! Who was born on a page is known when the events are read, which pages are pinned only afterwards. Keeping every birth of
-//! every page would grow with the events; a pass over the events that looks at pinned pages alone costs as much as reading
-//! them.
+//! # How they are counted
+//! Which page will be pinned, and by whom, is known only at the end, but how many were born around a block is known soon
+//! after its own birth: births pass through a window of [`TOGETHER`] events, and a page's births within it are counted. A
+//! block meets those before it when it enters and those after it when it leaves. At the end the neighbours that live are
+//! counted among the blocks that do; the others are dead.
+//!
+//! # Why not a pass over the events for the pinned pages
+//! It finds the same and costs a third reading of the trace.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 use super::pages::PAGE;
-use crate::model::layout::{Layout, RangeKind};
-use crate::trace::{Block, Entry, Event, Replay, StackIndex};
+use crate::model::layout::{Held, Layout, RangeKind};
+use crate::trace::StackIndex;
 
 /// Blocks are born together if no more events than this lie between them.
 const TOGETHER: u64 = 256;
@@ -32,64 +38,95 @@ impl Neighbours {
     }
 }
 
-/// The pinned pages at one moment, and the pass over the events before it.
-#[derive(Default)]
-pub(super) struct Isolation {
-    /// The blocks that live on each page that they do not fill: number of the event that told them, and their site.
-    pinners: FxHashMap<u64, Vec<(u64, StackIndex)>>,
-    /// Births of blocks that live.
-    living: FxHashSet<u64>,
-    /// Events before the moment.
-    until: u64,
-    by_site: FxHashMap<StackIndex, Neighbours>,
+/// A birth that is no more than [`TOGETHER`] events ago.
+#[derive(Clone, Copy, Debug)]
+struct Birth {
+    seq: u64,
+    page: u64,
+    slot: u32,
+    /// Births on the page that were in the window before it.
+    before: u32,
 }
 
-impl Isolation {
-    /// Of the heap as it is laid out.
-    pub(super) fn of(layout: &Layout) -> Isolation {
-        let mut isolation = Isolation { until: layout.seq(), ..Isolation::default() };
+/// How many were born around each block.
+#[derive(Default, Debug)]
+pub(super) struct Births {
+    window: VecDeque<Birth>,
+    /// Births in the window by page.
+    on_page: FxHashMap<u64, u32>,
+    /// By slot: the birth of its last block that has left the window, and the number of its neighbours.
+    around: Vec<(u64, u32)>,
+}
+
+impl Births {
+    /// The event of that number made a block.
+    #[inline]
+    pub(super) fn enter(&mut self, seq: u64, slot: u32, addr: u64) {
+        while let Some(&birth) = self.window.front()
+            && birth.seq + TOGETHER < seq
+        {
+            self.window.pop_front();
+            self.leave(birth);
+        }
+        let page = addr / PAGE;
+        let count = self.on_page.entry(page).or_default();
+        self.window.push_back(Birth { seq, page, slot, before: *count });
+        *count += 1;
+    }
+
+    fn leave(&mut self, birth: Birth) {
+        let Some(count) = self.on_page.get_mut(&birth.page) else { return };
+        // Who was there before it has left already: only itself and those after it are in the window.
+        *count -= 1;
+        let after = *count;
+        if after == 0 {
+            self.on_page.remove(&birth.page);
+        }
+        let at = birth.slot as usize;
+        if at >= self.around.len() {
+            self.around.resize(at + 1, (u64::MAX, 0));
+        }
+        self.around[at] = (birth.seq, birth.before + after);
+    }
+
+    /// By site, what was born around the blocks that live and pin their pages.
+    pub(super) fn neighbours(&self, layout: &Layout) -> FxHashMap<StackIndex, Neighbours> {
         let mapped: Vec<_> = layout.ranges().filter(|range| range.kind == RangeKind::Mapped).collect();
-        for held in layout.blocks() {
+        let has_own_mapping = |held: &Held| {
             let at = mapped.partition_point(|range| range.start <= held.addr);
-            if at.checked_sub(1).and_then(|at| mapped.get(at)).is_some_and(|range| held.addr < range.end) {
+            at.checked_sub(1).and_then(|at| mapped.get(at)).is_some_and(|range| held.addr < range.end)
+        };
+        let mut young: FxHashMap<u64, u64> = FxHashMap::default();
+        let mut later: FxHashMap<u64, u64> = FxHashMap::default();
+        for birth in self.window.iter().rev() {
+            let after = later.entry(birth.page).or_default();
+            young.insert(birth.seq, u64::from(birth.before) + *after);
+            *after += 1;
+        }
+        // By page and birth.
+        let mut living: Vec<(u64, u64, &Held, u64)> = Vec::new();
+        for (slot, held) in layout.blocks_by_slot() {
+            let around = self.around.get(slot as usize).filter(|(seq, _)| *seq == held.seq);
+            let born = around.map(|&(_, count)| u64::from(count)).or_else(|| young.get(&held.seq).copied());
+            if let Some(born) = born
+                && !has_own_mapping(held)
+            {
+                living.push((held.addr / PAGE, held.seq, held, born));
+            }
+        }
+        living.sort_unstable_by_key(|&(page, seq, ..)| (page, seq));
+        let mut by_site: FxHashMap<StackIndex, Neighbours> = FxHashMap::default();
+        for (at, &(page, seq, held, born)) in living.iter().enumerate() {
+            if held.size_bytes >= PAGE {
                 continue;
             }
-            isolation.living.insert(held.seq);
-            if held.size_bytes < PAGE {
-                isolation.pinners.entry(held.addr / PAGE).or_default().push((held.seq, held.stack));
-            }
+            let is_neighbour = |other: &&(u64, u64, &Held, u64)| other.0 == page && other.1.abs_diff(seq) <= TOGETHER;
+            let before = living[..at].iter().rev().take_while(is_neighbour).count();
+            let after = living[at + 1..].iter().take_while(is_neighbour).count();
+            let site = by_site.entry(held.stack).or_default();
+            site.all += born;
+            site.dead += born.saturating_sub((before + after) as u64);
         }
-        isolation
-    }
-
-    /// Whether there is anything to look for.
-    pub(super) fn is_empty(&self) -> bool {
-        self.pinners.is_empty()
-    }
-
-    /// What was found, by site.
-    pub(super) fn finish(self) -> FxHashMap<StackIndex, Neighbours> {
-        self.by_site
-    }
-}
-
-impl Replay for Isolation {
-    fn inherited(&mut self, _slot: u32, _block: &Block) {}
-
-    #[inline]
-    fn entry(&mut self, entry: Entry<'_>) {
-        let Event::Alloc { block, .. } = entry.event else { return };
-        if entry.seq >= self.until {
-            return;
-        }
-        let Some(pinners) = self.pinners.get(&(block.addr / PAGE)) else { return };
-        let is_dead = !self.living.contains(&entry.seq);
-        for &(born, site) in pinners {
-            if born != entry.seq && born.abs_diff(entry.seq) <= TOGETHER {
-                let neighbours = self.by_site.entry(site).or_default();
-                neighbours.all += 1;
-                neighbours.dead += u64::from(is_dead);
-            }
-        }
+        by_site
     }
 }

@@ -8,9 +8,10 @@ use xalloc_core::wire::Call;
 
 use super::growth::Growths;
 use super::isolation::Neighbours;
+use super::lives::Lives;
 use super::pins::Pins;
 use super::staircase;
-use super::{CallStack, Contents, Layout, Life, StackIndex, Survey, ThreadName};
+use super::{CallStack, Contents, Layout, Picture, StackIndex, Survey, ThreadName};
 use crate::analysis::names;
 use crate::model::survey::SiteCalls;
 
@@ -234,31 +235,32 @@ impl LiveSites {
         LiveSites { by_site, at_ns: layout.at_ns() }
     }
 
+    /// Bytes of each site.
+    pub(super) fn bytes(self) -> FxHashMap<StackIndex, u64> {
+        self.by_site.into_iter().map(|(site, live)| (site, live.bytes)).collect()
+    }
+
     fn stack(&self, contents: &Contents, site: StackIndex) -> CallStack {
         CallStack::of(contents, site, self.by_site.get(&site).map_or(Call::Malloc, |live| live.call))
     }
 }
 
-pub(super) fn pins(
-    contents: &Contents,
-    pins: &Pins,
-    live: &LiveSites,
-    pin_time: &FxHashMap<StackIndex, u128>,
-    life: &Life<'_>,
-) -> Vec<PinView> {
-    let mut told: FxHashMap<StackIndex, (u64, u64, u64, u128)> = FxHashMap::default();
-    for site in &life.sites.sites {
-        let sums = told.entry(site.stack).or_default();
-        sums.0 += site.allocations;
-        sums.1 += site.at_peak.bytes;
-        sums.2 += site.frees;
-        sums.3 += u128::from(site.lifetimes.total_ns);
-    }
+/// What is told of call sites beyond one moment.
+pub(super) struct OverTime<'l> {
+    /// Bytes times nanoseconds that each has pinned.
+    pub(super) pin_time: FxHashMap<StackIndex, u128>,
+    /// Bytes of each when the requested bytes of the process were most.
+    pub(super) peak_bytes: FxHashMap<StackIndex, u64>,
+    pub(super) lives: &'l Lives,
+}
+
+pub(super) fn pins(contents: &Contents, picture: &Picture, over_time: &OverTime<'_>) -> Vec<PinView> {
+    let Picture { pins, live, isolated, .. } = picture;
     let mut views: Vec<_> = pins.by_site.iter().filter(|(site, _)| live.by_site.contains_key(site)).collect();
     views.sort_by_key(|(site, pin)| (std::cmp::Reverse((pin.share_bytes, pin.marginal_bytes)), **site));
     let view = |(&site, pin): (&StackIndex, &super::pins::Pin)| {
         let held = live.by_site[&site];
-        let (allocations, peak_bytes, frees, lifetimes_ns) = told.get(&site).copied().unwrap_or_default();
+        let lived = over_time.lives.of(site);
         PinView {
             live_bytes: held.bytes,
             live_blocks: held.blocks,
@@ -267,13 +269,13 @@ pub(super) fn pins(
             share_bytes: pin.share_bytes,
             marginal_bytes: pin.marginal_bytes,
             leverage: pin.marginal_bytes as f64 / held.bytes.max(1) as f64,
-            pin_byte_seconds: pin_time.get(&site).map_or(0.0, |&sum| sum as f64 / 1e9),
-            isolation: life.isolated.get(&site).and_then(Neighbours::dead_share),
+            pin_byte_seconds: over_time.pin_time.get(&site).map_or(0.0, |&sum| sum as f64 / 1e9),
+            isolation: isolated.get(&site).and_then(Neighbours::dead_share),
             oldest_ns: live.at_ns.saturating_sub(held.first_ns),
             youngest_ns: live.at_ns.saturating_sub(held.last_ns),
-            allocations,
-            peak_bytes,
-            mean_lifetime_ns: (frees > 0).then(|| (lifetimes_ns / u128::from(frees)) as u64),
+            allocations: lived.allocations,
+            peak_bytes: over_time.peak_bytes.get(&site).copied().unwrap_or(0),
+            mean_lifetime_ns: lived.mean_lifetime_ns(),
             at: live.stack(contents, site),
         }
     };

@@ -222,6 +222,13 @@ fn the_moment_is_the_one_that_is_asked_for() {
     let exit = look(&sample, At::Exit);
     assert_eq!((exit.requested, exit.blocks), (2_000, 1));
     assert!(!exit.map.is_empty() && exit.map.last().is_some_and(|column| column.requested == 2_000));
+    assert_eq!(look(&sample, At::Time(exit.at_ns)).requested, 2_000);
+    let last = sample.streams[0].entries.last().expect("there are events");
+    assert_eq!(look(&sample, At::Seq(last.seq)).requested, 2_000);
+    for beyond in [At::Time(last.at_ns + 1), At::Seq(last.seq + 1), At::Seq(u64::MAX)] {
+        let error = fragmentation(&sample, ProcessIndex(0), beyond, Predict::Never).expect_err("nothing was there");
+        assert!(matches!(error, FragmentationError::AfterTheEnd { .. }), "{error}");
+    }
 }
 
 #[test]

@@ -6,10 +6,12 @@ use serde::Serialize;
 
 use super::free::{FreeSizes, Recent, UnusableView};
 use super::growth::Growths;
+use super::isolation::Births;
 use super::pages::PAGE;
 use super::pins::Pins;
 use super::rss::{Measured, RssView};
-use super::{Layout, Modelled, Picture, Place, RangeKind, ResidencyView, Span};
+use super::sites::LiveSites;
+use super::{Layout, Modelled, Picture, Place, RangeKind, ResidencyView, Span, Still};
 use crate::analysis::names::address;
 use crate::model::layout::{Imbalance, Range};
 use crate::model::survey::Survey;
@@ -81,9 +83,11 @@ pub(super) struct Watch<'c> {
     measured: Option<Measured>,
     growths: Growths,
     recent: Recent,
-    /// Event after which the requested bytes are most, and the index then.
+    births: Births,
+    /// Event after which the requested bytes are most; the index and the sites' bytes then.
     peak_seq: u64,
     unusable_at_peak: Vec<UnusableView>,
+    peak_bytes: FxHashMap<StackIndex, u64>,
     next_look_ns: u64,
     look_every_ns: u64,
     life_ns: (u64, u64),
@@ -102,6 +106,8 @@ pub(super) struct Watched {
     pub(super) growths: Growths,
     /// Bytes times nanoseconds that each site has pinned.
     pub(super) pin_time: FxHashMap<StackIndex, u128>,
+    /// Bytes of each site when the requested bytes were most.
+    pub(super) peak_bytes: FxHashMap<StackIndex, u64>,
     pub(super) map: Vec<ColumnView>,
     pub(super) rss: Option<RssView>,
     pub(super) residency: ResidencyView,
@@ -125,8 +131,10 @@ impl<'c> Watch<'c> {
             measured: None,
             growths,
             recent: Recent::default(),
+            births: Births::default(),
             peak_seq: survey.most_requested.seq,
             unusable_at_peak: Vec::new(),
+            peak_bytes: FxHashMap::default(),
             next_look_ns: life_ns.0 + look_every_ns,
             look_every_ns,
             life_ns,
@@ -139,16 +147,17 @@ impl<'c> Watch<'c> {
         }
     }
 
-    /// Lays a snapshot over the layout when its time comes. The picture, which is of `at_ns`, uses its pages if the two
-    /// are close together.
-    pub(super) fn lay_over(&mut self, snapshot: Option<&'c Snapshot>, at_ns: u64) {
+    /// Lays a snapshot over the layout when its time comes. The picture, which is of the moment that stands still then,
+    /// uses its pages if the two are close together.
+    pub(super) fn lay_over(&mut self, snapshot: Option<&'c Snapshot>, still: Still) {
         let life_ns = self.life_ns.1.saturating_sub(self.life_ns.0);
-        let close = snapshot.filter(|snapshot| snapshot.at_ns.abs_diff(at_ns) <= life_ns / CLOSE);
+        let close = snapshot.filter(|snapshot| still.distance_ns(snapshot.at_ns) <= life_ns / CLOSE);
         let close = close.filter(|snapshot| snapshot.mappings.iter().any(|mapping| mapping.runs.is_some()));
         self.measured = close.map(Measured::of);
         self.snapshot = snapshot;
     }
 
+    #[cold]
     fn explain(&mut self) {
         if let Some(snapshot) = self.snapshot.take() {
             self.rss = Some(RssView::of(self.contents, &self.layout, snapshot));
@@ -162,17 +171,18 @@ impl<'c> Watch<'c> {
         self.explain();
         let mut picture = match self.picture {
             Some(picture) => picture?,
-            None => Picture::of(self.contents, &self.layout, self.measured.as_ref(), &self.recent)?,
+            None => Picture::of(self.contents, &self.layout, self.measured.as_ref(), &self.recent, &self.births)?,
         };
         picture.free.unusable_at_peak = self.unusable_at_peak;
         let faults = self.layout.faults().clone();
-        let Watch { growths, pin_time, map, rss, measured, .. } = self;
+        let Watch { growths, pin_time, peak_bytes, map, rss, measured, .. } = self;
         let residency = if measured.is_some() { ResidencyView::Measured } else { ResidencyView::Modelled };
-        Ok(Watched { picture, growths, pin_time, map, rss, residency, faults })
+        Ok(Watched { picture, growths, pin_time, peak_bytes, map, rss, residency, faults })
     }
 
+    #[cold]
     fn take_picture(&mut self) {
-        let picture = Picture::of(self.contents, &self.layout, self.measured.as_ref(), &self.recent);
+        let picture = Picture::of(self.contents, &self.layout, self.measured.as_ref(), &self.recent, &self.births);
         // Where a thread was within an operation, the books balance at its end.
         if picture.is_err() && self.put_off < PUT_OFF {
             self.put_off += 1;
@@ -189,6 +199,7 @@ impl<'c> Watch<'c> {
         self.shares_since_ns = at_ns;
     }
 
+    #[cold]
     fn look(&mut self, at_ns: u64) {
         self.charge(at_ns);
         if self.walked_spans > WALKED_SPANS {
@@ -217,7 +228,7 @@ impl Replay for Watch<'_> {
         self.layout.inherited(slot, block);
     }
 
-    #[inline]
+    #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         if let Event::Heap { .. } = entry.event {
             self.growths.before(&self.layout, &entry);
@@ -239,11 +250,13 @@ impl Replay for Watch<'_> {
             self.next_look_ns = entry.at_ns + span_ns.max(self.look_every_ns);
         }
         self.layout.entry(entry);
-        if let Event::Alloc { block, .. } = entry.event {
+        if let Event::Alloc { slot, block, .. } = entry.event {
+            self.births.enter(entry.seq, slot, block.addr);
             self.recent.push(block.size_bytes + u64::from(block.slack_bytes) + CHUNK_HEAD);
         }
         if self.layout.seq() == self.peak_seq {
             self.unusable_at_peak = FreeSizes::of(&self.layout).unusable();
+            self.peak_bytes = LiveSites::of(&self.layout).bytes();
         }
         if let (Target::Seq(seq), None) = (self.target, &self.picture)
             && self.layout.seq() >= seq

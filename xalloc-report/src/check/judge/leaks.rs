@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::Policy;
-use super::super::evidence::{ProcessEvidence, Site};
+use super::super::evidence::ProcessEvidence;
 use super::super::fingerprint::fingerprint;
 use super::super::leak::{Disposition, Leak};
 use super::super::rules::Rule;
 use super::super::suppressions::SuppressionUse;
 use super::super::verdict::BaselineUse;
-use crate::analysis::{LeakSum, StackState};
+use crate::analysis::{LeakSite, LeakSum, Slope, StackState};
 use crate::trace::LeakClass;
 
 /// What makes two sites one leak.
@@ -40,8 +40,7 @@ pub(super) struct Leaks {
 
 impl Leaks {
     /// Adds a site to its leak and returns which that is.
-    pub(super) fn include(&mut self, process: &ProcessEvidence, site: &Site, policy: &Policy) -> Identity {
-        let Site { found, growth_bytes_per_s } = site;
+    pub(super) fn include(&mut self, process: &ProcessEvidence, found: &LeakSite, policy: &Policy) -> Identity {
         let blamed = policy.own.blamed(&found.at);
         let identity = Identity {
             class: found.class,
@@ -60,7 +59,7 @@ impl Leaks {
         leak.bytes = leak.bytes.saturating_add(found.bytes);
         leak.blocks = leak.blocks.saturating_add(found.blocks);
         leak.holds.add(found.holds.bytes, found.holds.blocks);
-        leak.growth_bytes_per_s = leak.growth_bytes_per_s.max(*growth_bytes_per_s);
+        leak.growth_bytes_per_s = leak.growth_bytes_per_s.max(found.growth.and_then(Slope::rate));
         if leak.hint.is_none() {
             leak.hint = found.hint.as_ref().map(|hint| format!("{} exists", hint.pointer()));
         }
@@ -94,13 +93,13 @@ impl Leaks {
     }
 
     /// How many leaks that break a rule these sites are of, and what the sites have.
-    pub(super) fn failing(&self, sites: &[(Identity, &Site)]) -> (u64, LeakSum) {
+    pub(super) fn failing(&self, sites: &[(Identity, &LeakSite)]) -> (u64, LeakSum) {
         let mut failing = BTreeSet::new();
         let mut sum = LeakSum::default();
         for (identity, site) in sites {
             if self.gathered.get(identity).is_some_and(|gathered| !gathered.leak.breaks.is_empty()) {
                 failing.insert(identity);
-                sum.add(site.found.bytes, site.found.blocks);
+                sum.add(site.bytes, site.blocks);
             }
         }
         (failing.len() as u64, sum)

@@ -9,6 +9,7 @@ use crate::check::RunEvidence;
 use crate::cli::opened::{open, or_salvaged};
 use crate::cli::progress::Progress;
 use crate::cli::{Console, Existing, Failure, args};
+use crate::model::Recorded;
 use crate::record::{self, Outcome, Props, RecordError, split_assignments};
 use crate::render::escape::printable;
 

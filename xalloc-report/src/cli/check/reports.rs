@@ -99,7 +99,7 @@ impl ReportKind {
                 let plain = anstream::adapter::strip_str(&text::check(verdict, extent)).to_string();
                 out.write_all(plain.as_bytes())
             }
-            ReportKind::Json => json::write(verdict, out),
+            ReportKind::Json => json::write_verdict(verdict, out),
             ReportKind::Junit => junit::write(verdict, out),
             ReportKind::Sarif => sarif::write(verdict, out),
             ReportKind::Annotations => out.write_all(annotations::annotations(verdict).as_bytes()),

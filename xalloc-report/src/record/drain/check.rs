@@ -17,6 +17,7 @@ use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, occ
 use xalloc_core::sys::clock::{monotonic_ns, ticks};
 use xalloc_core::units::{StackId, Stamp};
 
+use super::control::Control;
 use super::demand::{Answer, Demand, has_copy_ended};
 use super::ignored::Ignored;
 use super::live::Live;
@@ -59,6 +60,7 @@ pub(super) struct Table {
     exit_stack: StackIndex,
     /// When the process, or its copy, was last seen at work.
     seen: Instant,
+    control: Control,
 }
 
 impl Checks {
@@ -183,16 +185,23 @@ impl<S: Sink> Drain<S> {
             (self.timeline.at_ns(identity.clock, now(identity.clock)), self.sink.live_blocks(index).ok())
         };
         let mut live_blocks = listed.ok_or("its blocks could not be listed")?;
+        let control = Control { addr: asked.control_addr };
+        live_blocks.extend(control.blocks());
         live_blocks.sort_unstable_by_key(|block| block.addr);
         let exit_stack = live.stream.resolve(StackId(asked.exit_stack), &mut self.dictionary);
         let path = table_path(&live.path, asked.request);
         let paused = self.dictionary.paused();
-        let flags =
-            Flags { paused, process: index, contents: &self.dictionary.contents, ignored: &live.stream.ignored };
+        let flags = Flags {
+            paused,
+            process: index,
+            contents: &self.dictionary.contents,
+            ignored: &live.stream.ignored,
+            control,
+        };
         write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
         let seen = Instant::now();
-        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack, seen })
+        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack, seen, control })
     }
 }
 
@@ -231,11 +240,15 @@ struct Flags<'a> {
     ignored: &'a Ignored,
     /// The stack of blocks that were allocated while recording was paused.
     paused: StackIndex,
+    control: Control,
 }
 
 impl Flags<'_> {
     /// The flags of a block whose call stack ends in code of `caller`.
     fn of(&self, block: &Block, caller: Caller) -> u8 {
+        if self.control.holds(block.addr) {
+            return reach::flag::CONTROL;
+        }
         let thread = self.contents.threads.get(block.thread.0 as usize);
         let is_inherited = thread.is_some_and(|thread| thread.process != self.process);
         let is_root = caller == Caller::Loader || block.stack == self.paused || self.ignored.has(block);
@@ -267,11 +280,9 @@ impl Checks {
         let reason = match asked.result {
             result::MARKED => {
                 let table = self.table.as_ref().filter(|table| table.number == asked.done);
-                return table.ok_or_else(|| "the process marked blocks that it was not told of".to_owned()).and_then(
-                    |table| {
-                        table.read(asked, contents).map_err(|error| format!("the marks could not be read: {error}"))
-                    },
-                );
+                let table = table.ok_or("the process marked blocks that it was not told of")?;
+                let read = table.read(asked, contents);
+                return read.map_err(|error| format!("the marks could not be read: {error}"))?;
             }
             result::REFUSED => return Err(self.refusal.take().unwrap_or_default()),
             result::NO_ANSWER => "the recorder did not answer in time",
@@ -289,7 +300,8 @@ impl Checks {
 }
 
 impl Table {
-    fn read(&self, asked: Asked, contents: &Contents) -> io::Result<Checked> {
+    /// What is in the file, or why it is not believed.
+    fn read(&self, asked: Asked, contents: &Contents) -> io::Result<Result<Checked, String>> {
         let file = File::open(&self.path)?;
         let mut header = vec![0; size_of::<BlocksHeader>()];
         file.read_exact_at(&mut header, 0)?;
@@ -304,9 +316,12 @@ impl Table {
         let mut mark_bytes = vec![0; range.len()];
         file.read_exact_at(&mut mark_bytes, range.start as u64)?;
         let found = Found::parse(&self.blocks, &mark_bytes, &region_bytes);
+        if let Some(fault) = self.control.fault(&self.blocks, |number| found.verdict(number)) {
+            return Ok(Err(fault));
+        }
         // The time for which the process waited is not that which its copy took.
         let copied_us = asked.paused_us.filter(|_| asked.occasion == occasion::DEMAND);
-        Ok(Checked {
+        Ok(Ok(Checked {
             duration_ns: copied_us.map_or(paused_ns, |us| 1000 * u64::from(us)),
             root_bytes,
             unreadable_pages,
@@ -314,8 +329,8 @@ impl Table {
             running_threads,
             exit_stack: self.exit_stack,
             suppressions: String::from_utf8_lossy(&suppressions).into_owned(),
-            findings: findings(&found, self.process, contents),
-        })
+            findings: findings(&found, self.control, self.process, contents),
+        }))
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Dictionary, Identity, LastWord, Observations, Stream};
 use crate::os::pidfd::Pidfd;
 use crate::os::segment::{HeaderCounter, HeaderWord};
 use crate::record::looks::Looks;
-use crate::trace::End;
+use crate::trace::{End, Waits};
 
 /// A process that is being drained.
 #[derive(Debug)]
@@ -103,6 +103,10 @@ pub(crate) fn conclude(
     process.events = stream.events;
     process.losses = stream.losses();
     process.repairs.late_events = stream.late_events;
+    process.waits = Waits {
+        times: stream.segment.header_u64(HeaderCounter::Waits),
+        waited_ns: stream.segment.header_u64(HeaderCounter::WaitedNs),
+    };
     observations.events += stream.events;
     observations.damaged += stream.damaged;
     observations.lost_stacks += stream.segment.lost_stacks();

@@ -4,6 +4,7 @@ use rustc_hash::FxHashMap;
 use xalloc_core::reach::{Mark, Verdict, disguise};
 use xalloc_core::session::blocks::{FIRST_ADDRESS, REGION_PATH, Region, region};
 
+use super::control::Control;
 use crate::trace::{
     Block, Contents, Disguise, Finding, FrameIndex, Hint, Holder, LeakClass, ProcessIndex, StackIndex, ThreadIndex,
 };
@@ -97,7 +98,8 @@ impl<'a> Found<'a> {
         Found { blocks, marks, regions: regions.collect() }
     }
 
-    fn verdict(&self, block: usize) -> Verdict {
+    /// What the process says of the block with that number.
+    pub(super) fn verdict(&self, block: usize) -> Verdict {
         let mark = self.marks.get(block);
         mark.and_then(|mark| Verdict::from_number(mark.verdict)).unwrap_or(Verdict::Reachable)
     }
@@ -173,13 +175,19 @@ impl<'a> Found<'a> {
 /// Where findings are told apart: call stack, class, and the call stack of what they hang on.
 type Key = (StackIndex, LeakClass, StackIndex);
 
-/// The findings of a scan, in the order of their first blocks.
-pub(super) fn findings(found: &Found<'_>, process: ProcessIndex, contents: &Contents) -> Vec<Finding> {
+/// The findings of a scan, in the order of their first blocks; those of the control are in none.
+pub(super) fn findings(
+    found: &Found<'_>,
+    control: Control,
+    process: ProcessIndex,
+    contents: &Contents,
+) -> Vec<Finding> {
+    let of_program = || found.blocks.iter().enumerate().filter(|(_, block)| !control.holds(block.addr));
     let mut findings: Vec<Finding> = Vec::new();
     let mut places: FxHashMap<Key, usize> = FxHashMap::default();
     let mut callers = FxHashMap::default();
     let mut place_of = vec![0; found.blocks.len()];
-    for (number, block) in found.blocks.iter().enumerate() {
+    for (number, block) in of_program() {
         let of = *callers.entry(block.stack).or_insert_with(|| caller(contents, block.stack));
         let leader = found.leader(number).map_or(StackIndex::NONE, |leader| found.blocks[leader].stack);
         let is_inherited =
@@ -212,7 +220,7 @@ pub(super) fn findings(found: &Found<'_>, process: ProcessIndex, contents: &Cont
         finding.hint = finding.hint.or_else(|| found.hint(number));
         insert(&mut finding.threads, block.thread);
     }
-    for (number, block) in found.blocks.iter().enumerate() {
+    for (number, block) in of_program() {
         if let Some(leader) = found.leader(number) {
             let finding = &mut findings[place_of[leader]];
             finding.held_blocks += 1;

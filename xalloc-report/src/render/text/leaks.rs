@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Extent, frames};
-use crate::analysis::{HolderView, LeakClass, LeakSite, Leaks};
+use crate::analysis::{HolderView, LeakClass, LeakSite, Leaks, Slope};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, percent, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, HEADING, PLAIN};
@@ -150,6 +150,9 @@ fn explain(out: &mut String, site: &LeakSite) {
     if let Some(suppression) = &site.suppressed_by {
         let _ = writeln!(out, "      {ASIDE}suppressed by the program: {}{ASIDE:#}", printable(suppression));
     }
+    if let Some(slope) = site.growth.filter(|slope| slope.rises) {
+        let _ = writeln!(out, "      {DOUBT}{}{DOUBT:#}", growth(slope));
+    }
     if site.holds.blocks > 0 {
         let _ = writeln!(
             out,
@@ -173,6 +176,18 @@ fn explain(out: &mut String, site: &LeakSite) {
     if let Some(hint) = &site.hint {
         let _ = writeln!(out, "      {DOUBT}{} exists at {}{DOUBT:#}", hint.pointer(), hint.at);
     }
+}
+
+/// A slope is only called a rate where it was seen for long enough to be one.
+fn growth(slope: Slope) -> String {
+    const LONG_ENOUGH_NS: u64 = 1_000_000_000;
+    let rate = slope.rate().unwrap_or_default();
+    let over = span(slope.over_ns);
+    if slope.over_ns >= LONG_ENOUGH_NS {
+        return format!("grows by {}/s, over {over}", bytes(rate));
+    }
+    let risen = u128::from(rate) * u128::from(slope.over_ns) / u128::from(LONG_ENOUGH_NS);
+    format!("grew by some {} over {over}, too short a run for a rate", bytes(u64::try_from(risen).unwrap_or(u64::MAX)))
 }
 
 fn told(holder: &HolderView) -> String {

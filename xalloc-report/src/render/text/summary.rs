@@ -145,6 +145,10 @@ fn figures(summary: &Summary) -> Table {
             counted(summary.stacks, "call stack")
         ),
     );
+    if summary.buffer_waits > 0 {
+        let waited = span(summary.buffer_waited_ns);
+        row("waits", count(summary.buffer_waits), format!("for a full buffer, {waited} of all threads' time"));
+    }
     table
 }
 

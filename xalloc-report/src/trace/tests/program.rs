@@ -22,6 +22,7 @@ pub(super) fn process(pid: u32, parent: Option<ProcessIndex>) -> Process {
         events: 12,
         losses: vec![Loss { reason: LossReason::RingFull, events: 3 }],
         repairs: Repairs::default(),
+        waits: Waits { times: 2, waited_ns: 70_000 },
     }
 }
 
