@@ -98,3 +98,30 @@ fn a_workflow_gets_annotations_and_its_summary_and_others_get_neither() {
     let written = fs::read_to_string(&summary).expect("the summary");
     assert!(written.starts_with("of the step before\n") && written.contains("**exceeded**"), "{written}");
 }
+
+/// Builds and runs a program of `source` as a build does, under `check`.
+fn build_and_run(source: &str, words: &[&str]) -> Output {
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::write(folder.path().join("tested.c"), source).expect("a source");
+    let mut command = xalloc();
+    command.current_dir(folder.path()).arg("check").args(words);
+    command.args(["--", "sh", "-c", "cc -g -o tested tested.c && ./tested"]).output().expect("it starts")
+}
+
+#[test]
+fn a_build_is_judged_by_what_it_built_and_not_by_its_tools() {
+    // gcc's driver, the assembler and the linker leak.
+    let clean = build_and_run("int main(void) { return 0; }", &[]);
+    let told = String::from_utf8_lossy(&clean.stderr);
+    assert_eq!(clean.status.code(), Some(0), "{told}");
+    assert!(told.contains("of others: tools that ran on the way"), "{told}");
+    let source = "#include <stdlib.h>\nvoid *volatile p; int main(void) { p = malloc(9); p = 0; return 0; }";
+    let leaking = build_and_run(source, &["--format", "json"]);
+    assert_eq!(leaking.status.code(), Some(1));
+    let verdict: Value = serde_json::from_slice(&leaking.stderr).expect("JSON alone");
+    let leaks = support::list(&verdict["result"]["runs"][0], "leaks");
+    let failing: Vec<_> = leaks.iter().filter(|leak| leak["disposition"] == "fails").collect();
+    assert!(matches!(failing[..], [leak] if leak["bytes"] == 9 && leak["programs"][0] == "tested"), "{failing:?}");
+    let all = build_and_run("int main(void) { return 0; }", &["--own", "*"]);
+    assert_eq!(all.status.code(), Some(1), "who asks for the tools' leaks gets them");
+}

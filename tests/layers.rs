@@ -234,6 +234,29 @@ fn crates_import_downward_only() {
 }
 
 #[test]
+fn the_preload_library_is_built_without_the_simulator() {
+    // Features are unified over what is built together: asked for alone, as the report's build script builds it.
+    let features = |package: &str| {
+        let mut cargo = std::process::Command::new(env!("CARGO"));
+        cargo.args([
+            "tree",
+            "--locked",
+            "--offline",
+            "--edges",
+            "normal,features",
+            "--prefix",
+            "none",
+            "--package",
+            package,
+        ]);
+        let output = cargo.current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).contains("xalloc-core feature \"simulator\"")
+    };
+    assert_eq!((features("xalloc-report"), features("xalloc-preload")), (true, false));
+}
+
+#[test]
 fn in_the_report_only_the_room_os_is_unsafe() {
     for source in sources("xalloc-report") {
         let allows = source.text.contains("allow(unsafe_code");

@@ -119,6 +119,18 @@ fn a_trim_raises_the_break_under_a_top_of_the_least_size_as_in_libc() {
 }
 
 #[test]
+fn an_arena_that_an_aligned_request_makes_is_as_large_as_in_libc() {
+    let op = |kind, size, align| Op { kind, thread: 1, slot: 0, size, align };
+    for oracle in oracles() {
+        // Around the sizes at which the arena's first sub-heap needs one page more.
+        for bytes in 1_720..1_780 {
+            let ops = [op(Kind::Start, 0, 0), op(Kind::Memalign, bytes, if bytes % 2 == 0 { 32 } else { 64 })];
+            compare(oracle, &format!("first arena, glibc {}, {bytes} bytes", oracle.version), "", &ops);
+        }
+    }
+}
+
+#[test]
 fn a_break_that_others_move_or_block_leads_to_the_same_chunks() {
     campaign("disturbed break", 10_000, 15, Plan { disturb_break: true, ..SINGLE }, untuned);
 }

@@ -32,6 +32,27 @@ pub fn thread_pointer() -> usize {
     address
 }
 
+/// Where the program, or a library that it began with, defines the function of this name; null if none does. The loader
+/// binds it together with this library.
+#[allow(unused_macros, reason = "who takes this file alone asks no program")]
+macro_rules! programs_function {
+    ($name:literal) => {{
+        let found: *const core::ffi::c_void;
+        // SAFETY: reads a word of this library's, which the loader has filled in or left zero.
+        unsafe {
+            core::arch::asm!(
+                concat!(".weak ", $name),
+                concat!("mov {}, [rip + ", $name, "@GOTPCREL]"),
+                out(reg) found,
+                options(nostack, preserves_flags, readonly, pure)
+            );
+        }
+        found
+    }};
+}
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use programs_function;
+
 /// Bytes at the start of a thread's descriptor that can be read.
 pub const DESCRIPTOR_BYTES: usize = 2048;
 

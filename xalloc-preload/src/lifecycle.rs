@@ -155,8 +155,6 @@ fn boot() -> usize {
             harden::RECORDED => session.is_some(),
             _ => true,
         };
-        // Before a heap is chosen: what the loader allocates is in no heap.
-        scan::find_programs_say();
         backend::choose(&options);
         if hardens {
             backend::harden();

@@ -59,7 +59,6 @@ mod way_out;
 pub(crate) use asked::{on_check, on_final_check};
 pub(crate) use on_demand::watch as watch_demands;
 pub(crate) use own_break::moved as break_moved;
-pub(crate) use say::find_programs_say;
 pub(crate) use way_out::{
     at_exit_handler, at_quick_exit_handler, before_abort, before_assertion, before_exit, before_quick_exit,
     exit_at_once, watch_signals,

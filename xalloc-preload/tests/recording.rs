@@ -187,6 +187,15 @@ fn an_allocator_of_the_programs_own_is_kept_where_the_user_leaves_the_choice() {
 }
 
 #[test]
+fn an_allocator_of_the_programs_own_is_not_called_while_it_starts() {
+    for choice in ["auto", "system", "core"] {
+        let scratch = Scratch::new(&format!("own-start-{choice}"));
+        let program = scratch.program_with_library("own_start");
+        assert_eq!(record(&scratch, choice, &mut Command::new(program)).status.code(), Some(0), "{choice}");
+    }
+}
+
+#[test]
 fn a_call_before_the_library_is_relocated_is_served() {
     for allocator in ALLOCATORS {
         let scratch = Scratch::new(&format!("early-{allocator}"));

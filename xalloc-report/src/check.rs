@@ -36,7 +36,7 @@ pub use budgets::{BudgetLine, Budgets, Standing, Subject, Unit};
 pub use date::Date;
 pub use evidence::{ProcessEvidence, RunEvidence, Selection, Wanted};
 pub use leak::{Disposition, Leak, Place};
-pub use own::OwnCode;
+pub use own::{OwnCode, Whose};
 pub use rules::{INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};
 pub use suppressions::{ProgramsOwn, SuppressionError, SuppressionUse, Suppressions, suppress};
 pub use verdict::{BaselineUse, Figures, Outcome, ProcessVerdict, RuleLine, RunVerdict, Verdict};

@@ -7,7 +7,7 @@
 //! # Rooms, bottom to top
 //! | room | subject |
 //! |---|---|
-//! | `requests`, `gather` | the requests of a process, and how they are read from a trace |
+//! | `requests`, `gather`, `touched` | the requests of a process, and how they are read from a trace; what was written of their blocks |
 //! | `settings` | the rules of a run |
 //! | `placement` | whether the simulated heap puts blocks where the recorded one did |
 //! | `fixes`, `pool` | the requests after a fix at one call site |
@@ -33,6 +33,7 @@ mod real;
 mod requests;
 mod runs;
 mod settings;
+mod touched;
 
 pub use fixes::Fix;
 pub use gather::{GatherError, gather};

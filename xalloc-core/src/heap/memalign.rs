@@ -109,7 +109,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let padded_request = size.checked_add(align + MIN_CHUNK).ok_or(AllocError::NoMemory)?;
         let padded = for_request(padded_request).ok_or(AllocError::NoMemory)?;
-        self.in_some_arena(padded_request, |step, arena| {
+        // An arena is told of the bytes that were asked for, not of the chunk that they come to.
+        self.in_some_arena(bytes + align + MIN_CHUNK, |step, arena| {
             let found = match step.take_alignable(arena, size, align) {
                 Some(found) => found,
                 None => step.allocate(arena, padded)?,

@@ -233,6 +233,45 @@ fn a_chain_of_a_million_lost_blocks_has_one_leader_and_needs_no_deep_stack() {
     assert!(verdicts[1..].iter().all(|&verdict| verdict == Verdict::Indirect));
 }
 
+/// A million blocks of four words in a row, and a root for each; cheap enough to be read, unlike [`Words`].
+struct Million {
+    roots: Vec<u64>,
+}
+
+impl Memory for &Million {
+    fn copy(&mut self, addr: u64, into: &mut [u64]) -> usize {
+        for (at, place) in (addr..).step_by(8).zip(&mut *into) {
+            let root = at.checked_sub(ROOTS).and_then(|offset| self.roots.get(offset as usize / 8));
+            *place = root.copied().unwrap_or_default();
+        }
+        into.len()
+    }
+
+    fn is_constant(&self, _addr: u64) -> bool {
+        false
+    }
+
+    fn is_code(&self, _addr: u64) -> bool {
+        false
+    }
+}
+
+#[test]
+fn a_scan_of_a_million_blocks_reads_each_word_once() {
+    const COUNT: usize = 1_000_000;
+    let blocks: Vec<Block> = (0..COUNT as u64).map(|nth| Block::new(HEAP + 48 * nth, 32, 0)).collect();
+    let memory = Million { roots: blocks.iter().map(|block| block.addr).collect() };
+    let mut marks = vec![Mark::default(); COUNT];
+    let mut words = vec![0; Scratch::words_for(COUNT)];
+    let mut spans = vec![Span::default(); COUNT];
+    let scratch = Scratch { words: &mut words, spans: &mut spans };
+    let mut marker = Marker::new(&blocks, &mut marks, scratch, &memory).expect("the memory is enough");
+    marker.root(ROOTS..ROOTS + 8 * COUNT as u64);
+    marker.finish();
+    assert_eq!(marker.read_words(), (COUNT + 4 * COUNT) as u64);
+    assert!(marks.iter().all(|mark| mark.verdict == Verdict::Reachable as u8));
+}
+
 #[test]
 fn a_ring_that_leaked_is_one_cycle_and_holds_the_rest() {
     let mut world = World::default();

@@ -9,51 +9,36 @@
 //! They are asked at each check and not when the program starts: its constructors have run then. The loader finds them
 //! only in a library, or in a program that exports its symbols.
 //!
+//! # Why not dlsym
+//! For a name that is nowhere it allocates, by the program's own allocator if it has one; and the first call that reaches
+//! this library may come from the start of that allocator, which holds its lock.
+//!
 //! # Safety
 //! - A function of such a name has the type that LeakSanitizer's interface gives it, and a text that it returns stays.
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicPtr, Ordering};
 
 use xalloc_core::session::blocks::result;
 
-type Place = AtomicPtr<c_void>;
-
-static TURNED_OFF: Place = Place::new(core::ptr::null_mut());
-static OPTIONS: Place = Place::new(core::ptr::null_mut());
-static SUPPRESSIONS: Place = Place::new(core::ptr::null_mut());
-
-/// Looks for the functions. Called once, while the program image boots: `dlsym` may allocate.
-pub(crate) fn find_programs_say() {
-    for (place, name) in [
-        (&TURNED_OFF, c"__lsan_is_turned_off"),
-        (&OPTIONS, c"__lsan_default_options"),
-        (&SUPPRESSIONS, c"__lsan_default_suppressions"),
-    ] {
-        // SAFETY: looks a name up in the global scope; the name ends with a NUL.
-        let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, name.as_ptr()) };
-        // Relaxed: nothing else is published with it.
-        place.store(found, Ordering::Relaxed);
-    }
-}
+use crate::arch;
 
 /// Why the program does not want to be checked, a [`result`]; `None` if it does. Its threads run, as it expects.
 pub(super) fn refusal() -> Option<u32> {
+    let found = arch::programs_function!("__lsan_is_turned_off");
     // SAFETY: by the bullet of the module; a null pointer is `None`.
-    let ask = unsafe {
-        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> c_int>>(TURNED_OFF.load(Ordering::Relaxed))
-    };
+    let ask = unsafe { core::mem::transmute::<*const c_void, Option<unsafe extern "C" fn() -> c_int>>(found) };
     // SAFETY: by the bullet of the module.
     if ask.is_some_and(|ask| unsafe { ask() } != 0) {
         return Some(result::TURNED_OFF);
     }
-    (text(&OPTIONS).is_some_and(|options| turns_off(options.to_bytes()))).then_some(result::OFF_BY_OPTIONS)
+    let options = text(arch::programs_function!("__lsan_default_options"));
+    options.is_some_and(|options| turns_off(options.to_bytes())).then_some(result::OFF_BY_OPTIONS)
 }
 
 /// What the program wants suppressed.
 pub(super) fn suppressions() -> Option<&'static CStr> {
-    text(&SUPPRESSIONS)
+    text(arch::programs_function!("__lsan_default_suppressions"))
 }
 
 /// Copies a text, whole lines of it if it does not fit; returns the bytes.
@@ -69,13 +54,10 @@ pub(super) fn copy(text: Option<&CStr>, into: &mut [u8]) -> u64 {
     fits.len() as u64
 }
 
-fn text(place: &Place) -> Option<&'static CStr> {
+/// What the function there returns.
+fn text(found: *const c_void) -> Option<&'static CStr> {
     // SAFETY: by the bullet of the module; a null pointer is `None`.
-    let ask = unsafe {
-        core::mem::transmute::<*mut c_void, Option<unsafe extern "C" fn() -> *const c_char>>(
-            place.load(Ordering::Relaxed),
-        )
-    };
+    let ask = unsafe { core::mem::transmute::<*const c_void, Option<unsafe extern "C" fn() -> *const c_char>>(found) };
     // SAFETY: by the bullet of the module.
     let text = unsafe { ask?() };
     // SAFETY: by the bullet of the module.

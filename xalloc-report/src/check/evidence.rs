@@ -5,10 +5,11 @@
 
 use std::path::Path;
 
+use super::own::{Whose, is_foreign};
 use super::suppressions::ProgramsOwn;
 use crate::analysis::{self, EndView, LeakSite, LeakSum, LeakTotals, Pattern};
 use crate::model::{Model, Recorded, Settings};
-use crate::trace::{LeakClass, Process, ProcessIndex};
+use crate::trace::{Contents, LeakClass, Process, ProcessIndex};
 
 /// What of the processes is looked at.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +21,15 @@ pub struct Selection {
 }
 
 impl Selection {
+    /// Whose a process of the recording is: programs that are asked for by name are the user's, and where nothing but
+    /// tools ran, the command itself is.
+    fn whose(&self, contents: &Contents, process: &Process) -> Whose {
+        let is_users = |process: &Process| !is_foreign(&process.exe);
+        let command = contents.processes.first().map(|first| first.pid);
+        let is_meant = || command == Some(process.pid) && !contents.processes.iter().any(is_users);
+        if !self.only.is_empty() || is_users(process) || is_meant() { Whose::Users } else { Whose::Tool }
+    }
+
     fn takes(&self, program: &str) -> bool {
         let any = |patterns: &[Pattern]| patterns.iter().any(|pattern| pattern.matches(program));
         (self.only.is_empty() || any(&self.only)) && !any(&self.skip)
@@ -65,6 +75,8 @@ pub struct ProcessEvidence {
     pub number: u32,
     /// File name of its program.
     pub program: String,
+    /// Whose that is.
+    pub whose: Whose,
     /// Its command line.
     pub command: Vec<String>,
     /// How it ended.
@@ -116,7 +128,8 @@ impl RunEvidence {
         for &index in processes {
             let Some(process) = contents.processes.get(index.0 as usize) else { continue };
             if selection.takes(&program_of(process)) {
-                run.processes.push(ProcessEvidence::of(recorded, index, process, wanted)?);
+                let whose = selection.whose(contents, process);
+                run.processes.push(ProcessEvidence { whose, ..ProcessEvidence::of(recorded, index, process, wanted)? });
                 run.suppressions.extend(ProgramsOwn::of(contents, index));
             }
         }
@@ -168,6 +181,7 @@ impl ProcessEvidence {
         Ok(ProcessEvidence {
             number: index.0,
             program: program_of(process),
+            whose: Whose::Users,
             command: process.command.clone(),
             end: process.end.into(),
             events: totals.events,

@@ -2,17 +2,46 @@
 //!
 //! With `--own`, a leak counts only if a frame of ours is in its stack, and the innermost of ours is blamed: a library
 //! that caches for itself is its authors' business, a buffer that we asked it for and never gave back is ours. Without
-//! it every leak counts, and the innermost frame is blamed that is neither of the system's libraries and headers nor of
-//! a language's.
+//! it the innermost frame is blamed that is neither of the system's libraries and headers nor of a language's, and every
+//! leak counts but those of tools: `check -- make` runs compilers and linkers too, which seldom free what they hold when
+//! they end, and is asked about what was built. Where nothing but tools ran, the command itself was meant.
 
 use std::path::{Component, Path, PathBuf};
 
 use crate::analysis::{CallStack, FrameView, Pattern};
 
 /// Beginnings of paths of sources and modules that are nobody's own: the system's, and Rust's library.
-const FOREIGN: &[&str] = &["/usr/", "/lib/", "/lib64/", "/rustc/", "/build/glibc", "/build/gcc"];
-/// Where Cargo keeps the sources of dependencies.
-const DEPENDENCIES: &str = "/registry/src/";
+const FOREIGN: &[&str] = &[
+    "/usr/",
+    "/bin/",
+    "/sbin/",
+    "/lib/",
+    "/lib64/",
+    "/nix/store/",
+    "/gnu/store/",
+    "/rustc/",
+    "/build/glibc",
+    "/build/gcc",
+];
+/// Parts of paths that are nobody's own: where Cargo keeps the sources of dependencies, and where Rust's, Python's and
+/// GitHub's tools are installed for one user.
+const FOREIGN_PARTS: &[&str] =
+    &["/registry/src/", "/.rustup/toolchains/", "/.cargo/bin/", "/.pyenv/versions/", "/hostedtoolcache/"];
+
+/// Whose a program is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Whose {
+    /// The user's, or what the user asked about by name: every leak of it counts.
+    Users,
+    /// Installed by the system or with a language's tools, and run on the way: a leak counts if a frame of it is not.
+    Tool,
+}
+
+/// Whether a source, a module or a program is the system's or a language's.
+pub(super) fn is_foreign(path: &Path) -> bool {
+    let path = path.to_string_lossy();
+    FOREIGN.iter().any(|start| path.starts_with(start)) || FOREIGN_PARTS.iter().any(|part| path.contains(part))
+}
 
 /// The user's own code.
 #[derive(Clone, Debug, Default)]
@@ -41,10 +70,14 @@ impl OwnCode {
         OwnCode { own: own.collect(), source_root: source_root.as_deref().map(normal) }
     }
 
-    /// Whether a leak counts: a frame is ours, or nothing was said of what is.
+    /// Whether a leak of such a program counts: a frame is ours, or could be where nothing was said of what is.
     #[must_use]
-    pub fn counts(&self, at: &CallStack) -> bool {
-        self.own.is_empty() || at.frames.iter().any(|frame| self.owns(frame))
+    pub fn counts(&self, at: &CallStack, of: Whose) -> bool {
+        match (self.own.is_empty(), of) {
+            (false, _) => at.frames.iter().any(|frame| self.owns(frame)),
+            (true, Whose::Users) => true,
+            (true, Whose::Tool) => at.frames.iter().any(is_not_foreign),
+        }
     }
 
     fn owns(&self, frame: &FrameView) -> bool {
@@ -78,10 +111,12 @@ impl OwnCode {
     }
 }
 
-/// By its source, or by its module where the source is not known.
+/// By its source, or by its module where the source is not known, or only by a name in some tree: libc's debug
+/// information has such names.
 fn is_not_foreign(frame: &FrameView) -> bool {
-    let path = frame.file.as_deref().or(frame.module.as_deref());
-    path.is_some_and(|path| !FOREIGN.iter().any(|start| path.starts_with(start)) && !path.contains(DEPENDENCIES))
+    let path = |path: &Option<String>| path.as_deref().map(Path::new).map(Path::to_owned);
+    let source = path(&frame.file).filter(|file| file.is_absolute());
+    source.or_else(|| path(&frame.module)).is_some_and(|path| !is_foreign(&path))
 }
 
 /// The path without `.` and with each `..` taken back, as text alone: sources need not exist on this machine.
@@ -142,9 +177,21 @@ mod tests {
 
     #[test]
     fn a_leak_without_a_frame_of_ours_does_not_count() {
-        assert!(own(&["/home/u/project/src"]).counts(&at()));
-        assert!(!own(&["/home/u/project/sr", "other.so"]).counts(&at()));
-        assert!(own(&[]).counts(&stack("malloc", &[])));
+        for whose in [Whose::Users, Whose::Tool] {
+            assert!(own(&["/home/u/project/src"]).counts(&at(), whose));
+            assert!(!own(&["/home/u/project/sr", "other.so"]).counts(&at(), whose));
+        }
+        assert!(own(&[]).counts(&stack("malloc", &[]), Whose::Users));
+    }
+
+    #[test]
+    fn a_leak_of_a_tool_counts_only_with_a_frame_that_is_no_tools() {
+        let bare = OwnCode::default();
+        let linker = stack("malloc", &[("xmalloc", "", "/usr/lib/libbfd.so"), ("main", "csu/start.c", "/usr/bin/ld")]);
+        assert!(!bare.counts(&linker, Whose::Tool) && bare.counts(&linker, Whose::Users));
+        let extension = stack("malloc", &[("parse", "", "/home/u/project/ext.so"), ("eval", "", "/usr/bin/python3")]);
+        assert!(bare.counts(&extension, Whose::Tool));
+        assert!(own(&["*"]).counts(&linker, Whose::Tool), "all can be asked for");
     }
 
     #[test]
@@ -156,13 +203,15 @@ mod tests {
             ("/usr/include/v.h", "/home/u/app"),
             ("", "/usr/lib/libc.so.6"),
             ("", "[vdso]x/registry/src/y"),
+            ("csu/libc-start.c", "/usr/lib/libc.so.6"),
+            ("", "/home/u/.rustup/toolchains/stable/lib/librustc_driver.so"),
             ("/rustc/1/library/alloc/src/vec.rs", "/home/u/app"),
             ("/root/.cargo/registry/src/index-1/serde-1/lib.rs", "/home/u/app"),
             ("", ""),
         ] {
             assert_eq!(blamed(file, module), Some(1), "{file} {module}");
         }
-        assert_eq!([blamed("", "/home/u/app"), blamed("a.c", "/usr/bin/app")], [Some(0); 2]);
+        assert_eq!([blamed("", "/home/u/app"), blamed("/home/u/a.c", "/usr/bin/app")], [Some(0); 2]);
         assert_eq!(bare.blamed(&stack("malloc", &[("f", "/usr/include/v.h", "a")])), Some(0));
         assert_eq!(bare.blamed(&stack("malloc", &[])), None);
     }

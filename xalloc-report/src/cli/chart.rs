@@ -11,6 +11,7 @@ use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Quantity};
 use crate::model::{BUCKETS_MAX, Recorded};
+use crate::render::escape::command_line;
 use crate::render::{chart, json, text};
 
 #[derive(Args, Debug)]
@@ -34,7 +35,7 @@ impl Histogram {
         let histogram = analysis::histogram(&self.trace.model(trace, CountArgs::usual())?, self.of);
         match (&self.output, self.format.format) {
             (Some(path), _) => {
-                let svg = chart::histogram(&histogram, &trace.contents().recording.command.join(" "));
+                let svg = chart::histogram(&histogram, &command_line(&trace.contents().recording.command));
                 if path.as_os_str() == "-" {
                     console.out.write_all(svg.as_bytes())?;
                 } else {

@@ -11,6 +11,7 @@ use super::{Console, Exit, Failure};
 use crate::analysis::fragmentation::Predict;
 use crate::analysis::{self, Metric, Named};
 use crate::model::Recorded;
+use crate::render::escape::command_line;
 use crate::render::flamegraph::{Growth, flamegraph};
 
 #[derive(Args, Debug)]
@@ -47,7 +48,7 @@ impl Flamegraph {
             }
         };
         let growth = if self.inverted { Growth::FromLeaf } else { Growth::FromRoot };
-        let command = contents.recording.command.join(" ");
+        let command = command_line(&contents.recording.command);
         match self.target(console.interactive) {
             None => flamegraph(&flame, growth, &command, &mut console.out)?,
             Some(path) => {

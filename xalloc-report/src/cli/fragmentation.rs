@@ -13,6 +13,7 @@ use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, Predict, fragmentation};
 use crate::model::Recorded;
+use crate::render::escape::command_line;
 use crate::render::heap_picture::{Picture, heap_picture};
 use crate::render::{json, text};
 use crate::trace::{Moment, ProcessIndex};
@@ -49,7 +50,7 @@ impl Fragmentation {
         let predict = if self.output.is_some() { Predict::Never } else { self.fixes };
         let view = look(&self.trace, trace, &self.at, predict)?;
         if let Some(path) = &self.output {
-            let svg = heap_picture(&view, self.picture, &trace.contents().recording.command.join(" "));
+            let svg = heap_picture(&view, self.picture, &command_line(&trace.contents().recording.command));
             if path.as_os_str() == "-" {
                 console.out.write_all(svg.as_bytes())?;
             } else {

@@ -49,7 +49,7 @@ pub struct WhatIf {
     #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
     allocator: Vec<String>,
     /// What a real run writes to of each block
-    #[arg(long, value_enum, default_value_t = Touched::All)]
+    #[arg(long, value_enum, default_value_t = Touched::Recorded)]
     touch: Touched,
     #[command(flatten)]
     format: FormatArgs,
@@ -58,6 +58,8 @@ pub struct WhatIf {
 /// What a real run writes to of each block.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
 enum Touched {
+    /// As many pages as were resident when the recorder looked; every page of blocks that it did not meet
+    Recorded,
     /// A byte of every page
     All,
     /// Its first byte
@@ -69,6 +71,7 @@ enum Touched {
 impl From<Touched> for Touch {
     fn from(touched: Touched) -> Touch {
         match touched {
+            Touched::Recorded => Touch::Told,
             Touched::All => Touch::All,
             Touched::First => Touch::First,
             Touched::Nothing => Touch::Nothing,

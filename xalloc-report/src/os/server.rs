@@ -79,6 +79,8 @@ struct State {
     is_glibc: bool,
     /// The slot that the next realloc takes its block from.
     changing: usize,
+    /// Bytes of the next block that are written to, where that was told.
+    told: Option<usize>,
     refused: u64,
     served: u64,
     /// Requests from one look at the memory to the next.
@@ -97,6 +99,7 @@ static STATE: Place = Place(UnsafeCell::new(State {
     touch: Touch::Nothing,
     is_glibc: false,
     changing: NO_SLOT,
+    told: None,
     refused: 0,
     served: 0,
     interval: 1,
@@ -256,6 +259,10 @@ impl State {
                 self.changing = slot as usize;
                 return;
             }
+            ask::TOUCH => {
+                self.told = Some(bytes);
+                return;
+            }
             ask::REALLOC => {
                 let from = std::mem::replace(&mut self.changing, NO_SLOT);
                 let old = self.slots.take(from);
@@ -291,6 +298,7 @@ impl State {
     }
 
     fn made(&mut self, request: &Ask, block: *mut c_void) {
+        let told = self.told.take();
         if block.is_null() {
             self.refused += 1;
             return;
@@ -299,6 +307,7 @@ impl State {
         let bytes = request.size as usize;
         let end = match self.touch {
             Touch::All => bytes,
+            Touch::Told => told.map_or(bytes, |told| told.min(bytes)),
             Touch::First => bytes.min(1),
             Touch::Nothing => 0,
         };

@@ -83,6 +83,13 @@ pub fn shell(word: &str) -> String {
     }
 }
 
+/// A command as a shell would be given it.
+#[must_use]
+pub fn command_line(words: &[String]) -> String {
+    let words: Vec<_> = words.iter().map(|word| shell(word)).collect();
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -109,6 +116,7 @@ mod tests {
 
     #[test]
     fn a_word_is_quoted_when_a_shell_would_read_more_into_it() {
+        assert_eq!(command_line(&["./app", "--save", ""].map(str::to_owned)), "./app --save ''");
         assert_eq!(shell("out/app.xtrace"), "out/app.xtrace");
         assert_eq!(shell("my app's.xtrace"), r"'my app'\''s.xtrace'");
     }

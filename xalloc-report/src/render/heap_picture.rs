@@ -83,8 +83,9 @@ fn map(of: &Fragmentation, command: &str) -> String {
         (Some(first), Some(last)) => (first.at_ns, last.at_ns.max(first.at_ns + 1)),
         _ => (0, 1),
     };
-    let y = |at_ns: u64| f64::from(HEAD) + f64::from(MAP_HEIGHT) * (at_ns - from) as f64 / (to - from) as f64;
-    // Rows meet where no pixel begins: smoothed edges would draw a pale line between them.
+    // Rows and cells begin and end with pixels: between smoothed edges, or sharp ones that are rounded apart, a pale line
+    // would show.
+    let y = |at_ns: u64| (f64::from(HEAD) + f64::from(MAP_HEIGHT) * (at_ns - from) as f64 / (to - from) as f64).round();
     svg.push_str("<g shape-rendering=\"crispEdges\">\n");
     for (nth, column) in columns.iter().enumerate() {
         let above = nth.checked_sub(1).map_or(y(column.at_ns), |before| y(columns[before].at_ns));
@@ -118,13 +119,13 @@ fn cells(svg: &mut String, range: &MapRange, x: f64, y: f64, height: f64, scale:
         let from = at as u64 * range.cell_bytes;
         let to = ((at + run) as u64 * range.cell_bytes).min(range.size_bytes);
         let (class, tenths) = cell;
+        let left = (x + from as f64 * scale).round();
         // Strength is the live share where something lives; what is free is shown at half strength.
         let strength = if class == 'l' { 0.3 + 0.077 * f64::from(tenths.to_digit(10).unwrap_or(0)) } else { 0.75 };
         let _ = writeln!(
             svg,
-            r#"<rect x="{:.1}" y="{y:.1}" width="{:.1}" height="{height:.1}" fill="{}" fill-opacity="{strength:.2}"/>"#,
-            x + from as f64 * scale,
-            ((to - from) as f64 * scale).max(0.3),
+            r#"<rect x="{left}" y="{y}" width="{}" height="{height}" fill="{}" fill-opacity="{strength:.2}"/>"#,
+            (x + to as f64 * scale).round().max(left + 1.0) - left,
             colour(class)
         );
         at += run;

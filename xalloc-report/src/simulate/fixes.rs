@@ -3,6 +3,8 @@
 //! Each fix makes another list of requests, which is served like any other. What a fix does to the program is stated
 //! with it, so that the same change in the source leads to the same heap.
 
+use rustc_hash::FxHashMap;
+
 use super::requests::{Kind, Request, Requests};
 use crate::trace::StackIndex;
 
@@ -42,7 +44,8 @@ struct Fixed {
 
 impl Fixed {
     fn of(requests: &Requests) -> Fixed {
-        let header = Requests { list: Vec::new(), placed: Vec::new(), stacks: Vec::new(), ..*requests };
+        let (list, placed, stacks, written) = (Vec::new(), Vec::new(), Vec::new(), FxHashMap::default());
+        let header = Requests { list, placed, stacks, written, ..*requests };
         // One slot more, for a block on its way from one allocator to the other.
         let slots = requests.slots as usize + 1;
         let requests = Requests { slots: slots as u32, list: Vec::with_capacity(requests.list.len()), ..header };

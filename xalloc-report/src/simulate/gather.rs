@@ -8,6 +8,7 @@ use xalloc_core::heap::Tunable;
 use xalloc_core::wire::{Call, GrowthRule, HeapCall, HeapEvent};
 
 use super::requests::{Kind, Placed, Request, Requests};
+use super::touched::Watcher;
 use crate::model::Recorded;
 use crate::trace::{Block, Entry, Event, ProcessEvent, ProcessIndex, ProgramEvent, Replay, ThreadIndex};
 
@@ -50,12 +51,13 @@ pub fn gather<R: Recorded>(recorded: &R, process: ProcessIndex) -> Result<Reques
         let is_main = |thread: &crate::trace::Thread| thread.process == process && thread.tid == found.pid;
         main = recorded.contents().threads.iter().position(is_main).map(|at| ThreadIndex(at as u32));
     }
-    let mut gatherer = Gatherer::of(main);
+    let looks = recorded.snapshots(process)?;
+    let mut gatherer = Gatherer::of(main, Watcher::of(looks));
     recorded.replay(process, &mut gatherer)?;
     if gatherer.has_too_many_threads {
         return Err(GatherError::TooManyThreads);
     }
-    Ok(gatherer.requests)
+    Ok(Requests { written: gatherer.watcher.finish(), ..gatherer.requests })
 }
 
 /// A thread of the recording.
@@ -73,6 +75,7 @@ struct Running {
 
 struct Gatherer {
     requests: Requests,
+    watcher: Watcher,
     threads: FxHashMap<ThreadIndex, Running>,
     main: Option<ThreadIndex>,
     ticked_ns: u64,
@@ -80,9 +83,9 @@ struct Gatherer {
 }
 
 impl Gatherer {
-    fn of(main: Option<ThreadIndex>) -> Gatherer {
+    fn of(main: Option<ThreadIndex>, watcher: Watcher) -> Gatherer {
         let requests = Requests { threads: 1, ..Requests::default() };
-        Gatherer { requests, threads: FxHashMap::default(), main, ticked_ns: 0, has_too_many_threads: false }
+        Gatherer { requests, watcher, threads: FxHashMap::default(), main, ticked_ns: 0, has_too_many_threads: false }
     }
 
     fn push(&mut self, kind: Kind, thread: u16, slot: u32, size: u64) {
@@ -158,6 +161,7 @@ impl Gatherer {
             self.push(Kind::ReallocOf, number, old, 0);
         }
         let requests = &mut self.requests;
+        self.watcher.made(requests.placed.len() as u32, slot, block);
         requests.list.push(Request { size, slot, thread: number, kind, align_log2 });
         let slack_bytes = (u64::from(block.slack_bytes) + block.size_bytes).saturating_sub(size);
         requests.placed.push(Placed::new(block.addr, slack_bytes as u16));
@@ -217,14 +221,19 @@ impl Replay for Gatherer {
     #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         self.tick(entry.at_ns);
+        self.watcher.tick(entry.at_ns);
         let index = entry.thread;
         match entry.event {
             Event::Alloc { slot, block, .. } => self.alloc(index, slot, block),
-            Event::Free { slot, .. } => {
+            Event::Free { slot, block } => {
+                self.watcher.gone(slot, block);
                 let thread = self.thread(index).number;
                 self.push(Kind::Free, thread, slot, 0);
             }
-            Event::ReallocBegin { slot, .. } => self.thread(index).realloc_of = Some(slot),
+            Event::ReallocBegin { slot, block } => {
+                self.watcher.gone(slot, block);
+                self.thread(index).realloc_of = Some(slot);
+            }
             Event::ReallocUndo { slot, .. } => {
                 let thread = self.thread(index);
                 thread.realloc_of = None;

@@ -109,7 +109,7 @@ fn tunables_of(tunables: &Tunables) -> String {
 }
 
 fn write(requests: &Requests, allocator: &Allocator, touch: Touch, out: &mut impl Write) -> io::Result<()> {
-    let asks = || requests.list.iter().filter_map(ask_of);
+    let asks = || asks_of(requests, touch);
     let header = Header {
         slots: requests.slots.into(),
         threads: requests.threads.max(1).into(),
@@ -124,6 +124,17 @@ fn write(requests: &Requests, allocator: &Allocator, touch: Touch, out: &mut imp
         out.write_all(&ask.to_bytes())?;
     }
     out.flush()
+}
+
+/// All requests in the process's words, and before those of which it is known how much of the block is written to.
+fn asks_of(requests: &Requests, touch: Touch) -> impl Iterator<Item = Ask> + '_ {
+    let mut made = 0..;
+    requests.list.iter().flat_map(move |request| {
+        let number = if request.kind.obtains() { made.next() } else { None };
+        let written = number.filter(|_| touch == Touch::Told).and_then(|number| requests.written.get(&number));
+        let told = written.map(|&size| Ask { size, slot: 0, thread: request.thread, kind: ask::TOUCH, align_log2: 0 });
+        told.into_iter().chain(ask_of(request))
+    })
 }
 
 /// The request in the process's words; `None` for what only a simulation knows.

@@ -4,6 +4,7 @@
 //! A sweep serves the same requests twenty times; reading the trace takes as long as serving them. A request takes 16
 //! bytes, an allocation 12 more: 10 million events of a program that allocates and frees are about 220 MB.
 
+use rustc_hash::FxHashMap;
 use xalloc_core::heap::Tunables;
 
 use crate::trace::StackIndex;
@@ -124,6 +125,9 @@ pub struct Requests {
     pub placed: Vec<Placed>,
     /// For each of them, the call stack.
     pub stacks: Vec<StackIndex>,
+    /// By number of such a request, how many bytes of the block lay on resident pages when most did: of blocks of a page
+    /// and more that a look at the process's memory met.
+    pub written: FxHashMap<u32, u64>,
     /// Slots are below this.
     pub slots: u32,
     /// Threads are below this.

@@ -46,7 +46,7 @@ impl Leaks {
             class: found.class,
             fingerprint: fingerprint(found.class, &found.at, blamed),
             suppression: policy.suppressions.matching(found.class, &found.at, &process.program, policy.today),
-            is_own: policy.own.counts(&found.at),
+            is_own: policy.own.counts(&found.at, process.whose),
         };
         let Gathered { leak, shown_bytes, stacks } = self
             .gathered

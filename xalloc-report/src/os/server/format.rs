@@ -11,6 +11,9 @@ const MAGIC: u64 = u64::from_le_bytes(*b"xaSERVE\x01");
 pub enum Touch {
     /// A byte of every page.
     All,
+    /// A byte of as many pages as the request before says ([`ask::TOUCH`]), from its beginning; of every page where none
+    /// says so.
+    Told,
     /// Its first byte.
     First,
     /// Nothing.
@@ -19,7 +22,7 @@ pub enum Touch {
 
 impl Touch {
     fn from_word(word: u64) -> Option<Touch> {
-        [Touch::All, Touch::First, Touch::Nothing].into_iter().find(|&touch| touch as u64 == word)
+        [Touch::All, Touch::Told, Touch::First, Touch::Nothing].into_iter().find(|&touch| touch as u64 == word)
     }
 }
 
@@ -71,6 +74,7 @@ pub mod ask {
     pub const BREAK: u8 = 8;
     pub const TRIM: u8 = 9;
     pub const MALLOPT: u8 = 10;
+    pub const TOUCH: u8 = 11;
 }
 
 /// A request in the file: 16 bytes.

@@ -136,7 +136,7 @@ fn leaks(out: &mut String, run: &RunVerdict, extent: Extent) {
     for (disposition, what) in [
         (Disposition::Known, "in the baseline"),
         (Disposition::Suppressed, "suppressed"),
-        (Disposition::NotOwn, "without a frame of ours"),
+        (Disposition::NotOwn, "of others: tools that ran on the way, or without a frame of what --own names"),
         (Disposition::Listed, "that no rule asks about"),
     ] {
         let taken_out = || run.leaks.iter().filter(|leak| leak.disposition == disposition);

@@ -6,7 +6,7 @@ use std::fmt::Write;
 use super::frames::place;
 use super::gaps::gaps;
 use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary, ThreadSummary};
-use crate::render::escape::{printable, shell};
+use crate::render::escape::{command_line, printable, shell};
 use crate::render::number::{bytes, count, counted, instant, percent, span};
 use crate::render::style::{ASIDE, COMMAND, DOUBT, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
@@ -50,8 +50,10 @@ pub(super) fn end(end: Option<EndView>) -> String {
 }
 
 fn heading(out: &mut String, summary: &Summary) {
-    let words: Vec<_> = summary.command.iter().map(|word| shell(word)).collect();
-    let command = if words.is_empty() { "(command unknown)".to_owned() } else { words.join(" ") };
+    let command = match summary.command.as_slice() {
+        [] => "(command unknown)".to_owned(),
+        words => command_line(words),
+    };
     let allocator = match summary.allocator {
         AllocatorView::Core => "xalloc core allocator",
         AllocatorView::System => "the program's own allocator",

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::frames;
 use crate::analysis::{Fidelity, RunView, WhatIf};
-use crate::render::escape::printable;
+use crate::render::escape::{command_line, printable};
 use crate::render::number::{bytes, count, counted, instant, kib, kib_change, span};
 use crate::render::style::{ASIDE, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
@@ -13,7 +13,7 @@ use crate::render::table::{Table, left, right};
 #[must_use]
 pub fn what_if(what_if: &WhatIf, frames_shown: usize) -> String {
     let mut out = String::new();
-    let command = what_if.command.join(" ");
+    let command = command_line(&what_if.command);
     // Writing to a String does not fail, here and below.
     let _ = writeln!(
         out,
