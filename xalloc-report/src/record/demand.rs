@@ -161,9 +161,9 @@ impl DemandError {
 pub fn ask(pid: u32) -> Result<Made, DemandError> {
     let session = Session::of(pid)?;
     let failed = |source| DemandError::Io { pid, source };
-    let gone = |error: io::Error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => DemandError::RecorderGone { pid },
-        _ => failed(error),
+    let gone = |error: io::Error| {
+        let nobody_listens = error.kind() == io::ErrorKind::ConnectionRefused;
+        if nobody_listens { DemandError::RecorderGone { pid } } else { failed(error) }
     };
     let mut stream = desk::connect(&session.directory).map_err(gone)?;
     stream.set_read_timeout(Some(PATIENCE)).map_err(failed)?;
