@@ -105,3 +105,15 @@ fn what_belongs_to_a_function_that_is_still_at_work_at_exit_is_not_called_leaked
     assert_eq!((class(7777), class(2222)), (vec![Some("owner_active")], vec![Some("owner_active")]));
     assert_eq!(class(3333), [Some("definite")]);
 }
+
+#[test]
+fn a_process_that_gave_up_roots_rights_is_checked_like_any_other() {
+    let load = victim("drops_rights.c", &[]);
+    if load.plain().status.code() == Some(1) {
+        return println!("skipped: only root has rights to give up");
+    }
+    let recording = load.record();
+    let leaks = recording.json("leaks", &[]);
+    assert_eq!(leaks["checked"], true, "{}", leaks["not_checked_reason"]);
+    assert_eq!(leaks["totals"]["definite"]["bytes"], 7777);
+}

@@ -7,8 +7,8 @@ mod support;
 use std::collections::HashMap;
 
 use serde_json::Value;
-use support::victims::{files, loader_of_libraries, source, victim};
-use support::{Load, Recording, functions, list, number, tool};
+use support::victims::{deep_binding_victim, exporting_victim, files, loader_of_libraries, source, victim};
+use support::{Load, Recording, functions, list, number, tool, xalloc};
 
 /// One `truth:` line.
 struct Claim {
@@ -208,6 +208,28 @@ fn stacks_through_libraries_that_are_gone_keep_their_names() {
 }
 
 #[test]
+fn a_library_that_looks_into_libc_first_is_served_by_the_same_heap() {
+    let load = deep_binding_victim();
+    for allocator in ["core", "system"] {
+        holds_with("deep_bind.c", &load, &["--allocator", allocator]);
+    }
+}
+
+/// As jemalloc does it: whoever calls `malloc` while the program maps its first memory waits for ever.
+#[test]
+fn a_program_with_a_malloc_of_its_own_runs_on_and_is_said_to_be_served_by_that() {
+    let load = exporting_victim("own_malloc.c", &[]);
+    let recording = load.record();
+    assert_eq!(recording.output.stdout, load.plain().stdout);
+    assert_eq!(recording.status().code(), Some(0), "{}", recording.stderr());
+    assert!(recording.stderr().contains("no call of malloc was seen"), "{}", recording.stderr());
+    let mut doctor = xalloc();
+    doctor.arg("doctor");
+    let doctor = load.behind(doctor);
+    assert!(String::from_utf8_lossy(&doctor.stdout).contains("defines malloc itself"), "{doctor:?}");
+}
+
+#[test]
 fn an_inlined_function_is_a_frame_of_its_own_inside_the_other() {
     let recording = holds("inlined.c", &victim("inlined.c", &[]));
     for site in recording.sites_in("truth_outer") {
@@ -380,8 +402,16 @@ fn dhat_counts_what_the_victims_headers_say() {
     let Some(valgrind) = tool("valgrind") else { return };
     let folder = tempfile::tempdir().expect("a folder for DHAT's output");
     // DHAT charges a realloc to the stack of the first allocation, does not know pvalloc, and writes one file a process.
-    let not_comparable =
-        ["realloc.c", "zero_and_aligned.c", "fork.c", "spawn.c", "replaced.c", "dlopen.c", "unannounced.c"];
+    let not_comparable = [
+        "realloc.c",
+        "zero_and_aligned.c",
+        "fork.c",
+        "spawn.c",
+        "replaced.c",
+        "dlopen.c",
+        "unannounced.c",
+        "deep_bind.c",
+    ];
     let mut compared = 0;
     for file in files(&["c", "cpp"]) {
         if not_comparable.contains(&file.as_str()) || !source(&file).contains("truth: in ") {

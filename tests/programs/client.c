@@ -6,18 +6,8 @@
 #include <string.h>
 
 #include "../../xalloc-preload/include/xalloc.h"
+#include "lose.h"
 
-#define AWAY __attribute__((noinline, noclone))
-
-static AWAY void wipe(void) {
-    volatile char dead[16384];
-    memset((char *)dead, 0, sizeof dead);
-}
-static AWAY void *made(size_t size) { return memset(malloc(size), 0, size); }
-static AWAY void lose(size_t size) {
-    void *volatile block = made(size);
-    block = 0;
-}
 static void *other_thread(void *argument) {
     lose(4444);
     return argument;
@@ -61,19 +51,25 @@ static AWAY void set_marks(void) {
     xalloc_marker(0);
 }
 
+/* Functions of their own: on their return the caller's registers are its own again. */
+static AWAY void lose_ignored(void) {
+    void **ignored = made(7777);
+    ignored[0] = made(3333);
+    xalloc_ignore((char *)ignored + 100);
+}
+static AWAY void lose_root(void) {
+    void **pool = made(5555);
+    pool[4] = made(2222);
+    xalloc_register_root((void *)pool, 64);
+}
+
 static AWAY void ask(void) {
     static void *region[8];
     int before = xalloc_check_leaks();
-    void **volatile ignored = made(7777);
-    ignored[0] = made(3333);
-    xalloc_ignore((char *)ignored + 100);
-    ignored = 0;
-    void **volatile pool = made(5555);
-    pool[4] = made(2222);
-    xalloc_register_root((void *)pool, 64);
+    lose_ignored();
+    lose_root();
     xalloc_register_root(region, sizeof region);
     xalloc_unregister_root(region, sizeof region);
-    pool = 0;
     wipe();
     printf("%d %d\n", before, xalloc_check_leaks());
 }

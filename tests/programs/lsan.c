@@ -8,7 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define AWAY __attribute__((noinline, noclone))
+#include "lose.h"
+
 #define WEAK __attribute__((weak))
 
 void __lsan_init(void) WEAK;
@@ -32,16 +33,6 @@ const char *__lsan_default_suppressions(void) {
 static void disable(void) { if (__lsan_disable && !is_plain) __lsan_disable(); }
 static void enable(void) { if (__lsan_enable && !is_plain) __lsan_enable(); }
 
-static AWAY void wipe(void) {
-    volatile char dead[16384];
-    memset((char *)dead, 0, sizeof dead);
-}
-
-static AWAY void *made(size_t size) { return memset(malloc(size), 0, size); }
-static AWAY void lose(size_t size) {
-    void *volatile block = made(size);
-    block = 0;
-}
 static AWAY __attribute__((no_icf)) void lose_known(size_t size) {
     void *volatile block = made(size);
     block = 0;

@@ -58,8 +58,9 @@
 #include <ucontext.h>
 #include <unistd.h>
 
+#include "lose.h"
+
 #define SIZE 7777
-#define AWAY __attribute__((noinline, noclone))
 
 extern int __cxa_atexit(void (*)(void *), void *, void *);
 
@@ -71,20 +72,7 @@ static void *zeroed;
 static void *global[2] = {&zeroed, 0};
 static __thread void *tls;
 
-/* Overwrites what the calls before left on the stack and in registers. */
-static AWAY void wipe(void) {
-    volatile char dead[16384];
-    memset((char *)dead, 0, sizeof dead);
-    __asm__ volatile("xor %%eax, %%eax\n xor %%ecx, %%ecx\n xor %%edx, %%edx\n xor %%esi, %%esi\n xor %%edi, %%edi\n"
-                     "xor %%r8d, %%r8d\n xor %%r9d, %%r9d\n xor %%r10d, %%r10d\n xor %%r11d, %%r11d\n pxor %%xmm0, %%xmm0"
-                     ::: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "memory");
-}
-
-static AWAY void *block(void) {
-    void *made = malloc(SIZE);
-    memset(made, 0, SIZE);
-    return made;
-}
+static AWAY void *block(void) { return made(SIZE); }
 
 /* Puts a new block where `place` is, or loses it. */
 static AWAY void put(void **place) {

@@ -63,14 +63,22 @@ pub(crate) fn loader_of_libraries() -> Load {
     victim("dlopen.c", &[&first.to_string_lossy(), &second.to_string_lossy()])
 }
 
+/// The victim that loads a library with `RTLD_DEEPBIND`, with the library.
+pub(crate) fn deep_binding_victim() -> Load {
+    let library = built("deep_bind.c", "libdeep_bind.so", &["-shared", "-fPIC", "-DLIBRARY"]);
+    victim("deep_bind.c", &[&library.to_string_lossy()])
+}
+
 /// Compiles `file` to `name` in the build's scratch folder, unless that is there and newer.
+/// What other sources include.
+const INCLUDED: [&str; 4] = ["fork.c", "keep.h", "lose.h", "leaks/twins.h"];
+
 fn built(file: &str, name: &str, flags: &[&str]) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("victims");
     fs::create_dir_all(&folder).expect("a folder for the victims");
     let source = sources().join(file);
     let program = folder.join(name);
-    let headers = ["keep.h", "leaks/twins.h"].map(|header| modified(&sources().join(header)));
-    let newest = headers.into_iter().fold(modified(&source), Option::max);
+    let newest = INCLUDED.map(|part| modified(&sources().join(part))).into_iter().fold(modified(&source), Option::max);
     assert!(newest.is_some(), "{} is missing", source.display());
     if modified(&program) > newest {
         return program;

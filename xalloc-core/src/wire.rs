@@ -3,7 +3,8 @@
 //! A [`Record`] is what a hook writes: a time stamp, two operands of 48 bits with 16 spare bits each, a stack id, a
 //! kind. [`Event`] is its typed reading; [`Stamped::encode`] and [`Record::decode`] are inverse to each other. An event
 //! with text (a path, a marker) is one record followed by [`Kind::Text`] records that hold 24 bytes each; the first
-//! record says how many bytes follow, and all of them are published together.
+//! record says how many bytes follow, and all of them are published together. Steps of a heap that follow from a free, or
+//! from each other, share [one record](Stamped::apart).
 //!
 //! # Order
 //! A free is stamped before the memory goes back, an allocation after it was obtained, so that two threads that hand
@@ -15,9 +16,11 @@ use crate::units::{Addr, ArenaId, StackId, Stamp};
 
 mod kinds;
 mod record;
+mod together;
 
 pub use kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
 pub use record::{Record, TEXT_BYTES, text_records};
+pub use together::{MOST_FILLED, PutAway, fill_fits};
 
 /// Version of the record format. A recorder refuses a segment of another version.
 pub const VERSION: u16 = 5;
@@ -84,6 +87,11 @@ pub enum Event {
     AllocFailed { size_bytes: u64, call: Call },
     /// The program gave a block back.
     Free { addr: Addr, call: Call },
+    /// [`Event::Free`] and the steps by which `arena` then put the chunk away, the first of them its `seq`th: told by one
+    /// record, stamped under the arena's lock. The stack is that of the steps.
+    FreeBinned { addr: Addr, call: Call, arena: ArenaId, seq: u16, put_away: PutAway },
+    /// Steps of [`BinKind::Cache`], one after another from the `seq`th of `arena` on, of chunks of one size; address 0: none.
+    CacheFill { arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED] },
     /// A `realloc` of `addr` begins: the block counts as given back until the matching [`Event::Alloc`] of the same
     /// thread, or [`Event::ReallocUndo`], arrives.
     ReallocBegin { addr: Addr },

@@ -3,7 +3,6 @@
 //! What is not here is not interposed, each for a reason:
 //! - `__libc_start_main`: the exit handler of [`crate::scan`] tells a return from `main` by its stack.
 //! - `fork`, `vfork`, `clone`: [`crate::lifecycle`] notices a child whichever way it was made.
-//! - `dlopen`, `dlmopen`: a module is noticed when it first appears on a stack.
 //! - `system`, `popen`: they start programs with the environment of this one.
 //!
 //! # Safety
@@ -99,6 +98,10 @@ stubs! {
 detours! {
     /// POSIX `pthread_create`.
     pthread_create => process::before_pthread_create;
+    /// POSIX `dlopen`: modules are noticed when they first appear on a stack; here it is about one flag.
+    dlopen => process::before_dlopen;
+    /// GNU `dlmopen`.
+    dlmopen => process::before_dlmopen;
 }
 
 leavings! {

@@ -27,9 +27,11 @@ use crate::host;
 
 mod elf;
 pub(crate) mod maps;
+mod symbols;
 
 pub(crate) use elf::Image;
 pub(crate) use maps::range_at;
+pub(crate) use symbols::Symbols;
 
 /// A module that captured stacks refer to.
 #[derive(Clone, Copy, Debug)]
@@ -138,12 +140,15 @@ unsafe extern "C" {
     static OWN_HEADER: u8;
 }
 
+/// This library itself.
+pub(crate) fn own_image() -> Option<Image<'static>> {
+    // SAFETY: this library's own header, which stays as long as this code does.
+    unsafe { Image::at((&raw const OWN_HEADER) as u64) }
+}
+
 /// All addresses of this library itself.
 pub(crate) fn own_extent() -> Range<u64> {
-    let start = (&raw const OWN_HEADER) as u64;
-    // SAFETY: this library's own header, which stays as long as this code does.
-    let image = unsafe { Image::at(start) };
-    image.map_or(start..start, |image| image.extent().start..image.extent().end.next_multiple_of(PAGE))
+    own_image().map_or(0..0, |image| image.extent().start..image.extent().end.next_multiple_of(PAGE))
 }
 
 const KNOWN: usize = 1024;

@@ -28,6 +28,10 @@ use crate::segment::{self, Segment};
 use crate::stacks;
 use crate::thread;
 
+mod deep_bind;
+
+pub(crate) use deep_bind::{before_dlmopen, before_dlopen};
+
 unsafe extern "C" {
     fn __register_atfork(
         prepare: Option<extern "C" fn()>,

@@ -9,9 +9,10 @@ use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use xalloc_core::heap::Sink;
 use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
-use xalloc_core::wire::{Event, HeapEvent, Record, Stamped};
+use xalloc_core::wire::{Call, Event, HeapEvent, MOST_FILLED, PutAway, Record, Stamped, fill_fits};
 
 use crate::arch::Entry;
+use crate::backend;
 use crate::capture::{self, Shared, ThreadCapture};
 use crate::modules::{Announce, ModuleSeen};
 use crate::segment::Segment;
@@ -136,6 +137,28 @@ pub(crate) struct Steps<'a> {
     capture: &'a mut ThreadCapture,
     entry: Entry,
     stack: Option<StackId>,
+    held: Held,
+}
+
+/// A free that was not told yet, because the steps that it leads to may share its record.
+struct Held {
+    /// Address 0: there is none.
+    block: Addr,
+    call: Call,
+    /// The step that came, if another one is to follow.
+    begun: Option<Begun>,
+}
+
+/// The first step of a freed chunk's being put away.
+#[derive(Clone, Copy)]
+struct Begun {
+    arena: ArenaId,
+    seq: u16,
+    put_away: PutAway,
+}
+
+impl Held {
+    const NONE: Held = Held { block: Addr(0), call: Call::Free, begun: None };
 }
 
 impl<'a> Steps<'a> {
@@ -147,7 +170,7 @@ impl<'a> Steps<'a> {
         capture: &'a mut ThreadCapture,
         entry: Entry,
     ) -> Steps<'a> {
-        Steps { segment, stream, capture, entry, stack: None }
+        Steps { segment, stream, capture, entry, stack: None, held: Held::NONE }
     }
 
     /// The call's stack.
@@ -161,6 +184,67 @@ impl<'a> Steps<'a> {
 }
 
 impl Steps<'_> {
+    /// Tells that `block` is free, which the heap is about to do: at once, or by the record of the first step that the heap
+    /// tells. Every step is told under the lock that other threads need to get the block, so that none can be seen to get
+    /// it earlier; what has no step goes to this thread's own cache. [`Steps::settle`] is to follow.
+    #[inline(always)]
+    pub(crate) fn free(&mut self, block: Addr, call: Call) {
+        self.held = Held { block, call, begun: None };
+        if !backend::is_core() || self.segment.options.heap_steps == 0 {
+            self.tell();
+        }
+    }
+
+    /// Tells a free that led to no step.
+    #[inline(always)]
+    pub(crate) fn settle(&mut self) {
+        if self.held.block.0 != 0 {
+            self.tell();
+        }
+    }
+
+    /// Tells the free that is held, and the step that it led to, each by a record of its own.
+    #[inline(never)]
+    fn tell(&mut self) {
+        let Held { block, call, begun } = core::mem::replace(&mut self.held, Held::NONE);
+        self.stream.event(self.segment, self.segment.now(), StackId::NONE, Event::Free { addr: block, call });
+        if let Some(Begun { arena, seq, put_away }) = begun
+            && let Some(step) = put_away.merge_step(block)
+        {
+            self.push_event(Event::Heap { arena, seq, step });
+        }
+    }
+
+    /// Puts a step to the free that led to it. True: it is told with it, or will be. False: the free is told, it is not.
+    #[inline(always)]
+    fn join(&mut self, arena: ArenaId, seq: u16, step: &HeapEvent) -> bool {
+        let Held { block: addr, call, begun } = self.held;
+        let joined = match begun {
+            None => PutAway::begun_by(step, addr).map(|put_away| Begun { arena, seq, put_away }),
+            Some(first) if first.arena == arena && first.seq.wrapping_add(1) == seq => {
+                first.put_away.ended_by(step, addr).map(|put_away| Begun { put_away, ..first })
+            }
+            Some(_) => None,
+        };
+        let Some(Begun { arena, seq, put_away }) = joined else {
+            self.tell();
+            return false;
+        };
+        if put_away.goes_on() {
+            self.held.begun = joined;
+        } else {
+            self.held.block = Addr(0);
+            self.push_event(Event::FreeBinned { addr, call, arena, seq, put_away });
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn push_event(&mut self, event: Event) {
+        let Record { a, b, kind, sub, extra, .. } = Stamped { stamp: Stamp(0), stack: StackId::NONE, event }.encode();
+        self.push(a, b, kind, sub, extra);
+    }
+
     #[inline(never)]
     fn push(&mut self, a: u64, b: u64, kind: u8, sub: u8, seq: u16) {
         if self.segment.options.heap_steps != 0 {
@@ -175,9 +259,20 @@ impl Sink for Steps<'_> {
     // The kind of step is known where the heap tells it: what is left there are the operands.
     #[inline(always)]
     fn event(&mut self, arena: ArenaId, seq: u16, step: HeapEvent) {
-        let event = Event::Heap { arena, seq, step };
-        let Record { a, b, kind, sub, extra, .. } = Stamped { stamp: Stamp(0), stack: StackId::NONE, event }.encode();
-        self.push(a, b, kind, sub, extra);
+        if self.held.block.0 != 0 && self.join(arena, seq, &step) {
+            return;
+        }
+        self.push_event(Event::Heap { arena, seq, step });
+    }
+
+    #[inline]
+    fn cache_filled(&mut self, arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED]) {
+        if fill_fits(size_bytes, chunks) {
+            self.settle();
+            self.push_event(Event::CacheFill { arena, seq, size_bytes, chunks });
+        } else {
+            self.cache_filled_by_each(arena, seq, size_bytes, chunks);
+        }
     }
 }
 

@@ -90,8 +90,8 @@ fn a_recorder_that_drains_gets_every_event_of_a_ring_that_filled_many_times() {
     drained.drain();
     let mut live = HashSet::new();
     let (mut allocated, mut lost) = (0, 0);
-    for record in &drained.records {
-        match record.decode().expect("a record").event {
+    for stamped in drained.records.iter().flat_map(|record| record.decode().expect("a record").apart()) {
+        match stamped.event {
             Event::Alloc { addr, .. } => {
                 allocated += 1;
                 assert!(live.insert(addr), "{addr:?} is handed out while it is live");

@@ -18,28 +18,16 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "../lose.h"
+
 #define SIZE 7777
-#define AWAY __attribute__((noinline, noclone, unused))
 
 static int keeps;
 static char **arguments;
 /* Where most cases put the pointer. */
 static __attribute__((unused)) void *slot;
 
-/* Overwrites what the calls before left on the stack and in registers. */
-static AWAY void wipe(void) {
-    volatile char dead[16384];
-    memset((char *)dead, 0, sizeof dead);
-    __asm__ volatile("xor %%eax, %%eax\n xor %%ecx, %%ecx\n xor %%edx, %%edx\n xor %%esi, %%esi\n xor %%edi, %%edi\n"
-                     "xor %%r8d, %%r8d\n xor %%r9d, %%r9d\n xor %%r10d, %%r10d\n xor %%r11d, %%r11d\n pxor %%xmm0, %%xmm0"
-                     ::: "rax", "rcx", "rdx", "rsi", "rdi", "r8", "r9", "r10", "r11", "xmm0", "memory");
-}
-
-static AWAY void *block(void) {
-    void *made = malloc(SIZE);
-    memset(made, 0, SIZE);
-    return made;
-}
+static AWAY void *block(void) { return made(SIZE); }
 
 /* Puts a new block where `place` is, or loses it. */
 static AWAY void put(void *place) {

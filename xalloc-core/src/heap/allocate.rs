@@ -10,7 +10,7 @@ use super::chunk::{FLAGS, LARGE_MIN, MIN_CHUNK, PREV_INUSE, bin_index};
 use super::malloc::Fit;
 use super::os::Os;
 use super::sink::Sink;
-use super::step::Step;
+use super::step::{Filling, Step};
 use crate::units::Addr;
 use crate::wire::{BinKind, HeapEvent};
 
@@ -76,13 +76,15 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         arena.bins.unlink_back(words, bin, found);
         self.mark_live(arena, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
+        let mut filling = Filling::of(size);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
             arena.bins.unlink_back(words, bin, moved);
             self.mark_live(arena, moved, size);
-            self.put_into_cache(arena, moved, size);
+            self.fill_cache(arena, &mut filling, moved);
         }
+        self.tell_filling(arena, &mut filling);
         Some(found)
     }
 

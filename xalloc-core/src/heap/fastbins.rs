@@ -8,7 +8,7 @@ use super::arena::{ArenaState, FAST_BINS};
 use super::chunk::fast_index;
 use super::os::Os;
 use super::sink::Sink;
-use super::step::Step;
+use super::step::{Filling, Step};
 use crate::wire::{BinKind, HeapEvent};
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
@@ -33,11 +33,13 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return None;
         }
         arena.fast[index] = words.fd(found);
+        let mut filling = Filling::of(size);
         while arena.fast[index] != 0 && self.cache.has_room(size) {
             let moved = arena.fast[index];
             arena.fast[index] = words.fd(moved);
-            self.put_into_cache(arena, moved, size);
+            self.fill_cache(arena, &mut filling, moved);
         }
+        self.tell_filling(arena, &mut filling);
         Some(found)
     }
 

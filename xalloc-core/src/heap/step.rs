@@ -8,13 +8,29 @@ use super::tcache::ThreadCache;
 use super::words::Words;
 use super::{Allocation, Heap, Served, chunk};
 use crate::units::{Addr, ArenaId};
-use crate::wire::{BinKind, HeapEvent};
+use crate::wire::{BinKind, HeapEvent, MOST_FILLED};
 
 /// One operation under way.
 pub(super) struct Step<'h, O: Os, S: Sink> {
     pub(super) heap: &'h Heap<O>,
     pub(super) cache: &'h mut ThreadCache,
     pub(super) sink: &'h mut S,
+}
+
+/// Chunks of one size that go to the thread's cache one after another, as far as they are not told.
+pub(super) struct Filling {
+    size: u64,
+    seq: u16,
+    chunks: [Addr; MOST_FILLED],
+    len: usize,
+}
+
+impl Filling {
+    /// A filling with chunks of `size` bytes; none yet.
+    #[inline]
+    pub(super) fn of(size: u64) -> Filling {
+        Filling { size, seq: 0, chunks: [Addr(0); MOST_FILLED], len: 0 }
+    }
 }
 
 impl<'h, O: Os, S: Sink> Step<'h, O, S> {
@@ -50,6 +66,34 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     pub(super) fn tell_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64, bin: BinKind, index: usize) {
         let event = HeapEvent::Bin { addr: Addr(chunk), size_bytes: size, bin, index: index as u8 };
         self.tell(arena, event);
+    }
+
+    /// Moves a chunk that looks live to its arena into the thread's cache, which has room. It is told with others of its
+    /// size, for which `filling` is to be [told](Self::tell_filling) before the arena does anything else.
+    #[inline]
+    pub(super) fn fill_cache(&mut self, arena: &mut ArenaState, filling: &mut Filling, chunk: u64) {
+        self.cache.push(self.words(), chunk, filling.size);
+        if !S::RECORDS {
+            return;
+        }
+        let seq = arena.tick();
+        if filling.len == 0 {
+            filling.seq = seq;
+        }
+        filling.chunks[filling.len] = Addr(chunk);
+        filling.len += 1;
+        if filling.len == MOST_FILLED {
+            self.tell_filling(arena, filling);
+        }
+    }
+
+    /// Tells the sink of what a filling holds.
+    #[inline]
+    pub(super) fn tell_filling(&mut self, arena: &ArenaState, filling: &mut Filling) {
+        if filling.len > 0 {
+            self.sink.cache_filled(arena.id(), filling.seq, filling.size, filling.chunks);
+            (filling.len, filling.chunks) = (0, [Addr(0); MOST_FILLED]);
+        }
     }
 
     /// Moves a chunk that looks live to its arena into the thread's cache, which has room, and tells the sink.

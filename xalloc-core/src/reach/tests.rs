@@ -344,14 +344,32 @@ fn held_at(words: &[u64], size_bytes: u64, offset: u64) -> World {
 }
 
 #[test]
+fn a_block_that_a_stack_lies_in_is_at_work_and_holds_what_lies_on_it() {
+    let mut world = World::default();
+    let (stack, held, lost) = (world.block(64, 0), world.block(16, 0), world.block(16, 0));
+    world.write(stack + 40, held);
+    let count = world.blocks.len();
+    let mut marks = vec![Mark::default(); count];
+    let (mut words, mut spans) = (vec![0; Scratch::words_for(count)], vec![Span::default(); count]);
+    let scratch = Scratch { words: &mut words, spans: &mut spans };
+    let mut marker = Marker::new(&world.blocks, &mut marks, scratch, &world.memory).expect("the memory is enough");
+    marker.holding(stack + 32);
+    marker.holding(lost + 16);
+    marker.finish();
+    let right = [Verdict::Reachable, Verdict::Reachable, Verdict::Definite].map(|verdict| verdict as u8);
+    assert!(marks.iter().map(|mark| mark.verdict).eq(right), "{marks:?}");
+}
+
+#[test]
 fn known_shapes_make_a_pointer_into_the_middle_a_pointer() {
     let vtable = CONSTANTS.start + 16;
     let base = HEAP;
     let exception = u64::from_be_bytes(*b"GNUCC++\x01");
-    let cases: [(&str, &[u64], u64, u64); 8] = [
+    let cases: [(&str, &[u64], u64, u64); 9] = [
         ("low tag", &[0, 0], 16, 3),
         ("array cookie", &[5, 1, 2], 8 + 5 * 24, 8),
         ("length word", &[100, 7], 108, 8),
+        ("length word, rounded up", &[104, 7], 108, 8),
         ("old string", &[3, 7, 0, 0x0061_6263], 32, 24),
         ("ArcInner", &[2, 1, 99], 40, 16),
         ("aligned header", &[0, 0, 0, base, 1], 128, 32),

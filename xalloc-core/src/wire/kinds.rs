@@ -25,11 +25,11 @@ numbered! {
     /// What a record is; see [`super::Event`] and [`super::HeapEvent`] for the meaning of each.
     #[allow(missing_docs, reason = "each is documented at the event of the same name")]
     Kind {
-        Alloc = 1, AllocFailed = 2, Free = 3, ReallocBegin = 4, ReallocUndo = 5,
+        Alloc = 1, AllocFailed = 2, Free = 3, ReallocBegin = 4, ReallocUndo = 5, FreeBinned = 6,
         HeapBrk = 16, HeapTrim = 17, HeapRelease = 18, HeapChunkMap = 19, HeapChunkUnmap = 20,
         HeapChunkRemapFrom = 21, HeapChunkRemapTo = 22, HeapSplit = 23, HeapCoalesce = 24, HeapBin = 25,
         HeapTcacheFlush = 26, HeapConsolidate = 27, HeapArenaBirth = 28, HeapArenaIdle = 29, HeapArenaAttach = 30,
-        HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34, HeapCacheBirth = 35,
+        HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34, HeapCacheBirth = 35, HeapCacheFill = 36,
         ProgramMap = 64, ProgramUnmap = 65, ProgramRemapFrom = 66, ProgramRemapTo = 67, ProgramAdvise = 68,
         ProgramBrk = 69, HeapCall = 70,
         ThreadStart = 96, ThreadExit = 97, Fork = 98, Exec = 99, ExecFailed = 100, Exit = 101,
@@ -156,6 +156,25 @@ numbered! {
         Overwritten = 4,
         /// The links of a list of free chunks do not meet: something wrote to a block after it was freed.
         CorruptedLists = 5,
+    }
+}
+
+impl BinKind {
+    /// The number of the bin for chunks of `size_bytes`, where the kind and the size alone say it: fast bins and those of a
+    /// cache count from 0 for 32 bytes, small ones from 2, and the unsorted bin is number 1 (malloc.c, `fastbin_index`,
+    /// `csize2tidx`, `smallbin_index_unsafe`).
+    #[must_use]
+    #[inline(always)]
+    pub const fn index_of(self, size_bytes: u64) -> Option<u8> {
+        const LARGEST_OF_SMALL: u64 = 64 * 16;
+        const LARGEST_OF_CACHE: u64 = 65 * 16;
+        let units = size_bytes / 16;
+        match self {
+            BinKind::Unsorted => Some(1),
+            BinKind::Small if size_bytes < LARGEST_OF_SMALL => Some(units as u8),
+            BinKind::Fast | BinKind::Cache if 2 <= units && size_bytes <= LARGEST_OF_CACHE => Some((units - 2) as u8),
+            BinKind::Small | BinKind::Fast | BinKind::Cache | BinKind::Large => None,
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! The 32 bytes of a record and the two total functions between them and the typed events.
 
 use super::kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
+use super::together::{PutAway, pack_fill, unpack_fill};
 use super::{Event, HeapEvent, Stamped};
 use crate::units::{Addr, ArenaId, StackId, Stamp};
 
@@ -94,6 +95,30 @@ const fn sizes(word: u64) -> (u64, u64) {
     ((word & 0xffff_ffff) << 4, (word >> 32) << 4)
 }
 
+/// Calls, bins and neighbours of a free with its steps in one byte: three bits of neighbours, two of the bin, the call.
+#[inline(always)]
+const fn pack_put_away(call: Call, put_away: PutAway) -> u8 {
+    let bin = match put_away.bin {
+        None => 0,
+        Some(BinKind::Fast) => 1,
+        Some(BinKind::Unsorted | BinKind::Cache | BinKind::Large) => 2,
+        Some(BinKind::Small) => 3,
+    };
+    let call = (call as u8).wrapping_sub(Call::Free as u8) & 3;
+    put_away.merged.to_bits() | bin << 3 | call << 5
+}
+
+/// The call of such a byte: those by which blocks are given back stand together.
+#[inline(always)]
+const fn put_away_call(sub: u8) -> Option<Call> {
+    match sub >> 5 {
+        0 => Some(Call::Free),
+        1 => Some(Call::FreeSized),
+        2 => Some(Call::FreeAlignedSized),
+        _ => None,
+    }
+}
+
 /// What differs between kinds: everything of a record but stamp and stack.
 struct Body {
     kind: Kind,
@@ -138,6 +163,15 @@ impl Event {
                 Body { sub: call as u8, ..body(Kind::AllocFailed, 0, size_bytes) }
             }
             Event::Free { addr, call } => Body { sub: call as u8, ..body(Kind::Free, addr.0, 0) },
+            Event::FreeBinned { addr, call, arena, seq, put_away } => Body {
+                sub: pack_put_away(call, put_away),
+                extra: seq,
+                ..body(Kind::FreeBinned, pack(addr.0, arena.0), pack_sizes(put_away.freed_bytes, put_away.total_bytes))
+            },
+            Event::CacheFill { arena, seq, size_bytes, chunks } => Body {
+                extra: seq,
+                ..body(Kind::HeapCacheFill, pack(chunks[0].0, arena.0), pack_fill(size_bytes, chunks))
+            },
             Event::ReallocBegin { addr } => body(Kind::ReallocBegin, addr.0, 0),
             Event::ReallocUndo { addr } => body(Kind::ReallocUndo, addr.0, 0),
             Event::Heap { arena, seq, step } => {
@@ -237,6 +271,7 @@ const fn knows(kind: Kind, sub: u8) -> bool {
     match kind {
         Kind::Alloc => Call::from_number(sub >> 1).is_some(),
         Kind::AllocFailed | Kind::Free => Call::from_number(sub).is_some(),
+        Kind::FreeBinned => put_away_call(sub).is_some(),
         Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(sub).is_some(),
         Kind::HeapBin => BinKind::from_number(sub).is_some(),
         Kind::ProgramAdvise => Advice::from_number(sub).is_some(),
@@ -254,6 +289,7 @@ const fn knows(kind: Kind, sub: u8) -> bool {
         | Kind::HeapSplit
         | Kind::HeapCoalesce
         | Kind::HeapCacheBirth
+        | Kind::HeapCacheFill
         | Kind::HeapTcacheFlush
         | Kind::HeapConsolidate
         | Kind::HeapArenaBirth
@@ -325,6 +361,34 @@ impl Record {
         sizes(self.b)
     }
 
+    /// What a record of a free with its steps says of them.
+    #[must_use]
+    #[inline]
+    pub const fn put_away(&self) -> PutAway {
+        let (freed_bytes, total_bytes) = sizes(self.b);
+        let bin = match self.sub >> 3 & 3 {
+            0 => None,
+            1 => Some(BinKind::Fast),
+            2 => Some(BinKind::Unsorted),
+            _ => Some(BinKind::Small),
+        };
+        PutAway { freed_bytes, total_bytes, merged: Merged::from_bits(self.sub), bin }
+    }
+
+    /// Size and addresses of the chunks that a record of a cache's filling names.
+    #[must_use]
+    #[inline]
+    pub const fn filled(&self) -> (u64, [Addr; super::MOST_FILLED]) {
+        unpack_fill(self.addr(), self.b)
+    }
+
+    /// How many events the record stands for.
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        // Text belongs to the event before it, and what cannot be read is one that is lost.
+        self.decode().map_or(1, |stamped| stamped.apart().count() as u64)
+    }
+
     /// How many values the `sub` of a record of `kind` has, counted from 0; 256 where any will do.
     #[must_use]
     pub const fn subs_of(kind: Kind) -> u16 {
@@ -357,6 +421,17 @@ impl Record {
             },
             Kind::AllocFailed => Event::AllocFailed { size_bytes: self.b, call: Call::from_number(self.sub)? },
             Kind::Free => Event::Free { addr, call: Call::from_number(self.sub)? },
+            Kind::FreeBinned => Event::FreeBinned {
+                addr,
+                call: put_away_call(self.sub)?,
+                arena: ArenaId(high(self.a)),
+                seq: self.extra,
+                put_away: self.put_away(),
+            },
+            Kind::HeapCacheFill => {
+                let (size_bytes, chunks) = self.filled();
+                Event::CacheFill { arena: ArenaId(high(self.a)), seq: self.extra, size_bytes, chunks }
+            }
             Kind::ReallocBegin => Event::ReallocBegin { addr },
             Kind::ReallocUndo => Event::ReallocUndo { addr },
             Kind::ProgramMap => Event::ProgramMap {
@@ -465,6 +540,8 @@ impl Record {
             Kind::Alloc
             | Kind::AllocFailed
             | Kind::Free
+            | Kind::FreeBinned
+            | Kind::HeapCacheFill
             | Kind::ReallocBegin
             | Kind::ReallocUndo
             | Kind::ProgramMap

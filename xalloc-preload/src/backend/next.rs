@@ -17,6 +17,7 @@ use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::Call;
 
 use super::{Block, Outcome, Request};
+use crate::modules::Image;
 
 /// Defines the table: a function's place and its name.
 macro_rules! symbols {
@@ -26,6 +27,7 @@ macro_rules! symbols {
         #[derive(Clone, Copy, Debug)]
         pub(crate) enum Symbol { $($name,)* }
 
+        const ALL: &[Symbol] = &[$(Symbol::$name,)*];
         const NAMES: &[&CStr] = &[$($text,)*];
         static ADDRESSES: [AtomicPtr<c_void>; NAMES.len()] = [const { AtomicPtr::new(null_mut()) }; NAMES.len()];
     };
@@ -36,7 +38,7 @@ symbols! {
     aligned_alloc = c"aligned_alloc", posix_memalign = c"posix_memalign", valloc = c"valloc", pvalloc = c"pvalloc",
     malloc_usable_size = c"malloc_usable_size", malloc_trim = c"malloc_trim", mallopt = c"mallopt",
     mallinfo2 = c"mallinfo2", malloc_info = c"malloc_info", malloc_stats = c"malloc_stats",
-    brk = c"brk", dlclose = c"dlclose", pthread_create = c"pthread_create", quick_exit = c"quick_exit",
+    brk = c"brk", dlclose = c"dlclose", dlopen = c"dlopen", dlmopen = c"dlmopen", pthread_create = c"pthread_create", quick_exit = c"quick_exit",
     exit = c"exit", abort = c"abort", __assert_fail = c"__assert_fail",
     __libc_stack_end = c"__libc_stack_end",
     execvpe = c"execvpe", posix_spawn = c"posix_spawn", posix_spawnp = c"posix_spawnp",
@@ -77,6 +79,26 @@ pub(super) fn resolve() {
     ] {
         look_up(symbol);
     }
+}
+
+/// Resolves every function of the table that is not known yet.
+pub(crate) fn resolve_all() {
+    ALL.iter().for_each(|&symbol| {
+        address(symbol);
+    });
+}
+
+/// The address of what is behind us by that name, which some library there defines.
+pub(crate) fn behind(name: &CStr) -> u64 {
+    // SAFETY: the name ends with a NUL. The caller that decides what is next is this function.
+    unsafe { libc::dlsym(libc::RTLD_NEXT, name.as_ptr()) }.expose_provenance() as u64
+}
+
+/// libc's image.
+pub(crate) fn libc_image() -> Option<Image<'static>> {
+    let start = base_of(address(Symbol::posix_spawn)).expose_provenance() as u64;
+    // SAFETY: where the loader says that the module of libc's function begins; libc is never unloaded.
+    (start != 0).then(|| unsafe { Image::at(start) })?
 }
 
 /// Whether [`resolve`] is done.

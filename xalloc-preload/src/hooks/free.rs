@@ -105,10 +105,12 @@ unsafe fn free_recorded(
     inside.flush_spare();
     let thread = inside.thread();
     let Own { cache, stream, capture, .. } = inside.own();
-    stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
     let mut steps = Steps::new(segment, stream, capture, entry);
+    steps.free(addr, call);
     // SAFETY: by the contract.
-    thread.served(|| unsafe { backend::free(cache, &mut steps, addr) })
+    let freed = thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
+    steps.settle();
+    freed
 }
 
 /// # Safety

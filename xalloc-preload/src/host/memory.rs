@@ -5,7 +5,8 @@
 //! - A mapping that is made here is placed by the kernel, unless the caller says where and answers for it.
 #![allow(unsafe_code)]
 
-use core::ffi::{c_long, c_void};
+use core::ffi::{c_int, c_long, c_void};
+use core::ops::Range;
 use core::ptr::NonNull;
 
 use super::{errno, keeping_errno, own, word};
@@ -33,6 +34,16 @@ pub(crate) unsafe fn unmap(memory: NonNull<u8>, bytes: usize) {
     own::forget(memory);
     // SAFETY: by the contract.
     unsafe { libc::syscall(libc::SYS_munmap, memory.as_ptr(), bytes) };
+}
+
+/// Changes what may be done with `pages`. False: the kernel does not allow it.
+///
+/// # Safety
+/// - They are mapped, and nobody relies on what is changed.
+pub(crate) unsafe fn protect(pages: &Range<u64>, rights: c_int) -> bool {
+    let bytes = pages.end - pages.start;
+    // SAFETY: by the contract.
+    unsafe { libc::syscall(libc::SYS_mprotect, pages.start, bytes, word(rights)) == 0 }
 }
 
 /// Makes the kernel touch every page of `place`, which changes nothing in it. False: touching one would have been a

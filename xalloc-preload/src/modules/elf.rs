@@ -93,6 +93,19 @@ impl<'a> Image<'a> {
         Some(unsafe { slice::from_raw_parts(first, len as usize) })
     }
 
+    /// The loader's table of what it needs to know, where the module has one.
+    pub(super) fn dynamic(&self) -> Option<&'a [u8]> {
+        let table = self.segments.iter().find(|segment| segment.p_type == libc::PT_DYNAMIC)?;
+        self.bytes_from(self.bias.wrapping_add(table.p_vaddr))
+    }
+
+    /// What may be done with the memory at `address`, in flags of `p_flags`; 0 where nothing is.
+    pub(crate) fn rights_at(&self, address: u64) -> u32 {
+        let vaddr = address.wrapping_sub(self.bias);
+        let holds = |segment: &&Elf64_Phdr| vaddr.wrapping_sub(segment.p_vaddr) < segment.p_memsz;
+        self.loads().find(holds).map_or(0, |segment| segment.p_flags)
+    }
+
     /// The linker's hash of the module; empty if it has none.
     pub(crate) fn build_id(&self) -> &'a [u8] {
         let notes = self.segments.iter().filter(|segment| segment.p_type == libc::PT_NOTE);

@@ -121,10 +121,10 @@ impl Stream {
     fn push_slowly(&mut self, segment: &'static Segment, records: &[Record]) {
         host::keeping_errno(|| {
             let Some(claim) = &mut self.claim else {
-                return segment.count_lost(LossReason::NoRing, records.len() as u64);
+                return segment.count_lost(LossReason::NoRing, events_in(records));
             };
             if self.has_lost && !tell_lost(claim, segment, &mut self.lost) {
-                return self.count_lost(LossReason::RingFull, records.len() as u64);
+                return self.count_lost(LossReason::RingFull, events_in(records));
             }
             self.has_lost = false;
             loop {
@@ -134,8 +134,8 @@ impl Stream {
                 let verdict = make_room(claim, segment, records.len());
                 match verdict {
                     Verdict::Room => {}
-                    Verdict::Drop => return self.count_lost(LossReason::RingFull, records.len() as u64),
-                    Verdict::Ended => return segment.count_lost(LossReason::RecorderGone, records.len() as u64),
+                    Verdict::Drop => return self.count_lost(LossReason::RingFull, events_in(records)),
+                    Verdict::Ended => return segment.count_lost(LossReason::RecorderGone, events_in(records)),
                 }
             }
         });
@@ -206,6 +206,11 @@ impl Stream {
             segment.release(claim.ring, claim.thread);
         }
     }
+}
+
+/// How many events the records stand for.
+fn events_in(records: &[Record]) -> u64 {
+    records.iter().map(Record::events).sum()
 }
 
 fn make_room(claim: &mut Claim, segment: &'static Segment, records: usize) -> Verdict {

@@ -138,7 +138,8 @@ fn typed(thread: u32, records: &[Record]) -> Vec<(Recorded, u64)> {
             event.text.extend_from_slice(&bytes);
             continue;
         }
-        events.push((Recorded { thread, stamped, text: Vec::new() }, stamped.stamp.0));
+        let parts = stamped.apart().map(|stamped| Recorded { thread, stamped, text: Vec::new() });
+        events.extend(parts.map(|event| (event, stamped.stamp.0)));
     }
     events
 }

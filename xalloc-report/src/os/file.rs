@@ -69,13 +69,17 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     use std::os::fd::AsRawFd;
     file.set_len(bytes)?;
     let length = libc::off_t::try_from(bytes).map_err(|_| io::Error::from(io::ErrorKind::FileTooLarge))?;
-    // SAFETY: integers only; the descriptor is open as long as `file` is borrowed.
-    let answer = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
-    let error = io::Error::last_os_error();
-    match error.raw_os_error() {
-        _ if answer == 0 => Ok(()),
-        Some(libc::EOPNOTSUPP | libc::ENOSYS) => Ok(()),
-        _ => Err(error),
+    loop {
+        // SAFETY: integers only; the descriptor is open as long as `file` is borrowed.
+        let answer = unsafe { libc::fallocate(file.as_raw_fd(), 0, 0, length) };
+        let error = io::Error::last_os_error();
+        match error.raw_os_error() {
+            _ if answer == 0 => return Ok(()),
+            Some(libc::EOPNOTSUPP | libc::ENOSYS) => return Ok(()),
+            // A file system in memory gives up when a signal waits.
+            Some(libc::EINTR) => {}
+            _ => return Err(error),
+        }
     }
 }
 

@@ -240,6 +240,10 @@ fn target(program: &Path, search: Option<OsString>) -> Check {
     const SUBJECT: &str = "command";
     match inspect(program, search.as_deref()) {
         Ok(target) => match target.obstacle {
+            None if target.brings_malloc() => {
+                let seen = format!("{} defines malloc itself: what it serves is not seen", target.binary.display());
+                Check::poor(SUBJECT, seen, "build it without the allocator that is linked into it")
+            }
             None if target.scripts.is_empty() => Check::good(SUBJECT, target.binary.display().to_string()),
             None => Check::good(SUBJECT, format!("{}, run by {}", target.path.display(), target.binary.display())),
             Some(obstacle) => Check::bad(SUBJECT, obstacle.to_string(), obstacle.hint()),

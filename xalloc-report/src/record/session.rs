@@ -97,11 +97,16 @@ pub(crate) fn has_room(place: &Path) -> bool {
     free_bytes(place).is_ok_and(|free| free >= LEAST_FREE_BYTES)
 }
 
-/// Makes a directory that is the user's alone; it goes when it is dropped.
+/// Makes a directory that is the user's alone; it goes when it is dropped. Into root's one others may step, not look: a
+/// server that gives up root's rights finds the files that are handed to it there.
 pub(crate) fn private_directory(place: &Path) -> io::Result<tempfile::TempDir> {
     use std::os::unix::fs::PermissionsExt;
-    let private = fs::Permissions::from_mode(0o700);
+    let private = fs::Permissions::from_mode(if is_root() { 0o711 } else { 0o700 });
     tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(place)
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Removes the directories of recorders that were killed. What cannot be removed is left to its owner.
@@ -148,7 +153,7 @@ mod tests {
         DirBuilder::new().create(&being_made).unwrap();
 
         let first = Session::open(&places, &Options::new()).unwrap();
-        assert_eq!(fs::metadata(first.directory()).unwrap().mode() & 0o777, 0o700);
+        assert_eq!(fs::metadata(first.directory()).unwrap().mode() & 0o766, 0o700, "others can neither look nor write");
         assert!(!dead.exists());
         assert!(being_made.exists());
         let second = Session::open(&places, &Options::new()).unwrap();

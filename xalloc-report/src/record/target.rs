@@ -115,6 +115,14 @@ impl std::fmt::Display for Privilege {
     }
 }
 
+impl Target {
+    /// Whether the program is linked with an allocator of its own, before which no library can put itself.
+    #[must_use]
+    pub fn brings_malloc(&self) -> bool {
+        elf::brings_malloc(&self.binary)
+    }
+}
+
 impl Obstacle {
     /// What the user can do about it.
     #[must_use]

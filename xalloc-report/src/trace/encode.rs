@@ -423,9 +423,14 @@ impl Encoder {
         let skipped = seq.wrapping_sub(*expected_seq);
         *expected_seq = seq.wrapping_add(1);
         let near = &mut self.mirror.thread().near;
-        let less = Expected::of(flat.kind, *last, near.free_chunk).subtract(flat, *last);
-        *last = flat;
-        heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+        let less = if heap_steps::needs_no_like(flat) {
+            Expected::of(flat.kind, flat, near.free_chunk).subtract(flat, flat)
+        } else {
+            let less = Expected::of(flat.kind, *last, near.free_chunk).subtract(flat, *last);
+            *last = flat;
+            heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+            less
+        };
         let is_expected = u64::from(skipped) | less.addr | less.first | less.second == 0;
         put(self.field(Field::HeapKind), (place as u64) << 1 | u64::from(!is_expected));
         if !is_expected {

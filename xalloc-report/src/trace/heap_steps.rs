@@ -68,7 +68,15 @@ impl Flat {
         }
     }
 
+    /// The numbers of a chunk's way to a thread's cache.
+    #[inline]
+    pub(super) fn to_cache(chunk: Addr, size_bytes: u64) -> Option<Flat> {
+        let index = BinKind::Cache.index_of(size_bytes)?;
+        Some(Flat { sub: BinKind::Cache as u8, second: u64::from(index), ..Flat::new(BIN, chunk, size_bytes) })
+    }
+
     /// The numbers of `step`.
+    #[inline]
     pub(super) fn of(step: HeapEvent) -> Flat {
         match step {
             HeapEvent::Brk { from, to, rule } => {
@@ -214,6 +222,12 @@ fn second_expected(kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
         BIN if sub == SMALL => first / 16 % 256,
         _ => before.second,
     }
+}
+
+/// Whether a step of this kind is expected by what its thread did alone: a bin of one size says its number by itself.
+#[inline]
+pub(super) fn needs_no_like(flat: Flat) -> bool {
+    flat.kind == BIN && flat.sub != BinKind::Unsorted as u8 && flat.sub != BinKind::Large as u8
 }
 
 /// What a step leaves behind for the thread: the chunk that is free now, and where a split chunk's block begins.

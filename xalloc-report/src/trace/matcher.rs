@@ -35,6 +35,8 @@ const FREE: u8 = wire::Kind::Free as u8;
 const SPLIT: u8 = wire::Kind::HeapSplit as u8;
 const COALESCE: u8 = wire::Kind::HeapCoalesce as u8;
 const BIN: u8 = wire::Kind::HeapBin as u8;
+const FREE_BINNED: u8 = wire::Kind::FreeBinned as u8;
+const CACHE_FILL: u8 = wire::Kind::HeapCacheFill as u8;
 /// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
 const ADDR_MASK: u64 = (1 << 48) - 1;
 
@@ -115,6 +117,28 @@ impl Matcher {
                 self.free(who, Stamp(record.stamp), record.addr().0, encoder);
                 Ok(())
             }
+            FREE_BINNED => {
+                let block = record.addr();
+                self.free(Who { stack: StackIndex::NONE, ..who }, Stamp(record.stamp), block.0, encoder);
+                let put_away = record.put_away();
+                let mut seq = record.extra;
+                for step in [put_away.merge_step(block), put_away.bin_step(block)].into_iter().flatten() {
+                    encoder.heap(who, record.arena(), seq, Flat::of(step));
+                    seq = seq.wrapping_add(1);
+                }
+                Ok(())
+            }
+            CACHE_FILL => {
+                let (size_bytes, chunks) = record.filled();
+                let mut seq = record.extra;
+                for chunk in chunks.into_iter().filter(|chunk| chunk.0 != 0) {
+                    if let Some(flat) = Flat::to_cache(chunk, size_bytes) {
+                        encoder.heap(who, record.arena(), seq, flat);
+                        seq = seq.wrapping_add(1);
+                    }
+                }
+                Ok(())
+            }
             SPLIT | COALESCE | BIN => {
                 if let Some(flat) = Flat::of_record(record) {
                     encoder.heap(who, record.arena(), record.extra, flat);
@@ -185,7 +209,10 @@ impl Matcher {
             wire::Event::Lost { count, reason } => encoder.other(who, &Event::Lost { events: count, reason }),
             wire::Event::Fault { addr, kind } => encoder.other(who, &Event::Fault { addr: addr.0, kind }),
             // Told above.
-            wire::Event::Alloc { .. } | wire::Event::Free { .. } => {}
+            wire::Event::Alloc { .. }
+            | wire::Event::Free { .. }
+            | wire::Event::FreeBinned { .. }
+            | wire::Event::CacheFill { .. } => {}
             // Modules are in the contents, text is with the event that it belongs to.
             wire::Event::Module { .. } | wire::Event::ModuleRange { .. } | wire::Event::Text { .. } => {}
         }

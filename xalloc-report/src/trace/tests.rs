@@ -14,7 +14,7 @@ mod program;
 use disk::Disk;
 use keep::Keep;
 use naive::Naive;
-use program::{STACKS, contents, events, push, steps, text};
+use program::{STACKS, apart, contents, events, push, steps, text, together};
 
 fn write(events: &[Incoming]) -> Vec<u8> {
     let disk = Disk::of(usize::MAX);
@@ -46,6 +46,15 @@ proptest! {
         let Repairs { unknown_frees, implied_frees, .. } = trace.contents().processes[0].repairs;
         prop_assert_eq!(Repairs { unknown_frees, implied_frees, late_events: 0 }, naive.repairs);
         prop_assert_eq!(&trace.contents().recording.salvage, &None);
+    }
+
+    #[test]
+    fn a_record_of_several_events_reads_as_those_events(steps in steps(800)) {
+        let together = together(&events(&steps));
+        let apart: Vec<_> = together.iter().flat_map(apart).collect();
+        prop_assert!(together.len() <= apart.len());
+        let read = |events: &[Incoming]| replay(&Trace::from_bytes(write(events)).unwrap(), 0).told;
+        prop_assert_eq!(read(&together), read(&apart));
     }
 
     #[test]

@@ -7,7 +7,7 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -197,6 +197,7 @@ impl<S: Sink> Drain<S> {
             contents: &self.dictionary.contents,
             ignored: &live.stream.ignored,
             control,
+            user: other_user(live.stream.identity.pid),
         };
         write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
@@ -241,6 +242,8 @@ struct Flags<'a> {
     /// The stack of blocks that were allocated while recording was paused.
     paused: StackIndex,
     control: Control,
+    /// As whom the process opens files, if that is not the recorder's user.
+    user: Option<u32>,
 }
 
 impl Flags<'_> {
@@ -258,7 +261,11 @@ impl Flags<'_> {
 }
 
 fn write(path: &Path, number: u32, live: &[Block], flags: &Flags<'_>) -> io::Result<()> {
-    let file = File::options().read(true).write(true).create_new(true).open(path)?;
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    // A process that has given up root's rights opens files as somebody else.
+    if let Some(user) = flags.user {
+        fchown(&file, Some(user), None)?;
+    }
     reserve(&file, blocks::marks_in_file(live.len()).end as u64)?;
     let mut callers = FxHashMap::default();
     let mut bytes = Vec::with_capacity(size_of_val(live));
@@ -341,17 +348,26 @@ impl Drop for Table {
     }
 }
 
+/// A field of the status that the kernel tells of a process.
+fn status_of(process: &str, field: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let mut values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    values.next().map(|value| value.trim().to_owned())
+}
+
 /// Whether the process has more filters of system calls than the recorder, which it began with: one of its own may end
 /// it for what a check does.
 fn is_confined(pid: u32) -> bool {
-    let filters = |path: String| -> Option<u64> {
-        let status = fs::read_to_string(path).ok()?;
-        let mut lines = status.lines();
-        let counted = lines.clone().find_map(|line| line.strip_prefix("Seccomp_filters:"));
-        let mode = || lines.find_map(|line| line.strip_prefix("Seccomp:"));
-        counted.or_else(mode)?.trim().parse().ok()
+    let filters = |process: &str| -> Option<u64> {
+        let counted = status_of(process, "Seccomp_filters").or_else(|| status_of(process, "Seccomp"));
+        counted?.parse().ok()
     };
-    let own = filters("/proc/self/status".to_owned());
-    let its = filters(format!("/proc/{pid}/status"));
+    let (own, its) = (filters("self"), filters(&pid.to_string()));
     own.zip(its).is_some_and(|(own, its)| its > own)
+}
+
+/// The user as whom the process opens files, if it is not the recorder's.
+fn other_user(pid: u32) -> Option<u32> {
+    let user = |process: &str| status_of(process, "Uid")?.split_whitespace().nth(3)?.parse::<u32>().ok();
+    user(&pid.to_string()).filter(|&its| Some(its) != user("self"))
 }

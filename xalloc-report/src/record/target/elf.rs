@@ -128,10 +128,32 @@ fn built_in_runtime(
     endian: Endianness,
     data: &[u8],
 ) -> object::Result<Option<String>> {
+    let found = exported(header, endian, data, &RUNTIME_SYMBOLS)?;
+    Ok(found.map(|name| String::from_utf8_lossy(name).into_owned()))
+}
+
+/// Whether the program at `path` defines the `malloc` that its libraries call too.
+pub(super) fn brings_malloc(path: &Path) -> bool {
+    let Ok(file) = File::open(path) else { return false };
+    let Ok(data) = map_readonly(&file) else { return false };
+    let found = elf::FileHeader64::<Endianness>::parse(&*data).and_then(|header| {
+        let endian = header.endian()?;
+        exported(header, endian, &data, &[b"malloc"]).map(|name| name.is_some())
+    });
+    found.unwrap_or(false)
+}
+
+/// The first symbol of `wanted` that the program defines for its libraries.
+fn exported<'a>(
+    header: &elf::FileHeader64<Endianness>,
+    endian: Endianness,
+    data: &'a [u8],
+    wanted: &[&[u8]],
+) -> object::Result<Option<&'a [u8]>> {
     use object::read::elf::Sym;
     let sections = header.sections(endian, data)?;
     let symbols = sections.symbols(endian, data, elf::SHT_DYNSYM)?;
     let defined = symbols.iter().filter(|symbol| !symbol.is_undefined(endian));
     let mut names = defined.filter_map(|symbol| symbols.symbol_name(endian, symbol).ok());
-    Ok(names.find(|name| RUNTIME_SYMBOLS.contains(name)).map(|name| String::from_utf8_lossy(name).into_owned()))
+    Ok(names.find(|name| wanted.contains(name)))
 }

@@ -181,6 +181,12 @@ fn doubts(out: &mut String, summary: &Summary) {
             modules.join(", ")
         ));
     }
+    if summary.allocations == 0 && summary.processes > 0 {
+        doubts.push(
+            "no call of malloc was seen: a program that is linked with an allocator of its own is served by that one"
+                .to_owned(),
+        );
+    }
     if summary.unknown_stacks > 0 {
         doubts.push(format!(
             "{} with unknown call stack: the stack table was full",

@@ -4,7 +4,9 @@ use std::path::PathBuf;
 
 use proptest::prelude::*;
 use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
-use xalloc_core::wire::{BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LossReason, Merged, Protection, Stamped};
+use xalloc_core::wire::{
+    BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LossReason, Merged, Protection, PutAway, Stamped,
+};
 
 use super::super::*;
 
@@ -80,6 +82,41 @@ pub(super) fn push(writer: &mut Writer, process: u32, events: &[Incoming]) -> Re
     events.chunk_by(|before, after| text(before).is_empty() && text(after).is_empty()).try_for_each(|some| match some {
         [one] => writer.push_with_text(ProcessIndex(process), one, text(one)),
         more => writer.push_all(ProcessIndex(process), more),
+    })
+}
+
+/// The events with each free told together with what its arena did, and some other steps as three chunks to a cache.
+pub(super) fn together(events: &[Incoming]) -> Vec<Incoming> {
+    let put_away = |addr: Addr| match addr.0 >> 4 & 3 {
+        0 => (48, Merged::default(), Some(BinKind::Fast)),
+        1 => (2_048, Merged { next: true, ..Merged::default() }, Some(BinKind::Unsorted)),
+        2 => (96, Merged { previous: true, ..Merged::default() }, Some(BinKind::Small)),
+        _ => (4_096, Merged { top: true, ..Merged::default() }, None),
+    };
+    let with_steps = |incoming: &Incoming| {
+        let mut stamped = incoming.record.decode().expect("an event that was encoded");
+        if let Wire::Free { addr, call } = stamped.event {
+            let (total_bytes, merged, bin) = put_away(addr);
+            let put_away = PutAway { freed_bytes: 48, total_bytes, merged, bin };
+            stamped.event = Wire::FreeBinned { addr, call, arena: ArenaId::MAIN, seq: u16::MAX, put_away };
+        } else if let Wire::Heap { arena, seq, step: HeapEvent::Brk { from, .. } } = stamped.event {
+            let chunks = [from, from.up(64), Addr(from.0 - 128)];
+            stamped.event = Wire::CacheFill { arena, seq, size_bytes: 64, chunks };
+        }
+        Incoming { record: stamped.encode(), ..*incoming }
+    };
+    events.iter().map(with_steps).collect()
+}
+
+/// What a record stands for, each as a record of its own.
+pub(super) fn apart(incoming: &Incoming) -> impl Iterator<Item = Incoming> {
+    let Incoming { at_us, thread, stack, record } = *incoming;
+    let stamped = record.decode().expect("an event that was encoded");
+    let is_free_with_steps = matches!(stamped.event, Wire::FreeBinned { .. });
+    stamped.apart().map(move |part| {
+        let is_without_stack = is_free_with_steps && matches!(part.event, Wire::Free { .. });
+        let stack = if is_without_stack { StackIndex::NONE } else { stack };
+        Incoming { record: part.encode(), at_us, thread, stack }
     })
 }
 
