@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use serde_json::Value;
 
 pub(crate) mod footprint;
+pub(crate) mod running;
 pub(crate) mod shared;
 pub(crate) mod twins;
 pub(crate) mod victims;

@@ -70,7 +70,7 @@ pub mod leak_check {
     pub const AT_EXIT: u32 = 1;
     /// SIGTERM and SIGINT, where the program leaves them alone, do so too before they end it.
     pub const ON_SIGNAL: u32 = 2;
-    /// A real-time signal asks for it while the process runs.
+    /// SIGURG asks for it while the process runs, when the recorder has raised its demand ([`blocks`]).
     pub const ON_DEMAND: u32 = 4;
 }
 
@@ -151,7 +151,7 @@ impl Options {
             depth: 1024,
             verify_every: 0,
             heap_steps: 1,
-            leak_check: leak_check::AT_EXIT,
+            leak_check: leak_check::AT_EXIT | leak_check::ON_DEMAND,
             harden: harden::RECORDED,
             on_error: on_error::ABORT,
             marks: marks::GO_ON,

@@ -191,6 +191,7 @@ fn boot() -> usize {
         Ok(()) => {
             if let Some(segment) = segment::current() {
                 scan::watch_signals(segment);
+                scan::watch_demands(segment);
             }
             LIVE
         }

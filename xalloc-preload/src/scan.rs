@@ -47,6 +47,7 @@ mod control;
 mod excluded;
 mod fault;
 mod memory;
+mod on_demand;
 mod own_break;
 mod pages;
 pub(crate) mod root_regions;
@@ -56,6 +57,7 @@ mod stop;
 mod way_out;
 
 pub(crate) use asked::{on_check, on_final_check};
+pub(crate) use on_demand::watch as watch_demands;
 pub(crate) use own_break::moved as break_moved;
 pub(crate) use way_out::{
     at_exit_handler, at_quick_exit_handler, before_abort, before_assertion, before_exit, before_quick_exit,
@@ -79,19 +81,41 @@ struct Check<'a> {
     segment: &'static Segment,
     occasion: u32,
     boundary: &'a Boundary,
+    whose: Whose,
+}
+
+/// Whose memory is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Whose {
+    /// The process's own.
+    Own,
+    /// That of a copy of the process, by the copy.
+    Copy,
+}
+
+/// Whether a check is being made.
+static BUSY: AtomicBool = AtomicBool::new(false);
+
+/// Begins a check, unless another thread makes one.
+fn begin() -> bool {
+    // ORDERING: pairs with the Release store in `end`: what the other check left behind is seen.
+    !BUSY.swap(true, Ordering::Acquire)
+}
+
+fn end() {
+    // ORDERING: pairs with the Acquire exchange in `begin`.
+    BUSY.store(false, Ordering::Release);
 }
 
 /// Checks the process's blocks, because it is about to end or because of `occasion`. Returns whether blocks are leaked.
 fn check(segment: &'static Segment, occasion: u32, boundary: &Boundary) -> bool {
-    static BUSY: AtomicBool = AtomicBool::new(false);
     let is_wanted = segment.options.leak_check & leak_check::AT_EXIT != 0 && segment.has_recorder();
-    // ORDERING: the exchange keeps two threads that leave at once from checking at once; pairs with the store below.
-    if !is_wanted || asked::stands_for(occasion) || BUSY.swap(true, Ordering::Acquire) {
+    if !is_wanted || asked::stands_for(occasion) || !begin() {
         return false;
     }
-    let leaked = host::keeping_errno(|| Check { segment, occasion, boundary }.run());
-    // ORDERING: see above.
-    BUSY.store(false, Ordering::Release);
+    let leaked = host::keeping_errno(|| Check { segment, occasion, boundary, whose: Whose::Own }.run());
+    on_demand::reap();
+    end();
     leaked
 }
 
@@ -107,6 +131,12 @@ impl Check<'_> {
         handshake.occasion.store(self.occasion, Ordering::Relaxed);
         handshake.exit_stack.store(self.boundary.stack.0, Ordering::Relaxed);
         let marked = if thread::is_inside() { Err(Failure(result::INSIDE)) } else { self.mark_all(number) };
+        self.finish(number, marked)
+    }
+
+    /// Says what came of the request. Returns whether blocks are leaked.
+    fn finish(&self, number: u32, marked: Result<bool, Failure>) -> bool {
+        let handshake = &self.segment.header().handshake;
         let (outcome, leaked) = match marked {
             Ok(leaked) => (result::MARKED, leaked),
             Err(Failure(why)) => (why, false),
@@ -125,23 +155,36 @@ impl Check<'_> {
             return Err(Failure(why));
         }
         let suppressions = say::suppressions();
-        let began_ns = clock::monotonic_ns();
-        let map = Map::read().ok_or(Failure(result::NO_MAPS))?;
         let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
+        let control = self.plant()?;
+        self.request(number);
+        let leaked = self.mark(number, &stopped, suppressions);
+        drop(control);
+        leaked
+    }
+
+    /// Lays the positive control out, and says where.
+    fn plant(&self) -> Result<Control, Failure> {
         let control = Control::planted().ok_or(Failure(result::NO_MEMORY))?;
         // Relaxed: published with the request's number.
         self.segment.header().handshake.control_addr.store(control.addr(), Ordering::Relaxed);
+        Ok(control)
+    }
+
+    /// Marks the blocks, while the other threads stand still or in a copy that has none.
+    fn mark(&self, number: u32, stopped: &Stopped, suppressions: Option<&CStr>) -> Result<bool, Failure> {
+        let began_ns = clock::monotonic_ns();
         let table = self.table(number)?;
         let (found, blocks) = {
             let (blocks, marks) = (table.blocks(), table.marks());
             let scratch = Working::for_blocks(blocks.len()).ok_or(Failure(result::NO_MEMORY))?;
-            // Read again: stopping the threads may have taken a while, and the list's own mapping is in it now.
-            let map = map.refreshed().ok_or(Failure(result::NO_MAPS))?;
-            let guarded = fault::Guard::new();
+            // Read when the list is there, which is a mapping too.
+            let map = Map::read().ok_or(Failure(result::NO_MAPS))?;
+            let guarded = fault::Guard::new(self.whose);
             let memory = memory::Own::new(&map, &guarded);
             let marker = Marker::new(blocks, marks, scratch.scratch(), memory);
             let marker = marker.ok_or(Failure(result::NO_MEMORY))?;
-            (roots::mark(marker, &map, &stopped, self.boundary, table.regions()), blocks)
+            (roots::mark(marker, &map, stopped, self.boundary, self.whose, table.regions()), blocks)
         };
         let header = table.header();
         header.paused_ns = clock::monotonic_ns() - began_ns;
@@ -151,7 +194,6 @@ impl Check<'_> {
         header.running_threads = stopped.running();
         header.regions = found.regions;
         header.suppressions_bytes = say::copy(suppressions, table.suppressions());
-        drop(stopped);
         let leaked = table.marks().iter().zip(blocks).any(|(mark, block)| {
             let verdict = Verdict::from_number(mark.verdict);
             matches!(verdict, Some(Verdict::Definite | Verdict::Cycle)) && !block.has(flag::CONTROL)
@@ -159,12 +201,16 @@ impl Check<'_> {
         Ok(leaked)
     }
 
-    /// Asks the recorder for the table, and waits for it.
+    /// Asks the recorder for the table.
+    fn request(&self, number: u32) {
+        // ORDERING: pairs with the recorder's Acquire load: everything of this thread was pushed before.
+        self.segment.header().handshake.request.store(number, Ordering::Release);
+        self.segment.ring_doorbell();
+    }
+
+    /// Waits for the table.
     fn table(&self, number: u32) -> Result<Table, Failure> {
         let handshake = &self.segment.header().handshake;
-        // ORDERING: pairs with the recorder's Acquire load: everything of this thread was pushed before.
-        handshake.request.store(number, Ordering::Release);
-        self.segment.ring_doorbell();
         if !self.segment.waits_for(&handshake.answer, |answered| answered == number) {
             return Err(Failure(result::NO_ANSWER));
         }

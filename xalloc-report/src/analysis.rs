@@ -36,6 +36,7 @@ pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
 pub use growth::{Growth, Slope};
 pub use histogram::{Histogram, LifetimeBucket, LifetimeHistogram, Percentiles, Quantity, SizeBucket, SizeHistogram};
+use leaks::ShownCheck;
 pub use leaks::{HintView, HolderView, LeakSite, LeakSum, LeakTotals, Leaks, ProcessCheck};
 pub use marker::first_mark;
 pub use names::Named;
@@ -58,7 +59,13 @@ pub fn summary(contents: &crate::trace::Contents, model: &crate::model::Model) -
 /// Lists what was alive at exit by class and call stack, the worst class first and largest first in it.
 #[must_use]
 pub fn leaks(contents: &crate::trace::Contents, model: &crate::model::Model) -> Leaks {
-    Leaks::of(contents, model)
+    Leaks::of(contents, model, ShownCheck::Last)
+}
+
+/// As [`leaks`], of what one check found, whenever it was. The model is that of its process.
+#[must_use]
+pub fn leaks_at(contents: &crate::trace::Contents, model: &crate::model::Model, check: u64) -> Leaks {
+    Leaks::of(contents, model, ShownCheck::Number(check))
 }
 
 /// Tells how the live bytes of each call stack of a process changed over its run.

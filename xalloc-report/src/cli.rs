@@ -20,6 +20,7 @@ mod flamegraph;
 mod fragmentation;
 mod generate;
 mod import;
+mod leaks;
 mod moment;
 mod opened;
 mod progress;

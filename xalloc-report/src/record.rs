@@ -21,6 +21,7 @@ use crate::symbols::Places;
 use crate::trace::Contents;
 
 pub mod clock;
+pub mod demand;
 pub mod doctor;
 mod drain;
 mod error;
@@ -49,7 +50,7 @@ pub use outcome::Outcome;
 pub use output::{Existing, OutputError};
 pub use session::SessionError;
 
-pub use crate::os::signals::SnapshotSignal;
+pub use crate::os::signals::AskingSignal;
 pub use symbolize::Unnamed;
 
 /// Who serves the program's allocations while it is recorded.
@@ -128,7 +129,9 @@ pub struct Props {
     /// Do so too where SIGTERM or SIGINT ends a program that leaves them alone.
     pub leak_check_on_signal: bool,
     /// Look at the processes' memory when the recorder gets this signal.
-    pub snapshot_on_signal: Option<SnapshotSignal>,
+    pub snapshot_on_signal: Option<AskingSignal>,
+    /// Look for leaks in the processes, while they run, when the recorder gets this signal.
+    pub leak_check_on_demand: Option<AskingSignal>,
     /// Let a program that sets a mark wait until its memory was looked at.
     pub snapshot_at_markers: bool,
     /// Name the frames at the end, so that the trace opens anywhere.
@@ -155,6 +158,7 @@ impl Props {
             leak_check: true,
             leak_check_on_signal: false,
             snapshot_on_signal: None,
+            leak_check_on_demand: None,
             snapshot_at_markers: false,
             symbols: true,
         }

@@ -6,6 +6,12 @@
 //! blocks ([`crate::reach`]), and says that it is done; it waits for nothing more. The recorder reads the marks when it
 //! sees that, also after the process is gone, and says so for the next request.
 //!
+//! # On demand
+//! The recorder raises [`Handshake::demand`] and sends SIGURG, which does nothing where nobody handles it, until the
+//! demand is taken up. The process stops its threads, puts a mark into its events ([`crate::wire::HeapCall::Copied`]),
+//! makes a copy of itself and goes on; the copy makes the request and marks the blocks. The list is of what was live at
+//! the mark.
+//!
 //! # The file
 //! A [`BlocksHeader`], then [`Region`]s and the program's own suppressions (filled in by the process), then the blocks,
 //! ascending by address, then a mark for each. Its space is reserved by the recorder, so that a full file system is the
@@ -40,6 +46,14 @@ pub struct Handshake {
     pub result: AtomicU32,
     /// Recorder: number of the request whose outcome it has read. Futex word: the next request waits for that.
     pub read: AtomicU32,
+    /// Recorder: how many checks were demanded from outside.
+    pub demand: AtomicU32,
+    /// Process: number of the demand that it took up last.
+    pub taken: AtomicU32,
+    /// Process: how long its threads were stopped to be copied, microseconds; [`NOT_SAID`] until that is over.
+    pub paused_us: AtomicU32,
+    /// Process: the copy of it that does the work, 0 while there is none.
+    pub copy: AtomicU32,
     /// Process: how many looks at its memory its threads have waited for or wait for ([`super::marks`]).
     pub looks_asked: AtomicU32,
     /// Recorder: how many of these are answered. Futex word.
@@ -108,6 +122,9 @@ pub mod control {
     ];
 }
 
+/// What [`Handshake::paused_us`] is until it is known.
+pub const NOT_SAID: u32 = u32::MAX;
+
 /// Values of [`Handshake::occasion`].
 pub mod occasion {
     /// The process is about to end.
@@ -148,6 +165,8 @@ pub mod result {
     pub const REFUSED: u32 = 8;
     /// The program's options say that it does not want to be checked.
     pub const OFF_BY_OPTIONS: u32 = 9;
+    /// The process could not be copied.
+    pub const NO_COPY: u32 = 10;
 }
 
 /// The start of the file.

@@ -63,6 +63,9 @@ numbered! {
         Tunable = 3,
         /// No check for leaks is to report the block at `value`, or what it holds: the program said so.
         Ignore = 4,
+        /// The process was copied here, to be checked for leaks: what is live at this point of the order is wanted for the
+        /// check of number `value`.
+        Copied = 5,
     }
 }
 

@@ -4,7 +4,7 @@
 //! - `syscall` is given what the essay of [`super`] asks for.
 #![allow(unsafe_code)]
 
-use core::ffi::c_int;
+use core::ffi::{CStr, c_int};
 
 use super::File;
 use super::pid;
@@ -43,8 +43,13 @@ pub(crate) fn signal_thread(tid: u32, signal: c_int) {
 
 /// Shows the number of every thread of this process.
 pub(crate) fn each_thread(mut show: impl FnMut(u32)) {
+    each_number(c"/proc/self/task", |tid, _| show(tid));
+}
+
+/// Shows the names in a directory that are numbers, and the file by which it is read.
+pub(super) fn each_number(directory: &CStr, mut show: impl FnMut(u32, &File)) {
     let flags = libc::O_RDONLY | libc::O_DIRECTORY;
-    let Some(directory) = File::open(c"/proc/self/task", flags) else { return };
+    let Some(directory) = File::open(directory, flags) else { return };
     let mut buffer = [0_u64; 512];
     loop {
         let room = size_of_val(&buffer);
@@ -60,10 +65,12 @@ pub(crate) fn each_thread(mut show: impl FnMut(u32)) {
         while let Some(&[low, high]) = entries.get(16..18) {
             let length = usize::from(u16::from_ne_bytes([low, high]));
             let name = entries.get(19..length).unwrap_or_default();
-            let digits = name.iter().take_while(|byte| byte.is_ascii_digit());
-            let tid = digits.fold(0_u32, |tid, &digit| tid.wrapping_mul(10) + u32::from(digit - b'0'));
-            if tid != 0 {
-                show(tid);
+            let mut digits = name.iter().take_while(|byte| byte.is_ascii_digit()).peekable();
+            if digits.peek().is_some() {
+                show(
+                    digits.fold(0, |number: u32, &digit| number.wrapping_mul(10) + u32::from(digit - b'0')),
+                    &directory,
+                );
             }
             entries = entries.get(length.max(1)..).unwrap_or_default();
         }

@@ -17,7 +17,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 
-use super::stop;
+use super::{Whose, stop};
 
 unsafe extern "C" {
     /// glibc's `sigaction` by the name that a program does not define.
@@ -43,6 +43,18 @@ pub(super) fn action(handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_
     let mut action = unsafe { MaybeUninit::<libc::sigaction>::zeroed().assume_init() };
     action.sa_sigaction = handler as *const () as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_RESTART | libc::SA_ONSTACK;
+    action
+}
+
+/// An action that calls `handler` and lets no other signal's handler run meanwhile, but for a fault's.
+pub(super) fn action_alone(handler: extern "C" fn(c_int, *mut libc::siginfo_t, *mut c_void)) -> libc::sigaction {
+    let mut action = action(handler);
+    // SAFETY: the set is the action's own.
+    unsafe { libc::sigfillset(&raw mut action.sa_mask) };
+    for signal in SIGNALS {
+        // SAFETY: as above; the numbers are those of signals.
+        unsafe { libc::sigdelset(&raw mut action.sa_mask, signal) };
+    }
     action
 }
 
@@ -85,8 +97,12 @@ const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 pub(super) struct Guard(());
 
 impl Guard {
-    pub(super) fn new() -> Guard {
-        let action = action(on_fault);
+    pub(super) fn new(whose: Whose) -> Guard {
+        let mut action = action(on_fault);
+        if whose == Whose::Copy {
+            // The copied thread may have been on its stack for signal handlers, and the copy is on a stack of its own.
+            action.sa_flags &= !libc::SA_ONSTACK;
+        }
         // SAFETY: there is one guard at a time.
         let before = unsafe { &mut *BEFORE.0.get() };
         for (signal, place) in SIGNALS.into_iter().zip(before) {

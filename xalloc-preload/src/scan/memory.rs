@@ -72,26 +72,21 @@ impl Map {
     pub(super) fn read() -> Option<Map> {
         // SAFETY: a new mapping, wherever the kernel likes.
         let base = unsafe { host::map_anonymous(BYTES, core::ptr::null_mut()) }?;
-        Map { base, count: 0 }.refreshed()
-    }
-
-    /// The same list as it is now.
-    pub(super) fn refreshed(mut self) -> Option<Map> {
-        self.count = 0;
+        let mut map = Map { base, count: 0 };
         let is_cut: Option<()> = modules::maps::search(|mapping| {
             let Range { start, end } = mapping.range;
             let piece = Piece { start, end, permissions: mapping.permissions, kind: kind_of(mapping.path) };
-            if self.count == MOST {
+            if map.count == MOST {
                 return ControlFlow::Break(());
             }
             // SAFETY: below the capacity, in the mapping of this list.
-            let place = unsafe { self.base.cast::<Piece>().add(self.count) };
+            let place = unsafe { map.base.cast::<Piece>().add(map.count) };
             // SAFETY: as above; nobody else uses it.
             unsafe { place.write(piece) };
-            self.count += 1;
+            map.count += 1;
             ControlFlow::Continue(())
         });
-        (is_cut.is_none() && self.count > 0).then_some(self)
+        (is_cut.is_none() && map.count > 0).then_some(map)
     }
 
     /// The mappings.

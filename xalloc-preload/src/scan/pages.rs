@@ -9,6 +9,7 @@ use core::ops::Range;
 
 use xalloc_core::reach::PAGE_BYTES;
 
+use super::Whose;
 use crate::host::{self, File};
 
 const PRESENT: u64 = 1 << 63;
@@ -24,16 +25,21 @@ const AT_ONCE: usize = 512;
 pub(super) enum Wanted {
     /// All that are there.
     Present,
+    /// Likewise, of memory that is shared with other processes: a copy of a process finds none of it in its own tables.
+    Shared,
     /// Those that the process wrote itself: of data that was made read-only later, not the file's own.
     Written,
 }
 
 /// The kernel's list of pages.
-pub(super) struct Pages(Option<File>);
+pub(super) struct Pages {
+    list: Option<File>,
+    whose: Whose,
+}
 
 impl Pages {
-    pub(super) fn open() -> Pages {
-        Pages(File::open(c"/proc/thread-self/pagemap", libc::O_RDONLY))
+    pub(super) fn open(whose: Whose) -> Pages {
+        Pages { list: File::open(c"/proc/thread-self/pagemap", libc::O_RDONLY), whose }
     }
 
     /// Shows the runs of pages of `range`, which is page-aligned, that count.
@@ -64,7 +70,8 @@ impl Pages {
 
     fn ask(&self, at: u64, pages: usize, wanted: Wanted) -> impl Fn(usize) -> bool + use<> {
         let mut bytes = [0; 8 * AT_ONCE];
-        let told = match &self.0 {
+        let is_elsewhere = wanted == Wanted::Shared && self.whose == Whose::Copy;
+        let told = match self.list.as_ref().filter(|_| !is_elsewhere) {
             Some(file) => file.read_at(&mut bytes[..8 * pages], (at / PAGE_BYTES * 8) as usize) == 8 * pages,
             None => false,
         };
@@ -72,7 +79,7 @@ impl Pages {
         move |nth| {
             let entry = bytes.get(8 * nth..8 * nth + 8).and_then(|entry| entry.try_into().ok());
             match entry.map(u64::from_ne_bytes).filter(|_| told) {
-                Some(entry) => entry & (PRESENT | SWAPPED) != 0 && (wanted == Wanted::Present || entry & OF_FILE == 0),
+                Some(entry) => entry & (PRESENT | SWAPPED) != 0 && (wanted != Wanted::Written || entry & OF_FILE == 0),
                 None => resident.get(nth).is_some_and(|&resident| resident & 1 != 0),
             }
         }

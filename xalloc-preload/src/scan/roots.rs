@@ -18,13 +18,13 @@
 //! - The calling thread's descriptor is read below the length that `arch` answers for.
 #![allow(unsafe_code)]
 
+use core::ffi::c_void;
 use core::ops::Range;
 
 use xalloc_core::reach::{Block, Marker, Memory, PAGE_BYTES};
 use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
 use xalloc_core::units::{Addr, StackId};
 
-use super::MOST_HINT_WORDS;
 use super::excluded::Excluded;
 use super::memory::{Kind, Map, Own, Piece, path_at};
 use super::own_break;
@@ -32,6 +32,7 @@ use super::pages::{Pages, Wanted};
 use super::root_regions;
 use super::stop::{self, Seen, Stopped};
 use super::way_out::stack_end;
+use super::{MOST_HINT_WORDS, Whose};
 use crate::arch;
 use crate::backend::{self, HEAP, next};
 use crate::host;
@@ -46,6 +47,28 @@ pub(super) struct Boundary {
     pub(super) registers: [u64; 6],
     /// The stack of the call that ends the process, where that leaves frames at work.
     pub(super) stack: StackId,
+    /// Where a signal interrupted it, if that is how it came here: then all of its registers may hold something.
+    pub(super) interrupted: Interrupted,
+    /// Its number; in a copy of the process, that of the thread that was copied.
+    pub(super) tid: u32,
+}
+
+/// The context that the kernel passed to a signal handler of the calling thread, which has not returned.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Interrupted(*mut c_void);
+
+impl Interrupted {
+    /// The thread came by a call.
+    pub(super) const NOWHERE: Interrupted = Interrupted(core::ptr::null_mut());
+}
+
+impl Boundary {
+    /// The boundary in a signal handler with this context.
+    pub(super) fn interrupted(context: *mut c_void) -> Option<Boundary> {
+        let sp = stop::stack_in_use(stop::registers_of(context)?, &libc_code());
+        let interrupted = Interrupted(context);
+        Some(Boundary { sp, registers: [0; 6], stack: StackId::NONE, interrupted, tid: host::tid() })
+    }
 }
 
 /// What was read.
@@ -73,6 +96,7 @@ fn counts(piece: &Piece) -> Option<Wanted> {
         Kind::Apart | Kind::Break => None,
         Kind::File | Kind::Anonymous | Kind::Stack => match (piece.is_readable(), piece.is_writable()) {
             (false, _) => None,
+            (true, true) if is_shared => Some(Wanted::Shared),
             (true, true) => Some(Wanted::Present),
             // Data that was made read-only when it was complete.
             (true, false) if !is_shared => Some(Wanted::Written),
@@ -103,9 +127,10 @@ pub(super) fn mark(
     map: &Map,
     stopped: &Stopped,
     boundary: &Boundary,
+    whose: Whose,
     regions: &mut [Region],
 ) -> Found {
-    let pages = Pages::open();
+    let pages = Pages::open(whose);
     let mut found = Found { root_bytes: 0, unreadable_pages: 0, regions: 0 };
     let Some(mut excluded) = Excluded::new() else { return found };
     exclude_heap(&mut excluded, map, &mut marker);
@@ -115,9 +140,10 @@ pub(super) fn mark(
     exclude_dead_part(&mut excluded, map, boundary.sp);
     stopped.idle_stacks().for_each(|idle| excluded.add(idle));
     excluded.add(stop::idle_part(&host::signal_stack(), boundary.sp));
-    for seen in stopped.threads() {
+    let libcs = libc_code();
+    for seen in stopped.threads(&libcs) {
         match seen {
-            Seen::At { sp, .. } => exclude_dead_part(&mut excluded, map, sp.saturating_sub(RED_ZONE_BYTES)),
+            Seen::At { sp } => exclude_dead_part(&mut excluded, map, sp),
             Seen::Running => {}
         }
     }
@@ -126,21 +152,24 @@ pub(super) fn mark(
     {
         excluded.add(piece.start..stack_end().min(piece.end));
     }
-    exclude_gone_threads(&mut excluded, map, &pages, stopped, &mut marker);
+    exclude_gone_threads(&mut excluded, map, &pages, stopped, boundary.tid, &mut marker);
     excluded.settle();
 
     for (thread, value) in stopped.values().chain(boundary.registers.map(|value| (0, value))) {
         marker.value(u64::from(thread) + 1, value);
     }
-    let libcs = modules::range_at(next::target(next::Symbol::exit) as u64);
-    for range in stopped.saved_vectors(libcs.unwrap_or_default()) {
+    let Interrupted(context) = boundary.interrupted;
+    if let Some(registers) = stop::registers_of(context) {
+        registers.iter().for_each(|&value| marker.value(1, value as u64));
+    }
+    for range in stopped.saved_vectors(&libcs).chain(stop::vectors_of(context, &libcs)) {
         marker.root(range);
     }
     root_regions::each(|range| {
         found.root_bytes += range.end - range.start;
         marker.root(range);
     });
-    for stack in stopped.threads().filter_map(Seen::sp).chain([boundary.sp]) {
+    for stack in stopped.threads(&libcs).filter_map(Seen::sp).chain([boundary.sp]) {
         marker.holding(stack);
     }
     for piece in map.pieces() {
@@ -177,10 +206,11 @@ pub(super) fn mark(
 /// Looks for disguised pointers in roots, and in the blocks that are reachable, as far as that does not take too long.
 fn hint(marker: &mut Marker<'_, Own<'_>>, map: &Map, excluded: &mut Excluded, pages: &Pages) {
     let mut left = MOST_HINT_WORDS;
-    for piece in map.pieces().iter().filter(|piece| counts(piece) == Some(Wanted::Present)) {
+    for piece in map.pieces() {
+        let Some(wanted @ (Wanted::Present | Wanted::Shared)) = counts(piece) else { continue };
         excluded.rest(piece.range(), |rest| {
             let whole = rest.start / PAGE_BYTES * PAGE_BYTES..rest.end.next_multiple_of(PAGE_BYTES);
-            pages.runs(whole, Wanted::Present, |run| {
+            pages.runs(whole, wanted, |run| {
                 let run = run.start.max(rest.start)..run.end.min(rest.end).min(run.start + 8 * left);
                 left = left.saturating_sub(marker.hint(run));
             });
@@ -274,9 +304,10 @@ fn exclude_gone_threads(
     map: &Map,
     pages: &Pages,
     stopped: &Stopped,
+    own_tid: u32,
     marker: &mut Marker<'_, Own<'_>>,
 ) {
-    let Some(tid_offset) = tid_offset() else { return };
+    let Some(tid_offset) = tid_offset(own_tid) else { return };
     let (_, memory) = marker.parts();
     for (at, piece) in map.pieces().iter().enumerate() {
         if piece.kind != Kind::Anonymous || !piece.is_writable() || !is_guarded(map, at) {
@@ -291,7 +322,7 @@ fn exclude_gone_threads(
                     let end = (place + DESCRIPTOR_BYTES).next_multiple_of(PAGE_BYTES).min(piece.end);
                     if tid == 0 && !is_detached(memory, place, place + tid_offset..end) {
                         excluded.add(from..place + tid_offset);
-                    } else if !(stopped.has(tid) || tid == host::tid()) {
+                    } else if !(stopped.has(tid) || tid == own_tid) {
                         excluded.add(from..end);
                     }
                     from = end;
@@ -306,9 +337,13 @@ fn is_detached(memory: &mut impl Memory, descriptor: u64, behind: Range<u64>) ->
     (behind.start.next_multiple_of(8)..behind.end).step_by(8).any(|at| memory.word(at) == Some(descriptor))
 }
 
-/// Where in a thread's descriptor its number is, asked of the calling thread's own; glibc has moved it never yet.
-fn tid_offset() -> Option<u64> {
-    let tid = host::tid();
+/// Where libc's code is.
+fn libc_code() -> Range<u64> {
+    modules::range_at(next::target(next::Symbol::exit) as u64).unwrap_or_default()
+}
+
+/// Where in a thread's descriptor its number is, asked of the calling thread's own, which is `tid`; glibc has moved it never yet.
+fn tid_offset(tid: u32) -> Option<u64> {
     let usual = [0x2d0].into_iter().chain((0x280..0x400).step_by(8));
     let holds = |&offset: &usize| {
         // SAFETY: by the bullet of the module; it is a multiple of 8.

@@ -18,7 +18,7 @@
 use core::ffi::{c_int, c_void};
 use core::ops::Range;
 use core::ptr::{NonNull, null_mut};
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use xalloc_core::sys::clock;
 use xalloc_core::sys::futex::{self, Scope};
@@ -60,6 +60,8 @@ struct Slot {
     tid: AtomicU32,
     state: AtomicU32,
     context: AtomicPtr<c_void>,
+    /// What the kernel said of a thread that waits, for a copy of the process, in which there is no such thread.
+    waits: [AtomicU64; WORDS],
 }
 
 static SLOTS: AtomicPtr<Slot> = AtomicPtr::new(null_mut());
@@ -118,9 +120,9 @@ extern "C" fn on_stop(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
 /// Where another thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Seen {
-    /// It stands still, with this stack pointer.
+    /// It stands still.
     At {
-        /// The stack pointer.
+        /// Its stack is in use from here on.
         sp: u64,
     },
     /// It is at work.
@@ -140,14 +142,17 @@ impl Seen {
 pub(super) struct Stopped {
     /// The signal and what it did before; `None` if there is no other thread.
     signal: Option<(c_int, libc::sigaction)>,
+    /// The process's number; a copy of it has another.
+    pid: u32,
 }
 
 impl Stopped {
     /// Stops all threads but the calling one. `None`: there is no memory for it, or no signal.
     pub(super) fn all_others() -> Option<Stopped> {
         COUNT.store(0, Ordering::Relaxed);
+        let pid = host::pid();
         if !has_others() {
-            return Some(Stopped { signal: None });
+            return Some(Stopped { signal: None, pid });
         }
         if SLOTS.load(Ordering::Relaxed).is_null() {
             // SAFETY: a new mapping, wherever the kernel likes.
@@ -159,7 +164,7 @@ impl Stopped {
             let before = fault::set_action(signal, None)?;
             (before.sa_sigaction == libc::SIG_DFL).then_some((signal, before))
         })?;
-        fault::set_action(signal, Some(&fault::action(on_stop)));
+        fault::set_action(signal, Some(&fault::action_alone(on_stop)));
         // ORDERING: pairs with the handlers' Acquire loads.
         HOLD.store(1, Ordering::Release);
         for _ in 0..ROUNDS {
@@ -168,32 +173,44 @@ impl Stopped {
             }
         }
         settle(signal);
-        Some(Stopped { signal: Some((signal, before)) })
+        Some(Stopped { signal: Some((signal, before)), pid })
     }
 
-    /// The other threads.
-    pub(super) fn threads(&self) -> impl Iterator<Item = Seen> {
+    /// The other threads. The code of libc is in `libcs`.
+    pub(super) fn threads(&self, libcs: &Range<u64>) -> impl Iterator<Item = Seen> {
         let there = slots().iter().filter(|slot| slot.state.load(Ordering::Relaxed) != state::GONE);
         there.map(|slot| match place_of(slot) {
-            Place::Context(registers) => Seen::At { sp: registers[libc::REG_RSP as usize] as u64 },
-            Place::Waiting(words) => Seen::At { sp: words[SP_WORD] },
+            Place::Context(registers) => Seen::At { sp: stack_in_use(registers, libcs) },
+            Place::Waiting(words) => Seen::At { sp: in_use(words[SP_WORD], words[SP_WORD + 1], libcs) },
             Place::Unknown => Seen::Running,
         })
     }
 
+    /// Keeps what is known of the threads that wait in the kernel.
+    pub(super) fn remember(&self) {
+        for slot in slots() {
+            // ORDERING: pairs with the handler's Release store.
+            let is_stopped = slot.state.load(Ordering::Acquire) == state::STOPPED;
+            let words = if is_stopped { None } else { waiting_at(slot.tid.load(Ordering::Relaxed)) };
+            for (to, from) in slot.waits.iter().zip(words.unwrap_or_default()) {
+                to.store(from, Ordering::Relaxed);
+            }
+        }
+    }
+
     /// How many stand still.
     pub(super) fn known(&self) -> u64 {
-        self.threads().filter(|seen| *seen != Seen::Running).count() as u64
+        self.threads(&NOWHERE).filter(|seen| *seen != Seen::Running).count() as u64
     }
 
     /// How many are at work.
     pub(super) fn running(&self) -> u64 {
-        self.threads().filter(|seen| *seen == Seen::Running).count() as u64
+        self.threads(&NOWHERE).filter(|seen| *seen == Seen::Running).count() as u64
     }
 
     /// Whether the process goes on without its first thread.
     pub(super) fn first_is_gone(&self) -> bool {
-        let is_first = |slot: &&Slot| slot.tid.load(Ordering::Relaxed) == host::pid();
+        let is_first = |slot: &&Slot| slot.tid.load(Ordering::Relaxed) == self.pid;
         slots().iter().find(is_first).is_some_and(|slot| slot.state.load(Ordering::Relaxed) == state::GONE)
     }
 
@@ -227,13 +244,9 @@ impl Stopped {
         })
     }
 
-    /// Where the kernel saved their vector registers. Those of a thread that waits in a system call of libc's, whose code
-    /// is in `libcs`, hold nothing of the program's: a caller of libc saves them before.
-    pub(super) fn saved_vectors(&self, libcs: Range<u64>) -> impl Iterator<Item = Range<u64>> {
-        contexts().filter_map(move |context| {
-            let at = context.uc_mcontext.gregs[libc::REG_RIP as usize] as u64;
-            if is_system_call(at, &libcs) { None } else { vectors(context) }
-        })
+    /// Where the kernel saved their vector registers.
+    pub(super) fn saved_vectors(&self, libcs: &Range<u64>) -> impl Iterator<Item = Range<u64>> {
+        contexts().filter_map(move |context| vectors_in_use(context, libcs))
     }
 }
 
@@ -263,9 +276,34 @@ fn is_system_call(at: u64, code: &Range<u64>) -> bool {
     })
 }
 
+/// From where on the stack is in use of a thread with these registers. What lies just below the stack pointer is the
+/// running function's; but libc's functions that wait in the kernel keep nothing there, and words of former calls lie in
+/// that place.
+pub(super) fn stack_in_use(registers: &[i64; 23], libcs: &Range<u64>) -> u64 {
+    in_use(registers[libc::REG_RSP as usize] as u64, registers[libc::REG_RIP as usize] as u64, libcs)
+}
+
+fn in_use(sp: u64, at: u64, libcs: &Range<u64>) -> u64 {
+    if is_system_call(at, libcs) { sp } else { sp.saturating_sub(RED_ZONE_BYTES) }
+}
+
+/// Where the kernel saved the vector registers of the thread that it called a handler with this context in.
+pub(super) fn vectors_of(context: *mut c_void, libcs: &Range<u64>) -> Option<Range<u64>> {
+    // SAFETY: null, or what the kernel passed to a handler that has not returned.
+    let context = unsafe { context.cast::<libc::ucontext_t>().as_ref() };
+    vectors_in_use(context?, libcs)
+}
+
+/// Those of a thread that waits in a system call of libc's, whose code is in `libcs`, hold nothing of the program's: a
+/// caller of libc saves them before.
+fn vectors_in_use(context: &libc::ucontext_t, libcs: &Range<u64>) -> Option<Range<u64>> {
+    let at = context.uc_mcontext.gregs[libc::REG_RIP as usize] as u64;
+    if is_system_call(at, libcs) { None } else { vectors(context) }
+}
+
 /// The range of the saved floating-point and vector state. Behind its first 512 bytes lies what newer processors have;
 /// a mark in the bytes that are left to software says how long it is in all (`struct _fpx_sw_bytes`).
-pub(super) fn vectors(context: &libc::ucontext_t) -> Option<Range<u64>> {
+fn vectors(context: &libc::ucontext_t) -> Option<Range<u64>> {
     const LEGACY_BYTES: u64 = 512;
     const SOFTWARE_AT: usize = 464;
     const MAGIC: u32 = 0x4650_5853;
@@ -278,15 +316,20 @@ pub(super) fn vectors(context: &libc::ucontext_t) -> Option<Range<u64>> {
     Some(start..start + if magic == MAGIC { u64::from(bytes) } else { LEGACY_BYTES })
 }
 
+/// No code.
+const NOWHERE: Range<u64> = 0..0;
+
 /// What is known of a stopped thread.
 enum Place<'a> {
     Context(&'a [i64; 23]),
     /// Waiting in the kernel: the arguments of its call, its stack pointer, its place in the code.
-    Waiting([u64; 8]),
+    Waiting([u64; WORDS]),
     Unknown,
 }
 
-/// Where in [`Place::Waiting`] the stack pointer is.
+/// Words of [`Place::Waiting`].
+const WORDS: usize = 8;
+/// Where among them the stack pointer is; behind it stands the place in the code.
 const SP_WORD: usize = 6;
 
 fn place_of(slot: &Slot) -> Place<'static> {
@@ -296,18 +339,24 @@ fn place_of(slot: &Slot) -> Place<'static> {
             Some(registers) => Place::Context(registers),
             None => Place::Unknown,
         },
-        _ => match waiting_at(slot.tid.load(Ordering::Relaxed)) {
+        _ => match remembered(slot).or_else(|| waiting_at(slot.tid.load(Ordering::Relaxed))) {
             Some(words) => Place::Waiting(words),
             None => Place::Unknown,
         },
     }
 }
 
+/// What [`Stopped::remember`] kept.
+fn remembered(slot: &Slot) -> Option<[u64; WORDS]> {
+    let words = slot.waits.each_ref().map(|word| word.load(Ordering::Relaxed));
+    (words[SP_WORD] != 0).then_some(words)
+}
+
 /// `number arguments… stack-pointer place` of a thread that waits in the kernel (proc(5), `syscall`).
-fn waiting_at(tid: u32) -> Option<[u64; 8]> {
+fn waiting_at(tid: u32) -> Option<[u64; WORDS]> {
     let mut buffer = [0; 256];
     let text = read_of(tid, b"/syscall", &mut buffer)?;
-    let mut words = [0; 8];
+    let mut words = [0; WORDS];
     let mut fields = text.split(|&byte| byte == b' ' || byte == b'\n');
     fields.next().filter(|number| number.first().is_some_and(|digit| digit.is_ascii_digit()))?;
     for (to, field) in words.iter_mut().zip(fields) {
@@ -368,6 +417,7 @@ fn enter_all(signal: c_int) -> bool {
         // SAFETY: as above; zeroes are a slot.
         let slot = unsafe { &*slot };
         slot.tid.store(tid, Ordering::Relaxed);
+        slot.waits.iter().for_each(|word| word.store(0, Ordering::Relaxed));
         let first = before_signal(tid, signal);
         slot.state.store(first, Ordering::Relaxed);
         // ORDERING: pairs with the Acquire load in `slots`: the slot is filled in.

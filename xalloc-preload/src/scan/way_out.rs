@@ -22,8 +22,8 @@ use xalloc_core::session::blocks::occasion;
 use xalloc_core::session::leak_check;
 use xalloc_core::units::StackId;
 
-use super::roots::{Boundary, RED_ZONE_BYTES};
-use super::{fault, stop};
+use super::fault;
+use super::roots::{Boundary, Interrupted};
 use crate::arch::Entry;
 use crate::arch::stub::{restore_registers, save_registers};
 use crate::backend::next;
@@ -52,7 +52,8 @@ impl Registers {
     pub(super) fn boundary_of_call(&self) -> Boundary {
         let sp = core::ptr::from_ref(self) as u64 + size_of::<Registers>() as u64;
         let Registers { rbx, rbp, r12, r13, r14, r15, return_address: _ } = *self;
-        Boundary { sp, registers: [rbx, rbp, r12, r13, r14, r15], stack: StackId::NONE }
+        let registers = [rbx, rbp, r12, r13, r14, r15];
+        Boundary { sp, registers, stack: StackId::NONE, interrupted: Interrupted::NOWHERE, tid: host::tid() }
     }
 
     fn boundary(&self) -> Boundary {
@@ -246,11 +247,7 @@ pub(crate) fn watch_signals(segment: &'static Segment) {
 
 /// Checks, and lets the signal do what it would have done.
 extern "C" fn on_signal(signal: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
-    if let (Some(segment), Some(registers)) = (process::own_segment(), stop::registers_of(context)) {
-        let value = |number: c_int| registers[number as usize] as u64;
-        let kept = [libc::REG_RBX, libc::REG_RBP, libc::REG_R12, libc::REG_R13, libc::REG_R14, libc::REG_R15];
-        let sp = value(libc::REG_RSP).saturating_sub(RED_ZONE_BYTES);
-        let boundary = Boundary { sp, registers: kept.map(value), stack: StackId::NONE };
+    if let (Some(segment), Some(boundary)) = (process::own_segment(), Boundary::interrupted(context)) {
         super::check(segment, occasion::EXIT, &boundary);
     }
     // SAFETY: zeroes are the default action.

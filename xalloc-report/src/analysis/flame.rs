@@ -122,13 +122,14 @@ impl Flame {
                 Flame::weighed(contents, metric, of_sites())
             }
             Metric::Peak => Flame { doubt: peaks_apart(model), ..Flame::weighed(contents, metric, of_sites()) },
-            Metric::Leaked => match leaks::unchecked(contents, model) {
+            Metric::Leaked => match leaks::unchecked(contents, model, leaks::ShownCheck::Last) {
                 Some(reason) => {
                     let doubt = format!("not checked for leaks: {reason}");
                     Flame { doubt: Some(doubt), ..Flame::weighed(contents, Metric::Alive, of_sites()) }
                 }
                 None => {
-                    let leaked = leaks::findings(contents, model).filter(|(_, finding)| finding.class.is_leaked());
+                    let leaked = leaks::findings(contents, model, leaks::ShownCheck::Last)
+                        .filter(|(_, finding)| finding.class.is_leaked());
                     let leaked = leaked.map(|(_, finding)| (finding.stack, finding.call, finding.bytes));
                     Flame::weighed(contents, metric, leaked)
                 }

@@ -195,12 +195,36 @@ pub struct LeakSite {
     pub processes: Vec<ProcessIndex>,
 }
 
-/// Everything that was alive at exit.
+/// Which look at the blocks is shown.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ShownCheck {
+    /// The verdict on each process at its end.
+    Last,
+    /// The check of this number, from 1, whenever it was.
+    Number(u64),
+}
+
+impl ShownCheck {
+    /// The scan that is shown of a process.
+    fn scan(self, contents: &Contents, process: ProcessIndex) -> Option<&Scan> {
+        match self {
+            ShownCheck::Last => verdict(contents, process),
+            ShownCheck::Number(number) => {
+                let scan = contents.scans.get(usize::try_from(number).ok()?.checked_sub(1)?)?;
+                Some(scan).filter(|scan| scan.process == process)
+            }
+        }
+    }
+}
+
+/// Everything that was alive at exit, or at a check before.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Leaks {
-    /// Requested bytes alive at exit.
+    /// Number of the check whose findings these are, as in `checks`; `null`: those of the ends of the processes.
+    pub check: Option<u64>,
+    /// Requested bytes alive at exit; at the check, if it is one before.
     pub bytes: u64,
-    /// Blocks alive at exit.
+    /// Blocks alive then.
     pub blocks: u64,
     /// Blocks that forked children had from their parents and did not free; not part of the sums.
     pub inherited_blocks: u64,
@@ -233,8 +257,8 @@ pub(super) fn verdict(contents: &Contents, process: ProcessIndex) -> Option<&Sca
 }
 
 impl ProcessCheck {
-    fn of(contents: &Contents, process: ProcessIndex) -> ProcessCheck {
-        let scan = verdict(contents, process);
+    fn of(contents: &Contents, process: ProcessIndex, shown: ShownCheck) -> ProcessCheck {
+        let scan = shown.scan(contents, process);
         let checked = match scan.map(|scan| &scan.outcome) {
             Some(ScanOutcome::Checked(checked)) => Ok(checked),
             Some(ScanOutcome::NotChecked { reason }) => Err(reason.clone()),
@@ -271,30 +295,47 @@ fn was_replaced(contents: &Contents, row: &ProcessRow) -> bool {
 }
 
 impl Leaks {
-    pub(super) fn of(contents: &Contents, model: &Model) -> Leaks {
+    pub(super) fn of(contents: &Contents, model: &Model, shown: ShownCheck) -> Leaks {
         let sum = &model.sum;
-        let processes = model.processes.iter().map(|row| ProcessCheck::of(contents, row.process)).collect();
-        let unchecked = unchecked(contents, model);
+        let processes = model.processes.iter().map(|row| ProcessCheck::of(contents, row.process, shown)).collect();
+        let unchecked = unchecked(contents, model, shown);
         let mut totals = LeakTotals::default();
         let mut found = FxHashMap::default();
-        for (scan, finding) in findings(contents, model) {
+        for (scan, finding) in findings(contents, model, shown) {
             totals.of_mut(finding.class).add(finding.bytes, finding.blocks);
             found.entry((finding.stack, finding.class)).or_insert_with(Vec::new).push((scan, finding));
         }
         let allocations: FxHashMap<_, _> = sum.sites.iter().map(|site| (site.stack, site.allocations)).collect();
         let of = |stack| allocations.get(&stack).copied().unwrap_or_default();
         let mut sites: Vec<_> = found.into_values().map(|same| LeakSite::found(contents, of, &same)).collect();
-        sites.extend(unclassified(contents, model));
+        if shown == ShownCheck::Last {
+            sites.extend(unclassified(contents, model));
+        }
         let rank = |site: &LeakSite| site.class.map_or(usize::MAX, |class| class as usize);
         sites.sort_by(|a, b| {
             (rank(a), b.bytes, b.blocks, &a.at.frames).cmp(&(rank(b), a.bytes, a.blocks, &b.at.frames))
         });
-        let inherited = sum.inherited;
+        let (check, alive, inherited) = match shown {
+            ShownCheck::Last => {
+                let alive = LeakSum { bytes: sum.totals.alive_bytes, blocks: sum.totals.alive_blocks };
+                let blocks = sum.inherited.blocks - sum.inherited.freed_blocks;
+                let bytes = sum.inherited.bytes.saturating_sub(sum.inherited.freed_bytes);
+                (None, alive, LeakSum { bytes, blocks })
+            }
+            // What the events say is of a later moment.
+            ShownCheck::Number(number) => {
+                let own = LeakClass::ALL.into_iter().filter(|&class| class != LeakClass::Inherited);
+                let mut alive = LeakSum::default();
+                own.map(|class| totals.of(class)).for_each(|sum| alive.add(sum.bytes, sum.blocks));
+                (Some(number), alive, totals.inherited)
+            }
+        };
         Leaks {
-            bytes: sum.totals.alive_bytes,
-            blocks: sum.totals.alive_blocks,
-            inherited_blocks: inherited.blocks - inherited.freed_blocks,
-            inherited_bytes: inherited.bytes.saturating_sub(inherited.freed_bytes),
+            check,
+            bytes: alive.bytes,
+            blocks: alive.blocks,
+            inherited_blocks: inherited.blocks,
+            inherited_bytes: inherited.bytes,
             checked: unchecked.is_none(),
             not_checked_reason: unchecked,
             totals,
@@ -321,24 +362,27 @@ impl Leaks {
 }
 
 /// Why the first process that should have been checked was not; `None` if all were.
-pub(super) fn unchecked(contents: &Contents, model: &Model) -> Option<String> {
-    let due = model.processes.iter().filter(|row| !was_replaced(contents, row));
-    due.map(|row| ProcessCheck::of(contents, row.process)).find_map(|check| check.not_checked_reason)
+pub(super) fn unchecked(contents: &Contents, model: &Model, shown: ShownCheck) -> Option<String> {
+    let due = model.processes.iter().filter(|row| shown != ShownCheck::Last || !was_replaced(contents, row));
+    due.map(|row| ProcessCheck::of(contents, row.process, shown)).find_map(|check| check.not_checked_reason)
 }
 
 /// What the scans of the model's processes found.
 pub(super) fn findings<'a>(
     contents: &'a Contents,
     model: &'a Model,
+    shown: ShownCheck,
 ) -> impl Iterator<Item = (&'a Scan, &'a Finding)> + 'a {
-    let scans = model.processes.iter().filter_map(|row| verdict(contents, row.process));
+    let scans = model.processes.iter().filter_map(move |row| shown.scan(contents, row.process));
     scans.flat_map(|scan| scan.findings().iter().map(move |finding| (scan, finding)))
 }
 
 /// What was alive at exit and is in no finding.
 fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<Item = LeakSite> + 'a {
     let mut found: FxHashMap<_, LeakSum> = FxHashMap::default();
-    for (_, finding) in findings(contents, model).filter(|(_, finding)| finding.class != LeakClass::Inherited) {
+    for (_, finding) in
+        findings(contents, model, ShownCheck::Last).filter(|(_, finding)| finding.class != LeakClass::Inherited)
+    {
         found.entry(finding.stack).or_default().add(finding.bytes, finding.blocks);
     }
     model.sum.sites.iter().filter_map(move |site| {
@@ -441,7 +485,7 @@ mod tests {
     fn leaks(sample: &crate::model::sample::Sample) -> Leaks {
         let all = (0..sample.streams.len() as u32).map(ProcessIndex);
         let model = Model::of(sample, all, Settings::default()).expect("a sample has no errors");
-        Leaks::of(&sample.contents, &model)
+        Leaks::of(&sample.contents, &model, ShownCheck::Last)
     }
 
     #[test]
@@ -470,6 +514,20 @@ mod tests {
         let leaks = leaks(&sample);
         assert!(leaks.checked);
         assert_eq!(leaks.processes[1].not_checked_reason.as_deref(), Some("replaced by exec"));
+    }
+
+    #[test]
+    fn a_check_while_a_process_ran_is_shown_for_itself_and_no_verdict_on_its_end() {
+        let mut sample = checked_server();
+        sample.contents.scans[0].occasion = Occasion::Demand;
+        let at_end = leaks(&sample);
+        assert_eq!((at_end.check, at_end.checked, at_end.totals), (None, false, LeakTotals::default()));
+        let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
+        let then = Leaks::of(&sample.contents, &model, ShownCheck::Number(1));
+        assert_eq!((then.check, then.checked, then.processes[0].occasion), (Some(1), true, Some(Occasion::Demand)));
+        assert_eq!(then.totals.leaked().bytes, 4_000);
+        assert_eq!(then.sites.iter().map(|site| site.bytes).sum::<u64>(), then.bytes, "nothing of a later moment");
+        assert!(then.sites.iter().all(|site| site.class.is_some()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! `leaks` and `top`: call stacks in order.
+//! `top`: call stacks in order.
 
 use clap::Args;
 
@@ -7,37 +7,8 @@ use super::opened::gaps;
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::{self, Order};
-use crate::check;
 use crate::model::Recorded;
 use crate::render::{json, text};
-
-#[derive(Args, Debug)]
-pub struct Leaks {
-    #[command(flatten)]
-    pub(super) trace: TraceArgs,
-    #[command(flatten)]
-    extent: ExtentArgs,
-    #[command(flatten)]
-    format: FormatArgs,
-}
-
-impl Leaks {
-    pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let model = self.trace.model(trace, CountArgs::usual())?;
-        let mut leaks = analysis::leaks(trace.contents(), &model);
-        for row in &model.processes {
-            leaks.add_growth(&analysis::growth(trace, row.process).map_err(|error| self.trace.unreadable(error))?);
-        }
-        for error in check::suppress(&mut leaks, trace.contents()) {
-            writeln!(console.notes, "note: not used: {error}")?;
-        }
-        match self.format.format {
-            Format::Human => console.out.write_all(text::leaks(&leaks, self.extent.into()).as_bytes())?,
-            Format::Json => json::write(&leaks, &gaps(trace.contents()), &mut console.out)?,
-        }
-        Ok(Exit::Success)
-    }
-}
 
 #[derive(Args, Debug)]
 pub struct Top {

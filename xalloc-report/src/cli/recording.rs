@@ -88,20 +88,20 @@ impl From<Clock> for record::Clock {
     }
 }
 
-/// By which signal a look at the memory is asked for: those that mean nothing to the recorder.
+/// By which signal the recorder is asked for something: those that mean nothing to it otherwise.
 #[derive(ValueEnum, Clone, Copy, PartialEq, Eq, Debug)]
-enum SnapshotSignal {
+enum AskingSignal {
     /// SIGUSR1
     Usr1,
     /// SIGUSR2
     Usr2,
 }
 
-impl From<SnapshotSignal> for record::SnapshotSignal {
-    fn from(choice: SnapshotSignal) -> record::SnapshotSignal {
+impl From<AskingSignal> for record::AskingSignal {
+    fn from(choice: AskingSignal) -> record::AskingSignal {
         match choice {
-            SnapshotSignal::Usr1 => record::SnapshotSignal::Usr1,
-            SnapshotSignal::Usr2 => record::SnapshotSignal::Usr2,
+            AskingSignal::Usr1 => record::AskingSignal::Usr1,
+            AskingSignal::Usr2 => record::AskingSignal::Usr2,
         }
     }
 }
@@ -145,7 +145,10 @@ pub(super) struct RecordingArgs {
     leak_check_on_signal: bool,
     /// Look at the program's resident memory whenever `xalloc-report` itself is sent this signal
     #[arg(long, value_enum, value_name = "SIGNAL")]
-    snapshot_on_signal: Option<SnapshotSignal>,
+    snapshot_on_signal: Option<AskingSignal>,
+    /// Look for leaks in the running processes whenever `xalloc-report` itself is sent this signal
+    #[arg(long, value_enum, value_name = "SIGNAL", conflicts_with = "no_leak_check")]
+    leak_check_on_demand: Option<AskingSignal>,
     /// Look at the program's resident memory at every mark that it sets, while it waits
     #[arg(long)]
     snapshot_at_markers: bool,
@@ -169,6 +172,7 @@ impl RecordingArgs {
             leak_check: !self.no_leak_check,
             leak_check_on_signal: self.leak_check_on_signal,
             snapshot_on_signal: self.snapshot_on_signal.map(Into::into),
+            leak_check_on_demand: self.leak_check_on_demand.map(Into::into),
             snapshot_at_markers: self.snapshot_at_markers,
             symbols: !self.no_symbols,
             ..Props::new(command.to_vec())

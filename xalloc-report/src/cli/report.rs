@@ -1,5 +1,7 @@
 //! The commands on a trace.
 
+use std::path::Path;
+
 use clap::{Args, Subcommand};
 
 use super::args::{CountArgs, Format, FormatArgs, TraceArgs};
@@ -7,8 +9,9 @@ use super::chart::{Histogram, Timeline};
 use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::fragmentation::Fragmentation;
+use super::leaks::Leaks;
 use super::opened::{gaps, note_gaps, open, or_salvaged};
-use super::ranking::{Leaks, Top};
+use super::ranking::Top;
 use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
 use crate::analysis;
@@ -21,7 +24,7 @@ use crate::trace::Trace;
 pub enum Report {
     /// The recording in about ten lines, and what to look at next
     Summary(Summary),
-    /// What was alive at exit, by call stack
+    /// What was alive at exit, by call stack; or what is leaked in a running process
     Leaks(Leaks),
     /// The call stacks that allocate most
     Top(Top),
@@ -40,17 +43,17 @@ pub enum Report {
 }
 
 impl Report {
-    fn trace(&self) -> &TraceArgs {
+    fn path(&self) -> &Path {
         match self {
-            Report::Summary(command) => &command.trace,
-            Report::Leaks(command) => &command.trace,
-            Report::Top(command) => &command.trace,
-            Report::Histogram(command) => &command.trace,
-            Report::Timeline(command) => &command.trace,
-            Report::Fragmentation(command) => &command.trace,
-            Report::Flamegraph(command) => &command.trace,
-            Report::Events(command) => &command.trace,
-            Report::WhatIf(command) => &command.trace,
+            Report::Summary(command) => &command.trace.path,
+            Report::Leaks(command) => command.path(),
+            Report::Top(command) => &command.trace.path,
+            Report::Histogram(command) => &command.trace.path,
+            Report::Timeline(command) => &command.trace.path,
+            Report::Fragmentation(command) => &command.trace.path,
+            Report::Flamegraph(command) => &command.trace.path,
+            Report::Events(command) => &command.trace.path,
+            Report::WhatIf(command) => &command.trace.path,
         }
     }
 
@@ -59,7 +62,7 @@ impl Report {
     /// # Errors
     /// When it is not there, or no trace.
     pub fn open(&self) -> Result<Trace, Failure> {
-        open(&self.trace().path)
+        open(self.path())
     }
 
     /// Does the work on the trace's file, and says what is missing from that. A damaged block, which is met only when the
@@ -69,6 +72,11 @@ impl Report {
     /// # Errors
     /// As [`Self::open`] and [`Self::run`].
     pub fn run_on_file(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        if let Report::Leaks(command) = self
+            && let Some(pid) = command.pid()
+        {
+            return command.run_on_process(pid, console);
+        }
         let trace = self.open()?;
         match self {
             Report::Events(command) => {
@@ -76,14 +84,14 @@ impl Report {
                 command.run(&trace, console)
             }
             // It has them among its doubts.
-            Report::Summary(_) => or_salvaged(trace, &self.trace().path, |trace| self.run(trace, console)),
+            Report::Summary(_) => or_salvaged(trace, self.path(), |trace| self.run(trace, console)),
             Report::Leaks(_)
             | Report::Top(_)
             | Report::Histogram(_)
             | Report::Timeline(_)
             | Report::Fragmentation(_)
             | Report::Flamegraph(_)
-            | Report::WhatIf(_) => or_salvaged(trace, &self.trace().path, |trace| {
+            | Report::WhatIf(_) => or_salvaged(trace, self.path(), |trace| {
                 let exit = self.run(trace, console)?;
                 note_gaps(trace.contents(), console)?;
                 Ok(exit)

@@ -6,10 +6,10 @@
 //! - References are made to the atomics only: the plain fields are written through the file before anybody can see it.
 #![allow(unsafe_code)]
 
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::mem::offset_of;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering, fence};
 
@@ -32,12 +32,13 @@ pub struct ControlPage {
 }
 
 impl ControlPage {
-    /// Makes the page at `path`, in state "recording", and takes its lock.
+    /// Makes the page at `path`, in state "recording", and takes its lock. It has that name only when it is whole and
+    /// locked: another recorder, which removes what nobody holds, may look at any moment.
     ///
     /// # Errors
     /// What creating, writing, locking or mapping the file reports; the file must not exist yet.
     pub fn create(path: &Path, options: &Options) -> io::Result<ControlPage> {
-        let file = OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+        let file = tempfile::NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
         let mut page = [0_u8; size_of::<Control>()];
         let mut put = |at: usize, bytes: &[u8]| page[at..at + bytes.len()].copy_from_slice(bytes);
         put(offset_of!(Control, magic), &CONTROL_MAGIC.to_le_bytes());
@@ -74,8 +75,9 @@ impl ControlPage {
         for (at, word) in words {
             put(offset_of!(Control, options) + at, &word.to_le_bytes());
         }
-        file.write_all_at(&page, 0)?;
-        lock_exclusively(&file)?;
+        file.as_file().write_all_at(&page, 0)?;
+        lock_exclusively(file.as_file())?;
+        let file = file.persist_noclobber(path)?;
         Ok(ControlPage { map: SharedMap::new(MmapOptions::new().map_raw(&file)?), _locked: file })
     }
 

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use memmap2::MmapOptions;
 use xalloc_core::intern::{CAPACITY, Counters, FrameWord, Node, Trie};
 use xalloc_core::ring::{Consumer, Indices, Slot};
-use xalloc_core::session::blocks::Handshake;
+use xalloc_core::session::blocks::{Handshake, NOT_SAID};
 use xalloc_core::session::{Header, RingHeader, layout};
 use xalloc_core::sys::futex;
 use xalloc_core::units::{StackId, Stamp};
@@ -159,7 +159,17 @@ impl Segment {
             occasion: handshake.occasion.load(Ordering::Relaxed),
             exit_stack: handshake.exit_stack.load(Ordering::Relaxed),
             control_addr: handshake.control_addr.load(Ordering::Relaxed),
+            // ORDERING: pairs with the process's Release store: it has said all that it will of the copy.
+            paused_us: Some(handshake.paused_us.load(Ordering::Acquire)).filter(|&paused| paused != NOT_SAID),
+            copy: Some(handshake.copy.load(Ordering::Relaxed)).filter(|&copy| copy != 0),
+            taken: handshake.taken.load(Ordering::Relaxed),
         }
+    }
+
+    /// Demands a check. The signal that tells the process is the caller's to send.
+    pub fn demand(&self, number: u32) {
+        // ORDERING: pairs with the process's Acquire load: the last outcome was read.
+        self.handshake().demand.store(number, Ordering::Release);
     }
 
     /// How many looks at its memory the process has asked for and waits for.
@@ -351,6 +361,12 @@ pub struct Asked {
     pub occasion: u32,
     /// The process's number of the stack that called `exit`.
     pub exit_stack: u32,
+    /// How long its threads were stopped for the check that was demanded last, microseconds; `None` while they are.
+    pub paused_us: Option<u32>,
+    /// The copy that works on that, once it is known.
+    pub copy: Option<u32>,
+    /// Number of the last demand that it took up.
+    pub taken: u32,
     /// Where the blocks of its positive control lie.
     pub control_addr: u64,
 }

@@ -31,6 +31,7 @@ const NOBODY: RawFd = -1;
 static RECEIVED: AtomicU32 = AtomicU32::new(0);
 static PROGRAM: AtomicI32 = AtomicI32::new(NOBODY);
 static SNAPSHOTS: AtomicU32 = AtomicU32::new(0);
+static CHECKS: AtomicU32 = AtomicU32::new(0);
 
 /// Catches SIGINT, SIGTERM, SIGHUP and SIGQUIT from here on, and counts them from 0.
 ///
@@ -41,33 +42,47 @@ pub fn catch() -> io::Result<()> {
     CAUGHT.into_iter().try_for_each(|signal| handle(signal, on_signal))
 }
 
-/// A signal by which the recorder is asked to look at the memory of its processes.
+/// A signal by which the recorder is asked for something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SnapshotSignal {
+pub enum AskingSignal {
     /// SIGUSR1.
     Usr1,
     /// SIGUSR2.
     Usr2,
 }
 
-/// Counts that signal from here on, from 0. To be called when the program has been started: what the program finds of
-/// the signal is what the recorder found.
+/// Counts, from here on and from 0, the signals that ask for a look at the memory of the processes, and those that ask
+/// for a check of them for leaks; one may be for both. To be called when the program has been started: what the program
+/// finds of the signals is what the recorder found.
 ///
 /// # Errors
 /// What `sigaction` reports.
-pub fn catch_snapshots(signal: SnapshotSignal) -> io::Result<()> {
+pub fn catch_asking(snapshots: Option<AskingSignal>, checks: Option<AskingSignal>) -> io::Result<()> {
     SNAPSHOTS.store(0, Ordering::Relaxed);
-    let signal = match signal {
-        SnapshotSignal::Usr1 => libc::SIGUSR1,
-        SnapshotSignal::Usr2 => libc::SIGUSR2,
+    CHECKS.store(0, Ordering::Relaxed);
+    let number = |signal| match signal {
+        AskingSignal::Usr1 => libc::SIGUSR1,
+        AskingSignal::Usr2 => libc::SIGUSR2,
     };
-    handle(signal, on_snapshot)
+    if let Some(signal) = snapshots {
+        handle(number(signal), if checks == snapshots { on_both } else { on_snapshot })?;
+    }
+    match checks {
+        Some(signal) if checks != snapshots => handle(number(signal), on_check),
+        Some(_) | None => Ok(()),
+    }
 }
 
-/// Signals of [`catch_snapshots`] so far.
+/// Signals so far that asked for a look at the memory.
 #[must_use]
 pub fn snapshots_asked() -> u32 {
     SNAPSHOTS.load(Ordering::Relaxed)
+}
+
+/// Signals so far that asked for a check for leaks.
+#[must_use]
+pub fn checks_asked() -> u32 {
+    CHECKS.load(Ordering::Relaxed)
 }
 
 /// What `SA_SIGINFO` calls.
@@ -100,6 +115,15 @@ pub fn received() -> u32 {
 
 extern "C" fn on_snapshot(_signal: libc::c_int, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     SNAPSHOTS.fetch_add(1, Ordering::Relaxed);
+}
+
+extern "C" fn on_check(_signal: libc::c_int, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
+    CHECKS.fetch_add(1, Ordering::Relaxed);
+}
+
+extern "C" fn on_both(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
+    on_snapshot(signal, info, context);
+    on_check(signal, info, context);
 }
 
 extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {

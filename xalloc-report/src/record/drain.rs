@@ -31,6 +31,7 @@ use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Record
 
 mod check;
 mod control;
+mod demand;
 mod dictionary;
 mod forks;
 mod identity;
@@ -45,6 +46,8 @@ mod tests;
 mod verdicts;
 
 use check::Checks;
+use demand::Answers;
+pub(crate) use demand::Copied;
 pub(crate) use dictionary::Dictionary;
 pub(crate) use forks::{Fork, Forks};
 pub use identity::Refused;
@@ -169,6 +172,11 @@ pub(crate) struct Drain<S: Sink> {
     forks: Forks<S::LiveSet>,
     fork_wait: Duration,
     observations: Observations,
+    /// Where the trace is, for those who ask for a check; `None`: none is to be made.
+    trace: Option<PathBuf>,
+    /// Signals that asked for a check, as far as they were heard.
+    signals: u32,
+    answers: Answers,
 }
 
 impl<S: Sink> Drain<S> {
@@ -195,7 +203,15 @@ impl<S: Sink> Drain<S> {
             forks: Forks::of_session(are_forks_followed),
             fork_wait: FORK_WAIT,
             observations: Observations::default(),
+            trace: None,
+            signals: signals::checks_asked(),
+            answers: Answers::new(),
         }
+    }
+
+    /// Lets processes be checked while they run. Who asks is told that the trace is at `path`.
+    pub(crate) fn take_demands(&mut self, path: PathBuf) {
+        self.trace = Some(path);
     }
 
     /// Saves what is known of the recording before its first event.
@@ -240,6 +256,7 @@ impl<S: Sink> Drain<S> {
         self.deliver()?;
         // Asked before the rings are read: what a process that is gone has pushed is all there.
         let gone: Vec<bool> = self.live.iter().map(|live| live.is_gone(command)).collect();
+        self.press_demands();
         self.notice_checks();
         let waits: Vec<u32> = self.live.iter().map(|live| live.stream.segment.looks_asked()).collect();
         let mut came = false;
@@ -259,6 +276,7 @@ impl<S: Sink> Drain<S> {
         self.look(&gone, &waits)?;
         self.attend_checks();
         self.bury(&gone, command)?;
+        self.answer_askers()?;
         if self.saved.elapsed() >= SAVE_EVERY {
             self.sink.save()?;
             self.saved = Instant::now();
@@ -375,6 +393,7 @@ impl<S: Sink> Drain<S> {
             let is_over = gone || (live.said_its_last_word() && self.has_successor(live));
             if is_over {
                 self.give_up_check(at);
+                self.give_up_demand(at);
                 let live = self.live.remove(at);
                 let end = live.end(self.presence(&live, gone), command);
                 self.end(live, end)?;
@@ -427,6 +446,7 @@ impl<S: Sink> Drain<S> {
     pub(crate) fn end_all(&mut self, command: Command) -> Result<(), S::Error> {
         while let Some(last) = self.live.len().checked_sub(1) {
             self.give_up_check(last);
+            self.give_up_demand(last);
             let live = self.live.remove(last);
             let is_gone = live.is_gone(command) || live.is_nowhere();
             let end = live.end(self.presence(&live, is_gone), command);

@@ -5,7 +5,7 @@
 //! the program running, and its exit status is passed on.
 
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::{self, Path, PathBuf};
 use std::process::Child;
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -14,6 +14,7 @@ use xalloc_core::session::{Options, allocator, clock, leak_check, marks, on_erro
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
+use super::demand::desk::Desk;
 use super::drain::{Command, Drain, Observations, Unrecorded};
 use super::error::{NoHello, RecordError};
 use super::launch::{Assignment, end_of, split_assignments, start, value_of};
@@ -55,7 +56,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     }
     let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.existing)?;
     let launched = launch(props, &target, words, &assignments, &mut output);
-    let (session, drain, waiter) = match launched {
+    let Launched { session, desk, drain, waiter } = match launched {
         Ok(launched) => launched,
         Err(error) => {
             output.discard();
@@ -63,7 +64,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
         }
     };
     let mut naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
-    let drained = drain_all(drain, &session.control, &waiter, &mut naming);
+    let drained = drain_all(drain, desk, &session.control, &waiter, &mut naming);
     let end = waiter.end().unwrap_or(End::Running);
     if drained.processes == 0 && drained.stopped.is_none() {
         let reason = no_hello(target.binary, &drained.observations, session.directory());
@@ -77,7 +78,14 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     Ok(outcome)
 }
 
-type Launched = (Session, Drain<Writer>, Waiter);
+/// What runs once the program does.
+struct Launched {
+    session: Session,
+    /// `None`: the session's directory can hold no socket, and nobody can ask.
+    desk: Option<Desk>,
+    drain: Drain<Writer>,
+    waiter: Waiter,
+}
 
 fn launch(
     props: &Props,
@@ -105,19 +113,22 @@ fn launch(
     let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
     drain.save_beginning()?;
     signals::catch().map_err(RecordError::Signals)?;
+    // Somebody may ask as soon as the program runs.
+    let desk = Desk::open(session.directory(), Arc::clone(&session.control)).ok();
     let child = start(target, words, assignments, &library, session.directory())
         .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
     // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
     if let Ok(pidfd) = Pidfd::open(child.id()) {
         signals::pass_on_to(pidfd);
     }
-    if let Some(signal) = props.snapshot_on_signal {
-        signals::catch_snapshots(signal).map_err(RecordError::Signals)?;
-    }
+    signals::catch_asking(props.snapshot_on_signal, props.leak_check_on_demand).map_err(RecordError::Signals)?;
     let pid = child.id();
     let waiter = Waiter::start(child, Arc::clone(&session.control)).map_err(RecordError::Waiter)?;
     output.settle(pid)?;
-    Ok((session, drain, waiter))
+    if props.leak_check {
+        drain.take_demands(path::absolute(output.path()).unwrap_or_else(|_| output.path().to_owned()));
+    }
+    Ok(Launched { session, desk, drain, waiter })
 }
 
 fn options(props: &Props) -> Options {
@@ -140,7 +151,7 @@ fn options(props: &Props) -> Options {
             OnError::Abort => on_error::ABORT,
             OnError::Report => on_error::REPORT,
         },
-        leak_check: if props.leak_check { leak_check::AT_EXIT } else { 0 }
+        leak_check: if props.leak_check { leak_check::AT_EXIT | leak_check::ON_DEMAND } else { 0 }
             | if props.leak_check_on_signal { leak_check::ON_SIGNAL } else { 0 },
         marks: if props.snapshot_at_markers { marks::WAIT_FOR_LOOK } else { marks::GO_ON },
         ..Options::new()
@@ -195,8 +206,15 @@ pub(super) struct Drained {
 }
 
 /// Records until the command has ended, its user has lost patience, or the trace cannot be written any more.
-fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter, naming: &mut Option<Naming>) -> Drained {
-    let mut stopped = record_until_the_end(&mut drain, control, waiter, naming).err();
+fn drain_all(
+    mut drain: Drain<Writer>,
+    desk: Option<Desk>,
+    control: &ControlPage,
+    waiter: &Waiter,
+    naming: &mut Option<Naming>,
+) -> Drained {
+    let mut stopped = record_until_the_end(&mut drain, desk.as_ref(), control, waiter, naming).err();
+    drop(desk);
     control.finish();
     drain.wake_waiting();
     if stopped.is_some() {
@@ -217,6 +235,7 @@ fn drain_all(mut drain: Drain<Writer>, control: &ControlPage, waiter: &Waiter, n
 
 fn record_until_the_end(
     drain: &mut Drain<Writer>,
+    desk: Option<&Desk>,
     control: &ControlPage,
     waiter: &Waiter,
     naming: &mut Option<Naming>,
@@ -225,6 +244,9 @@ fn record_until_the_end(
     loop {
         let bell = control.doorbell();
         let command = waiter.command();
+        for (pid, asker) in desk.into_iter().flat_map(Desk::questions) {
+            drain.demand(pid, asker);
+        }
         let came = drain.pass(control.hellos(), command)?;
         if let Some(naming) = naming {
             naming.note(drain.contents());

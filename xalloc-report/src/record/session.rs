@@ -18,7 +18,7 @@ use xalloc_core::session::{CONTROL_NAME, Options};
 
 use super::preload::is_loadable;
 use crate::os::control::ControlPage;
-use crate::os::lock::lock_exclusively;
+use crate::os::lock::is_locked;
 use crate::os::system::free_bytes;
 
 /// A segment of a program with few threads and stacks takes some 3 MiB, one with all rings full 64 MiB and its trie.
@@ -112,20 +112,27 @@ fn is_root() -> bool {
 /// Removes the directories of recorders that were killed. What cannot be removed is left to its owner.
 fn remove_left_overs(place: &Path) {
     let Ok(own) = fs::metadata("/proc/self").map(|own| own.uid()) else { return };
-    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
-        let is_ours = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
-        let Some(metadata) = entry.metadata().ok().filter(|data| is_ours && data.is_dir() && data.uid() == own) else {
+    for directory in directories(place) {
+        let Some(metadata) = fs::symlink_metadata(&directory).ok().filter(|data| data.is_dir() && data.uid() == own)
+        else {
             continue;
         };
-        let is_dead = match File::options().read(true).write(true).open(entry.path().join(CONTROL_NAME)) {
-            Ok(control) => lock_exclusively(&control).is_ok(),
+        let is_dead = match File::open(directory.join(CONTROL_NAME)) {
+            Ok(control) => is_locked(&control).is_ok_and(|locked| !locked),
             Err(_) => metadata.modified().is_ok_and(|made| made.elapsed().is_ok_and(|age| age > YOUNG)),
         };
         if is_dead {
             // Another recorder may be removing it at the same time.
-            let _ = fs::remove_dir_all(entry.path());
+            let _ = fs::remove_dir_all(directory);
         }
     }
+}
+
+/// What is named like the directory of a session in `place`.
+pub(super) fn directories(place: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    let named = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    named.map(|entry| entry.path()).collect()
 }
 
 #[cfg(test)]
@@ -155,6 +162,29 @@ mod tests {
         drop(first);
         assert!(!path.exists());
         drop(second);
+    }
+
+    #[test]
+    fn a_session_that_is_being_made_is_no_left_over_to_a_recorder_that_looks_for_some() {
+        let place = tempfile::tempdir().unwrap();
+        let places = [place.path().to_owned()];
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    remove_left_overs(place.path());
+                }
+            });
+            for _ in 0..500 {
+                let made = Session::open(&places, &Options::new());
+                let is_there = made.as_ref().is_ok_and(|session| session.directory().join(CONTROL_NAME).exists());
+                if !is_there {
+                    is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+                }
+                assert!(is_there, "{made:?}");
+            }
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
     }
 
     #[test]

@@ -134,9 +134,9 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::Program(event) => (program(event), None),
         Event::HeapCall { call: HeapCall::Aligned, .. } => (EventKind::Alloc, None),
         Event::HeapCall { call: HeapCall::MallocTrim, .. } => (EventKind::Trim, None),
-        Event::HeapCall { call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore, .. } => {
-            (EventKind::Setting, None)
-        }
+        Event::HeapCall {
+            call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore | HeapCall::Copied, ..
+        } => (EventKind::Setting, None),
         Event::Process(event) => (process(event), None),
         Event::Marker { .. } => (EventKind::Marker, None),
         Event::Fault { .. } => (EventKind::Fault, None),

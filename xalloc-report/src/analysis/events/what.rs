@@ -85,6 +85,8 @@ pub enum What {
     Tunable { name: String, value: u64 },
     /// The program wants checks for leaks to ignore the block that this address lies in.
     Ignore { addr: String },
+    /// The process was copied here, to be checked for leaks.
+    Copied,
     /// A thread's first event.
     ThreadStart,
     /// A thread's last event.
@@ -137,6 +139,7 @@ impl What {
                 HeapCall::Mallopt => What::Mallopt { parameter: names::parameter(argument), value: value as i64 },
                 HeapCall::Tunable => What::Tunable { name: names::tunable(argument), value },
                 HeapCall::Ignore => What::Ignore { addr: address(value) },
+                HeapCall::Copied => What::Copied,
             },
             Event::Process(event) => What::of_process(event),
             Event::Marker { text } => What::Marker { text: text.to_owned() },

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustc_hash::FxHashMap;
 use xalloc_core::reach;
@@ -17,13 +18,18 @@ use xalloc_core::sys::clock::{monotonic_ns, ticks};
 use xalloc_core::units::{StackId, Stamp};
 
 use super::control::Control;
+use super::demand::{Answer, Demand, has_copy_ended};
 use super::ignored::Ignored;
+use super::live::Live;
 use super::verdicts::{Caller, Found, caller, findings};
 use super::{Drain, Sink};
 use crate::os::file::reserve;
 use crate::os::segment::Asked;
 use crate::record::clock::Clock;
 use crate::trace::{Block, Checked, Contents, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex};
+
+/// Time between two looks whether a copy of a process is still there.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
 
 /// What a process has asked for and was told.
 #[derive(Debug, Default)]
@@ -36,6 +42,10 @@ pub(super) struct Checks {
     told: u32,
     table: Option<Table>,
     refusal: Option<String>,
+    /// Checks that were demanded from outside so far.
+    pub(super) demands: u32,
+    /// The one that goes on.
+    pub(super) demand: Option<Demand>,
 }
 
 /// The blocks of a request, while the process works on them.
@@ -48,6 +58,8 @@ pub(super) struct Table {
     /// Ascending by address.
     pub(super) blocks: Vec<Block>,
     exit_stack: StackIndex,
+    /// When the process, or its copy, was last seen at work.
+    seen: Instant,
     control: Control,
 }
 
@@ -55,6 +67,12 @@ impl Checks {
     /// Whether the request was there before the rings were read and waits for its answer.
     fn are_due(&self, asked: Asked) -> bool {
         asked.request == self.noticed && asked.request != self.answered && asked.request != asked.done
+    }
+
+    /// Whether the process has said all of the outcome that is not in the trace.
+    fn are_done(&self, asked: Asked) -> bool {
+        let is_whole = asked.occasion != occasion::DEMAND || asked.paused_us.is_some();
+        asked.done == asked.request && asked.done != self.told && is_whole
     }
 
     /// Whether the process stands still on its way out until it is answered.
@@ -84,11 +102,15 @@ impl<S: Sink> Drain<S> {
             self.answer(at, asked);
         }
         let live = &mut self.live[at];
-        if asked.done == asked.request && asked.done != live.checks.told {
+        if live.checks.are_done(asked) {
             live.checks.told = asked.done;
             let outcome = live.checks.read(asked, &self.dictionary.contents);
             self.tell(at, asked, outcome);
             self.live[at].stream.segment.said_read(asked.done);
+        } else if live.is_copy_lost(asked) {
+            live.checks.told = asked.request;
+            self.tell(at, asked, Err("the copy of the process that was looked at is gone".to_owned()));
+            self.live[at].stream.segment.said_read(asked.request);
         }
     }
 
@@ -120,6 +142,11 @@ impl<S: Sink> Drain<S> {
             outcome: outcome.map_or_else(|reason| ScanOutcome::NotChecked { reason }, ScanOutcome::Checked),
         });
         self.dictionary.gained = true;
+        if asked.occasion == occasion::DEMAND
+            && let Some(demand) = self.live[at].checks.demand.take()
+        {
+            demand.answer(Answer::Made(self.dictionary.contents.scans.len() as u64), &mut self.answers);
+        }
     }
 
     fn answer(&mut self, at: usize, asked: Asked) {
@@ -149,9 +176,15 @@ impl<S: Sink> Drain<S> {
         if live.pidfd.is_some() && is_confined(identity.pid) {
             return Err("the program confined itself by a filter of system calls".to_owned());
         }
-        let at_ns = self.timeline.at_ns(identity.clock, now(identity.clock));
         let index = live.stream.index;
-        let mut live_blocks = self.sink.live_blocks(index).map_err(|_| "its blocks could not be listed".to_owned())?;
+        let (at_ns, listed) = if asked.occasion == occasion::DEMAND {
+            let copied = live.stream.copied.take().filter(|copied| copied.number == asked.request);
+            let copied = copied.ok_or("where in the order of its events it was copied is not known")?;
+            (copied.at_ns, copied.blocks)
+        } else {
+            (self.timeline.at_ns(identity.clock, now(identity.clock)), self.sink.live_blocks(index).ok())
+        };
+        let mut live_blocks = listed.ok_or("its blocks could not be listed")?;
         let control = Control { addr: asked.control_addr };
         live_blocks.extend(control.blocks());
         live_blocks.sort_unstable_by_key(|block| block.addr);
@@ -168,7 +201,22 @@ impl<S: Sink> Drain<S> {
         };
         write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
-        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack, control })
+        let seen = Instant::now();
+        Ok(Table { path, process: index, number: asked.request, at_ns, blocks: live_blocks, exit_stack, seen, control })
+    }
+}
+
+impl Live {
+    /// Whether the copy of the process that was to mark the blocks ended before it had.
+    fn is_copy_lost(&mut self, asked: Asked) -> bool {
+        let Live { stream, checks, .. } = self;
+        let Some((table, copy)) = checks.table.as_mut().zip(asked.copy) else { return false };
+        if asked.occasion != occasion::DEMAND || table.number == asked.done || table.seen.elapsed() < LOOK_EVERY {
+            return false;
+        }
+        table.seen = Instant::now();
+        // What it said before it ended is looked at last.
+        has_copy_ended(copy, &stream.identity) && stream.segment.asked().done != table.number
     }
 }
 
@@ -240,7 +288,8 @@ impl Checks {
             result::MARKED => {
                 let table = self.table.as_ref().filter(|table| table.number == asked.done);
                 let table = table.ok_or("the process marked blocks that it was not told of")?;
-                return table.read(contents).map_err(|error| format!("the marks could not be read: {error}"))?;
+                let read = table.read(asked, contents);
+                return read.map_err(|error| format!("the marks could not be read: {error}"))?;
             }
             result::REFUSED => return Err(self.refusal.take().unwrap_or_default()),
             result::NO_ANSWER => "the recorder did not answer in time",
@@ -250,6 +299,7 @@ impl Checks {
             result::TURNED_OFF => "the program turned it off (__lsan_is_turned_off)",
             result::OFF_BY_OPTIONS => "the program turned it off (detect_leaks=0 in __lsan_default_options)",
             result::INSIDE => "the process ended from within its allocator",
+            result::NO_COPY => "the system did not let the process be copied (memory, or the limit of processes)",
             _ => "for a reason that this recorder does not know",
         };
         Err(reason.to_owned())
@@ -258,7 +308,7 @@ impl Checks {
 
 impl Table {
     /// What is in the file, or why it is not believed.
-    fn read(&self, contents: &Contents) -> io::Result<Result<Checked, String>> {
+    fn read(&self, asked: Asked, contents: &Contents) -> io::Result<Result<Checked, String>> {
         let file = File::open(&self.path)?;
         let mut header = vec![0; size_of::<BlocksHeader>()];
         file.read_exact_at(&mut header, 0)?;
@@ -276,8 +326,10 @@ impl Table {
         if let Some(fault) = self.control.fault(&self.blocks, |number| found.verdict(number)) {
             return Ok(Err(fault));
         }
+        // The time for which the process waited is not that which its copy took.
+        let copied_us = asked.paused_us.filter(|_| asked.occasion == occasion::DEMAND);
         Ok(Ok(Checked {
-            duration_ns: paused_ns,
+            duration_ns: copied_us.map_or(paused_ns, |us| 1000 * u64::from(us)),
             root_bytes,
             unreadable_pages,
             threads,

@@ -4,6 +4,7 @@
 //! gone; what they said themselves, in their last events, tells more.
 
 use std::fs;
+use std::io;
 use std::path::PathBuf;
 
 use xalloc_core::session::segment_state;
@@ -123,6 +124,14 @@ impl Identity {
         let pidfd = Pidfd::open(self.pid).ok()?;
         let exe = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
         (exe == self.exe).then_some(pidfd)
+    }
+
+    /// Whether the process seems to be there under its id. A process may forbid to be told more of.
+    pub(super) fn is_here(&self) -> bool {
+        match fs::read_link(format!("/proc/{}/exe", self.pid)) {
+            Ok(exe) => exe == self.exe,
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied,
+        }
     }
 
     /// Whether no process has the id in the header, or another program does.

@@ -22,7 +22,6 @@ use xalloc_core::session::ring_state;
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, HeapCall, Kind, LossReason, Record};
 
-use super::Sink;
 use super::dictionary::Dictionary;
 use super::forks::{Fork, Forks};
 use super::identity::Identity;
@@ -30,6 +29,7 @@ use super::ignored::Ignored;
 use super::lane::Lane;
 use super::modules::ModuleTables;
 use super::stacks::LocalStacks;
+use super::{Copied, Sink};
 use crate::os::segment::{HeaderCounter, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
@@ -117,6 +117,8 @@ pub(crate) struct Stream {
     stacks: LocalStacks,
     /// What checks for leaks are to leave alone.
     pub(crate) ignored: Ignored,
+    /// What was live when the process was copied to be checked, until that is asked for.
+    pub(crate) copied: Option<Copied>,
     lost: [u64; LossReason::ALL.len()],
     last_stamp: Stamp,
     last_ns: u64,
@@ -146,6 +148,7 @@ impl Stream {
             threads: FxHashMap::default(),
             stacks: LocalStacks::new(index.0),
             ignored: Ignored::default(),
+            copied: None,
             lost: [0; LossReason::ALL.len()],
             last_stamp: Stamp(0),
             last_ns: 0,
@@ -360,8 +363,13 @@ impl Stream {
             | Event::ProgramBrk { .. } => shared.sink.push_all(self.index, one)?,
             Event::HeapCall { call, value, .. } => {
                 shared.sink.push_all(self.index, one)?;
-                if call == HeapCall::Ignore {
-                    self.ignored.extend(shared.sink.live_block(self.index, value)?);
+                match call {
+                    HeapCall::Ignore => self.ignored.extend(shared.sink.live_block(self.index, value)?),
+                    HeapCall::Copied => {
+                        let blocks = shared.sink.live_blocks(self.index).ok();
+                        self.copied = Some(Copied { number: value as u32, at_ns, blocks });
+                    }
+                    HeapCall::Aligned | HeapCall::MallocTrim | HeapCall::Mallopt | HeapCall::Tunable => {}
                 }
             }
             Event::Marker { text_bytes } => {

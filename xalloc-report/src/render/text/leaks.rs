@@ -52,10 +52,12 @@ pub fn leaks(leaks: &Leaks, extent: Extent) -> String {
 /// The sums, and how far they can be trusted.
 fn heading(out: &mut String, leaks: &Leaks) {
     let stacks: BTreeSet<_> = leaks.sites.iter().map(|site| &site.at.frames).collect();
+    let check = leaks.check.and_then(|number| leaks.checks.iter().find(|check| check.number == number));
+    let when = check.map_or("exit".to_owned(), |check| format!("check {}, {}", check.number, span(check.at_ns)));
     // Writing to a String does not fail, here and below.
     let _ = writeln!(
         out,
-        "{HEADING}alive at exit: {} in {} from {}{HEADING:#}",
+        "{HEADING}alive at {when}: {} in {} from {}{HEADING:#}",
         bytes(leaks.bytes),
         counted(leaks.blocks, "block"),
         counted(stacks.len() as u64, "call stack")
@@ -92,6 +94,10 @@ fn heading(out: &mut String, leaks: &Leaks) {
             counted(doubts, "thread")
         );
     }
+    if let Some(paused_ns) = leaks.processes.first().and_then(|process| process.duration_ns).filter(|_| check.is_some())
+    {
+        let _ = writeln!(out, "{ASIDE}the process was stopped for {}{ASIDE:#}", span(paused_ns));
+    }
     if leaks.suppressed.blocks > 0 {
         let _ = writeln!(
             out,
@@ -100,7 +106,8 @@ fn heading(out: &mut String, leaks: &Leaks) {
             counted(leaks.suppressed.blocks, "block")
         );
     }
-    for check in leaks.checks.iter().filter(|check| !check.occasion.is_last()) {
+    let is_shown = |number| leaks.check == Some(number);
+    for check in leaks.checks.iter().filter(|check| !check.occasion.is_last() && !is_shown(check.number)) {
         let found = match &check.not_checked_reason {
             None => format!("{} leaked in {}", bytes(check.leaked.bytes), counted(check.leaked.blocks, "block")),
             Some(reason) => format!("not checked: {}", printable(reason)),

@@ -1,0 +1,200 @@
+//! Checks that are demanded while the processes run, by a question or by a signal to the recorder.
+//!
+//! A demand is a number in the handshake and SIGURG, sent again until the process takes it up: it may come while a hook
+//! is being interrupted, where nothing can be told. Between two signals the time doubles, for a program may have put a
+//! handler of its own in the place of ours.
+
+use std::fs;
+use std::sync::mpsc::Sender;
+use std::time::{Duration, Instant};
+
+use super::live::Live;
+use super::{Drain, Identity, Sink};
+use crate::os::pidfd::{Pidfd, urge_by_number};
+use crate::os::signals;
+use crate::record::demand::{Refusal, Reply};
+use crate::trace::Block;
+
+/// Longest time until a demand is taken up.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Time to the second signal.
+const FIRST_AGAIN: Duration = Duration::from_millis(4);
+/// Longest time between two signals.
+const LAST_AGAIN: Duration = Duration::from_millis(250);
+/// SIGURG in a mask of /proc.
+const URGENT: u64 = 1 << (libc::SIGURG - 1);
+
+/// Who is told what came of a demand; nobody, where a signal asked.
+pub(super) type Asker = Option<Sender<Reply>>;
+
+/// A check that a process is to make.
+#[derive(Debug)]
+pub(super) struct Demand {
+    asker: Asker,
+    number: u32,
+    since: Instant,
+    urged: Instant,
+    again: Duration,
+}
+
+/// What was live when a process was copied.
+#[derive(Debug)]
+pub(crate) struct Copied {
+    /// Number of the request that it is for.
+    pub(super) number: u32,
+    pub(super) at_ns: u64,
+    /// `None`: they could not be listed.
+    pub(super) blocks: Option<Vec<Block>>,
+}
+
+/// What askers are to be told once the trace holds it.
+pub(super) type Answers = Vec<(Sender<Reply>, Answer)>;
+
+/// What came of a demand.
+#[derive(Debug)]
+pub(super) enum Answer {
+    /// The check of this number.
+    Made(u64),
+    Refused(Refusal),
+}
+
+impl Demand {
+    /// Its asker is told.
+    pub(super) fn answer(self, answer: Answer, answers: &mut Answers) {
+        answers.extend(self.asker.map(|asker| (asker, answer)));
+    }
+}
+
+impl<S: Sink> Drain<S> {
+    /// Demands a check of the process `pid`; `asker` is told what came of it.
+    pub(crate) fn demand(&mut self, pid: u32, asker: Sender<Reply>) {
+        // The last one, if a program replaced another.
+        let of_pid = self.live.iter_mut().rev().find(|live| live.stream.identity.pid == pid);
+        let is_beginning = || self.unborn.iter().any(|unborn| unborn.identity.pid == pid);
+        let refusal = match of_pid {
+            _ if self.trace.is_none() => Refusal::TurnedOff,
+            None if is_beginning() => Refusal::NotTaken { reason: "it has just begun".to_owned() },
+            None => Refusal::NotRecorded,
+            Some(live) if live.checks.demand.is_some() => Refusal::Busy,
+            Some(live) => return live.begin_demand(Some(asker)),
+        };
+        self.answers.push((asker, Answer::Refused(refusal)));
+    }
+
+    /// Sees to what is demanded, before the rings are read.
+    pub(super) fn press_demands(&mut self) {
+        let signals = signals::checks_asked();
+        if std::mem::replace(&mut self.signals, signals) != signals && self.trace.is_some() {
+            self.live.iter_mut().filter(|live| live.checks.demand.is_none()).for_each(|live| live.begin_demand(None));
+        }
+        for live in &mut self.live {
+            let Err(reason) = live.press() else { continue };
+            if let Some(demand) = live.checks.demand.take() {
+                live.stream.segment.demand(live.stream.segment.asked().taken);
+                demand.answer(Answer::Refused(Refusal::NotTaken { reason }), &mut self.answers);
+            }
+        }
+    }
+
+    /// Tells the askers, when what they are told of is in the file.
+    pub(super) fn answer_askers(&mut self) -> Result<(), S::Error> {
+        if self.answers.is_empty() {
+            return Ok(());
+        }
+        self.dictionary.take_gained();
+        self.sink.gain(&self.dictionary.contents);
+        self.sink.save()?;
+        for (asker, answer) in self.answers.drain(..) {
+            let reply = match answer {
+                Answer::Made(check) => {
+                    Reply::Made { trace: self.trace.clone().unwrap_or_default().into_os_string(), check }
+                }
+                Answer::Refused(refusal) => Reply::Refused(refusal),
+            };
+            // An asker that went away needs no answer.
+            let _ = asker.send(reply);
+        }
+        Ok(())
+    }
+
+    /// The process is over: what was demanded of it will not come.
+    pub(super) fn give_up_demand(&mut self, at: usize) {
+        if let Some(demand) = self.live[at].checks.demand.take() {
+            demand.answer(Answer::Refused(Refusal::Ended), &mut self.answers);
+        }
+    }
+}
+
+impl Live {
+    fn begin_demand(&mut self, asker: Asker) {
+        self.checks.demands += 1;
+        let now = Instant::now();
+        let number = self.checks.demands;
+        self.stream.segment.demand(number);
+        self.checks.demand = Some(Demand { asker, number, since: now, urged: now, again: Duration::ZERO });
+    }
+
+    /// Sends the signal, if it is time to. Fails with the reason when there is no more hope.
+    fn press(&mut self) -> Result<(), String> {
+        let Some(demand) = &mut self.checks.demand else { return Ok(()) };
+        let asked = self.stream.segment.asked();
+        if asked.taken == demand.number || demand.urged.elapsed() < demand.again {
+            return Ok(());
+        }
+        let identity = &self.stream.identity;
+        if self.pidfd.is_none() && !identity.is_here() {
+            return Err("its number is one of another namespace".to_owned());
+        }
+        if demand.since.elapsed() > PATIENCE {
+            return Err(why_not(identity.pid));
+        }
+        if is_deaf(identity.pid) {
+            return Err("all of its threads block SIGURG".to_owned());
+        }
+        demand.urged = Instant::now();
+        demand.again = (2 * demand.again).clamp(FIRST_AGAIN, LAST_AGAIN);
+        // One that has ended is noticed by the pass.
+        match self.pidfd.as_ref().map_or_else(|| urge_by_number(identity.pid), Pidfd::urge) {
+            Err(error) if error.raw_os_error() != Some(libc::ESRCH) => Err(format!("it cannot be signalled: {error}")),
+            Ok(()) | Err(_) => Ok(()),
+        }
+    }
+}
+
+/// A mask of signals in the status of a process or a thread.
+fn mask(status: &str, name: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+    u64::from_str_radix(line.trim(), 16).ok()
+}
+
+/// Whether no thread of the process would take the signal: a program that waits for all signals itself would find it.
+fn is_deaf(pid: u32) -> bool {
+    let blocks = |path: &str| fs::read_to_string(path).ok().and_then(|status| mask(&status, "SigBlk:"));
+    let is_blocked = |blocked: Option<u64>| blocked.is_some_and(|mask| mask & URGENT != 0);
+    if !is_blocked(blocks(&format!("/proc/{pid}/status"))) {
+        return false;
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.map(|thread| thread.path().join("status")).all(|path| is_blocked(blocks(&path.to_string_lossy())))
+}
+
+/// Why a process did not take the demand up, as far as the kernel tells.
+fn why_not(pid: u32) -> String {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let has = |name| mask(&status, name).is_some_and(|mask| mask & URGENT != 0);
+    let state = status.lines().find_map(|line| line.strip_prefix("State:")).map(str::trim).unwrap_or_default();
+    match () {
+        () if state.starts_with(['T', 't']) => "it is stopped".to_owned(),
+        () if has("SigIgn:") => "it ignores SIGURG".to_owned(),
+        () if !has("SigCgt:") => "it has no handler for SIGURG any more".to_owned(),
+        () => format!("no thread of it came to a point where it can be checked in {} s", PATIENCE.as_secs()),
+    }
+}
+
+/// Whether the process that is a copy of another one has ended, to whose parent nobody tells it.
+pub(super) fn has_copy_ended(copy: u32, of: &Identity) -> bool {
+    // The numbers of one that is not there are those of another namespace.
+    of.is_here()
+        && fs::read_to_string(format!("/proc/{copy}/status"))
+            .map_or(true, |status| status.lines().any(|line| line.starts_with("State:\tZ")))
+}
