@@ -1,4 +1,4 @@
-//! Where the recorder is asked: a socket in the session's directory, which only its user may enter.
+//! Where the recorder is asked: a socket in the session's directory, to which only its user may connect.
 //!
 //! # Why a thread
 //! The recorder sleeps on its doorbell, a word of memory; a socket cannot ring that by itself. The thread accepts one
@@ -8,9 +8,10 @@
 //! # Why not a lock for each process
 //! Two who ask for one process at once could share an answer; but the second would be told of a moment before it asked.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -46,7 +47,12 @@ impl Desk {
     /// # Errors
     /// What the socket or the thread report.
     pub(in crate::record) fn open(directory: &Path, control: Arc<ControlPage>) -> io::Result<Desk> {
-        let listener = near(directory, |path| UnixListener::bind(path))?;
+        let listener = near(directory, |path| {
+            let listener = UnixListener::bind(path)?;
+            // Root's folder can be stepped through.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+            Ok(listener)
+        })?;
         let (sender, questions) = channel();
         let is_closed = Arc::new(AtomicBool::new(false));
         let closed = Arc::clone(&is_closed);
