@@ -211,6 +211,7 @@ mod tests {
         let words = header.to_words();
         assert_eq!(Header::from_words(words), Some(header));
         assert_eq!(Header::from_words([1, words[1], words[2], words[3], words[4], words[5]]), None);
-        assert_eq!(Header::from_words([words[0], words[1], words[2], 3, words[4], words[5]]), None);
+        let unknown = Touch::Nothing as u64 + 1;
+        assert_eq!(Header::from_words([words[0], words[1], words[2], unknown, words[4], words[5]]), None);
     }
 }
