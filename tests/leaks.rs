@@ -6,6 +6,7 @@ mod support;
 use serde_json::Value;
 use support::twins::{Case, Twin, cases};
 use support::victims::{exporting_victim, victim};
+use support::{list, number};
 
 /// The block that each case is about.
 const SUBJECT_BYTES: u64 = 7777;
@@ -116,4 +117,33 @@ fn a_process_that_gave_up_roots_rights_is_checked_like_any_other() {
     let leaks = recording.json("leaks", &[]);
     assert_eq!(leaks["checked"], true, "{}", leaks["not_checked_reason"]);
     assert_eq!(leaks["totals"]["definite"]["bytes"], 7777);
+}
+
+#[test]
+fn three_runs_give_the_same_verdicts_and_end_as_the_plain_run_does() {
+    let load = victim("ends.cpp", &[]);
+    let plain = load.plain();
+    let left = [
+        (1111, "definite"),
+        (2222, "cycle"),
+        (2222, "indirect"),
+        (3333, "definite"),
+        (4444, "indirect"),
+        (5555, "possible"),
+        (6666, "reachable"),
+    ];
+    for run in 1..=3 {
+        let recording = load.record();
+        assert_eq!(recording.status().code(), plain.status.code(), "run {run}");
+        assert_eq!(recording.output.stdout, plain.stdout, "run {run}: the order of the ends");
+        let sites = list(&recording.json("leaks", &[]), "sites");
+        let mut seen: Vec<(u64, &str)> = sites
+            .iter()
+            .filter(|site| left.iter().any(|(bytes, _)| number(site, "bytes") == *bytes))
+            .map(|site| (number(site, "bytes"), site["class"].as_str().expect("a class")))
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, left, "run {run}");
+    }
+    assert_eq!(plain.stdout.split(|&byte| byte == b'\n').count(), 6, "five ends");
 }

@@ -238,6 +238,13 @@ fn strace() -> Option<std::path::PathBuf> {
     works.then_some(strace)
 }
 
+/// Ends the program and looks at the check of its end.
+fn is_checked_at_its_end(running: Running) {
+    let (_, trace, _folder) = running.end();
+    let leaks = trace.json("leaks", &[]);
+    assert_eq!((&leaks["checked"], blocks(&leaks, "definite", 3333)), (&true.into(), 1), "{leaks}");
+}
+
 #[test]
 fn a_process_is_checked_under_strace() {
     let Some(strace) = strace() else { return };
@@ -245,6 +252,7 @@ fn a_process_is_checked_under_strace() {
     let running = Running::start_behind(xalloc(), &[], &words, &["frame", "thread", "register"]);
     let leaks = running.leaks();
     assert_eq!([blocks(&leaks, "reachable", 7777), blocks(&leaks, "definite", 3333)], [3, 1], "{leaks}");
+    is_checked_at_its_end(running);
 }
 
 #[test]
@@ -254,10 +262,12 @@ fn a_process_is_checked_where_looking_into_others_is_refused() {
     let running = Running::start_behind(confined, &[], &[], &["frame", "thread", "register", "blocking"]);
     let leaks = running.leaks();
     assert_eq!([blocks(&leaks, "reachable", 7777), blocks(&leaks, "definite", 3333)], [4, 1], "{leaks}");
+    is_checked_at_its_end(running);
     let preload = format!("LD_PRELOAD={}", library("undumpable.c", "libundumpable.so").display());
     let running = Running::start_behind(xalloc(), &[], &[&preload], &["frame", "thread", "register", "blocking"]);
     let leaks = running.leaks();
     assert_eq!([blocks(&leaks, "reachable", 7777), blocks(&leaks, "definite", 3333)], [4, 1], "{leaks}");
+    is_checked_at_its_end(running);
 }
 
 /// One request to a redis server, and what it answered first.

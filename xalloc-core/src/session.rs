@@ -70,7 +70,7 @@ pub mod leak_check {
     pub const AT_EXIT: u32 = 1;
     /// SIGTERM and SIGINT, where the program leaves them alone, do so too before they end it.
     pub const ON_SIGNAL: u32 = 2;
-    /// SIGURG asks for it while the process runs, when the recorder has raised its demand ([`blocks`]).
+    /// SIGURG asks for it while the process runs, when the recorder has raised its demand ([`super::blocks`]).
     pub const ON_DEMAND: u32 = 4;
 }
 

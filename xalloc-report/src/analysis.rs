@@ -62,7 +62,7 @@ pub fn leaks(contents: &crate::trace::Contents, model: &crate::model::Model) -> 
     Leaks::of(contents, model, ShownCheck::Last)
 }
 
-/// As [`leaks`], of what one check found, whenever it was. The model is that of its process.
+/// As [`leaks()`], of what one check found, whenever it was. The model is that of its process.
 #[must_use]
 pub fn leaks_at(contents: &crate::trace::Contents, model: &crate::model::Model, check: u64) -> Leaks {
     Leaks::of(contents, model, ShownCheck::Number(check))

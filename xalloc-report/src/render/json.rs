@@ -98,7 +98,7 @@ pub struct EventStream<W> {
 }
 
 impl<W: io::Write> EventStream<W> {
-    /// Writes the envelope's beginning; `gaps` as for [`write`].
+    /// Writes the envelope's beginning; `gaps` as for [`write()`].
     ///
     /// # Errors
     /// Those of `out`.
