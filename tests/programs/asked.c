@@ -11,6 +11,7 @@
  *   blocking   in a frame of a thread that waits and blocks all signals
  *   library    in a library that is unloaded, which keeps nothing: made by its code
  *   deaf       nowhere: main blocks all signals from here on
+ *   urgent     nowhere: the program has a handler for SIGURG of its own, and its last line says how often that ran
  *   child      nowhere: the rest is done by a forked child, while the parent waits
  *
  * It says its process id, and then reads letters: `l` loses a block of 5555 bytes, `e` ends it. Each is answered by a line.
@@ -40,6 +41,8 @@ static AWAY void lose(size_t size) {
 
 static volatile int ready;
 static int pipe_ends[2];
+static volatile sig_atomic_t is_urgent, urgent;
+static void note_urgent(int number) { urgent += number == SIGURG; }
 static __thread void *own;
 
 static AWAY void *waiting(void *how) {
@@ -107,6 +110,9 @@ static AWAY int prepare(const char *name, void *volatile *frame) {
         sigset_t all;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, 0);
+    } else if (!strcmp(name, "urgent")) {
+        signal(SIGURG, note_urgent);
+        is_urgent = 1;
     } else if (!strcmp(name, "child")) {
         pid_t child = fork();
         int status;
@@ -133,7 +139,8 @@ int main(int count, char **arguments) {
         wipe();
         printf("lost\n");
     }
-    printf("%s\n", frame ? "end, and kept" : "end");
+    if (is_urgent) printf("end after %d signals\n", (int)urgent);
+    else printf("%s\n", frame ? "end, and kept" : "end");
     frame = 0;
     return 7;
 }

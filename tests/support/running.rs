@@ -46,7 +46,7 @@ impl Running {
     /// Waits until it waits for input: until then words of what it did last are at work.
     fn await_rest(&self) {
         let is_asleep = || {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it lives");
             status.lines().any(|line| line.starts_with("State:\tS"))
         };
         while !is_asleep() {

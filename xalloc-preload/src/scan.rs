@@ -31,7 +31,7 @@
 
 use core::ffi::CStr;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span, Verdict, flag};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
@@ -93,18 +93,19 @@ enum Whose {
     Copy,
 }
 
-/// Whether a check is being made.
-static BUSY: AtomicBool = AtomicBool::new(false);
+/// The process in which a check is being made; 0: none. A child does not go on with its parent's.
+static CHECKING: AtomicU32 = AtomicU32::new(0);
 
 /// Begins a check, unless another thread makes one.
 fn begin() -> bool {
+    let me = host::pid();
     // ORDERING: pairs with the Release store in `end`: what the other check left behind is seen.
-    !BUSY.swap(true, Ordering::Acquire)
+    CHECKING.swap(me, Ordering::Acquire) != me
 }
 
 fn end() {
     // ORDERING: pairs with the Acquire exchange in `begin`.
-    BUSY.store(false, Ordering::Release);
+    CHECKING.store(0, Ordering::Release);
 }
 
 /// Checks the process's blocks, because it is about to end or because of `occasion`. Returns whether blocks are leaked.

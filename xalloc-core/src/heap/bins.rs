@@ -128,7 +128,7 @@ impl Bins {
         let behind = words.fd(chunk);
         let is_known_behind = match self.ends.get(behind as usize) {
             Some(ends) if ends.back == chunk => true,
-            Some(_) | None => words.bk(round_down(behind, 8)) == chunk,
+            Some(_) | None => (words.bk(round_down(behind, 8)) == chunk) & behind.is_multiple_of(8),
         };
         is_known_behind && self.is_known_ahead(words, chunk)
     }
@@ -140,7 +140,7 @@ impl Bins {
         let ahead = words.bk(chunk);
         match self.ends.get(ahead as usize) {
             Some(ends) if ends.front == chunk => true,
-            Some(_) | None => words.fd(round_down(ahead, 8)) == chunk,
+            Some(_) | None => (words.fd(round_down(ahead, 8)) == chunk) & ahead.is_multiple_of(8),
         }
     }
 
@@ -161,15 +161,12 @@ impl Bins {
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
         let is_last = self.ends.get(behind as usize).is_some_and(|ends| ends.back == chunk);
         let is_first = self.ends.get(ahead as usize).is_some_and(|ends| ends.front == chunk);
-        if !is_last && words.bk(round_down(behind, 8)) != chunk || !is_first && words.fd(round_down(ahead, 8)) != chunk
-        {
+        let is_known_behind = is_last || (words.bk(round_down(behind, 8)) == chunk) & behind.is_multiple_of(8);
+        if !is_known_behind || !is_first && (words.fd(round_down(ahead, 8)) != chunk) | !ahead.is_multiple_of(8) {
             return Err(HeapFault::CorruptedLinks);
         }
         if size >= LARGE_MIN && words.smaller(chunk) != 0 {
-            let (smaller, larger) = (round_down(words.smaller(chunk), 8), round_down(words.larger(chunk), 8));
-            if words.larger(smaller) != chunk || words.smaller(larger) != chunk {
-                return Err(HeapFault::CorruptedSizeLinks);
-            }
+            super::checks::size_links(words, chunk)?;
             Self::unlink_head(words, chunk, behind);
         }
         if is_first {
@@ -275,7 +272,8 @@ impl Bins {
 
     /// Whether the links meet ahead of a head before which a chunk is to stand.
     fn check_place<M: Memory>(&self, words: Words<'_, M>, head: u64) -> Result<(), HeapFault> {
-        if words.smaller(round_down(words.larger(head), 8)) != head {
+        let larger = words.larger(head);
+        if words.smaller(round_down(larger, 8)) != head || !larger.is_multiple_of(8) {
             Err(HeapFault::LargeSizeLinks)
         } else if !self.is_known_ahead(words, head) {
             Err(HeapFault::LargeLinks)

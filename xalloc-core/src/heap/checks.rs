@@ -110,13 +110,15 @@ pub(super) fn unlink<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64) ->
     if !bins.links_meet(words, chunk) {
         return Err(HeapFault::CorruptedLinks);
     }
-    if size >= LARGE_MIN && words.smaller(chunk) != 0 {
-        let (smaller, larger) = (round_down(words.smaller(chunk), 8), round_down(words.larger(chunk), 8));
-        if words.larger(smaller) != chunk || words.smaller(larger) != chunk {
-            return Err(HeapFault::CorruptedSizeLinks);
-        }
-    }
-    Ok(())
+    if size >= LARGE_MIN && words.smaller(chunk) != 0 { size_links(words, chunk) } else { Ok(()) }
+}
+
+/// Whether the neighbours of a head in the ring of sizes know it.
+#[inline]
+pub(super) fn size_links<M: Memory>(words: Words<'_, M>, head: u64) -> Result<(), HeapFault> {
+    let (smaller, larger) = (words.smaller(head), words.larger(head));
+    let do_meet = words.larger(round_down(smaller, 8)) == head && words.smaller(round_down(larger, 8)) == head;
+    if do_meet && (smaller | larger).is_multiple_of(8) { Ok(()) } else { Err(HeapFault::CorruptedSizeLinks) }
 }
 
 /// Whether the chunk at the front of the unsorted bin knows that it is; else `otherwise`.

@@ -76,15 +76,15 @@ impl<O: Os> Heap<O> {
         }
         let mut step = Step { heap: self, cache: &mut *cache, sink };
         let done = step.realloc::<Allocation>(addr.0.wrapping_sub(HEADER), bytes);
-        if let Some(damage) = cache.take_damage() {
-            return Err(damage.fault);
-        }
         match done {
             Ok(Reallocated::InPlace(made) | Reallocated::Moved(made)) => self.hand_out(made.addr),
             Ok(Reallocated::Failed) => self.hand_out(addr),
             Ok(Reallocated::Freed) | Err(_) => {}
         }
-        done
+        match cache.take_damage() {
+            Some(damage) => Err(damage.fault),
+            None => done,
+        }
     }
 }
 
@@ -115,11 +115,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         if let Some(mut arena) = heap.enter(owner, self.cache) {
             checks::resize(words, &arena, chunk, old_size)?;
             let done = self.realloc_in(&mut arena, chunk, old_size, size);
-            if self.cache.has_damage() {
-                return Ok(Reallocated::Failed);
-            }
             if let Some(done) = done {
                 return Ok(done);
+            }
+            if self.cache.has_damage() {
+                return Ok(Reallocated::Failed);
             }
         }
         if !heap.is_multithreaded() {

@@ -50,6 +50,8 @@ pub struct Handshake {
     pub demand: AtomicU32,
     /// Process: number of the demand that it took up last.
     pub taken: AtomicU32,
+    /// Process: how often its handler of the signal that brings a demand has run.
+    pub heard: AtomicU32,
     /// Process: how long its threads were stopped to be copied, microseconds; [`NOT_SAID`] until that is over.
     pub paused_us: AtomicU32,
     /// Process: the copy of it that does the work, 0 while there is none.

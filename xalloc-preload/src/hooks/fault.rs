@@ -8,11 +8,12 @@
 //! # What becomes of the program
 //! What would become of it on libc: where that aborts, it ends by the same message and `abort`, unless the user asked to
 //! go on; where libc would read memory that is not there, that is read; and where libc notices nothing, the program goes
-//! on. Then a refused pointer is left alone, for to free what is no block as libc does would damage the heap.
+//! on. Then a refused pointer is left alone, for to free what is no block as libc does would damage the heap. What such a free would have
+//! made of libc's own lists is not followed: a later call may be judged otherwise there.
 //!
 //! # Safety
-//! - What the heap reads to find that out is what the kernel has said can be read.
-
+//! - What the heap reads to find that out is what the kernel has said can be read. A program that gives
+//!   such memory back at that very moment ends by SIGSEGV, as it may on libc.
 #![allow(unsafe_code)]
 
 use core::ops::ControlFlow;
@@ -186,8 +187,10 @@ fn report(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault,
         Some(Verdict::CrashesWriting(_)) => {
             b"  libc writes to memory that cannot be, for which the kernel ends the program\n"
         }
-        Some(Verdict::Passes) => b"  libc notices nothing; here the call has no effect on that memory\n",
-        None => b"  the call is served as libc serves it\n",
+        Some(Verdict::Passes) => {
+            b"  libc lets it pass; here it has no effect, and what libc's lists would become is not followed\n"
+        }
+        None => b"  libc lets it pass, and the call is served\n",
     });
     print(&text);
 }

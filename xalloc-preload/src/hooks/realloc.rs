@@ -12,6 +12,7 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use xalloc_core::heap::{HeapFault, NoSink, Resized, Verdict};
+use xalloc_core::reach::PAGE_BYTES;
 use xalloc_core::units::{Addr, StackId};
 use xalloc_core::wire::{Call, Event};
 
@@ -132,15 +133,16 @@ fn substitute(addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
     }
     let made = allocate_for_realloc(request.call, request.bytes() as usize, entry);
     let mut at = 0;
-    while !made.is_null() && at + 8 <= request.bytes() && host::is_readable((addr.0 + at) as usize) {
-        let from = core::ptr::with_exposed_provenance::<u64>((addr.0 + at) as usize);
-        // SAFETY: the kernel has just read there.
-        let word = unsafe { from.read_unaligned() };
-        // SAFETY: the block has the bytes asked for, of which these are eight.
-        let to = unsafe { made.byte_add(at as usize) };
-        // SAFETY: as above; the block is new.
-        unsafe { to.cast::<u64>().write_unaligned(word) };
-        at += 8;
+    while !made.is_null() && at < request.bytes() && host::is_readable((addr.0 + at) as usize) {
+        // What can be read at one place of a page can be read up to its end.
+        let to_page_end = PAGE_BYTES - (addr.0 + at) % PAGE_BYTES;
+        let part = to_page_end.min(request.bytes() - at);
+        let from = core::ptr::with_exposed_provenance::<u8>((addr.0 + at) as usize);
+        // SAFETY: the block has the bytes asked for, of which these are some.
+        let to = unsafe { made.byte_add(at as usize) }.cast::<u8>();
+        // SAFETY: the kernel has just read there; the block is new and so lies elsewhere.
+        unsafe { core::ptr::copy_nonoverlapping(from, to, part as usize) };
+        at += part;
     }
     made
 }
@@ -252,7 +254,11 @@ unsafe fn realloc_briefly(mut brief: Brief, block: *mut c_void, bytes: usize) ->
     let done = unsafe { brief.heap().realloc(brief.cache(), addr, bytes as u64) };
     if brief.cache().has_damage() {
         let entry = brief.entry();
-        return leave_damaged(brief, Call::Realloc, entry, None);
+        let made = match done {
+            Resized::At(addr) => Some(addr),
+            Resized::Failed | Resized::Refused(_) => None,
+        };
+        return leave_damaged(brief, Call::Realloc, entry, made);
     }
     match done {
         Resized::At(addr) => leave_with(brief, Some(addr)),

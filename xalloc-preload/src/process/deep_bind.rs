@@ -29,9 +29,10 @@ use crate::modules::{self, Image, Symbols};
 /// `RTLD_DEEPBIND` of `<dlfcn.h>`.
 const DEEP_BIND: c_int = 8;
 
+/// Values of [`STATE`] beside the number of the process that is at it.
 const UNTOUCHED: u32 = 0;
-const AT_WORK: u32 = 1;
-const DONE: u32 = 2;
+/// As above: the names lead to the hooks.
+const DONE: u32 = u32::MAX;
 
 /// More than there are hooks, and versions of their names.
 const MOST: usize = 512;
@@ -63,12 +64,19 @@ fn notice(flags: c_int) {
     if flags & DEEP_BIND == 0 {
         return;
     }
+    let me = host::pid();
+    let mut from = UNTOUCHED;
     // ORDERING: Acquire on failure pairs with the Release store below: the table is as it will stay.
-    while let Err(state) = STATE.compare_exchange(UNTOUCHED, AT_WORK, Ordering::Relaxed, Ordering::Acquire) {
-        if state == DONE {
-            return;
+    while let Err(state) = STATE.compare_exchange(from, me, Ordering::Relaxed, Ordering::Acquire) {
+        match state {
+            DONE => return,
+            _ if state == me => {
+                from = UNTOUCHED;
+                host::yield_now();
+            }
+            // Nothing, or a parent's thread that was at it when this process was forked: it is to be done again.
+            _ => from = state,
         }
-        host::yield_now();
     }
     host::keeping_errno(redirect);
     // ORDERING: pairs with the Acquire load above.

@@ -74,10 +74,9 @@ pub(crate) fn watch(segment: &'static Segment) {
         let Some(made) = (unsafe { host::map_anonymous(STACK_BYTES, null_mut()) }) else { return };
         STACK.store(made.as_ptr(), Ordering::Relaxed);
     }
-    let mut action = fault::action_alone(on_demand);
-    // A stack that a program sets aside for its handlers may be in use, or too small even for the kernel's frame.
-    action.sa_flags &= !libc::SA_ONSTACK;
-    fault::set_action(libc::SIGURG, Some(&action));
+    // On the stack that a program sets aside for handlers, where it does: the one that is interrupted may be a coroutine's,
+    // with no room for the kernel's frame.
+    fault::set_action(libc::SIGURG, Some(&fault::action_alone(on_demand)));
 }
 
 /// Whether the recorder demands a check, of this process, and this thread is between two of the program's instructions.
@@ -93,6 +92,10 @@ fn is_due() -> bool {
 
 extern "C" fn on_demand(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
     host::keeping_errno(|| {
+        if let Some(segment) = process::own_segment() {
+            // Relaxed: a count.
+            segment.header().handshake.heard.fetch_add(1, Ordering::Relaxed);
+        }
         if is_due() && super::begin() {
             // Another thread may have taken it up in between.
             if is_due() {

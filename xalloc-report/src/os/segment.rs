@@ -163,6 +163,8 @@ impl Segment {
             paused_us: Some(handshake.paused_us.load(Ordering::Acquire)).filter(|&paused| paused != NOT_SAID),
             copy: Some(handshake.copy.load(Ordering::Relaxed)).filter(|&copy| copy != 0),
             taken: handshake.taken.load(Ordering::Relaxed),
+            // Relaxed: a count.
+            heard: handshake.heard.load(Ordering::Relaxed),
         }
     }
 
@@ -367,6 +369,8 @@ pub struct Asked {
     pub copy: Option<u32>,
     /// Number of the last demand that it took up.
     pub taken: u32,
+    /// How often its handler of the signal that brings a demand has run.
+    pub heard: u32,
     /// Where the blocks of its positive control lie.
     pub control_addr: u64,
 }

@@ -1,6 +1,6 @@
 //! Checks for leaks that somebody asks the recorder of a running process for.
 //!
-//! The recorder listens on a socket in its session's directory ([`desk`]); who may enter the directory may ask. The asker
+//! The recorder listens on a socket in its session's directory ([`desk`]); its user, and root, may ask. The asker
 //! finds the session by the process's id ([`find`]), sends one line of JSON with it, and gets one line back: which check
 //! of which trace holds the answer. The trace is read where it lies, as far as it has been written, so the verdict is
 //! shown by the code that shows every other one.

@@ -113,8 +113,6 @@ fn launch(
     let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
     drain.save_beginning()?;
     signals::catch().map_err(RecordError::Signals)?;
-    // Somebody may ask as soon as the program runs.
-    let desk = Desk::open(session.directory(), Arc::clone(&session.control)).ok();
     let child = start(target, words, assignments, &library, session.directory())
         .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
     // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
@@ -124,6 +122,8 @@ fn launch(
     signals::catch_asking(props.snapshot_on_signal, props.leak_check_on_demand).map_err(RecordError::Signals)?;
     let pid = child.id();
     let waiter = Waiter::start(child, Arc::clone(&session.control)).map_err(RecordError::Waiter)?;
+    // After the start: a thread more of the recorder's would change which of libc's own signals the program ignores.
+    let desk = Desk::open(session.directory(), Arc::clone(&session.control)).ok();
     output.settle(pid)?;
     if props.leak_check {
         drain.take_demands(path::absolute(output.path()).unwrap_or_else(|_| output.path().to_owned()));

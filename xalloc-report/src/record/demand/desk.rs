@@ -27,6 +27,8 @@ use crate::os::control::ControlPage;
 const NAME: &str = "ask";
 /// Longest wait for the line of an asker.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// Time until another asker is let in, after one could not be.
+const PAUSE: Duration = Duration::from_millis(100);
 /// Longest line of an asker, bytes.
 const LINE_BYTES: u64 = 256;
 
@@ -65,7 +67,11 @@ impl Desk {
                 // An asker that went away needs no answer, and one without a thread hears that the line is closed.
                 let (sender, control) = (sender.clone(), Arc::clone(&control));
                 let serve = move |stream| drop(serve(stream, &sender, &control));
-                let _ = stream.map(|stream| thread::Builder::new().name("asker".into()).spawn(move || serve(stream)));
+                match stream {
+                    Ok(stream) => drop(thread::Builder::new().name("asker".into()).spawn(move || serve(stream))),
+                    // Without descriptors: one of them may be given back soon.
+                    Err(_) => thread::sleep(PAUSE),
+                }
             }
         })?;
         Ok(Desk { questions, directory: directory.to_owned(), is_closed })

@@ -35,6 +35,8 @@ pub(super) struct Demand {
     since: Instant,
     urged: Instant,
     again: Duration,
+    /// How often the process's handler had run before the last signal; `None` before the first.
+    heard: Option<u32>,
 }
 
 /// What was live when a process was copied.
@@ -131,7 +133,7 @@ impl Live {
         let now = Instant::now();
         let number = self.checks.demands;
         self.stream.segment.demand(number);
-        self.checks.demand = Some(Demand { asker, number, since: now, urged: now, again: Duration::ZERO });
+        self.checks.demand = Some(Demand { asker, number, since: now, urged: now, again: Duration::ZERO, heard: None });
     }
 
     /// Sends the signal, if it is time to. Fails with the reason when there is no more hope.
@@ -145,12 +147,18 @@ impl Live {
         if self.pidfd.is_none() && !identity.is_here() {
             return Err("its number is one of another namespace".to_owned());
         }
+        let is_unheard = demand.heard == Some(asked.heard);
         if demand.since.elapsed() > PATIENCE {
-            return Err(why_not(identity.pid));
+            return Err(why_not(identity.pid, is_unheard));
         }
         if is_deaf(identity.pid) {
             return Err("all of its threads block SIGURG".to_owned());
         }
+        // The kernel keeps a signal until somebody takes it. Where our handler has not, it may be the program that does.
+        if is_unheard {
+            return Ok(());
+        }
+        demand.heard = Some(asked.heard);
         demand.urged = Instant::now();
         demand.again = (2 * demand.again).clamp(FIRST_AGAIN, LAST_AGAIN);
         // One that has ended is noticed by the pass.
@@ -179,7 +187,7 @@ fn is_deaf(pid: u32) -> bool {
 }
 
 /// Why a process did not take the demand up, as far as the kernel tells.
-fn why_not(pid: u32) -> String {
+fn why_not(pid: u32, is_unheard: bool) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let has = |name| mask(&status, name).is_some_and(|mask| mask & URGENT != 0);
     let state = status.lines().find_map(|line| line.strip_prefix("State:")).map(str::trim).unwrap_or_default();
@@ -187,6 +195,9 @@ fn why_not(pid: u32) -> String {
         () if state.starts_with(['T', 't']) => "it is stopped".to_owned(),
         () if has("SigIgn:") => "it ignores SIGURG".to_owned(),
         () if !has("SigCgt:") => "it has no handler for SIGURG any more".to_owned(),
+        () if is_unheard => {
+            "its handler for SIGURG is the program's own, or a thread of it waits for signals".to_owned()
+        }
         () => format!("no thread of it came to a point where it can be checked in {} s", PATIENCE.as_secs()),
     }
 }
