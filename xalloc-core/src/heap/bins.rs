@@ -128,7 +128,7 @@ impl Bins {
         let behind = words.fd(chunk);
         let is_known_behind = match self.ends.get(behind as usize) {
             Some(ends) if ends.back == chunk => true,
-            Some(_) | None => (words.bk(round_down(behind, 8)) == chunk) & behind.is_multiple_of(8),
+            Some(_) | None => leads_back(words, behind, chunk),
         };
         is_known_behind && self.is_known_ahead(words, chunk)
     }
@@ -140,7 +140,7 @@ impl Bins {
         let ahead = words.bk(chunk);
         match self.ends.get(ahead as usize) {
             Some(ends) if ends.front == chunk => true,
-            Some(_) | None => (words.fd(round_down(ahead, 8)) == chunk) & ahead.is_multiple_of(8),
+            Some(_) | None => leads_on(words, ahead, chunk),
         }
     }
 
@@ -161,8 +161,7 @@ impl Bins {
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
         let is_last = self.ends.get(behind as usize).is_some_and(|ends| ends.back == chunk);
         let is_first = self.ends.get(ahead as usize).is_some_and(|ends| ends.front == chunk);
-        let is_known_behind = is_last || (words.bk(round_down(behind, 8)) == chunk) & behind.is_multiple_of(8);
-        if !is_known_behind || !is_first && (words.fd(round_down(ahead, 8)) != chunk) | !ahead.is_multiple_of(8) {
+        if !(is_last || leads_back(words, behind, chunk)) || !(is_first || leads_on(words, ahead, chunk)) {
             return Err(HeapFault::CorruptedLinks);
         }
         if size >= LARGE_MIN && words.smaller(chunk) != 0 {
@@ -311,4 +310,16 @@ impl Bins {
     fn smallest_head<M: Memory>(words: Words<'_, M>, largest: u64) -> u64 {
         words.larger(largest)
     }
+}
+
+/// Whether `link` is the place of a chunk whose link towards the front leads to `chunk`.
+#[inline(always)]
+fn leads_back<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
+    (words.bk(round_down(link, 8)) == chunk) & link.is_multiple_of(8)
+}
+
+/// Whether `link` is the place of a chunk whose link towards the back leads to `chunk`.
+#[inline(always)]
+fn leads_on<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
+    (words.fd(round_down(link, 8)) == chunk) & link.is_multiple_of(8)
 }

@@ -63,8 +63,7 @@ pub(super) fn entrance<M: Memory>(
 ) -> Result<(), HeapFault> {
     let next = chunk.wrapping_add(size);
     if size <= max_fast {
-        // The lower bound is held against the word with its flags: a fence of 16 bytes passes.
-        if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
+        if !has_size(words, arena, next) {
             return Err(HeapFault::InvalidNextSizeFast);
         }
         return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
@@ -78,10 +77,17 @@ pub(super) fn entrance<M: Memory>(
     if !words.prev_inuse(next) {
         return Err(HeapFault::DoubleFree);
     }
-    if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
+    if !has_size(words, arena, next) {
         return Err(HeapFault::InvalidNextSize);
     }
     Ok(())
+}
+
+/// Whether the chunk at `next` has a size that one of the arena can have. The lower bound is held against the word with its
+/// flags: a fence of 16 bytes passes.
+#[inline(always)]
+fn has_size<M: Memory>(words: Words<'_, M>, arena: &ArenaState, next: u64) -> bool {
+    words.head(next) > HEADER && words.size(next) < arena.system_bytes
 }
 
 /// Whether the free chunk below is as long as the chunk above it says.
@@ -169,7 +175,7 @@ pub(super) fn resize<M: Memory>(
         return Err(HeapFault::ReallocInvalidSize);
     }
     let next = chunk + round_down(size, 8);
-    if words.head(next) <= HEADER || words.size(next) >= arena.system_bytes {
+    if !has_size(words, arena, next) {
         return Err(HeapFault::ReallocInvalidNextSize);
     }
     Ok(())

@@ -136,10 +136,7 @@ impl<O: Os> Heap<O> {
         let head = head_of(words, chunk);
         let size = head & !FLAGS;
         if head & IS_MMAPPED != 0 {
-            return match self.would_be_mapping(words, chunk) {
-                Some(_) => Ok(()),
-                None => Err(HeapFault::InvalidMapping),
-            };
+            return self.would_be_mapping(words, chunk, HeapFault::InvalidMapping);
         }
         checks::shape(chunk, size)?;
         if words.bk(chunk) == KEY && cache.holds(Words(&self.os), chunk, size)? {
@@ -182,17 +179,21 @@ impl<O: Os> Heap<O> {
             return Ok(());
         }
         if head & IS_MMAPPED != 0 {
-            return match self.would_be_mapping(words, chunk) {
-                Some(_) => Ok(()),
-                None => Err(HeapFault::ReallocInvalidMapping),
-            };
+            return self.would_be_mapping(words, chunk, HeapFault::ReallocInvalidMapping);
         }
         self.would_enter(words, cache, chunk, head, |arena| checks::resize(words, arena, chunk, size))
     }
 
-    fn would_be_mapping<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<(u64, u64)> {
+    /// Whether libc would take the chunk for one with a mapping of its own; else `otherwise`.
+    fn would_be_mapping<M: Memory>(
+        &self,
+        words: Words<'_, M>,
+        chunk: u64,
+        otherwise: HeapFault,
+    ) -> Result<(), HeapFault> {
         let layout = &self.settings.policy().mapped_layout;
-        checks::mapping(words, round_to_words(chunk), self.os.page_bytes(), layout.tail_bytes())
+        let mapping = checks::mapping(words, round_to_words(chunk), self.os.page_bytes(), layout.tail_bytes());
+        mapping.map(drop).ok_or(otherwise)
     }
 
     /// Asks about the arena that a chunk's words name. Where they name none, nothing is known of what libc would do.
