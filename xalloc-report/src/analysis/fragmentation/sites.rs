@@ -9,11 +9,15 @@ use xalloc_core::wire::Call;
 use super::growth::Growths;
 use super::isolation::Neighbours;
 use super::lives::Lives;
+use super::picture::Picture;
 use super::pins::Pins;
 use super::staircase;
-use super::{CallStack, Contents, Layout, Picture, StackIndex, Survey, ThreadName};
+use crate::analysis::frames::CallStack;
 use crate::analysis::names;
-use crate::model::survey::SiteCalls;
+use crate::analysis::process::ThreadName;
+use crate::model::layout::Layout;
+use crate::model::survey::{SiteCalls, Survey};
+use crate::trace::{Contents, StackIndex};
 
 /// A call site whose blocks keep pages.
 #[derive(Clone, PartialEq, Debug, Serialize, JsonSchema)]

@@ -1,9 +1,10 @@
 //! Heaps with a known culprit, each with a twin that has none.
 
 use super::*;
+use crate::analysis::frames::CallStack;
 use crate::model::sample::Sample;
 use crate::model::sample::simulated::Simulated;
-use crate::trace::Allocator;
+use crate::trace::Entry;
 
 const PAGE: u64 = pages::PAGE;
 

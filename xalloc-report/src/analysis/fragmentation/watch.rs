@@ -7,13 +7,15 @@ use serde::Serialize;
 use super::free::{FreeSizes, Recent, UnusableView};
 use super::growth::Growths;
 use super::isolation::Births;
+use super::moment::Still;
 use super::pages::PAGE;
+use super::picture::{Modelled, Picture};
 use super::pins::Pins;
 use super::rss::{Measured, RssView};
 use super::sites::LiveSites;
-use super::{Layout, Modelled, Picture, Place, RangeKind, ResidencyView, Span, Still};
+use super::views::ResidencyView;
 use crate::analysis::names::address;
-use crate::model::layout::{Imbalance, Range};
+use crate::model::layout::{Imbalance, Layout, Place, Range, RangeKind, Span};
 use crate::model::survey::Survey;
 use crate::trace::{Block, Contents, Entry, Event, Replay, Snapshot, StackIndex};
 
