@@ -2,9 +2,13 @@
 
 mod support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
 use serde_json::Value;
 use support::victims::victim;
-use support::{Load, Recording, functions, list, number, tool};
+use support::{Load, Recording, Trace, functions, list, number, tool};
 
 const KIB: u64 = 1024;
 
@@ -230,7 +234,7 @@ fn a_signal_to_the_recorder_makes_it_look_and_does_not_reach_the_program() {
 }
 
 /// The report at a mark, with the resident bytes of the heap.
-fn at_mark(recording: &Recording, name: &str) -> (Value, u64) {
+fn at_mark(recording: &Trace, name: &str) -> (Value, u64) {
     let seen = recording.json("fragmentation", &["--at", &format!("marker:{name}"), "--fixes", "never"]);
     assert_eq!(seen["rss"]["reason"], "marker", "{name}: {}", seen["rss"]);
     let resident = number(&seen["rss"], "heap_resident");
@@ -252,6 +256,73 @@ fn a_program_that_waits_at_its_marks_is_seen_as_it_is_there() {
     assert!(functions(untouched).iter().any(|name| name == "main"), "{untouched}");
     let unexplained = number(&full["rss"], "unexplained");
     assert!(unexplained * 100 <= number(&full["rss"], "total"), "{unexplained}");
+}
+
+/// Records `marks_in_memory` as a process that only root may look at, by a recorder without root's rights. `None`: the
+/// test cannot give them up.
+fn hidden(folder: &Path, arguments: &[&str], options: &[&str]) -> Option<Trace> {
+    let program = victim("marks_in_memory.c", &[]);
+    let trace = folder.join("hidden.xtrace");
+    // A user who is nobody gets everything that is needed in a folder of his own.
+    std::fs::set_permissions(folder, Permissions::from_mode(0o777)).expect("the folder is ours");
+    let copy = |from: &Path, name: &str| {
+        let to = folder.join(name);
+        std::fs::copy(from, &to).expect("a copy");
+        to
+    };
+    let own = copy(Path::new(env!("CARGO_BIN_EXE_xalloc-report")), "xalloc-report");
+    let program = copy(program.program(), "marks_in_memory");
+    let is_root = std::process::Command::new("id").arg("-u").output().is_ok_and(|told| told.stdout == b"0\n");
+    let mut command = match (is_root, tool("setpriv")) {
+        (false, _) => std::process::Command::new(own),
+        (true, Some(setpriv)) => {
+            let mut command = std::process::Command::new(setpriv);
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(own);
+            command
+        }
+        (true, None) => {
+            println!("skipped: root can look at everything, and setpriv is not there");
+            return None;
+        }
+    };
+    command.current_dir(folder).env("HOME", folder).env("TMPDIR", folder).env("XDG_CACHE_HOME", folder);
+    command.env_remove("XDG_RUNTIME_DIR").arg("record").args(options).arg("-o").arg(&trace).arg("--").arg(program);
+    let output = command.arg("hidden").args(arguments).output().expect("xalloc-report starts");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(Trace::at(trace))
+}
+
+#[test]
+fn a_process_that_hides_its_page_tables_tells_its_pages_itself_and_as_they_are() {
+    let folder = tempfile::tempdir().expect("a folder for nobody");
+    let Some(hidden) = hidden(folder.path(), &[], &["--snapshot-at-markers"]) else { return };
+    let open = victim("marks_in_memory.c", &[]).record_with(&["--snapshot-at-markers"]);
+    for name in ["full", "empty"] {
+        let ((its, its_resident), (own, own_resident)) = (at_mark(&hidden, name), at_mark(&open, name));
+        assert_eq!((&own["rss"]["pages_from"], &its["rss"]["pages_from"]), (&"pagemap".into(), &"mincore".into()));
+        assert_eq!((&its["residency"], its_resident), (&Value::from("measured"), own_resident), "{name}");
+        let unexplained = number(&its["rss"], "unexplained");
+        assert!(unexplained * 100 <= number(&its["rss"], "total"), "{unexplained}");
+        assert_eq!(list(&its["rss"], "untouched").len(), list(&own["rss"], "untouched").len());
+    }
+    let at_exit = hidden.json("fragmentation", &["--at", "exit", "--fixes", "never"]);
+    assert_eq!((&at_exit["rss"]["reason"], &at_exit["rss"]["pages_from"]), (&"exit".into(), &"mincore".into()));
+    let text = hidden.run("fragmentation", &["--at", "marker:full", "--fixes", "never"]);
+    let text = String::from_utf8_lossy(&text.stdout);
+    assert!(text.contains("it told its pages itself, by mincore") && text.contains("(mincore)"), "{text}");
+}
+
+#[test]
+fn a_process_that_hides_its_page_tables_is_interrupted_for_them_when_a_signal_asks() {
+    let folder = tempfile::tempdir().expect("a folder for nobody");
+    let Some(hidden) = hidden(folder.path(), &["signal"], &["--snapshot-on-signal", "usr1"]) else { return };
+    let seen = hidden.json("fragmentation", &["--at", "exit", "--fixes", "never"]);
+    let looks = list(&seen, "looks");
+    let of_signal: Vec<_> = looks.iter().filter(|look| look["reason"] == "signal").collect();
+    assert_eq!(of_signal.len(), 1, "{looks:?}");
+    assert_eq!(of_signal[0]["pages_from"], "mincore");
+    // The first half of 8 MiB, and 2,940 KiB of the break.
+    assert!(number(of_signal[0], "resident_bytes") > 6_900 * KIB, "{looks:?}");
 }
 
 #[test]

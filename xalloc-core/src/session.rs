@@ -20,6 +20,7 @@ use crate::ring;
 
 pub mod blocks;
 pub mod layout;
+pub mod own_look;
 mod refusal;
 
 pub use refusal::{REFUSED_PREFIX, Refusal};

@@ -38,6 +38,7 @@ use crate::text::Text;
 mod control;
 mod create;
 mod full;
+mod own_look;
 mod refused;
 mod reserve;
 mod wait;
@@ -328,15 +329,20 @@ impl Segment {
 
     /// Where the recorder puts the list of live blocks that was asked for.
     pub(crate) fn blocks_path(&self, request: u32) -> Text<PATH> {
+        self.path_beside(b"blocks", request)
+    }
+
+    /// The segment's name with `what` for `segment`, and a number behind it.
+    fn path_beside(&self, what: &[u8], number: u32) -> Text<PATH> {
         let path = self.path.as_bytes();
         let name = path.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1);
         let (directory, name) = path.split_at(name);
-        let mut blocks = Text::of(directory);
-        blocks.push(b"blocks");
-        blocks.push(name.strip_prefix(b"segment".as_slice()).unwrap_or(name));
-        blocks.push(b".");
-        blocks.push_number(u64::from(request));
-        blocks
+        let mut beside = Text::of(directory);
+        beside.push(what);
+        beside.push(name.strip_prefix(b"segment".as_slice()).unwrap_or(name));
+        beside.push(b".");
+        beside.push_number(u64::from(number));
+        beside
     }
 
     /// Whether the recorder has said that it wants no more.

@@ -46,7 +46,7 @@ pub use event::{Entry, Event, LiveChange, ProcessEvent, ProgramEvent};
 pub use moment::{Moment, MomentError};
 pub use reader::{Limits, Trace, read_untrusted};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
-pub use snapshot::{Mapping, PAGE_BYTES, Reason, Snapshot};
+pub use snapshot::{Mapping, PAGE_BYTES, PagesFrom, Reason, Snapshot};
 pub use writer::{Writer, Written};
 
 /// Index into [`Contents::processes`]; the recorded command is process 0.

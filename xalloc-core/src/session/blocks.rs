@@ -60,6 +60,12 @@ pub struct Handshake {
     pub looks_asked: AtomicU32,
     /// Recorder: how many of these are answered. Futex word.
     pub looks_answered: AtomicU32,
+    /// Recorder: how many looks at itself it has asked the process for ([`super::own_look`]).
+    pub own_look: AtomicU32,
+    /// Process: number of the last of these that a thread took up.
+    pub own_look_taken: AtomicU32,
+    /// Process: number of the last of these that it is done with.
+    pub own_look_done: AtomicU32,
     /// Process: where the memory begins that holds the blocks of its positive control ([`control`]), for the request.
     pub control_addr: AtomicU64,
 }

@@ -103,13 +103,13 @@ pub(crate) fn is_mapped(start: u64) -> bool {
     keeping_errno(|| unsafe { libc::syscall(libc::SYS_mincore, start, 1_usize, &raw mut resident) == 0 })
 }
 
-/// Which pages from `at` on are in memory, in the lowest bit of each byte; all of them where the kernel does not say.
-pub(crate) fn residency<const PAGES: usize>(at: u64, pages: usize) -> [u8; PAGES] {
+/// Which pages from `at` on are in memory, in the lowest bit of each byte; `None` where the kernel does not say.
+pub(crate) fn residency<const PAGES: usize>(at: u64, pages: usize) -> Option<[u8; PAGES]> {
     let mut resident = [0; PAGES];
     let bytes = pages.min(PAGES) * 4096;
     // SAFETY: first bullet of the module; mincore writes one byte a page, and asks nothing of the pages.
     let answer = unsafe { libc::syscall(libc::SYS_mincore, at, bytes, resident.as_mut_ptr()) };
-    if answer == 0 { resident } else { [1; PAGES] }
+    (answer == 0).then_some(resident)
 }
 
 /// The memory that a call of `mmap` answered with.

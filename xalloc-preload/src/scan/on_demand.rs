@@ -4,6 +4,9 @@
 //! puts a mark into the order of events, has the process copied and lets the threads go on. The copy asks for what was
 //! live at the mark, marks the blocks and ends; what the program can see of it is described below.
 //!
+//! The same signal brings the question how much of the process's memory is resident, where the recorder may not look for
+//! itself; the handler answers that on the spot (`crate::segment`).
+//!
 //! # Why a copy
 //! To mark a million blocks takes some 200 ms, to copy the tables of their pages a few. The price: pages that the
 //! program writes meanwhile are copied by the kernel one by one, and memory that the program keeps out of forks
@@ -96,17 +99,33 @@ extern "C" fn on_demand(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
             // Relaxed: a count.
             segment.header().handshake.heard.fetch_add(1, Ordering::Relaxed);
         }
-        if is_due() && super::begin() {
-            // Another thread may have taken it up in between.
+        if (is_due() || is_look_due()) && super::begin() {
+            // SAFETY: the mapping is that long (first bullet); its end is page-aligned.
+            let end = unsafe { STACK.load(Ordering::Relaxed).add(STACK_BYTES) };
+            // Another thread may have taken either up in between.
+            if is_look_due() {
+                // SAFETY: first bullet; the function takes nothing.
+                unsafe { call_on(end, context, look) };
+            }
             if is_due() {
-                // SAFETY: the mapping is that long (first bullet); its end is page-aligned.
-                let end = unsafe { STACK.load(Ordering::Relaxed).add(STACK_BYTES) };
                 // SAFETY: first bullet; the function takes what it is given here.
                 unsafe { call_on(end, context, take_up) };
             }
             super::end();
         }
     });
+}
+
+/// Whether the recorder asks the process to look at its own memory: no hook is in the way of that.
+fn is_look_due() -> bool {
+    process::own_segment().is_some_and(|segment| segment.has_recorder() && segment.is_own_look_asked())
+}
+
+/// Looks at the process's memory.
+extern "C" fn look(_: *mut c_void) {
+    if let Some(segment) = process::own_segment() {
+        segment.look_if_asked();
+    }
 }
 
 /// Calls `work` with `argument` on the stack that ends at `stack_end`.

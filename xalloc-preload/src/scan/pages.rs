@@ -75,7 +75,8 @@ impl Pages {
             Some(file) => file.read_at(&mut bytes[..8 * pages], (at / PAGE_BYTES * 8) as usize) == 8 * pages,
             None => false,
         };
-        let resident = if told { [0; AT_ONCE] } else { host::residency::<AT_ONCE>(at, pages) };
+        let resident = if told { None } else { host::residency::<AT_ONCE>(at, pages) };
+        let resident = resident.unwrap_or([u8::from(!told); AT_ONCE]);
         move |nth| {
             let entry = bytes.get(8 * nth..8 * nth + 8).and_then(|entry| entry.try_into().ok());
             match entry.map(u64::from_ne_bytes).filter(|_| told) {

@@ -26,6 +26,7 @@ impl Segment {
             if clock::monotonic_ns() > deadline_ns || !self.recorder_lives() {
                 return false;
             }
+            self.look_if_asked();
             futex::wait(word, seen, futex::Scope::Shared, LOOK_NS);
         }
     }

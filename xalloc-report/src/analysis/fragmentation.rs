@@ -18,7 +18,7 @@ use super::process::pid;
 use crate::model::Recorded;
 use crate::model::layout::Imbalance;
 use crate::model::survey::{Mark, Survey};
-use crate::trace::{Allocator, Contents, ProcessIndex};
+use crate::trace::{Allocator, Contents, ProcessIndex, Snapshot};
 
 mod fixes;
 mod free;
@@ -44,7 +44,7 @@ pub use fixes::{EVENTS_UNASKED, FixView, FixesView, FootprintView, Predict, Sugg
 pub use free::{BinView, CacheView, FreeView, SizeCount, UnusableView};
 pub use moment::At;
 pub use padding::PaddingView;
-pub use rss::{LookView, RssView, Segment, SegmentView, UntouchedView};
+pub use rss::{LookView, PagesView, RssView, Segment, SegmentView, UntouchedView};
 pub use sites::{
     CoverView, CrossThreadSiteView, CrossThreadView, GrowthView, PinView, StepView, SystemCallView, SystemCallsView,
     ThresholdView,
@@ -124,10 +124,15 @@ pub fn fragmentation<R: Recorded>(
     let still = match at {
         At::Peak => Still::at(survey.most_requested.at_ns),
         At::Time(at_ns) => Still::at(at_ns),
-        At::Exit => Still { from_ns: last_ns, to_ns: u64::MAX },
+        At::Exit => Still { from_ns: around.changed_ns.unwrap_or(last_ns), to_ns: u64::MAX },
         At::Seq(_) => Still { from_ns: around.at_ns.unwrap_or(last_ns), to_ns: around.next_ns.unwrap_or(u64::MAX) },
     };
-    let nearest = snapshots.iter().min_by_key(|snapshot| still.distance_ns(snapshot.at_ns));
+    // Of several that are as near the last is the one at the end, where that is meant.
+    let by_distance = |snapshot: &&Snapshot| still.distance_ns(snapshot.at_ns);
+    let nearest = match at {
+        At::Exit => snapshots.iter().rev().min_by_key(by_distance),
+        At::Peak | At::Time(_) | At::Seq(_) => snapshots.iter().min_by_key(by_distance),
+    };
     let mut watch = Watch::new(contents, layout, target, &survey);
     watch.lay_over(nearest, still);
     recorded.replay(process, &mut watch).map_err(FragmentationError::Recorded)?;

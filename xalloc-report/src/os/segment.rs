@@ -193,6 +193,23 @@ impl Segment {
         futex::wake(answered, i32::MAX, futex::Scope::Shared);
     }
 
+    /// Asks the process to look at itself, for the time of that number, and wakes a thread of it that waits for an answer.
+    pub fn ask_for_own_look(&self, number: u32) {
+        let handshake = self.handshake();
+        // ORDERING: pairs with the process's Acquire load: the file that it writes to is there.
+        handshake.own_look.store(number, Ordering::Release);
+        for word in [&handshake.answer, &handshake.looks_answered] {
+            futex::wake(word, i32::MAX, futex::Scope::Shared);
+        }
+    }
+
+    /// Number of the last look at itself that the process is done with.
+    #[must_use]
+    pub fn own_look_done(&self) -> u32 {
+        // ORDERING: pairs with the process's Release store: the file was written before.
+        self.handshake().own_look_done.load(Ordering::Acquire)
+    }
+
     /// Answers the request of that number, and wakes the process.
     pub fn answer(&self, request: u32, kind: u32) {
         let handshake = self.handshake();

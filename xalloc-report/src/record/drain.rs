@@ -26,7 +26,7 @@ use xalloc_core::units::Stamp;
 use crate::os::segment::{HeaderWord, Segment};
 use crate::os::signals;
 use crate::record::clock::{Clock, Reading, Timeline};
-use crate::record::looks::{Asked, Looks};
+use crate::record::looks::Looks;
 use crate::trace::{Block, Contents, End, Incoming, Process, ProcessIndex, Recording, Repairs, Snapshot, Waits};
 
 mod check;
@@ -38,7 +38,9 @@ mod identity;
 mod ignored;
 mod lane;
 mod live;
+mod look;
 mod modules;
+mod own_look;
 mod stacks;
 mod stream;
 #[cfg(test)]
@@ -284,29 +286,6 @@ impl<S: Sink> Drain<S> {
         Ok(came)
     }
 
-    /// Asks the kernel about the memory of the processes for which it is time. `waits` has for each how many looks its
-    /// threads had asked for before the rings were read; they are told whether or not there was something to see.
-    fn look(&mut self, gone: &[bool], waits: &[u32]) -> Result<(), S::Error> {
-        for ((live, gone), waits) in self.live.iter_mut().zip(gone).zip(waits) {
-            let Identity { pid, .. } = live.stream.identity;
-            // Without a descriptor the number may be another process's by now.
-            if *gone || live.pidfd.is_none() {
-                live.stream.segment.answer_looks(*waits);
-                continue;
-            }
-            // A process that is checked on its way out stands still; one that is not may be gone by the next pass.
-            let is_ending = live.checks.hold_the_end(live.stream.segment.asked())
-                || matches!(live.stream.last_word, LastWord::Exit(_));
-            let asked = Asked { marks: live.stream.marks, waits: *waits, signals: signals::snapshots_asked() };
-            let seen = live.looks.at(pid, live.stream.index, &self.timeline, is_ending, asked);
-            live.stream.segment.answer_looks(*waits);
-            if let Some(snapshot) = seen {
-                self.sink.snapshot(&snapshot)?;
-            }
-        }
-        Ok(())
-    }
-
     /// Looks for segments that were not there before.
     pub(crate) fn discover(&mut self) {
         let Ok(entries) = fs::read_dir(&self.directory) else { return };
@@ -379,6 +358,8 @@ impl<S: Sink> Drain<S> {
             path,
             pidfd,
             looks: Looks::new(signals::snapshots_asked()),
+            own_look: None,
+            own_looks: 0,
             checks: Checks::default(),
         });
         Ok(())

@@ -1,19 +1,20 @@
 //! When the drain looks at a process's memory: often enough to see its peaks, seldom enough to cost next to nothing.
 //!
 //! # Invariant
-//! Looks take at most one part in [`SHARE`] of the process's life: after a look that took t, at least SHARE times t
-//! pass. They are the recorder's time, on its core; what the program feels is the kernel's lock on its mappings for as
-//! long as these are read. Looks at marks keep this distance too: one that comes sooner is answered when it has passed.
+//! Looks that nobody asked for take at most a hundredth of the process's life, all of them together: one is made when what
+//! it is expected to take, and once more for the last, still fits. They are the recorder's time, on its core; what the program feels is the
+//! kernel's lock on its mappings for as long as these are read. Looks at marks keep to this too: one that comes sooner is
+//! answered when there is room.
 //! What somebody asked for does not wait: a signal, which is sent by hand, and marks if the program waits at them.
+//!
+//! # The one exception
+//! The look at the end is made for [`LAST_FREE`] whatever the life was: without it a program that lives for a blink would
+//! have no resident memory to speak of.
 
 use std::time::{Duration, Instant};
 
-use xalloc_core::sys::clock::monotonic_ns;
-use xalloc_core::units::Stamp;
-
-use super::clock::{Clock, Timeline};
-use super::memory::{look, resident_bytes};
-use crate::trace::{ProcessIndex, Reason, Snapshot};
+use super::memory::resident_bytes;
+use crate::trace::{Reason, Snapshot};
 
 /// What asks for a look besides the time and the process's size: how often it was asked for so far.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -26,8 +27,43 @@ pub(super) struct Asked {
     pub(super) signals: u32,
 }
 
-/// A look costs at most this part of the time since the one before: 0.8 %.
-const SHARE: u32 = 125;
+/// Whether a process is about to end.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ending {
+    /// It is not.
+    No,
+    /// It stands still until it is answered.
+    Held,
+    /// It has said its last word.
+    Going,
+}
+
+/// Whether the process can be asked something while it is looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Held {
+    /// It runs on.
+    No,
+    /// A thread of it waits for the recorder.
+    Waiting,
+    /// It runs on, and may be interrupted.
+    BySignal,
+}
+
+/// A look for which it is time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Due {
+    pub(super) reason: Reason,
+    pub(super) held: Held,
+}
+
+/// Looks take one part in this of the process's life.
+const SHARE: u32 = 100;
+/// What the look at the end may take in any case.
+const LAST_FREE: Duration = Duration::from_millis(5);
+/// What a first look is expected to take of a process without memory, and for each MiB that it has: more than was measured
+/// (see bench/results).
+const FIRST: Duration = Duration::from_micros(400);
+const FIRST_BY_MIB: Duration = Duration::from_micros(6);
 /// Least time between two looks.
 const SHORTEST: Duration = Duration::from_millis(50);
 /// Time between two questions how large the process is, which cost microseconds.
@@ -40,13 +76,19 @@ const HYSTERESIS: u64 = 20;
 /// The looks at one process.
 #[derive(Debug)]
 pub(super) struct Looks {
+    began: Instant,
     asked: Instant,
     looked: Instant,
-    not_before: Instant,
+    /// What looks that nobody asked for have taken, and questions for the size.
+    spent: Duration,
+    /// What the last look took, and how large the process was.
+    last: Option<(Duration, u64)>,
     largest_bytes: u64,
     has_ended: bool,
     /// What was asked for and has been looked at.
     answered: Asked,
+    /// Whether the look that is being made was asked for.
+    is_free: bool,
 }
 
 impl Looks {
@@ -54,115 +96,147 @@ impl Looks {
     pub(super) fn new(signals: u32) -> Looks {
         let now = Instant::now();
         Looks {
+            began: now,
             asked: now,
             looked: now,
-            not_before: now + SHORTEST,
+            spent: Duration::ZERO,
+            last: None,
             largest_bytes: 0,
             has_ended: false,
             answered: Asked { marks: 0, waits: 0, signals },
+            is_free: false,
         }
     }
 
-    /// Looks at the process if it is time to. `is_ending` says that it began to end.
-    pub(super) fn at(
-        &mut self,
-        pid: u32,
-        process: ProcessIndex,
-        timeline: &Timeline,
-        is_ending: bool,
-        asked: Asked,
-    ) -> Option<Snapshot> {
-        let now = Instant::now();
-        let reason = self.reason(pid, now, is_ending, asked)?;
+    /// The look for which it is time. Who asked for one is answered by it.
+    pub(super) fn due(&mut self, pid: u32, ending: Ending, asked: Asked) -> Option<Due> {
+        let due = self.find(pid, ending, asked)?;
         self.answered = asked;
-        let at_ns = timeline.at_ns(Clock::Monotonic, Stamp(monotonic_ns()));
-        let snapshot = look(pid, process, at_ns, reason)?;
-        self.largest_bytes = self.largest_bytes.max(snapshot.resident_bytes);
-        self.looked = Instant::now();
-        self.not_before = self.looked + (SHARE * Duration::from_nanos(snapshot.cost_ns)).max(SHORTEST);
-        // A process that has given everything back already has nothing to tell.
-        (!snapshot.mappings.is_empty() && snapshot.resident_bytes > 0).then_some(snapshot)
+        Some(due)
     }
 
-    fn reason(&mut self, pid: u32, now: Instant, is_ending: bool, asked: Asked) -> Option<Reason> {
-        if is_ending {
-            return (!std::mem::replace(&mut self.has_ended, true)).then_some(Reason::Exit);
+    /// A look was made.
+    pub(super) fn took(&mut self, snapshot: &Snapshot) {
+        let took = Duration::from_nanos(snapshot.cost_ns);
+        self.largest_bytes = self.largest_bytes.max(snapshot.resident_bytes);
+        self.last = Some((took, snapshot.resident_bytes));
+        self.looked = Instant::now();
+        if !self.is_free {
+            self.spent += took;
+        }
+    }
+
+    /// What a look at a process of that size is expected to take.
+    fn expected(&self, resident_bytes: u64) -> Duration {
+        match self.last {
+            None => FIRST + FIRST_BY_MIB.mul_f64(resident_bytes as f64 / f64::from(1 << 20)),
+            Some((took, bytes)) => took.mul_f64((resident_bytes as f64 / bytes.max(1) as f64).max(1.0)),
+        }
+    }
+
+    /// Whether so much more may be spent by now.
+    fn may_take(&self, now: Instant, more: Duration) -> bool {
+        SHARE * (self.spent + more) <= now - self.began
+    }
+
+    fn find(&mut self, pid: u32, ending: Ending, asked: Asked) -> Option<Due> {
+        let now = Instant::now();
+        self.is_free = false;
+        if ending != Ending::No {
+            if std::mem::replace(&mut self.has_ended, true) {
+                return None;
+            }
+            let expected = self.expected(resident_bytes(pid)?);
+            let held = if ending == Ending::Held { Held::Waiting } else { Held::No };
+            let is_cheap = expected <= LAST_FREE || self.may_take(now, expected);
+            return is_cheap.then_some(Due { reason: Reason::Exit, held });
         }
         // Who sends a signal wants it answered whatever it costs; marks may stand in a loop.
+        self.is_free = true;
         if asked.signals != self.answered.signals {
-            return Some(Reason::Signal);
+            return Some(Due { reason: Reason::Signal, held: Held::BySignal });
         }
         if asked.waits != self.answered.waits {
-            return Some(Reason::Marker);
+            return Some(Due { reason: Reason::Marker, held: Held::Waiting });
         }
-        if now < self.not_before {
-            return None;
-        }
-        if asked.marks != self.answered.marks {
-            return Some(Reason::Marker);
-        }
-        if now < self.asked + ASK_EVERY {
+        self.is_free = false;
+        let is_early = now < self.asked + ASK_EVERY || now < self.looked + SHORTEST;
+        if is_early || !self.may_take(now, Duration::ZERO) {
             return None;
         }
         self.asked = now;
-        let resident = resident_bytes(pid)?;
-        if resident > self.largest_bytes + self.largest_bytes / HYSTERESIS {
-            return Some(Reason::Peak);
+        let resident = resident_bytes(pid);
+        self.spent += now.elapsed();
+        let resident = resident?;
+        if !self.may_take(now, 2 * self.expected(resident)) {
+            return None;
         }
-        (now >= self.looked + INTERVAL).then_some(Reason::Interval)
+        let reason = if asked.marks != self.answered.marks {
+            Reason::Marker
+        } else if resident > self.largest_bytes + self.largest_bytes / HYSTERESIS {
+            Reason::Peak
+        } else if now >= self.looked + INTERVAL {
+            Reason::Interval
+        } else {
+            return None;
+        };
+        Some(Due { reason, held: Held::No })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::clock::Reading;
+    use crate::record::memory::look;
+    use crate::trace::ProcessIndex;
 
-    #[test]
-    fn looks_keep_the_distance_that_their_cost_demands_and_the_end_is_looked_at_once() {
-        let mut looks = Looks::new(0);
-        let timeline = Timeline::starting_at(Reading::now());
+    const NOTHING: Asked = Asked { marks: 0, waits: 0, signals: 0 };
+
+    fn of_us(looks: &mut Looks, ending: Ending, asked: Asked) -> Option<Reason> {
         let pid = std::process::id();
-        assert_eq!(looks.at(pid, ProcessIndex(0), &timeline, false, Asked::default()), None, "it has just begun");
-        std::thread::sleep(SHORTEST + ASK_EVERY);
-        let first =
-            looks.at(pid, ProcessIndex(0), &timeline, false, Asked::default()).expect("the first look is a peak");
-        assert_eq!(first.reason, Reason::Peak);
-        assert!(looks.not_before >= looks.looked + SHARE * Duration::from_nanos(first.cost_ns));
-        assert_eq!(looks.at(pid, ProcessIndex(0), &timeline, false, Asked::default()), None);
-        let last = looks.at(pid, ProcessIndex(0), &timeline, true, Asked::default()).expect("the end is looked at");
-        assert_eq!(last.reason, Reason::Exit);
-        assert_eq!(looks.at(pid, ProcessIndex(0), &timeline, true, Asked::default()), None);
+        let due = looks.due(pid, ending, asked)?;
+        let seen = look(pid, ProcessIndex(0), 0, due.reason).expect("a process may look at itself");
+        looks.took(&seen);
+        Some(due.reason)
     }
 
     #[test]
-    fn a_signal_is_answered_at_once_and_a_mark_when_the_distance_has_passed() {
+    fn looks_that_nobody_asked_for_take_a_hundredth_of_the_time_and_the_end_is_looked_at_once() {
+        let mut looks = Looks::new(0);
+        assert_eq!(of_us(&mut looks, Ending::No, NOTHING), None, "it has just begun");
+        let mut seen = Vec::new();
+        while seen.len() < 3 {
+            looks.largest_bytes = 0;
+            let (before, elapsed) = (looks.spent, looks.began.elapsed());
+            if let Some(reason) = of_us(&mut looks, Ending::No, NOTHING) {
+                seen.push(reason);
+                assert!(SHARE * before <= elapsed, "{before:?} were spent of {elapsed:?}");
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        assert_eq!(seen, [Reason::Peak; 3]);
+        assert_eq!(of_us(&mut looks, Ending::Held, NOTHING), Some(Reason::Exit));
+        assert_eq!(of_us(&mut looks, Ending::Held, NOTHING), None);
+    }
+
+    #[test]
+    fn what_looks_took_already_keeps_the_next_away_but_not_the_one_that_is_asked_for() {
         let mut looks = Looks::new(7);
-        let timeline = Timeline::starting_at(Reading::now());
-        let pid = std::process::id();
-        let mut at = |marks, signals| {
-            let asked = Asked { marks, waits: 0, signals };
-            let seen = looks.at(pid, ProcessIndex(0), &timeline, false, asked);
-            (seen.map(|snapshot| snapshot.reason), looks.not_before)
-        };
-        assert_eq!(at(1, 7).0, None, "the process has just begun, and the 7 signals came before it");
-        let (seen, not_before) = at(1, 8);
-        assert_eq!(seen, Some(Reason::Signal));
-        assert_eq!(at(1, 8).0, None, "the mark was before that look");
-        assert_eq!(at(2, 8).0, None);
-        std::thread::sleep(not_before.saturating_duration_since(Instant::now()));
-        assert_eq!(at(4, 8).0, Some(Reason::Marker), "one look for the three");
-        assert_eq!(at(4, 8).0, None);
+        looks.spent = Duration::from_secs(3600);
+        std::thread::sleep(SHORTEST + ASK_EVERY);
+        let mut at = |marks, waits, signals| of_us(&mut looks, Ending::No, Asked { marks, waits, signals });
+        assert_eq!(at(1, 0, 7), None, "a mark has to wait, and the 7 signals came before the process");
+        assert_eq!([at(1, 0, 8), at(1, 0, 8)], [Some(Reason::Signal), None]);
+        assert_eq!([at(2, 1, 8), at(2, 1, 8), at(3, 2, 8)], [Some(Reason::Marker), None, Some(Reason::Marker)]);
+        assert_eq!(looks.spent, Duration::from_secs(3600), "what was asked for counts for nothing");
     }
 
     #[test]
-    fn a_mark_at_which_the_program_waits_is_answered_at_once() {
-        let mut looks = Looks::new(0);
-        let timeline = Timeline::starting_at(Reading::now());
-        let mut at = |marks, waits| {
-            let asked = Asked { marks, waits, signals: 0 };
-            looks.at(std::process::id(), ProcessIndex(0), &timeline, false, asked).map(|snapshot| snapshot.reason)
-        };
-        assert_eq!([at(1, 1), at(1, 1), at(2, 2)], [Some(Reason::Marker), None, Some(Reason::Marker)]);
+    fn an_expensive_look_at_the_end_is_left_out_of_a_short_life_and_a_cheap_one_is_not() {
+        let with_last = |took| Looks { last: Some((took, 1 << 50)), ..Looks::new(0) };
+        let pid = std::process::id();
+        assert_eq!(with_last(2 * LAST_FREE).due(pid, Ending::Held, NOTHING), None);
+        let due = with_last(LAST_FREE / 2).due(pid, Ending::Going, NOTHING);
+        assert_eq!(due, Some(Due { reason: Reason::Exit, held: Held::No }));
     }
 }

@@ -2,17 +2,19 @@
 //!
 //! Everything is read from outside, from /proc, while the program runs on. `smaps` sums up each mapping, `smaps_rollup`
 //! all of them, `pagemap` tells page by page; of the last only the anonymous memory is read, for nothing else holds
-//! chunks. Where `pagemap` may not be read the mappings are told without their pages.
+//! chunks. Where `pagemap` may not be read the mappings are told without their pages, and where `smaps` may not be read
+//! either nothing is; then the process can tell what it sees of itself (`xalloc_core::session::own_look`), which is
+//! believed no more than anything else that it writes.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
-use crate::trace::{Mapping, PAGE_BYTES, ProcessIndex, Reason, Snapshot};
+use xalloc_core::session::own_look::{MOST_PAGES, OwnLookHeader};
 
-/// A mapping of more pages than this is told without them: 64 GiB of address space.
-const MOST_PAGES: u64 = 1 << 24;
+use crate::trace::{Mapping, PAGE_BYTES, PagesFrom, ProcessIndex, Reason, Snapshot};
+
 /// Pages whose entries are read at once.
 const AT_ONCE: usize = 8192;
 /// Bits of a page's entry: it is in memory.
@@ -29,11 +31,12 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
 pub(super) fn look(pid: u32, process: ProcessIndex, at_ns: u64, reason: Reason) -> Option<Snapshot> {
     let began = Instant::now();
     let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?);
+    let mut pages_from = PagesFrom::Nobody;
     if let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) {
-        for mapping in &mut mappings {
-            let is_anonymous = mapping.anonymous_bytes > 0 && (mapping.name.is_empty() || mapping.name == "[heap]");
-            if is_anonymous && mapping.len_bytes() / PAGE_BYTES <= MOST_PAGES {
-                mapping.runs = runs(&pagemap, mapping).ok();
+        for mapping in mappings.iter_mut().filter(|mapping| is_asked_about(mapping)) {
+            mapping.runs = runs(&pagemap, mapping).ok();
+            if mapping.runs.is_some() {
+                pages_from = PagesFrom::Pagemap;
             }
         }
     }
@@ -48,8 +51,62 @@ pub(super) fn look(pid: u32, process: ProcessIndex, at_ns: u64, reason: Reason) 
         swapped_bytes: field(&rollup, "Swap:").unwrap_or(0),
         minor_faults,
         major_faults,
+        pages_from,
         mappings,
         cost_ns: began.elapsed().as_nanos() as u64,
+    })
+}
+
+/// Whether the pages of a mapping are told: all that may hold chunks.
+fn is_asked_about(mapping: &Mapping) -> bool {
+    let is_anonymous = mapping.anonymous_bytes > 0 && (mapping.name.is_empty() || mapping.name == "[heap]");
+    is_anonymous && mapping.len_bytes() / PAGE_BYTES <= MOST_PAGES
+}
+
+/// What a process wrote of itself in the file of the look of that number. `None`: nothing that can be read.
+pub(super) fn own_look(
+    pid: u32,
+    process: ProcessIndex,
+    (at_ns, reason): (u64, Reason),
+    number: u32,
+    file: &[u8],
+) -> Option<Snapshot> {
+    let header = OwnLookHeader::from_bytes(file).filter(|header| header.number == number)?;
+    let behind = file.get(OwnLookHeader::BYTES..)?;
+    let (text, behind) = behind.split_at_checked(usize::try_from(header.text_bytes).ok()?)?;
+    let told = behind.get(..usize::try_from(header.runs).ok()?.checked_mul(16)?)?;
+    let mut mappings = mappings(&String::from_utf8_lossy(text));
+    let runs = told.as_chunks::<16>().0.iter().map(|run| {
+        let (from, to) = run.split_at(8);
+        [from, to].map(|end| end.first_chunk().map_or(0, |end| u64::from_le_bytes(*end)))
+    });
+    let mut runs = runs.peekable();
+    for mapping in &mut mappings {
+        let is_asked_about = is_asked_about(mapping);
+        let mut at = mapping.start;
+        let mut of_mapping = Vec::new();
+        while let Some([from, to]) = runs.next_if(|[_, to]| *to <= mapping.end) {
+            if from < at || to <= from || !(from % PAGE_BYTES == 0 && to % PAGE_BYTES == 0) {
+                // Of a mapping that is gone, or nonsense.
+                continue;
+            }
+            of_mapping.push((((from - at) / PAGE_BYTES) as u32, ((to - from) / PAGE_BYTES) as u32));
+            at = to;
+        }
+        mapping.runs = is_asked_about.then_some(of_mapping);
+    }
+    let (minor_faults, major_faults) = faults(pid).unwrap_or_default();
+    Some(Snapshot {
+        process,
+        at_ns,
+        reason,
+        resident_bytes: mappings.iter().map(|mapping| mapping.resident_bytes).sum(),
+        swapped_bytes: 0,
+        minor_faults,
+        major_faults,
+        pages_from: PagesFrom::Mincore,
+        mappings,
+        cost_ns: 0,
     })
 }
 
@@ -160,6 +217,29 @@ mod tests {
         assert!(resident >= 3 << 20, "{resident}");
         assert!(resident.abs_diff(around.resident_bytes) * 10 < resident);
         assert!(resident_bytes(pid).is_some_and(|bytes| bytes > 3 << 20));
+    }
+
+    /// A file as a process writes it.
+    fn own_file(number: u32, text: &str, runs: &[(u64, u64)]) -> Vec<u8> {
+        let header = OwnLookHeader { number, text_bytes: text.len() as u64, runs: runs.len() as u64 };
+        let words = runs.iter().flat_map(|(from, to)| [from.to_le_bytes(), to.to_le_bytes()]);
+        header.to_bytes().into_iter().chain(text.bytes()).chain(words.flatten()).collect()
+    }
+
+    #[test]
+    fn what_a_process_says_of_itself_is_told_by_mapping_and_page_and_nonsense_in_it_is_left_out() {
+        let text = "10000-20000 rw-p 0 00:00 0\nRss: 12 kB\nAnonymous: 12 kB\n\
+                    30000-31000 r--p 0 00:00 0 /a\nRss: 4 kB\nAnonymous: 0 kB\n";
+        let runs = [(0x11000, 0x13000), (0x12000, 0x13000), (0x15000, 0x16000), (0x25000, 0x26000), (0x90000, 0x91000)];
+        let file = own_file(3, text, &runs);
+        let when = (7, Reason::Marker);
+        let seen = own_look(1, ProcessIndex(0), when, 3, &file).expect("a whole file");
+        assert_eq!((seen.resident_bytes, seen.pages_from), (16 << 10, PagesFrom::Mincore));
+        let told: Vec<_> = seen.mappings.iter().map(|mapping| mapping.runs.clone()).collect();
+        assert_eq!(told, [Some(vec![(1, 2), (2, 1)]), None]);
+        assert_eq!(own_look(1, ProcessIndex(0), when, 4, &file), None, "the file of another look");
+        assert_eq!(own_look(1, ProcessIndex(0), when, 3, &file[..file.len() - 1]), None);
+        assert_eq!(own_look(1, ProcessIndex(0), when, 3, &[]), None);
     }
 
     #[test]

@@ -104,7 +104,7 @@ impl Resident {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::trace::{Mapping, ProcessIndex, Reason};
+    use crate::trace::{Mapping, PagesFrom, ProcessIndex, Reason};
 
     #[test]
     fn the_bytes_of_a_block_on_resident_pages_are_counted() {
@@ -126,6 +126,7 @@ mod tests {
             swapped_bytes: 0,
             minor_faults: 0,
             major_faults: 0,
+            pages_from: PagesFrom::Pagemap,
             mappings: vec![mapping],
         };
         let resident = Resident::of(&look);

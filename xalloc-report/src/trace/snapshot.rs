@@ -5,7 +5,8 @@
 //!
 //! # In the file
 //! A block of its own kind, which readers of an older minor version skip: one column, numbers as varints. Resident pages
-//! are runs: pages to skip, pages that are resident, and so on to the mapping's end.
+//! are runs: pages to skip, pages that are resident, and so on to the mapping's end. Behind the mappings stands who told the
+//! pages; a file that says nothing of that has them from `pagemap`.
 
 use super::ProcessIndex;
 use super::error::Malformed;
@@ -34,6 +35,22 @@ impl Reason {
     const ALL: [Reason; 5] = [Reason::Interval, Reason::Peak, Reason::Exit, Reason::Marker, Reason::Signal];
 }
 
+/// Who said which pages are resident.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u8)]
+pub enum PagesFrom {
+    /// The kernel, to the recorder: `pagemap`.
+    Pagemap = 0,
+    /// The kernel, to the process itself: `mincore`.
+    Mincore = 1,
+    /// Nobody: the sums of the mappings are all that is known.
+    Nobody = 2,
+}
+
+impl PagesFrom {
+    const ALL: [PagesFrom; 3] = [PagesFrom::Pagemap, PagesFrom::Mincore, PagesFrom::Nobody];
+}
+
 /// One look at a process's memory.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Snapshot {
@@ -53,6 +70,8 @@ pub struct Snapshot {
     pub minor_faults: u64,
     /// Page faults so far that did.
     pub major_faults: u64,
+    /// Who said which pages are resident.
+    pub pages_from: PagesFrom,
     /// The mappings, by address.
     pub mappings: Vec<Mapping>,
 }
@@ -128,6 +147,7 @@ impl Snapshot {
             }
             last = mapping.end;
         }
+        put(&mut out, self.pages_from as u64);
         out
     }
 
@@ -165,6 +185,12 @@ impl Snapshot {
             mappings.push(Mapping { start, end, rights, name, resident_bytes, anonymous_bytes, runs });
             last = end;
         }
+        let pages_from = match from.is_empty() {
+            // Before processes were asked, the recorder was the only one who looked.
+            true if mappings.iter().all(|mapping| mapping.runs.is_none()) => PagesFrom::Nobody,
+            true => PagesFrom::Pagemap,
+            false => *usize::try_from(from.varint()?).ok().and_then(|at| PagesFrom::ALL.get(at)).ok_or(WRONG)?,
+        };
         Ok(Snapshot {
             process,
             at_ns,
@@ -174,6 +200,7 @@ impl Snapshot {
             swapped_bytes,
             minor_faults,
             major_faults,
+            pages_from,
             mappings,
         })
     }
@@ -202,6 +229,7 @@ mod tests {
             swapped_bytes: 0,
             minor_faults: 77,
             major_faults: 1,
+            pages_from: PagesFrom::Mincore,
             mappings: vec![
                 mapping(0x5555_0000_0000, 40, "[heap]", Some(vec![(0, 3), (30, 1)])),
                 mapping(0x7fff_0000_0000, 9, "/usr/lib/libc.so.6", None),
@@ -220,8 +248,15 @@ mod tests {
     #[test]
     fn a_cut_snapshot_is_an_error_wherever_it_is_cut() {
         let column = snapshot().encode();
-        for cut in 0..column.len() {
+        for cut in 0..column.len() - 1 {
             assert!(Snapshot::decode(ProcessIndex(3), &column[..cut]).is_err(), "{cut}");
         }
+    }
+
+    #[test]
+    fn a_snapshot_that_does_not_say_who_told_its_pages_has_them_from_pagemap() {
+        let column = snapshot().encode();
+        let read = Snapshot::decode(ProcessIndex(3), &column[..column.len() - 1]).expect("it is one of before");
+        assert_eq!(read, Snapshot { pages_from: PagesFrom::Pagemap, ..snapshot() });
     }
 }

@@ -1,6 +1,6 @@
 //! Moments, and the stretches of time in which the heap is as it is at one.
 
-use crate::trace::{Block, Entry, Replay};
+use crate::trace::{Block, Entry, Event, Replay};
 
 /// The moment that a report is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,9 +33,10 @@ impl Still {
     }
 }
 
-/// When an event happened, and when the one behind it.
+/// When an event happened, and when the one behind it; and when something happened last that a heap has to do with.
 pub(super) struct Around {
     seq: u64,
+    pub(super) changed_ns: Option<u64>,
     pub(super) at_ns: Option<u64>,
     pub(super) next_ns: Option<u64>,
 }
@@ -47,7 +48,7 @@ impl Around {
             At::Seq(seq) => seq,
             At::Peak | At::Exit | At::Time(_) => u64::MAX,
         };
-        Around { seq, at_ns: None, next_ns: None }
+        Around { seq, changed_ns: None, at_ns: None, next_ns: None }
     }
 }
 
@@ -56,6 +57,9 @@ impl Replay for Around {
 
     #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
+        if !matches!(entry.event, Event::Process(_) | Event::Marker { .. }) {
+            self.changed_ns = Some(entry.at_ns);
+        }
         if entry.seq < self.seq || self.next_ns.is_some() {
             return;
         }

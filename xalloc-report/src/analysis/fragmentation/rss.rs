@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::pages::{PAGE, Residency, resident_bytes};
 use crate::analysis::frames::CallStack;
 use crate::model::layout::{Books, Layout, Range, RangeKind};
-use crate::trace::{Contents, Mapping, PAGE_BYTES, Reason, Snapshot, StackIndex};
+use crate::trace::{Contents, Mapping, PAGE_BYTES, PagesFrom, Reason, Snapshot, StackIndex};
 use xalloc_core::wire::Call;
 
 /// Largest stretch without any right below a mapping that is taken for the guard of a thread's stack.
@@ -67,6 +67,28 @@ pub struct UntouchedView {
     pub at: CallStack,
 }
 
+/// Who said which pages were resident.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PagesView {
+    /// The kernel's page tables, read from outside.
+    Pagemap,
+    /// The process itself, by `mincore`: its page tables could not be read from outside.
+    Mincore,
+    /// Nobody: only the sums of the mappings are known, and pages are modelled.
+    Nobody,
+}
+
+impl From<PagesFrom> for PagesView {
+    fn from(from: PagesFrom) -> PagesView {
+        match from {
+            PagesFrom::Pagemap => PagesView::Pagemap,
+            PagesFrom::Mincore => PagesView::Mincore,
+            PagesFrom::Nobody => PagesView::Nobody,
+        }
+    }
+}
+
 /// The resident memory of the process, step by step.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct RssView {
@@ -74,6 +96,8 @@ pub struct RssView {
     pub at_ns: u64,
     /// Whether the process was larger than ever then (`peak`), began to end (`exit`), or it was time to (`interval`).
     pub reason: String,
+    /// Who said which pages were resident.
+    pub pages_from: PagesView,
     /// How long asking took the recorder, nanoseconds.
     pub cost_ns: u64,
     /// All looks at this process took so long together, nanoseconds.
@@ -246,6 +270,8 @@ pub struct LookView {
     pub resident_bytes: u64,
     /// Page faults without a disk until then.
     pub minor_faults: u64,
+    /// Who said which pages were resident.
+    pub pages_from: PagesView,
     /// How long the recorder took for it, nanoseconds.
     pub cost_ns: u64,
 }
@@ -257,6 +283,7 @@ impl From<&Snapshot> for LookView {
             reason: reason(snapshot.reason).to_owned(),
             resident_bytes: snapshot.resident_bytes,
             minor_faults: snapshot.minor_faults,
+            pages_from: snapshot.pages_from.into(),
             cost_ns: snapshot.cost_ns,
         }
     }
@@ -288,6 +315,7 @@ impl RssView {
         RssView {
             at_ns: snapshot.at_ns,
             reason: reason(snapshot.reason).to_owned(),
+            pages_from: snapshot.pages_from.into(),
             cost_ns: snapshot.cost_ns,
             looks_cost_ns: snapshot.cost_ns,
             looks: 1,

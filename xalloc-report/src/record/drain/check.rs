@@ -98,7 +98,8 @@ impl<S: Sink> Drain<S> {
 
     fn attend(&mut self, at: usize) {
         let asked = self.live[at].stream.segment.asked();
-        if self.live[at].checks.are_due(asked) {
+        // While it looks at itself, it waits.
+        if self.live[at].checks.are_due(asked) && self.live[at].own_look.is_none() {
             self.answer(at, asked);
         }
         let live = &mut self.live[at];
@@ -189,7 +190,7 @@ impl<S: Sink> Drain<S> {
         live_blocks.extend(control.blocks());
         live_blocks.sort_unstable_by_key(|block| block.addr);
         let exit_stack = live.stream.resolve(StackId(asked.exit_stack), &mut self.dictionary);
-        let path = table_path(&live.path, asked.request);
+        let path = path_beside(&live.path, "blocks", asked.request);
         let paused = self.dictionary.paused();
         let flags = Flags {
             paused,
@@ -197,7 +198,7 @@ impl<S: Sink> Drain<S> {
             contents: &self.dictionary.contents,
             ignored: &live.stream.ignored,
             control,
-            user: other_user(live.stream.identity.pid),
+            pid: live.stream.identity.pid,
         };
         write(&path, asked.request, &live_blocks, &flags)
             .map_err(|error| format!("the list of its blocks could not be written: {error}"))?;
@@ -227,11 +228,21 @@ fn now(clock: Clock) -> Stamp {
     }
 }
 
-/// The segment's name with `blocks` for `segment`, and the request's number behind it.
-fn table_path(segment: &Path, request: u32) -> PathBuf {
+/// The segment's name with `what` for `segment`, and a number behind it.
+pub(super) fn path_beside(segment: &Path, what: &str, number: u32) -> PathBuf {
     let name = segment.file_name().unwrap_or_default().to_string_lossy();
     let rest = name.strip_prefix("segment").unwrap_or(&name);
-    segment.with_file_name(OsString::from(format!("blocks{rest}.{request}")))
+    segment.with_file_name(OsString::from(format!("{what}{rest}.{number}")))
+}
+
+/// Makes a file for the process of that identity number, which may have given up root's rights and open files as somebody
+/// else.
+pub(super) fn create_for(pid: u32, path: &Path) -> io::Result<File> {
+    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
+    if let Some(user) = other_user(pid) {
+        fchown(&file, Some(user), None)?;
+    }
+    Ok(file)
 }
 
 /// What is known of blocks beforehand.
@@ -242,8 +253,8 @@ struct Flags<'a> {
     /// The stack of blocks that were allocated while recording was paused.
     paused: StackIndex,
     control: Control,
-    /// As whom the process opens files, if that is not the recorder's user.
-    user: Option<u32>,
+    /// Who opens the file.
+    pid: u32,
 }
 
 impl Flags<'_> {
@@ -261,11 +272,7 @@ impl Flags<'_> {
 }
 
 fn write(path: &Path, number: u32, live: &[Block], flags: &Flags<'_>) -> io::Result<()> {
-    let file = File::options().read(true).write(true).create_new(true).mode(0o600).open(path)?;
-    // A process that has given up root's rights opens files as somebody else.
-    if let Some(user) = flags.user {
-        fchown(&file, Some(user), None)?;
-    }
+    let file = create_for(flags.pid, path)?;
     reserve(&file, blocks::marks_in_file(live.len()).end as u64)?;
     let mut callers = FxHashMap::default();
     let mut bytes = Vec::with_capacity(size_of_val(live));
@@ -357,7 +364,7 @@ fn status_of(process: &str, field: &str) -> Option<String> {
 
 /// Whether the process has more filters of system calls than the recorder, which it began with: one of its own may end
 /// it for what a check does.
-fn is_confined(pid: u32) -> bool {
+pub(super) fn is_confined(pid: u32) -> bool {
     let filters = |process: &str| -> Option<u64> {
         let counted = status_of(process, "Seccomp_filters").or_else(|| status_of(process, "Seccomp"));
         counted?.parse().ok()

@@ -176,7 +176,7 @@ fn mask(status: &str, name: &str) -> Option<u64> {
 }
 
 /// Whether no thread of the process would take the signal: a program that waits for all signals itself would find it.
-fn is_deaf(pid: u32) -> bool {
+pub(super) fn is_deaf(pid: u32) -> bool {
     let blocks = |path: &str| fs::read_to_string(path).ok().and_then(|status| mask(&status, "SigBlk:"));
     let is_blocked = |blocked: Option<u64>| blocked.is_some_and(|mask| mask & URGENT != 0);
     if !is_blocked(blocks(&format!("/proc/{pid}/status"))) {

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use xalloc_core::session::segment_state;
 
 use super::check::Checks;
+use super::own_look::OwnLook;
 use super::{Dictionary, Identity, LastWord, Observations, Stream};
 use crate::os::pidfd::Pidfd;
 use crate::os::segment::{HeaderCounter, HeaderWord};
@@ -23,6 +24,10 @@ pub(super) struct Live {
     pub(super) path: PathBuf,
     pub(super) pidfd: Option<Pidfd>,
     pub(super) looks: Looks,
+    /// The look at itself that the process was asked for.
+    pub(super) own_look: Option<OwnLook>,
+    /// How many of these it was asked for.
+    pub(super) own_looks: u32,
     pub(super) checks: Checks,
 }
 
@@ -122,8 +127,20 @@ impl Identity {
     /// The running process, if the id in the header is one in our own namespace and has not been used again.
     pub(super) fn open_process(&self) -> Option<Pidfd> {
         let pidfd = Pidfd::open(self.pid).ok()?;
-        let exe = fs::read_link(format!("/proc/{}/exe", self.pid)).ok()?;
-        (exe == self.exe).then_some(pidfd)
+        let is_it = match fs::read_link(format!("/proc/{}/exe", self.pid)) {
+            Ok(exe) => exe == self.exe,
+            // It forbids to be told more of, and its name is all that is left to tell it from a process that has the same
+            // number in another namespace.
+            Err(error) => error.kind() == io::ErrorKind::PermissionDenied && self.has_its_name(),
+        };
+        is_it.then_some(pidfd)
+    }
+
+    /// Whether the process under its id has the name that exec gives: the file's, cut to 15 bytes.
+    fn has_its_name(&self) -> bool {
+        let name = self.exe.file_name().unwrap_or_default().as_encoded_bytes();
+        let told = fs::read(format!("/proc/{}/comm", self.pid)).unwrap_or_default();
+        told.trim_ascii_end() == &name[..name.len().min(15)]
     }
 
     /// Whether the process seems to be there under its id. A process may forbid to be told more of.

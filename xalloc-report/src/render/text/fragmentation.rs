@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{Extent, fixes, frames};
 use crate::analysis::FrameView;
-use crate::analysis::fragmentation::{Fragmentation, PinView, ResidencyView, Segment, StepView};
+use crate::analysis::fragmentation::{Fragmentation, PagesView, PinView, ResidencyView, Segment, StepView};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, instant, percent, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, FUNCTION, HEADING, PLAIN};
@@ -143,6 +143,16 @@ fn rss(out: &mut String, of: &Fragmentation, extent: Extent) {
         span(rss.looks_cost_ns),
         percent(rss.looks_cost_ns, of.life_ns)
     );
+    let pages_from = match rss.pages_from {
+        PagesView::Pagemap => None,
+        PagesView::Mincore => {
+            Some("its page tables could not be read from outside: it told its pages itself, by mincore")
+        }
+        PagesView::Nobody => Some("its page tables could not be read: which pages are resident is modelled"),
+    };
+    if let Some(told) = pages_from {
+        let _ = writeln!(out, "  {DOUBT}{told}{DOUBT:#}");
+    }
     for site in rss.untouched.iter().filter(|site| site.bytes * 50 > rss.total).take(extent.sites.min(LINES)) {
         let _ = writeln!(
             out,
@@ -158,9 +168,12 @@ fn ladder(out: &mut String, of: &Fragmentation) {
     if !of.core {
         return;
     }
-    let known = match of.residency {
-        ResidencyView::Modelled => "of the arenas' resident memory, by the model of pages",
-        ResidencyView::Measured => "of the arenas' resident memory, by the kernel's tables",
+    let known = match (of.residency, of.rss.as_ref().map(|rss| rss.pages_from)) {
+        (ResidencyView::Modelled, _) => "of the arenas' resident memory, by the model of pages",
+        (ResidencyView::Measured, Some(PagesView::Mincore)) => {
+            "of the arenas' resident memory, as the process itself was told (mincore)"
+        }
+        (ResidencyView::Measured, _) => "of the arenas' resident memory, by the kernel's tables",
     };
     heading(out, "what would go back", known);
     let ladder = of.ladder;
@@ -319,6 +332,11 @@ fn free(out: &mut String, of: &Fragmentation) {
     }
 }
 
+/// Resident bytes over requested ones, as a change; as a factor where the change is no longer what one thinks in.
+fn realized(over: f64) -> String {
+    if over < 10.0 { format!("{:+.1} %", 100.0 * over) } else { format!("{:.0} times what is requested", over + 1.0) }
+}
+
 fn life(out: &mut String, of: &Fragmentation, extent: Extent) {
     if !of.core {
         return;
@@ -332,10 +350,7 @@ fn life(out: &mut String, of: &Fragmentation, extent: Extent) {
         ratio(of.ratios.at_most_requested),
         ratio(of.ratios.at_largest),
         ratio(of.ratios.largest_to_most),
-        of.ratios
-            .realized
-            .filter(|&value| value < 10.0)
-            .map_or_else(|| "-".to_owned(), |value| format!("{:+.1} %", 100.0 * value))
+        of.ratios.realized.map_or_else(|| "none: nothing is requested".to_owned(), realized)
     );
     if let Some(threshold) = &of.mmap_threshold {
         let _ = writeln!(
