@@ -144,6 +144,29 @@ fn what_a_fix_is_predicted_to_save_is_what_it_saves() {
 }
 
 #[test]
+fn what_a_trim_by_the_clock_is_predicted_to_save_is_what_calling_it_saves() {
+    // The program's phases lie half a second from every trim.
+    let answer = what_if(&victim("what_if/trimmer.c", &[]), &["--trim-every", "1"]);
+    is_identical(&answer, 900);
+    let Some(real) = footprint(&victim("what_if/trimmer.c", &["fixed"])) else { return };
+    let trimmed = &list(&answer, "runs")[1];
+    let predicted = (number(trimmed, "peak_footprint_bytes"), number(trimmed, "end_footprint_bytes"));
+    println!("trimmer: predicted {predicted:?}, measured {real:?}");
+    assert_eq!(predicted, (real.peak_bytes, real.end_bytes), "peak and end with trims");
+    assert_ne!(trimmed["peak_change_bytes"], 0);
+    assert_ne!(trimmed["end_change_bytes"], 0);
+}
+
+#[test]
+fn threads_that_share_an_arena_are_served_in_its_order() {
+    let load = victim("what_if/shared_arena.c", &[]).env("GLIBC_TUNABLES", "glibc.malloc.arena_max=1");
+    // Whether they meet between lock and stamp is the machine's business; in one of a few runs they do.
+    for _ in 0..3 {
+        is_identical(&what_if(&load, &[]), 20_000);
+    }
+}
+
+#[test]
 fn a_site_is_named_by_the_id_that_reports_give_it() {
     let recording = victim("what_if/pinner.c", &[]).record();
     let id = recording.sites_in("what_if_pin")[0]["id"].as_str().expect("a site has an id").to_owned();

@@ -26,6 +26,7 @@
 mod fixes;
 mod gather;
 mod meter;
+mod order;
 mod placement;
 mod player;
 mod pool;

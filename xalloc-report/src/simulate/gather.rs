@@ -1,12 +1,15 @@
 //! From the events of a trace to the requests that they tell of.
 //!
 //! An allocation is recorded after it was made and a free before, so the merged order is the order in which one thread
-//! was served. Threads that share an arena can be a step apart; [`super::placement`] finds out whether they were.
+//! was served. Threads that share an arena can be a step apart: they are put into the arena's order ([`super::order`]), and
+//! [`super::placement`] finds out whether that is all.
 
 use rustc_hash::FxHashMap;
 use xalloc_core::heap::Tunable;
+use xalloc_core::units::ArenaId;
 use xalloc_core::wire::{Call, GrowthRule, HeapCall, HeapEvent};
 
+use super::order::{Obtained, Order, Waiting};
 use super::requests::{Kind, Placed, Request, Requests};
 use super::touched::Watcher;
 use crate::model::Recorded;
@@ -57,7 +60,9 @@ pub fn gather<R: Recorded>(recorded: &R, process: ProcessIndex) -> Result<Reques
     if gatherer.has_too_many_threads {
         return Err(GatherError::TooManyThreads);
     }
-    Ok(Requests { written: gatherer.watcher.finish(), ..gatherer.requests })
+    let Gatherer { mut requests, watcher, order, .. } = gatherer;
+    order.finish(&mut requests, watcher.finish());
+    Ok(requests)
 }
 
 /// A thread of the recording.
@@ -69,65 +74,85 @@ struct Running {
     align: u64,
     /// The slot of the block that it is changing.
     realloc_of: Option<u32>,
+    /// The first step of that change, if there was one: where it grows or shrinks in its place, that is all the arena says.
+    realloc_step: Option<(ArenaId, u16)>,
     /// The slot of the block whose change has just failed.
     undone: Option<u32>,
 }
 
 struct Gatherer {
     requests: Requests,
+    order: Order,
+    /// Allocations so far, in the merged order.
+    allocations: u32,
     watcher: Watcher,
     threads: FxHashMap<ThreadIndex, Running>,
     main: Option<ThreadIndex>,
-    ticked_ns: u64,
+    /// When time was told last; `None`: nothing has happened yet.
+    ticked_ns: Option<u64>,
     has_too_many_threads: bool,
 }
 
 impl Gatherer {
     fn of(main: Option<ThreadIndex>, watcher: Watcher) -> Gatherer {
         let requests = Requests { threads: 1, ..Requests::default() };
-        Gatherer { requests, watcher, threads: FxHashMap::default(), main, ticked_ns: 0, has_too_many_threads: false }
+        Gatherer {
+            requests,
+            order: Order::default(),
+            allocations: 0,
+            watcher,
+            threads: FxHashMap::default(),
+            main,
+            ticked_ns: None,
+            has_too_many_threads: false,
+        }
     }
 
     fn push(&mut self, kind: Kind, thread: u16, slot: u32, size: u64) {
-        self.requests.list.push(Request { size, slot, thread, kind, align_log2: 0 });
+        self.wait(Waiting::plain(Request { size, slot, thread, kind, align_log2: 0 }));
+    }
+
+    fn wait(&mut self, waiting: Waiting) {
+        self.order.push(waiting, &mut self.requests);
     }
 
     /// The thread of an event, begun if this is its first.
     fn thread(&mut self, index: ThreadIndex) -> &mut Running {
         // A trace without the main thread's own number has its first thread as the main one.
         let main = *self.main.get_or_insert(index);
-        let requests = &mut self.requests;
-        let overflow = &mut self.has_too_many_threads;
+        let Gatherer { requests, order, has_too_many_threads: overflow, .. } = self;
         self.threads.entry(index).or_insert_with(|| {
             let mut number = 0;
             if index != main {
                 number = requests.threads;
                 *overflow |= number == u16::MAX;
                 requests.threads = number.saturating_add(1);
-                requests.list.push(Request { size: 0, slot: 0, thread: number, kind: Kind::Start, align_log2: 0 });
+                order.share();
+                let start = Request { size: 0, slot: 0, thread: number, kind: Kind::Start, align_log2: 0 };
+                order.push(Waiting::plain(start), requests);
             }
-            Running { number, has_ended: false, align: 0, realloc_of: None, undone: None }
+            Running { number, has_ended: false, align: 0, realloc_of: None, realloc_step: None, undone: None }
         })
     }
 
     fn tick(&mut self, at_ns: u64) {
-        if self.requests.list.is_empty() {
-            self.requests.from_ns = at_ns;
-            self.ticked_ns = at_ns;
-            self.push(Kind::Tick, 0, 0, at_ns);
-        }
         self.requests.to_ns = at_ns;
-        if at_ns >= self.ticked_ns.saturating_add(TICK_NS) {
-            self.ticked_ns = at_ns;
+        let is_due = self.ticked_ns.is_none_or(|ticked_ns| at_ns >= ticked_ns.saturating_add(TICK_NS));
+        if is_due {
+            if self.ticked_ns.is_none() {
+                self.requests.from_ns = at_ns;
+            }
+            self.ticked_ns = Some(at_ns);
             self.push(Kind::Tick, 0, 0, at_ns);
         }
     }
 
-    fn alloc(&mut self, index: ThreadIndex, slot: u32, block: &Block) {
+    fn alloc(&mut self, index: ThreadIndex, slot: u32, block: &Block, arena_seq: Option<u16>) {
         let thread = self.thread(index);
         let number = thread.number;
         let align = std::mem::take(&mut thread.align);
         let realloc_of = thread.realloc_of.take();
+        let realloc_step = thread.realloc_step.take();
         let mut align_log2 = 0;
         let mut size = block.size_bytes;
         let kind = match block.call {
@@ -155,18 +180,26 @@ impl Gatherer {
             | Call::FreeAlignedSized
             | Call::GlobalAlloc => Kind::Malloc,
         };
-        if kind == Kind::Realloc
-            && let Some(old) = realloc_of
-        {
-            self.push(Kind::ReallocOf, number, old, 0);
-        }
-        let requests = &mut self.requests;
-        self.watcher.made(requests.placed.len() as u32, slot, block);
-        requests.list.push(Request { size, slot, thread: number, kind, align_log2 });
+        let names = realloc_of.filter(|_| kind == Kind::Realloc).map(|slot| Request {
+            size: 0,
+            slot,
+            thread: number,
+            kind: Kind::ReallocOf,
+            align_log2: 0,
+        });
+        self.watcher.made(self.allocations, slot, block);
+        self.requests.slots = self.requests.slots.max(slot.saturating_add(1));
         let slack_bytes = (u64::from(block.slack_bytes) + block.size_bytes).saturating_sub(size);
-        requests.placed.push(Placed::new(block.addr, slack_bytes as u16));
-        requests.stacks.push(block.stack);
-        requests.slots = requests.slots.max(slot.saturating_add(1));
+        let placed = Placed::new(block.addr, slack_bytes as u16);
+        let obtained = Obtained { placed, stack: block.stack, number: self.allocations };
+        self.allocations += 1;
+        let own = match names {
+            Some(names) if names.slot == slot => slot,
+            Some(_) | None => self.order.slot_for(slot),
+        };
+        let request = Request { size, slot: own, thread: number, kind, align_log2 };
+        let served = realloc_step.or(arena_seq.map(|seq| (block.arena, seq)));
+        self.wait(Waiting { names, request, obtained: Some(obtained), served });
     }
 
     fn alloc_failed(&mut self, index: ThreadIndex, size: u64) {
@@ -179,14 +212,12 @@ impl Gatherer {
             return;
         }
         let kind = match undone {
-            Some(slot) => {
-                self.push(Kind::ReallocOf, number, slot, 0);
-                Kind::ReallocFailed
-            }
+            Some(_) => Kind::ReallocFailed,
             None => Kind::Failed,
         };
-        let align_log2 = align_log2 as u8;
-        self.requests.list.push(Request { size, slot: 0, thread: number, kind, align_log2 });
+        let names = undone.map(|slot| Request { size: 0, slot, thread: number, kind: Kind::ReallocOf, align_log2: 0 });
+        let request = Request { size, slot: 0, thread: number, kind, align_log2: align_log2 as u8 };
+        self.wait(Waiting { names, ..Waiting::plain(request) });
     }
 
     fn heap_call(&mut self, index: ThreadIndex, call: HeapCall, argument: i32, value: u64) {
@@ -224,20 +255,26 @@ impl Replay for Gatherer {
         self.watcher.tick(entry.at_ns);
         let index = entry.thread;
         match entry.event {
-            Event::Alloc { slot, block, .. } => self.alloc(index, slot, block),
+            Event::Alloc { slot, block, arena_seq } => self.alloc(index, slot, block, arena_seq),
             Event::Free { slot, block } => {
                 self.watcher.gone(slot, block);
                 let thread = self.thread(index).number;
+                let slot = self.order.slot_of(slot);
                 self.push(Kind::Free, thread, slot, 0);
             }
             Event::ReallocBegin { slot, block } => {
                 self.watcher.gone(slot, block);
-                self.thread(index).realloc_of = Some(slot);
+                let slot = self.order.slot_of(slot);
+                self.order.hold(slot);
+                let thread = self.thread(index);
+                thread.realloc_of = Some(slot);
+                thread.realloc_step = None;
             }
             Event::ReallocUndo { slot, .. } => {
                 let thread = self.thread(index);
-                thread.realloc_of = None;
-                thread.undone = Some(slot);
+                let was = thread.realloc_of.take();
+                thread.undone = was;
+                self.order.stays(slot, was);
             }
             Event::AllocFailed { size_bytes, .. } => self.alloc_failed(index, size_bytes),
             Event::FreeUnknown { .. } => self.requests.unknown_frees += 1,
@@ -258,6 +295,15 @@ impl Replay for Gatherer {
                 self.requests.break_base.get_or_insert(from.0);
             }
             Event::Lost { events, .. } => self.requests.lost += events,
+            Event::Heap { arena, seq, .. } if self.requests.threads > 1 => {
+                let thread = self.thread(index);
+                let number = thread.number;
+                if thread.realloc_of.is_some() {
+                    thread.realloc_step.get_or_insert((arena, seq));
+                } else {
+                    self.order.step(number, arena, seq);
+                }
+            }
             Event::Heap { .. } | Event::Program(_) | Event::Process(_) | Event::Fault { .. } | Event::Marker { .. } => {
             }
         }
