@@ -60,6 +60,44 @@ fn the_culprits_of_a_recorded_program_are_named_by_function() {
 }
 
 #[test]
+fn a_free_past_the_cache_is_paired_with_who_made_the_block_and_one_into_it_is_not() {
+    let seen = victim("free_pairs.c", &[]).record().json("fragmentation", &["--at", "exit", "--fixes", "never"]);
+    let pairs = &seen["free_pairs"];
+    assert_eq!((number(pairs, "known"), number(pairs, "unknown")), (21, 7), "{pairs}");
+    let told: Vec<_> = list(pairs, "pairs")
+        .iter()
+        .map(|pair| {
+            let leaf = |side: &str| functions(&pair[side])[0].clone();
+            (leaf("allocated"), leaf("freed"), number(pair, "frees"), number(pair, "bytes"))
+        })
+        .collect();
+    let pair = |made: &str, gone: &str, frees, bytes| (made.to_owned(), gone.to_owned(), frees, bytes);
+    let expected = [pair("make", "drop_all", 20, 20 * 3_000), pair("make", "main", 1, 500_000)];
+    assert_eq!(told, expected);
+    // A block of a pair carries the site's id, by which what-if knows it.
+    assert_eq!(list(pairs, "pairs")[0]["allocated"]["id"].as_str().map(str::len), Some(12));
+}
+
+/// The fields of the report that others build on.
+#[test]
+fn the_promised_fields_of_the_report_are_there() {
+    let seen = victim("fragments.c", &[]).record().json("fragmentation", &["--at", "exit", "--fixes", "never"]);
+    for (object, fields) in [
+        ("books", &["live", "tcache", "fastbin", "bin_free", "top", "metadata", "segments"][..]),
+        ("ladder", &["systrim", "malloc_trim", "after_flush", "ideal", "resident"]),
+        ("rss", &["unexplained", "total"]),
+    ] {
+        for field in fields {
+            assert!(seen[object][field].is_u64(), "{object}.{field}");
+        }
+    }
+    let (pin, step) = (&list(&seen, "pins")[0], &list(&seen, "staircase")[0]);
+    assert!(["live_bytes", "share_bytes", "marginal_bytes"].iter().all(|field| pin[*field].is_u64()), "{pin}");
+    assert!(["size", "gain_bytes"].iter().all(|field| step[*field].is_u64()), "{step}");
+    assert!(!list(pin, "frames").is_empty() && !list(step, "frames").is_empty());
+}
+
+#[test]
 fn the_report_quotes_what_what_if_predicts_for_the_fix_that_it_suggests() {
     let recording = victim("fragments.c", &[]).record();
     let seen = recording.json("fragmentation", &["--at", "exit"]);

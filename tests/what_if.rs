@@ -166,16 +166,64 @@ fn threads_that_share_an_arena_are_served_in_its_order() {
     }
 }
 
+/// The ids that stand behind `before` in a report's text.
+fn ids(text: &str, before: &str) -> Vec<String> {
+    let behind = text.split(before).skip(1).filter_map(|rest| rest.get(..12));
+    behind.filter(|id| id.bytes().all(|byte| byte.is_ascii_hexdigit())).map(str::to_owned).collect()
+}
+
 #[test]
-fn a_site_is_named_by_the_id_that_reports_give_it() {
+fn a_site_is_named_by_the_id_that_any_report_gives_it() {
     let recording = victim("what_if/pinner.c", &[]).record();
     let id = recording.sites_in("what_if_pin")[0]["id"].as_str().expect("a site has an id").to_owned();
     let by_id = recording.json("what-if", &["--without", &id]);
     let by_name = recording.json("what-if", &["--without", "what_if_pin"]);
     let change = |answer: &Value| list(answer, "runs")[1]["end_change_bytes"].clone();
     assert_eq!(change(&by_id), change(&by_name));
-    let text = recording.run("top", &["--by", "count"]);
-    assert!(String::from_utf8_lossy(&text.stdout).contains(&format!("site {id}")));
+    for (report, options) in [
+        ("top", &["--by", "count"][..]),
+        ("leaks", &[]),
+        ("fragmentation", &["--at", "exit", "--fixes", "never"]),
+        ("flamegraph", &["-o", "-"]),
+        ("flamegraph", &["--inverted", "-o", "-"]),
+        ("flamegraph", &["--metric", "pinned", "--at", "exit", "-o", "-"]),
+    ] {
+        let text = recording.run(report, options);
+        let found = ids(&String::from_utf8_lossy(&text.stdout), "site ");
+        assert!(found.contains(&id), "{report} {options:?}: {found:?}");
+        if report == "flamegraph" {
+            continue;
+        }
+        let json = recording.json(report, if report == "fragmentation" { &options[..2] } else { &[] });
+        assert!(ids(&json.to_string(), "\"id\":\"").contains(&id), "{report}");
+    }
+}
+
+#[test]
+fn the_promised_fields_of_a_run_are_there() {
+    let recording = victim("story.c", &[]).record();
+    let answer = recording.json("what-if", &["--set", "top_pad=0", "--allocator", "glibc"]);
+    for run in &list(&answer, "runs") {
+        for field in ["peak_footprint_bytes", "mean_footprint_bytes", "peak_rss_bytes"] {
+            assert!(run[field].is_u64(), "{field}: {run}");
+        }
+        let is_served = run["engine"] == "replay";
+        assert_eq!(
+            ["brk_calls", "mmap_calls", "duration_ns"].map(|at| run[at].is_u64()),
+            [!is_served, !is_served, is_served]
+        );
+        assert!(run["name"].is_string());
+    }
+}
+
+/// An hour of little and a moment of much: what the mean is over decides what it is.
+#[test]
+fn the_mean_of_a_served_run_is_over_the_recorded_time_as_that_of_a_simulated_one() {
+    let recording = victim("marks_in_memory.c", &["plain", "slow"]).record();
+    let answer = recording.json("what-if", &["--allocator", "glibc", "--touch", "all"]);
+    let means: Vec<u64> = list(&answer, "runs").iter().map(|run| number(run, "mean_footprint_bytes")).collect();
+    println!("{means:?}");
+    assert!(means[0].abs_diff(means[1]) * 20 < means[0], "{means:?}");
 }
 
 #[test]

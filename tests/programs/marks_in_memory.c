@@ -3,8 +3,8 @@
  * At `full` 1,000 blocks of 3,000 bytes lie in the break, all of them written to, and a block of 8 MiB has a mapping of
  * its own of which the first half is; at `empty` every block has been freed.
  *
- * With the argument `hidden` nobody but root may look at the process. With a second one it sends its recorder SIGUSR1
- * instead of setting the first mark, and waits for half a second.
+ * With the argument `hidden` nobody but root may look at the process. With a second one it
+ * waits for half a second instead of setting the first mark, and sends its recorder SIGUSR1 before if that is `signal`.
  */
 #include <signal.h>
 #include <stdlib.h>
@@ -33,7 +33,7 @@ int main(int count, char **arguments) {
     memset(large, 1, 4 << 20);
     for (int i = 0; i < BLOCKS; i++) small[i] = memset(malloc(3000), 1, 3000);
     if (count > 2) {
-        kill(getppid(), SIGUSR1);
+        if (!strcmp(arguments[2], "signal")) kill(getppid(), SIGUSR1);
         sleep_for(500000000);
     } else {
         xalloc_marker("full");

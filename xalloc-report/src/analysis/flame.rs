@@ -1,6 +1,6 @@
 //! Call stacks weighed by a metric: what a flame graph draws.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::fragmentation::PinView;
 use super::frames::{CallStack, FrameView, StackState};
@@ -96,6 +96,8 @@ impl Metric {
 pub struct FlameStack {
     /// Labels, outermost first; the last one says file and line.
     pub labels: Vec<String>,
+    /// The ids of the call stacks that look so, in order.
+    pub sites: Vec<String>,
     /// Bytes or allocations.
     pub weight: u64,
 }
@@ -138,25 +140,29 @@ impl Flame {
     }
 
     pub(super) fn pinned(pins: &[PinView]) -> Flame {
-        let mut stacks = BTreeMap::new();
-        for pin in pins.iter().filter(|pin| pin.share_bytes > 0) {
-            *stacks.entry(labels(&pin.at)).or_insert(0) += pin.share_bytes;
-        }
-        Flame::of_stacks(Metric::Pinned, stacks)
+        let pins = pins.iter().filter(|pin| pin.share_bytes > 0);
+        Flame::of_stacks(Metric::Pinned, pins.map(|pin| (pin.at.clone(), pin.share_bytes)))
     }
 
     fn weighed(contents: &Contents, metric: Metric, weights: impl Iterator<Item = (StackIndex, Call, u64)>) -> Flame {
-        // Stacks that differ only in return addresses look the same and are one flame.
-        let mut stacks = BTreeMap::new();
-        for (stack, call, more) in weights.filter(|(_, _, weight)| *weight > 0) {
-            let weight: &mut u64 = stacks.entry(labels(&CallStack::of(contents, stack, call))).or_default();
-            *weight = weight.saturating_add(more);
-        }
-        Flame::of_stacks(metric, stacks)
+        let weights = weights.filter(|(_, _, weight)| *weight > 0);
+        Flame::of_stacks(metric, weights.map(|(stack, call, weight)| (CallStack::of(contents, stack, call), weight)))
     }
 
-    fn of_stacks(metric: Metric, stacks: BTreeMap<Vec<String>, u64>) -> Flame {
-        let stacks: Vec<_> = stacks.into_iter().map(|(labels, weight)| FlameStack { labels, weight }).collect();
+    fn of_stacks(metric: Metric, weights: impl Iterator<Item = (CallStack, u64)>) -> Flame {
+        // Stacks that differ only in return addresses look the same and are one flame.
+        let mut stacks: BTreeMap<Vec<String>, (u64, BTreeSet<String>)> = BTreeMap::new();
+        for (stack, more) in weights {
+            let (weight, sites) = stacks.entry(labels(&stack)).or_default();
+            *weight = weight.saturating_add(more);
+            sites.insert(stack.id);
+        }
+        let stack = |(labels, (weight, sites)): (_, (_, BTreeSet<String>))| FlameStack {
+            labels,
+            sites: sites.into_iter().collect(),
+            weight,
+        };
+        let stacks: Vec<_> = stacks.into_iter().map(stack).collect();
         let total = stacks.iter().fold(0u64, |sum, stack| sum.saturating_add(stack.weight));
         Flame { metric, total, doubt: None, stacks }
     }

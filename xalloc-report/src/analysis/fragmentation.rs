@@ -22,6 +22,7 @@ use crate::trace::{Allocator, Contents, ProcessIndex, Snapshot};
 
 mod fixes;
 mod free;
+mod free_pairs;
 mod growth;
 mod isolation;
 mod ladder;
@@ -42,6 +43,7 @@ mod watch;
 
 pub use fixes::{EVENTS_UNASKED, FixView, FixesView, FootprintView, Predict, Suggested};
 pub use free::{BinView, CacheView, FreeView, SizeCount, UnusableView};
+pub use free_pairs::{FreePairView, FreePairsView};
 pub use moment::At;
 pub use padding::PaddingView;
 pub use rss::{LookView, PagesView, RssView, Segment, SegmentView, UntouchedView};
@@ -52,6 +54,7 @@ pub use sites::{
 pub use views::{ArenaView, BooksView, Fragmentation, LadderView, RatiosView, ResidencyView};
 pub use watch::{ColumnView, MapRange};
 
+use free_pairs::FreePairs;
 use lives::Lives;
 use moment::{Around, Still};
 use replays::{Both, begin};
@@ -98,9 +101,10 @@ pub fn fragmentation<R: Recorded>(
 ) -> Result<Fragmentation, FragmentationError<R::Error>> {
     let contents = recorded.contents();
     let layout = begin(recorded, process)?;
-    let mut first = Both(Both(Survey::beginning_with(&layout), Lives::default()), Around::of(at));
+    let lives = Both(Lives::default(), FreePairs::default());
+    let mut first = Both(Both(Survey::beginning_with(&layout), lives), Around::of(at));
     recorded.replay(process, &mut first).map_err(FragmentationError::Recorded)?;
-    let Both(Both(survey, lives), around) = first;
+    let Both(Both(survey, Both(lives, free_pairs)), around) = first;
     if survey.events() == 0 {
         return Err(FragmentationError::NoEvents);
     }
@@ -141,7 +145,7 @@ pub fn fragmentation<R: Recorded>(
         rss.looks = snapshots.len() as u64;
         rss.looks_cost_ns = snapshots.iter().map(|snapshot| snapshot.cost_ns).sum();
     }
-    let life = Life { survey: &survey, lives: &lives };
+    let life = Life { survey: &survey, lives: &lives, free_pairs: &free_pairs };
     let mut seen = assemble(contents, process, is_core, &life, watched);
     seen.looks = snapshots.iter().map(LookView::from).collect();
     seen.fixes = fixes::tried(recorded, process, &seen, &survey, predict).map_err(FragmentationError::Recorded)?;
@@ -152,6 +156,7 @@ pub fn fragmentation<R: Recorded>(
 struct Life<'l> {
     survey: &'l Survey,
     lives: &'l Lives,
+    free_pairs: &'l FreePairs,
 }
 
 fn assemble(
@@ -202,6 +207,7 @@ fn assemble(
         system_calls: sites::system_calls(contents, &survey.calls, &faults),
         program_calls: sites::system_calls(contents, &survey.program_calls, &FxHashMap::default()),
         cross_thread_frees: sites::cross_thread_frees(contents, survey),
+        free_pairs: life.free_pairs.view(contents),
         arenas: picture.arenas,
         free: picture.free,
         ladder: picture.ladder,

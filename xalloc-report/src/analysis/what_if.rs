@@ -34,7 +34,7 @@ pub struct RunView {
     pub peak_change_bytes: i64,
     /// When the peak was first reached, nanoseconds since the recording's start.
     pub peak_at_ns: Option<u64>,
-    /// Mean of the footprint over time.
+    /// Mean of the footprint over the recorded time.
     pub mean_footprint_bytes: u64,
     /// Mean of the footprint after each request.
     pub mean_by_request_bytes: Option<u64>,
@@ -166,7 +166,7 @@ impl RunView {
             peak_change_bytes: change(answer.peak_footprint_bytes, baseline.peak_footprint_bytes),
             peak_at_ns: None,
             mean_footprint_bytes: answer.mean_footprint_bytes,
-            mean_by_request_bytes: Some(answer.mean_footprint_bytes),
+            mean_by_request_bytes: Some(answer.mean_by_request_bytes),
             end_footprint_bytes: answer.end_footprint_bytes,
             end_change_bytes: change(answer.end_footprint_bytes, baseline.end_footprint_bytes),
             peak_rss_bytes: Some(answer.peak_rss_bytes),
@@ -257,7 +257,7 @@ fn caveats(contents: &Contents, requests: &Requests, has_served: bool) -> Vec<St
         caveats.push(
             "a served run's footprint is the private writable memory of its process, looked at 2,000 times (of an \
              allocator that reserves it when it is loaded: what of it is resident); its peak of \
-             resident memory is the kernel's; its mean is over requests"
+             resident memory is the kernel's; its mean is over the recorded time, as of the others"
                 .to_owned(),
         );
         caveats.push(

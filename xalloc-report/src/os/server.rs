@@ -183,6 +183,7 @@ fn serve(path: &CStr) -> Option<Answer> {
     Some(Answer {
         peak_footprint_bytes: measured.peak_footprint_bytes,
         mean_footprint_bytes: measured.mean_footprint_bytes,
+        mean_by_request_bytes: measured.mean_by_request_bytes,
         end_footprint_bytes: measured.end_footprint_bytes,
         peak_rss_bytes: measured.peak_rss_bytes,
         end_rss_bytes: measured.end_rss_bytes,
@@ -263,6 +264,7 @@ impl State {
                 self.told = Some(bytes);
                 return;
             }
+            ask::TICK => return self.meter.tick(size),
             ask::REALLOC => {
                 let from = std::mem::replace(&mut self.changing, NO_SLOT);
                 let old = self.slots.take(from);

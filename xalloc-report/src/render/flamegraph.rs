@@ -36,7 +36,20 @@ fn line(stack: &FlameStack, growth: Growth) -> String {
         Growth::FromRoot => {}
         Growth::FromLeaf => labels.reverse(),
     }
+    if let Some(tip) = labels.last_mut() {
+        tip.push_str(&sites(&stack.sites));
+    }
     format!("{} {}", labels.join(";"), stack.weight)
+}
+
+/// The ids by which other commands know the stacks of a flame, behind the name of its tip.
+fn sites(ids: &[String]) -> String {
+    match ids {
+        [] => String::new(),
+        [id] => format!(" [site {id}]"),
+        [one, two] => format!(" [sites {one}, {two}]"),
+        [one, two, more @ ..] => format!(" [sites {one}, {two} and {} more]", more.len()),
+    }
 }
 
 /// Draws the flame graph of a recording of `command`.
@@ -124,7 +137,21 @@ mod tests {
         let model = Model::of(&sample, [ProcessIndex(0)], Settings::default()).expect("a sample has no errors");
         let flame = analysis::flame(&sample.contents, &model, Metric::Alive);
         let lines = folded_lines(&flame, Growth::FromLeaf);
-        assert_eq!(lines, ["cache_insert cache.cc:120;main;_start 10000", "plugin.so+0x77;main;_start 8192"]);
+        let id = |nth: usize| &flame.stacks[nth].sites[0];
+        let expected = [
+            format!("cache_insert cache.cc:120;main;_start [site {}] 10000", id(0)),
+            format!("plugin.so+0x77;main;_start [site {}] 8192", id(1)),
+        ];
+        assert_eq!(lines, expected);
+    }
+
+    #[test]
+    fn the_tip_of_a_flame_names_the_stacks_that_look_like_it() {
+        let ids = |count: usize| -> Vec<String> { (0..count).map(|id| format!("{id:012x}")).collect() };
+        assert_eq!(sites(&ids(0)), "");
+        assert_eq!(sites(&ids(1)), " [site 000000000000]");
+        assert_eq!(sites(&ids(2)), " [sites 000000000000, 000000000001]");
+        assert_eq!(sites(&ids(5)), " [sites 000000000000, 000000000001 and 3 more]");
     }
 
     #[test]
@@ -134,7 +161,8 @@ mod tests {
 
     #[test]
     fn a_recursion_of_little_weight_does_not_make_the_picture_tall() {
-        let stack = |depth: usize, weight| FlameStack { labels: vec!["recurse".to_owned(); depth], weight };
+        let stack =
+            |depth: usize, weight| FlameStack { labels: vec!["recurse".to_owned(); depth], sites: Vec::new(), weight };
         let svg = |stacks: Vec<FlameStack>| {
             let flame =
                 Flame { metric: Metric::Allocated, total: stacks.iter().map(|s| s.weight).sum(), stacks, doubt: None };

@@ -129,7 +129,14 @@ fn write(requests: &Requests, allocator: &Allocator, touch: Touch, out: &mut imp
 /// All requests in the process's words, and before those of which it is known how much of the block is written to.
 fn asks_of(requests: &Requests, touch: Touch) -> impl Iterator<Item = Ask> + '_ {
     let mut made = 0..;
+    // The time is told to the thread that has the turn, which need not give it up for that.
+    let mut last_thread = 0;
     requests.list.iter().flat_map(move |request| {
+        let request = &match request.kind {
+            Kind::Tick => Request { thread: last_thread, ..*request },
+            _ => *request,
+        };
+        last_thread = request.thread;
         let number = if request.kind.obtains() { made.next() } else { None };
         let written = number.filter(|_| touch == Touch::Told).and_then(|number| requests.written.get(&number));
         let told = written.map(|&size| Ask { size, slot: 0, thread: request.thread, kind: ask::TOUCH, align_log2: 0 });
@@ -152,13 +159,10 @@ fn ask_of(request: &Request) -> Option<Ask> {
         Kind::Break => ask::BREAK,
         Kind::Trim => ask::TRIM,
         Kind::Mallopt => ask::MALLOPT,
-        Kind::Failed
-        | Kind::ReallocFailed
-        | Kind::Move
-        | Kind::PoolMalloc
-        | Kind::PoolRealloc
-        | Kind::PoolFree
-        | Kind::Tick => return None,
+        Kind::Tick => ask::TICK,
+        Kind::Failed | Kind::ReallocFailed | Kind::Move | Kind::PoolMalloc | Kind::PoolRealloc | Kind::PoolFree => {
+            return None;
+        }
     };
     Some(Ask { size, slot, thread, kind, align_log2 })
 }

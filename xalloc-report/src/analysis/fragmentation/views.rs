@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::{
-    ColumnView, CoverView, CrossThreadView, FixesView, FreeView, GrowthView, LookView, PaddingView, PinView, RssView,
-    StepView, SystemCallsView, ThresholdView,
+    ColumnView, CoverView, CrossThreadView, FixesView, FreePairsView, FreeView, GrowthView, LookView, PaddingView,
+    PinView, RssView, StepView, SystemCallsView, ThresholdView,
 };
 use crate::model::layout::Books;
 
@@ -164,6 +164,8 @@ pub struct Fragmentation {
     pub program_calls: SystemCallsView,
     /// Frees by another thread than the one that allocated, in the process's whole life.
     pub cross_thread_frees: CrossThreadView,
+    /// Where the blocks of each call site were freed, in the process's whole life.
+    pub free_pairs: FreePairsView,
     /// The heap over time.
     pub map: Vec<ColumnView>,
     /// What the fixes would do that these findings suggest.

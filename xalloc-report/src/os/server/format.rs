@@ -75,6 +75,7 @@ pub mod ask {
     pub const TRIM: u8 = 9;
     pub const MALLOPT: u8 = 10;
     pub const TOUCH: u8 = 11;
+    pub const TICK: u8 = 12;
 }
 
 /// A request in the file: 16 bytes.
@@ -113,7 +114,9 @@ impl Ask {
 pub struct Answer {
     /// Private writable memory (virtual), sampled; what is resident where the allocator reserved it when it was loaded.
     pub peak_footprint_bytes: u64,
+    /// Over the recorded time.
     pub mean_footprint_bytes: u64,
+    pub mean_by_request_bytes: u64,
     pub end_footprint_bytes: u64,
     /// Resident memory, from the kernel's high-water mark.
     pub peak_rss_bytes: u64,
@@ -129,7 +132,7 @@ pub struct Answer {
 
 impl Answer {
     /// Words of the answer.
-    pub const WORDS: usize = 11;
+    pub const WORDS: usize = 12;
 
     /// As the process writes it.
     #[must_use]
@@ -138,6 +141,7 @@ impl Answer {
             MAGIC,
             self.peak_footprint_bytes,
             self.mean_footprint_bytes,
+            self.mean_by_request_bytes,
             self.end_footprint_bytes,
             self.peak_rss_bytes,
             self.end_rss_bytes,
@@ -159,10 +163,11 @@ impl Answer {
         for (word, eight) in words.iter_mut().zip(bytes.chunks_exact(8)) {
             *word = u64::from_le_bytes(eight.try_into().ok()?);
         }
-        let [magic, peak, mean, end, peak_rss, end_rss, faults, ns, refused, samples, preloaded] = words;
+        let [magic, peak, mean, by_request, end, peak_rss, end_rss, faults, ns, refused, samples, preloaded] = words;
         (magic == MAGIC).then_some(Answer {
             peak_footprint_bytes: peak,
             mean_footprint_bytes: mean,
+            mean_by_request_bytes: by_request,
             end_footprint_bytes: end,
             peak_rss_bytes: peak_rss,
             end_rss_bytes: end_rss,
@@ -182,6 +187,7 @@ mod tests {
     const ANSWER: Answer = Answer {
         peak_footprint_bytes: 1,
         mean_footprint_bytes: 2,
+        mean_by_request_bytes: 11,
         end_footprint_bytes: 3,
         peak_rss_bytes: 4,
         end_rss_bytes: 5,

@@ -45,6 +45,11 @@ pub(super) struct Meter {
     base_faults: u64,
     peak_footprint: u64,
     sum_footprint: u128,
+    /// What was seen last, and its sum over the recorded time from `from_ns` to `at_ns`.
+    footprint: u64,
+    sum_by_time: u128,
+    from_ns: Option<u64>,
+    at_ns: u64,
     samples: u64,
     sampling_ns: u64,
 }
@@ -53,6 +58,7 @@ pub(super) struct Meter {
 pub(super) struct Measured {
     pub(super) peak_footprint_bytes: u64,
     pub(super) mean_footprint_bytes: u64,
+    pub(super) mean_by_request_bytes: u64,
     pub(super) end_footprint_bytes: u64,
     pub(super) peak_rss_bytes: u64,
     pub(super) end_rss_bytes: u64,
@@ -71,6 +77,10 @@ impl Meter {
             base_faults: 0,
             peak_footprint: 0,
             sum_footprint: 0,
+            footprint: 0,
+            sum_by_time: 0,
+            from_ns: None,
+            at_ns: 0,
             samples: 0,
             sampling_ns: 0,
         }
@@ -90,8 +100,19 @@ impl Meter {
         let footprint = self.footprint(Memory::read(self.statm));
         self.samples += 1;
         self.sum_footprint += u128::from(footprint);
+        self.footprint = footprint;
         self.peak_footprint = self.peak_footprint.max(footprint);
         self.sampling_ns += now_ns() - started_ns;
+    }
+
+    /// In the recording it is so late: what was held since the last time is weighed by the time that passed.
+    pub(super) fn tick(&mut self, at_ns: u64) {
+        if self.from_ns.is_none() {
+            self.from_ns = Some(at_ns);
+            self.at_ns = at_ns;
+        }
+        self.sum_by_time += u128::from(self.footprint) * u128::from(at_ns.saturating_sub(self.at_ns));
+        self.at_ns = at_ns.max(self.at_ns);
     }
 
     /// Looks at the memory for the last time.
@@ -101,9 +122,11 @@ impl Meter {
         let marked = resident_peak().saturating_sub(self.base.resident).saturating_sub(file_growth);
         let footprint = self.footprint(end);
         let resident = self.resident(end);
+        let passed = u128::from(self.at_ns - self.from_ns.unwrap_or(self.at_ns));
         Measured {
             peak_footprint_bytes: self.peak_footprint.max(footprint),
-            mean_footprint_bytes: self.sum_footprint.checked_div(self.samples.into()).unwrap_or(0) as u64,
+            mean_footprint_bytes: self.sum_by_time.checked_div(passed).map_or(footprint, |mean| mean as u64),
+            mean_by_request_bytes: self.sum_footprint.checked_div(self.samples.into()).unwrap_or(0) as u64,
             end_footprint_bytes: footprint,
             peak_rss_bytes: marked.max(resident),
             end_rss_bytes: resident,

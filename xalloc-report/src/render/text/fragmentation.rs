@@ -400,6 +400,15 @@ fn life(out: &mut String, of: &Fragmentation, extent: Extent) {
             leaf(&most.at.frames)
         );
     }
+    for pair in of.free_pairs.pairs.iter().take(extent.sites.min(3)) {
+        let _ = writeln!(
+            out,
+            "  {} of blocks of {FUNCTION}{}{FUNCTION:#} by {FUNCTION}{}{FUNCTION:#}, past the caches",
+            counted(pair.frees, "free"),
+            leaf(&pair.allocated.frames),
+            leaf(&pair.freed.frames)
+        );
+    }
     if let Some(most) = of.cross_thread_frees.sites.first() {
         let _ = writeln!(
             out,
