@@ -75,7 +75,7 @@ struct Running {
     /// The slot of the block that it is changing.
     realloc_of: Option<u32>,
     /// The first step of that change, if there was one: where it grows or shrinks in its place, that is all the arena says.
-    realloc_step: Option<(ArenaId, u16)>,
+    realloc_step: Option<(ArenaId, u64)>,
     /// The slot of the block whose change has just failed.
     undone: Option<u32>,
 }
@@ -198,7 +198,7 @@ impl Gatherer {
             Some(_) | None => self.order.slot_for(slot),
         };
         let request = Request { size, slot: own, thread: number, kind, align_log2 };
-        let served = realloc_step.or(arena_seq.map(|seq| (block.arena, seq)));
+        let served = realloc_step.or(arena_seq.map(|seq| (block.arena, self.order.widen(block.arena, seq))));
         self.wait(Waiting { names, request, obtained: Some(obtained), served });
     }
 
@@ -296,12 +296,13 @@ impl Replay for Gatherer {
             }
             Event::Lost { events, .. } => self.requests.lost += events,
             Event::Heap { arena, seq, .. } if self.requests.threads > 1 => {
+                let served = self.order.widen(arena, seq);
                 let thread = self.thread(index);
                 let number = thread.number;
                 if thread.realloc_of.is_some() {
-                    thread.realloc_step.get_or_insert((arena, seq));
+                    thread.realloc_step.get_or_insert((arena, served));
                 } else {
-                    self.order.step(number, arena, seq);
+                    self.order.step(number, arena, served);
                 }
             }
             Event::Heap { .. } | Event::Program(_) | Event::Process(_) | Event::Fault { .. } | Event::Marker { .. } => {

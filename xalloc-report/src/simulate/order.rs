@@ -11,7 +11,9 @@
 //! be there at once, so a block whose slot is still named in the window gets a number of its own ([`RENAMED`]).
 //!
 //! # How far back
-//! A thread that is held up for longer than [`WINDOW`] requests of the others stays where its stamp is.
+//! An arena's numbers have 16 bits. One that is a little ahead of all others is the next, any other is of an event that was
+//! held up: so a thread can be held up for some 64,000 of the arena's steps, and for [`WINDOW`] requests of the others; for
+//! longer, and it is put where it does not belong.
 
 use std::collections::VecDeque;
 
@@ -42,8 +44,8 @@ pub(super) struct Waiting {
     pub(super) names: Option<Request>,
     pub(super) request: Request,
     pub(super) obtained: Option<Obtained>,
-    /// The arena that served it, and when.
-    pub(super) served: Option<(ArenaId, u16)>,
+    /// The arena that served it, and when, by [`Order::widen`].
+    pub(super) served: Option<(ArenaId, u64)>,
 }
 
 impl Waiting {
@@ -62,10 +64,8 @@ fn has_slot(kind: Kind) -> bool {
     kind.obtains() || matches!(kind, Kind::Free | Kind::ReallocOf)
 }
 
-/// Whether `seq` comes after `other`; the numbers go round.
-fn is_after(seq: u16, other: u16) -> bool {
-    (seq.wrapping_sub(other) as i16) > 0
-}
+/// Numbers that an arena may be ahead of what was told of it: allocations that have no other step and are not told yet.
+const AHEAD: u16 = 1024;
 
 /// Requests in the order in which they were served, as far as that is known.
 #[derive(Default, Debug)]
@@ -74,7 +74,7 @@ pub(super) struct Order {
     /// How often each slot is named in the window.
     named: FxHashMap<u32, u32>,
     /// The largest number of each arena so far.
-    last: FxHashMap<ArenaId, u16>,
+    last: FxHashMap<ArenaId, u64>,
     /// Blocks that live under a number of their own, by the slot that the trace gave them.
     renamed: FxHashMap<u32, u32>,
     /// Numbers that were given, and those of them that nobody has.
@@ -86,6 +86,16 @@ pub(super) struct Order {
 }
 
 impl Order {
+    /// The number of an event of an arena that has `seq` for its low 16 bits.
+    pub(super) fn widen(&mut self, arena: ArenaId, seq: u16) -> u64 {
+        // The first has room for one before it.
+        let last = self.last.entry(arena).or_insert((1 << 16) + u64::from(seq));
+        let ahead = seq.wrapping_sub(*last as u16);
+        let number = if ahead <= AHEAD { *last + u64::from(ahead) } else { *last + u64::from(ahead) - (1 << 16) };
+        *last = number.max(*last);
+        number
+    }
+
     /// There is more than one thread from here on.
     pub(super) fn share(&mut self) {
         self.is_shared = true;
@@ -145,12 +155,10 @@ impl Order {
     }
 
     /// Where in the window a request belongs.
-    fn place_of(&mut self, waiting: &Waiting) -> usize {
+    fn place_of(&self, waiting: &Waiting) -> usize {
         let end = self.window.len();
-        let Some((arena, seq)) = waiting.served else { return end };
-        let last = self.last.entry(arena).or_insert(seq);
-        if !is_after(*last, seq) {
-            *last = seq;
+        let Some((arena, number)) = waiting.served else { return end };
+        if self.last.get(&arena) == Some(&number) {
             return end;
         }
         let mut place = end;
@@ -158,7 +166,7 @@ impl Order {
             let is_own = earlier.request.thread == waiting.request.thread && earlier.request.kind != Kind::Tick;
             match earlier.served {
                 _ if is_own => break,
-                Some((of, other)) if of == arena && is_after(seq, other) => break,
+                Some((of, other)) if of == arena && other < number => break,
                 Some((of, _)) if of == arena => place = at,
                 Some(_) | None => {}
             }
@@ -167,13 +175,9 @@ impl Order {
     }
 
     /// The arena took a step for the thread: if its last request is a free that had none yet, it is served by that.
-    pub(super) fn step(&mut self, thread: u16, arena: ArenaId, seq: u16) {
+    pub(super) fn step(&mut self, thread: u16, arena: ArenaId, number: u64) {
         if !self.is_shared {
             return;
-        }
-        let last = self.last.entry(arena).or_insert(seq);
-        if is_after(seq, *last) {
-            *last = seq;
         }
         let is_own = |waiting: &Waiting| waiting.request.thread == thread && waiting.request.kind != Kind::Tick;
         let Some(at) = self.window.iter().rposition(is_own) else { return };
@@ -181,7 +185,7 @@ impl Order {
             && self.window[at].served.is_none()
             && let Some(mut waiting) = self.window.remove(at)
         {
-            waiting.served = Some((arena, seq));
+            waiting.served = Some((arena, number));
             self.window.push_back(waiting);
         }
     }
@@ -242,10 +246,15 @@ mod tests {
     }
 
     /// A malloc of a thread, the arena's `seq`th step, which is the `number`th allocation of the merged order.
-    fn malloc(thread: u16, slot: u32, seq: u16, number: u32) -> Waiting {
+    fn malloc(order: &mut Order, thread: u16, slot: u32, seq: u16, number: u32) -> Waiting {
         let placed = Placed::new(u64::from(seq), 0);
         let obtained = Some(Obtained { placed, stack: StackIndex::NONE, number });
-        Waiting { obtained, served: Some((MAIN, seq)), ..request(Kind::Malloc, thread, slot) }
+        Waiting { obtained, served: Some((MAIN, order.widen(MAIN, seq))), ..request(Kind::Malloc, thread, slot) }
+    }
+
+    fn step(order: &mut Order, thread: u16, seq: u16) {
+        let number = order.widen(MAIN, seq);
+        order.step(thread, MAIN, number);
     }
 
     fn shared() -> (Order, Requests) {
@@ -261,13 +270,18 @@ mod tests {
     #[test]
     fn an_allocation_stands_where_its_arena_made_it_and_not_before_its_own_threads_last() {
         let (mut order, mut into) = shared();
-        order.push(malloc(1, 1, u16::MAX, 0), &mut into);
+        let made = malloc(&mut order, 1, 1, u16::MAX, 0);
+        order.push(made, &mut into);
         order.push(request(Kind::Tick, 0, 0), &mut into);
-        order.push(malloc(1, 2, 1, 1), &mut into);
-        order.push(malloc(2, 3, 0, 2), &mut into);
-        order.push(malloc(1, 4, 3, 3), &mut into);
+        let made = malloc(&mut order, 1, 2, 1, 1);
+        order.push(made, &mut into);
+        let made = malloc(&mut order, 2, 3, 0, 2);
+        order.push(made, &mut into);
+        let made = malloc(&mut order, 1, 4, 3, 3);
+        order.push(made, &mut into);
         order.push(request(Kind::Free, 2, 3), &mut into);
-        order.push(malloc(2, 5, 2, 4), &mut into);
+        let made = malloc(&mut order, 2, 5, 2, 4);
+        order.push(made, &mut into);
         order.finish(&mut into, [(1, 111), (2, 222)].into_iter().collect());
         let slots: Vec<u32> = into.list.iter().filter(|told| told.kind == Kind::Malloc).map(|told| told.slot).collect();
         assert_eq!(slots, [1, 3, 2, 4, 5], "the last came after its thread's own free");
@@ -277,13 +291,29 @@ mod tests {
     }
 
     #[test]
+    fn numbers_go_round_and_one_that_was_held_up_is_not_taken_for_the_next() {
+        let mut order = Order::default();
+        let first = order.widen(MAIN, 65_000);
+        assert_eq!(order.widen(MAIN, 65_535), first + 535);
+        assert_eq!(order.widen(MAIN, 3), first + 539);
+        assert_eq!(order.widen(MAIN, 65_001), first + 1);
+        for seq in (0..60_000).step_by(1_000) {
+            order.widen(MAIN, seq);
+        }
+        assert_eq!(order.widen(MAIN, 4), first + 540, "55,000 steps ago");
+        assert_eq!(order.widen(MAIN, 59_001), first + 536 + 59_001);
+    }
+
+    #[test]
     fn a_free_stands_where_its_first_step_is() {
         let (mut order, mut into) = shared();
         order.push(request(Kind::Free, 1, 7), &mut into);
-        order.push(malloc(2, 3, 0, 0), &mut into);
-        order.step(1, MAIN, 1);
-        order.push(malloc(2, 4, 2, 1), &mut into);
-        order.step(1, MAIN, 3);
+        let made = malloc(&mut order, 2, 3, 0, 0);
+        order.push(made, &mut into);
+        step(&mut order, 1, 1);
+        let made = malloc(&mut order, 2, 4, 2, 1);
+        order.push(made, &mut into);
+        step(&mut order, 1, 3);
         order.finish(&mut into, FxHashMap::default());
         assert_eq!(told(&into), [(Kind::Malloc, 2, 3), (Kind::Free, 1, 7), (Kind::Malloc, 2, 4)]);
     }
@@ -292,9 +322,10 @@ mod tests {
     fn a_block_whose_slot_is_named_by_what_it_may_overtake_gets_another() {
         let (mut order, mut into) = shared();
         order.push(request(Kind::Free, 1, 7), &mut into);
-        order.step(1, MAIN, 6);
+        step(&mut order, 1, 6);
         let slot = order.slot_for(7);
-        order.push(malloc(2, slot, 5, 0), &mut into);
+        let made = malloc(&mut order, 2, slot, 5, 0);
+        order.push(made, &mut into);
         let slot = order.slot_of(7);
         order.push(request(Kind::Free, 2, slot), &mut into);
         assert_eq!(order.slot_for(8), 8);
