@@ -58,6 +58,9 @@ pub trait Recorded {
     /// Everything but the events.
     fn contents(&self) -> &Contents;
 
+    /// How many events of one process there are: what a replay tells, of which a record of the process may be several.
+    fn events(&self, process: ProcessIndex) -> u64;
+
     /// Hands the events of one process to `to`, in order.
     ///
     /// # Errors
@@ -153,6 +156,10 @@ impl Recorded for Trace {
 
     fn contents(&self) -> &Contents {
         self.contents()
+    }
+
+    fn events(&self, process: ProcessIndex) -> u64 {
+        self.events(process)
     }
 
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {

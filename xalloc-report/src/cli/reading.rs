@@ -69,6 +69,10 @@ impl Recorded for Reading<'_> {
         self.trace.contents()
     }
 
+    fn events(&self, process: ProcessIndex) -> u64 {
+        self.trace.events(process)
+    }
+
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
         self.begin(process);
         self.trace.replay_with_progress(process, Moment::Seq(0), to, &mut |done_bytes| self.show(done_bytes))

@@ -285,8 +285,7 @@ impl Expander {
             first = unfold(self.column(Field::HeapFirst).varint()?);
             second = unfold(self.column(Field::HeapSecond).varint()?);
         }
-        let (Remembered { kind, last, .. }, expected_seq) =
-            self.history.at(place).ok_or(NO_KIND)?;
+        let (Remembered { kind, last, .. }, expected_seq) = self.history.at(place).ok_or(NO_KIND)?;
         let StepKind { arena, kind, sub } = *kind;
         let near = &mut self.course.mirror.thread().near;
         let expected = Expected::of(kind, *last, near.free_chunk);
