@@ -13,6 +13,7 @@ mod disk;
 mod keep;
 mod naive;
 mod program;
+mod skimmed;
 
 use disk::Disk;
 use keep::Keep;
