@@ -1,13 +1,13 @@
 //! Takes the events of one process and adds them up.
 
-use xalloc_core::wire::{Call, FaultKind};
+use xalloc_core::wire::Call;
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::distribution::{Distribution, Doubling, OneTwoFive};
+use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::marks::Marks;
-use super::refreed::Unexplained;
 use super::segments::Segments;
 use super::sites::Sites;
 use super::threads::Threads;
@@ -187,7 +187,7 @@ impl Replayer {
         }
     }
 
-    /// The addresses of frees that no recorded allocation explains.
+    /// The addresses of faults, and of frees that no recorded allocation explains.
     pub(super) fn take_unexplained(&mut self) -> Unexplained {
         std::mem::take(&mut self.unexplained)
     }
@@ -273,10 +273,10 @@ impl Replay for Replayer {
                     self.timeline.heap(entry.at_ns, self.segments.bytes());
                 }
             }
-            Event::Fault { addr, kind: FaultKind::DoubleFree } => self.unexplained.add(addr),
+            Event::Fault { addr, .. } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
             Event::Marker { text } => self.marks.add(entry.at_ns, text),
-            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) | Event::Fault { .. } => {}
+            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}
         }
     }
 }
