@@ -31,7 +31,9 @@ mod what_if;
 pub use allocator_frames::is_allocator;
 pub use checks::CheckView;
 pub use events::{EventKind, EventView, EventWindow, Observer, What};
-pub use faults::{BlockView, FaultKind, FaultStack, FaultView, FreedView, InvolvedView, NeighbourView, faults};
+pub use faults::{
+    BlockView, DoubleFreeView, FaultKind, FaultStack, FaultView, FreedView, InvolvedView, NeighbourView, faults,
+};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
 pub use growth::{Growth, Slope};

@@ -188,11 +188,44 @@ impl FaultView {
             above: fault.above.map(|block| neighbour(&block, block.addr.saturating_sub(to))),
         }
     }
+}
 
-    /// The innermost function that is to blame, where one is known.
-    #[must_use]
-    pub fn culprit(&self) -> Option<&FrameView> {
-        self.by.frames.first()
+/// A block that was freed twice, in short.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
+pub struct DoubleFreeView {
+    /// Process id.
+    pub pid: u32,
+    /// Its address.
+    pub addr: String,
+    /// Requested size.
+    pub size: u64,
+    /// The function that allocated it; `null` if no stack is known.
+    pub allocated_by: Option<FrameView>,
+    /// When it was freed, nanoseconds since the recording's start.
+    pub freed_at_ns: u64,
+    /// When it was freed again.
+    pub again_at_ns: u64,
+    /// The function that freed it again; `null` if its call stack is not known.
+    pub freed_again_by: Option<FrameView>,
+}
+
+impl DoubleFreeView {
+    /// Those of `faults` that are second frees of known blocks.
+    pub(super) fn among(faults: &[FaultView]) -> Vec<DoubleFreeView> {
+        let twice = faults.iter().filter(|fault| fault.kind == FaultKind::DoubleFree);
+        let told = twice.filter_map(|fault| {
+            let InvolvedView { block, freed, .. } = fault.block.as_ref()?;
+            Some(DoubleFreeView {
+                pid: fault.thread.pid,
+                addr: block.addr.clone(),
+                size: block.size,
+                allocated_by: block.allocated.frames.first().cloned(),
+                freed_at_ns: freed.as_ref()?.at_ns,
+                again_at_ns: fault.at_ns,
+                freed_again_by: fault.by.frames.first().cloned(),
+            })
+        });
+        told.collect()
     }
 }
 
