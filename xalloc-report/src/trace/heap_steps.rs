@@ -47,9 +47,22 @@ const HEAP_RESIZE: u8 = Kind::HeapResize as u8;
 const HEAP_DEATH: u8 = Kind::HeapDeath as u8;
 const THRESHOLD: u8 = Kind::HeapThreshold as u8;
 
+/// [`Flat::stays_within`] by the number of a kind.
+#[inline]
+pub(super) fn stays_within(kind: u8) -> bool {
+    matches!(kind, SPLIT | COALESCE | BIN)
+}
+
 impl Flat {
     fn new(kind: u8, addr: Addr, first: u64) -> Flat {
         Flat { kind, sub: 0, addr: addr.0, first, second: 0 }
+    }
+
+    /// Whether chunks were split, merged or moved between bins, and no more. These are nearly all steps, and the only
+    /// ones that are expected by what their thread did before: all others can be read without them.
+    #[inline]
+    pub(super) fn stays_within(self) -> bool {
+        stays_within(self.kind)
     }
 
     /// The numbers of a record of the commonest steps: splits, merges, moves into a bin. `None` for any other.

@@ -10,6 +10,7 @@ mod disk;
 mod keep;
 mod naive;
 mod program;
+mod skimmed;
 
 use disk::Disk;
 use keep::Keep;
