@@ -40,6 +40,7 @@ mod lane;
 mod live;
 mod look;
 mod modules;
+mod outside;
 mod own_look;
 mod stacks;
 mod stream;

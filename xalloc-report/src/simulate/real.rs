@@ -132,10 +132,8 @@ fn asks_of(requests: &Requests, touch: Touch) -> impl Iterator<Item = Ask> + '_ 
     // The time is told to the thread that has the turn, which need not give it up for that.
     let mut last_thread = 0;
     requests.list.iter().flat_map(move |request| {
-        let request = &match request.kind {
-            Kind::Tick => Request { thread: last_thread, ..*request },
-            _ => *request,
-        };
+        let thread = if request.kind == Kind::Tick { last_thread } else { request.thread };
+        let request = &Request { thread, ..*request };
         last_thread = request.thread;
         let number = if request.kind.obtains() { made.next() } else { None };
         let written = number.filter(|_| touch == Touch::Told).and_then(|number| requests.written.get(&number));

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use xalloc_core::session::own_look::NAME;
 
-use super::check::{create_for, is_confined, path_beside};
+use super::check::{create_for, path_beside};
 use super::demand::is_deaf;
 use super::live::Live;
 use crate::os::pidfd::Pidfd;
@@ -60,8 +60,7 @@ impl OwnLook {
             Held::BySignal => !is_deaf(pid),
             Held::No => false,
         };
-        // One that confined itself by a filter of system calls might be ended for what it does then.
-        if !can_hear || is_confined(pid) {
+        if !can_hear {
             return None;
         }
         live.own_looks += 1;

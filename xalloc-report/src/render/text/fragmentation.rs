@@ -191,8 +191,14 @@ fn ladder(out: &mut String, of: &Fragmentation) {
     table.write(out, 2);
 }
 
+/// The function that a line names for a call stack: the innermost, or who calls a program's own wrappers of malloc.
 pub(super) fn leaf(frames: &[FrameView]) -> String {
-    frames.first().map_or_else(|| "an unknown call stack".to_owned(), |leaf| printable(&leaf.name()).into_owned())
+    let is_wrapper = |frame: &&FrameView| {
+        let name = frame.function.as_deref().unwrap_or_default().to_ascii_lowercase();
+        ["malloc", "calloc", "realloc"].iter().any(|call| name.contains(call))
+    };
+    let told = frames.iter().find(|frame| !is_wrapper(frame)).or(frames.first());
+    told.map_or_else(|| "an unknown call stack".to_owned(), |leaf| printable(&leaf.name()).into_owned())
 }
 
 fn pins(out: &mut String, of: &Fragmentation, extent: Extent) {
@@ -220,7 +226,12 @@ fn pins(out: &mut String, of: &Fragmentation, extent: Extent) {
     if let [.., last] = &of.cover[..]
         && of.cover.len() > 1
     {
-        let names: Vec<_> = of.cover.iter().map(|site| leaf(&site.at.frames)).collect();
+        let mut names: Vec<String> = Vec::new();
+        for name in of.cover.iter().map(|site| leaf(&site.at.frames)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
         let _ = writeln!(out, "  together: without {} {} go back", names.join(", "), bytes(last.released_bytes));
     }
 }
