@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use xalloc_core::heap::Sink;
@@ -89,12 +90,48 @@ pub(crate) fn stack_of(
 ) -> StackId {
     let paused = PAUSED.load(Ordering::Relaxed);
     if paused != 0 {
+        cold_path();
         return StackId(paused);
     }
-    match shared() {
-        Some(shared) => capture::capture(capture, entry, shared, &mut Announcements { segment, stream }),
-        None => StackId::UNKNOWN,
+    let Some(shared) = shared() else {
+        cold_path();
+        return StackId::UNKNOWN;
+    };
+    let Entry { ip, sp, fp } = entry;
+    match capture::repeated(capture, ip, sp, fp, shared) {
+        Some(stack) => stack,
+        None => stack_anew(capture, stream, segment, entry, shared),
     }
+}
+
+/// The same of a stack that the thread did not capture lately. Its modules are told in a ring, so the thread must have one.
+#[inline(never)]
+fn stack_anew(
+    capture: &mut ThreadCapture,
+    stream: &mut Stream,
+    segment: &'static Segment,
+    entry: Entry,
+    shared: &Shared,
+) -> StackId {
+    if stream.wants_ring() {
+        stream.claim(segment);
+    }
+    capture::capture_anew(capture, entry, shared, &mut Announcements { segment, stream })
+}
+
+/// The id of the stack that the heap's steps on behalf of a call carry; none if no steps are told.
+#[inline(always)]
+pub(crate) fn stack_of_steps(
+    capture: &mut ThreadCapture,
+    stream: &mut Stream,
+    segment: &'static Segment,
+    entry: Entry,
+) -> StackId {
+    if segment.options.heap_steps == 0 || !backend::is_core() {
+        cold_path();
+        return StackId::NONE;
+    }
+    stack_of(capture, stream, segment, entry)
 }
 
 /// Modules on their way into a thread's stream.
@@ -130,13 +167,11 @@ impl Announce for Announcements<'_> {
     }
 }
 
-/// The heap's steps on behalf of a call, whose stack is captured when it is first needed.
+/// The heap's steps on behalf of a call.
 pub(crate) struct Steps<'a> {
     segment: &'static Segment,
     stream: &'a mut Stream,
-    capture: &'a mut ThreadCapture,
-    entry: Entry,
-    stack: Option<StackId>,
+    stack: StackId,
     held: Held,
 }
 
@@ -162,28 +197,20 @@ impl Held {
 }
 
 impl<'a> Steps<'a> {
-    /// The steps of a call that entered with these registers.
+    /// The steps of the call with this stack.
     #[inline(always)]
-    pub(crate) fn new(
-        segment: &'static Segment,
-        stream: &'a mut Stream,
-        capture: &'a mut ThreadCapture,
-        entry: Entry,
-    ) -> Steps<'a> {
-        Steps { segment, stream, capture, entry, stack: None, held: Held::NONE }
-    }
-
-    /// The call's stack.
-    #[inline(always)]
-    pub(crate) fn stack(&mut self) -> StackId {
-        match self.stack {
-            Some(stack) => stack,
-            None => *self.stack.insert(stack_of(self.capture, self.stream, self.segment, self.entry)),
-        }
+    pub(crate) fn new(segment: &'static Segment, stream: &'a mut Stream, stack: StackId) -> Steps<'a> {
+        Steps { segment, stream, stack, held: Held::NONE }
     }
 }
 
 impl Steps<'_> {
+    /// Tells an event of the call, which is no step of the heap's.
+    #[inline(always)]
+    pub(crate) fn tell_event(&mut self, event: Event) {
+        self.stream.event(self.segment, self.segment.now(), self.stack, event);
+    }
+
     /// Tells that `block` is free, which the heap is about to do: at once, or by the record of the first step that the heap
     /// tells. Every step is told under the lock that other threads need to get the block, so that none can be seen to get
     /// it earlier; what has no step goes to this thread's own cache. [`Steps::settle`] is to follow.
@@ -248,7 +275,7 @@ impl Steps<'_> {
     #[inline(never)]
     fn push(&mut self, a: u64, b: u64, kind: u8, sub: u8, seq: u16) {
         if self.segment.options.heap_steps != 0 {
-            let stack = self.stack().0;
+            let stack = self.stack.0;
             let stamp = self.segment.now().0;
             self.stream.push_one(self.segment, Record { stamp, a, b, stack, kind, sub, extra: seq });
         }

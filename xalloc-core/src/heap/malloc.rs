@@ -33,6 +33,12 @@ impl<O: Os> Heap<O> {
         if let Some(made) = self.malloc_cached::<S>(cache, bytes) {
             return Some(made);
         }
+        self.malloc_uncached(cache, sink, bytes)
+    }
+
+    /// The rest of a malloc that [`Heap::malloc_cached`] denied.
+    #[inline]
+    pub fn malloc_uncached<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, bytes: u64) -> Option<Allocation> {
         let size = chunk::for_request(bytes)?;
         let made = Step { heap: self, cache, sink }.malloc_slowly(size, bytes)?;
         self.hand_out(made.addr);
@@ -43,8 +49,14 @@ impl<O: Os> Heap<O> {
     /// chunk, and nothing has changed.
     #[inline(always)]
     pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
-        let size = chunk::for_request(bytes)?;
-        let found = cache.pop(Words(&self.os), size)?;
+        let bin = ThreadCache::bin_for(bytes);
+        let (found, size) = match cache.pop_bin(Words(&self.os), bin) {
+            Some(found) => (found, ThreadCache::size_of_bin(bin)),
+            None => {
+                let size = chunk::for_request(bytes)?;
+                (cache.pop_beyond_bins(Words(&self.os), size)?, size)
+            }
+        };
         let made = self.cached::<S>(found, size);
         self.hand_out(made.addr);
         Some(made)

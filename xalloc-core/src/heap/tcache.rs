@@ -141,6 +141,12 @@ impl ThreadCache {
         ((size >> 4) as usize).wrapping_sub(2)
     }
 
+    /// The chunk size of a bin.
+    #[inline(always)]
+    pub(super) const fn size_of_bin(bin: usize) -> u64 {
+        (bin as u64 + 2) << 4
+    }
+
     /// The bin of the chunk size that serves a request: [`chunk::for_request`](super::chunk::for_request) and
     /// [`ThreadCache::bin_of`] in one. Of a request that no bin serves, a number beyond all bins.
     #[inline(always)]

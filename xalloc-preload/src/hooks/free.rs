@@ -10,17 +10,17 @@
 use core::ffi::c_void;
 
 use xalloc_core::heap::{HeapFault, NoSink, Verdict};
-use xalloc_core::units::{Addr, StackId};
-use xalloc_core::wire::{Call, Event};
+use xalloc_core::units::{Addr, ArenaId, StackId};
+use xalloc_core::wire::{Call, Event, PutAway, Stamped};
 
 use super::alloc::note;
 use super::fault::{self, Asked};
 use crate::arch::Entry;
 use crate::backend::{self, HEAP, bootstrap};
-use crate::guard::{self, Access, Brief, Inside};
+use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
 use crate::segment::Segment;
-use crate::stacks::Steps;
+use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
 
 /// Takes a block back.
@@ -33,19 +33,96 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
         return;
     }
     let addr = Addr(block.expose_provenance() as u64);
-    match guard::enter() {
-        Access::Inside(mut inside) => {
-            // Before it is told that the block is free: what is none was not freed.
-            if let Err(fault) = backend::look(addr) {
-                // SAFETY: by the contract.
-                return unsafe { free_faulty(inside, addr, call, entry, fault) };
-            }
-            // SAFETY: by the contract, and the look found no fault.
-            if unsafe { !free_cached(&mut inside, addr, call) } {
-                // SAFETY: as above.
-                unsafe { free_inside(inside, addr, call, entry) };
-            }
+    match guard::enter_recorded() {
+        // SAFETY: by the contract.
+        Some(recorded) => unsafe { free_recorded(recorded, addr, call, entry) },
+        // SAFETY: by the contract.
+        None => unsafe { free_otherwise(addr, call, entry) },
+    }
+}
+
+/// A free where events are recorded and the core's heap serves.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(always)]
+unsafe fn free_recorded(mut recorded: Recorded, addr: Addr, call: Call, entry: Entry) {
+    let segment = recorded.segment();
+    recorded.keep_entry(entry);
+    let Own { cache, stream, .. } = recorded.own();
+    let Some(room) = stream.room() else {
+        // SAFETY: by the contract.
+        return unsafe { free_with_care(recorded, addr, call) };
+    };
+    // Before it is told that the block is free: what is none was not freed.
+    if HEAP.claim(addr).is_err() {
+        // SAFETY: by the contract; nothing has changed.
+        return unsafe { free_with_care(recorded, addr, call) };
+    }
+    // SAFETY: by the contract, and the block was claimed.
+    match unsafe { HEAP.cacheable(cache, addr) } {
+        Some(found) => {
+            let event = Event::Free { addr, call };
+            room.fill(Stamped { stamp: segment.now(), stack: StackId::NONE, event }.encode());
+            HEAP.free_cached(cache, found);
+            recorded.leave(addr);
         }
+        // SAFETY: as above.
+        None => unsafe { free_uncached_recorded(recorded, addr, call) },
+    }
+}
+
+/// The same of a claimed block that the thread's cache does not take. Most such blocks are small and go to a fast bin.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(never)]
+unsafe fn free_uncached_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
+    let (thread, segment, entry) = (recorded.thread(), recorded.segment(), recorded.entry());
+    let Own { cache, stream, capture, .. } = recorded.own();
+    let stack = stacks::stack_of_steps(capture, stream, segment, entry);
+    // SAFETY: by the contract, and the cache did not take the block.
+    if segment.options.heap_steps != 0
+        && let Some(found) = unsafe { HEAP.fast_binnable(cache, addr) }
+        && let Some(room) = stream.room()
+    {
+        let put_away = PutAway::into_fast_bin(found.size_bytes);
+        let seq = HEAP.free_fast(found);
+        let event = Event::FreeBinned { addr, call, arena: ArenaId::MAIN, seq, put_away };
+        room.fill(Stamped { stamp: segment.now(), stack, event }.encode());
+        recorded.leave(addr);
+        return;
+    }
+    // SAFETY: by the contract.
+    match unsafe { free_told(recorded.own(), thread, segment, addr, call, stack) } {
+        Ok(()) => {
+            recorded.leave(addr);
+        }
+        Err(fault) => fault::refuse(recorded.into_inside(), entry, Asked { call, addr, bytes: 0 }, fault),
+    }
+}
+
+/// The same where the ring has no room, or there is no ring, or it is no block.
+///
+/// # Safety
+/// - As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_with_care(recorded: Recorded, addr: Addr, call: Call) {
+    let entry = recorded.entry();
+    // SAFETY: by the contract.
+    unsafe { free_inside(recorded.into_inside(), addr, call, entry) };
+}
+
+/// A free in any other circumstances.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_otherwise(addr: Addr, call: Call, entry: Entry) {
+    match guard::enter() {
+        // SAFETY: by the contract.
+        Access::Inside(inside) => unsafe { free_inside(inside, addr, call, entry) },
         Access::Nested(thread) => match backend::claim(addr) {
             // SAFETY: by the contract.
             Ok(()) => unsafe { free_nested(thread, addr, call) },
@@ -56,48 +133,62 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
     }
 }
 
-/// What most frees come to: the thread's cache takes the block. False: it does not, and nothing has happened.
-///
 /// # Safety
-/// - As for [`free`]; [`backend::look`] found no fault.
-#[inline(always)]
-unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
-    if !backend::is_core() || bootstrap::holds(addr) {
-        return false;
-    }
-    // SAFETY: by the contract.
-    let Some(found) = (unsafe { HEAP.cacheable(&inside.own().cache, addr) }) else { return false };
-    if let Some(segment) = inside.recording() {
-        inside.flush_spare();
-        inside.own().stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
-    }
-    HEAP.free_cached(&mut inside.own().cache, found);
-    true
-}
-
-/// # Safety
-/// - As for [`free`]; [`backend::look`] found no fault.
-#[inline(never)]
+/// - As for [`free`].
 unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
+    if let Err(fault) = backend::claim(addr) {
+        // SAFETY: by the contract.
+        return unsafe { free_faulty(inside, addr, call, entry, fault) };
+    }
     // SAFETY: by the contract.
-    if let Err(fault) = unsafe { free_seen(&mut inside, addr, call, entry) } {
+    if let Err(fault) = unsafe { free_claimed(&mut inside, addr, call, entry) } {
         fault::refuse(inside, entry, Asked { call, addr, bytes: 0 }, fault);
     }
 }
 
+/// A free of a block that was claimed.
+///
 /// # Safety
-/// - As for [`free`]; [`backend::look`] found no fault.
-#[inline(always)]
-unsafe fn free_seen(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
-    backend::claim_seen(addr).and_then(|()| match inside.recording() {
+/// - As for [`free`]; the block was claimed.
+unsafe fn free_claimed(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
+    let Some(segment) = inside.recording() else {
         // SAFETY: by the contract.
-        Some(segment) => unsafe { free_recorded(inside, segment, addr, call, entry) },
-        // SAFETY: by the contract.
-        None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
-    })
+        return unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) };
+    };
+    inside.flush_spare();
+    let thread = inside.thread();
+    let Own { stream, capture, .. } = inside.own();
+    let stack = stacks::stack_of_steps(capture, stream, segment, entry);
+    // SAFETY: by the contract.
+    unsafe { free_told(inside.own(), thread, segment, addr, call, stack) }
 }
 
-/// A free that [`backend::look`] found fault with. A live block whose words were overwritten is freed by what they say, as
+/// Tells of a free, and does it.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(always)]
+unsafe fn free_told(
+    own: &mut Own,
+    thread: &Thread,
+    segment: &'static Segment,
+    addr: Addr,
+    call: Call,
+    stack: StackId,
+) -> Result<(), HeapFault> {
+    if bootstrap::holds(addr) {
+        return Ok(());
+    }
+    let Own { cache, stream, .. } = own;
+    let mut steps = Steps::new(segment, stream, stack);
+    steps.free(addr, call);
+    // SAFETY: by the contract.
+    let freed = thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
+    steps.settle();
+    freed
+}
+
+/// A free that [`backend::claim`] found fault with. A live block whose words were overwritten is freed by what they say, as
 /// libc frees it.
 ///
 /// # Safety
@@ -105,40 +196,19 @@ unsafe fn free_seen(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entr
 #[cold]
 #[inline(never)]
 unsafe fn free_faulty(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry, fault: HeapFault) {
+    if bootstrap::holds(addr) {
+        return;
+    }
     let asked = Asked { call, addr, bytes: 0 };
-    if fault == HeapFault::NotABlock {
-        return fault::refuse(inside, entry, asked, fault);
+    if fault == HeapFault::NotABlock || backend::claim_faulty(addr).is_err() {
+        return fault::refuse(inside, entry, asked, HeapFault::NotABlock);
     }
     fault::warn(&mut inside, entry, asked, fault);
-    // SAFETY: by the contract; the block is live, and libc's own checks of its words follow.
-    if let Err(fault) = unsafe { free_seen(&mut inside, addr, call, entry) } {
+    // SAFETY: by the contract; the block is live, was claimed, and libc's own checks of its words follow.
+    if let Err(fault) = unsafe { free_claimed(&mut inside, addr, call, entry) } {
         drop(inside);
         fault::follow(Verdict::Aborts(fault));
     }
-}
-
-/// # Safety
-/// - As for [`free`].
-#[inline(always)]
-unsafe fn free_recorded(
-    inside: &mut Inside<'_>,
-    segment: &'static Segment,
-    addr: Addr,
-    call: Call,
-    entry: Entry,
-) -> Result<(), HeapFault> {
-    if bootstrap::holds(addr) {
-        return Ok(());
-    }
-    inside.flush_spare();
-    let thread = inside.thread();
-    let Own { cache, stream, capture, .. } = inside.own();
-    let mut steps = Steps::new(segment, stream, capture, entry);
-    steps.free(addr, call);
-    // SAFETY: by the contract.
-    let freed = thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
-    steps.settle();
-    freed
 }
 
 /// # Safety

@@ -39,5 +39,5 @@ pub(crate) extern "C" fn on_ignore(object: *const c_void, ip: usize, sp: usize, 
     inside.flush_spare();
     let Own { stream, capture, .. } = inside.own();
     let stack = stacks::stack_of(capture, stream, segment, Entry { ip, sp, fp });
-    tell_ignored(&mut inside, segment, Addr(object.addr() as u64), stack);
+    tell_ignored(inside.own(), segment, Addr(object.addr() as u64), stack);
 }

@@ -41,7 +41,10 @@ pub(crate) extern "C" fn on_malloc_trim(pad: usize, ip: usize, sp: usize, fp: us
     tell(&mut inside, recording, event, entry);
     let Own { cache, stream, capture, .. } = inside.own();
     let did = match recording {
-        Some(segment) => HEAP.trim(cache, &mut Steps::new(segment, stream, capture, entry), pad as u64),
+        Some(segment) => {
+            let stack = stacks::stack_of_steps(capture, stream, segment, entry);
+            HEAP.trim(cache, &mut Steps::new(segment, stream, stack), pad as u64)
+        }
         None => HEAP.trim(cache, &mut NoSink, pad as u64),
     };
     c_int::from(did)
@@ -75,7 +78,10 @@ pub(crate) extern "C" fn on_mallopt(parameter: c_int, value: c_int, ip: usize, s
     tell(&mut inside, recording, event, entry);
     let Own { cache, stream, capture, .. } = inside.own();
     let did = match recording {
-        Some(segment) => HEAP.mallopt(cache, &mut Steps::new(segment, stream, capture, entry), parameter, value),
+        Some(segment) => {
+            let stack = stacks::stack_of_steps(capture, stream, segment, entry);
+            HEAP.mallopt(cache, &mut Steps::new(segment, stream, stack), parameter, value)
+        }
         None => HEAP.mallopt(cache, &mut NoSink, parameter, value),
     };
     c_int::from(did)

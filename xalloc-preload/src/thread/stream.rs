@@ -4,7 +4,7 @@
 //! is counted in the segment's header.
 
 use xalloc_core::heap::Tunable;
-use xalloc_core::ring::{Level, Producer};
+use xalloc_core::ring::{Level, Producer, Room};
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, HeapCall, LossReason, Record, Stamped, TEXT_BYTES, text_records};
 
@@ -104,16 +104,29 @@ impl Stream {
     /// As [`Stream::push`], of one record.
     #[inline(always)]
     pub(crate) fn push_one(&mut self, segment: &'static Segment, record: Record) {
-        if !self.has_lost
-            && let Some(claim) = &mut self.claim
-        {
-            match claim.producer.push_one(record) {
-                Ok(Level::Low) => return,
-                Ok(Level::PassedHalf) => return segment.ring_doorbell(),
-                Err(_) => {}
+        match self.room() {
+            Some(room) => room.fill(record),
+            None => {
+                let [stamp, a, b, last] = record.to_words();
+                self.push_one_slowly(segment, stamp, a, b, last);
             }
         }
-        self.push_slowly(segment, &[record]);
+    }
+
+    /// Room for one record, if nothing else is to be done than to write it.
+    #[inline(always)]
+    pub(crate) fn room(&mut self) -> Option<Room<'_, 'static>> {
+        match &mut self.claim {
+            Some(claim) if !self.has_lost => claim.producer.room(),
+            Some(_) | None => None,
+        }
+    }
+
+    /// The record comes in registers, so that who pushes it need not lay it down.
+    #[cold]
+    #[inline(never)]
+    fn push_one_slowly(&mut self, segment: &'static Segment, stamp: u64, a: u64, b: u64, last: u64) {
+        self.push(segment, &[Record::from_words([stamp, a, b, last])]);
     }
 
     #[cold]
