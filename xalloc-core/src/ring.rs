@@ -19,6 +19,7 @@
 //! - a [`Consumer`] touches only slots within, and there is one consumer per ring.
 #![allow(unsafe_code)]
 
+use core::hint::cold_path;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
@@ -146,7 +147,11 @@ impl<'a> Producer<'a> {
     /// out.
     #[inline(always)]
     pub fn room(&mut self) -> Option<Room<'_, 'a>> {
-        if self.head < self.plain_until { Some(Room(self)) } else { None }
+        if self.head >= self.plain_until {
+            cold_path();
+            return None;
+        }
+        Some(Room(self))
     }
 
     /// Writes the slot at `at`, which lies in `head..tail + capacity`.

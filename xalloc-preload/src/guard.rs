@@ -207,15 +207,8 @@ impl Recorded {
 
     /// Keeps where the program called from for who may need it: it is seldom asked for.
     #[inline(always)]
-    pub(crate) fn keep_entry(&mut self, entry: Entry) {
-        self.own().entry = entry;
-    }
-
-    /// What was kept.
-    pub(crate) fn entry(&self) -> Entry {
-        let own = self.thread.own.get();
-        // SAFETY: by the bullet of the module this token is the only one of its thread.
-        unsafe { (*own).entry }
+    pub(crate) fn keep_entry(&mut self, ip: usize, sp: usize, fp: usize) {
+        self.own().entry = Entry { ip, sp, fp };
     }
 
     /// The segment.

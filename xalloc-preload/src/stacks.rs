@@ -97,10 +97,11 @@ pub(crate) fn stack_of(
         cold_path();
         return StackId::UNKNOWN;
     };
+    // What is passed on here goes in registers: who calls this keeps the entry in none but those it came in.
     let Entry { ip, sp, fp } = entry;
     match capture::repeated(capture, ip, sp, fp, shared) {
         Some(stack) => stack,
-        None => stack_anew(capture, stream, segment, entry, shared),
+        None => stack_anew(capture, stream, segment, ip, sp, fp),
     }
 }
 
@@ -110,12 +111,15 @@ fn stack_anew(
     capture: &mut ThreadCapture,
     stream: &mut Stream,
     segment: &'static Segment,
-    entry: Entry,
-    shared: &Shared,
+    ip: usize,
+    sp: usize,
+    fp: usize,
 ) -> StackId {
+    let Some(shared) = shared() else { return StackId::UNKNOWN };
     if stream.wants_ring() {
         stream.claim(segment);
     }
+    let entry = Entry { ip, sp, fp };
     capture::capture_anew(capture, entry, shared, &mut Announcements { segment, stream })
 }
 

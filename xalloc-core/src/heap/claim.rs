@@ -8,7 +8,6 @@
 //! [`Heap::claim`] needs no arena and no lock, so that a signal handler can make it; it says that something is wrong.
 //! [`Heap::explain`] walks the heap to say what, and is asked once, on the way to a report.
 
-use core::hint::cold_path;
 use core::ops::Range;
 
 use super::blocks::{Known, Threads};
@@ -95,13 +94,19 @@ impl<O: Os> Heap<O> {
     /// It is no live block, or its size word does not agree with the one above; nothing was changed.
     #[inline(always)]
     pub fn claim(&self, addr: Addr) -> Result<(), HeapFault> {
-        let Some(blocks) = self.blocks.kept() else { return Ok(()) };
-        let Some(place) = blocks.place(addr.0) else { return self.claim_slowly(addr) };
-        if !addr.0.is_multiple_of(ALIGNMENT) || !place.is_live() || !self.has_plain_words(addr.0 - HEADER) {
-            cold_path();
-            return self.claim_slowly(addr);
-        }
-        if place.leave(self.threads()) { Ok(()) } else { Err(HeapFault::NotABlock) }
+        if self.claim_plain(addr) { Ok(()) } else { self.claim_slowly(addr) }
+    }
+
+    /// [`Heap::claim`] of what most blocks are: one of the break, with words that agree. `false`: nothing has changed, and
+    /// [`Heap::claim`] says what it is. It makes no call.
+    #[inline(always)]
+    pub fn claim_plain(&self, addr: Addr) -> bool {
+        let Some(blocks) = self.blocks.kept() else { return true };
+        let Some(place) = blocks.place(addr.0) else { return false };
+        addr.0.is_multiple_of(ALIGNMENT)
+            && place.is_live()
+            && self.has_plain_words(addr.0 - HEADER)
+            && place.leave(self.threads())
     }
 
     /// Whether a claim of the block at `addr` would succeed: the part of [`Heap::claim`] that changes nothing.
@@ -123,7 +128,7 @@ impl<O: Os> Heap<O> {
         self.hand_out(addr);
     }
 
-    /// [`Heap::claim`] of what is not one of the break's blocks with words that agree, as most are.
+    /// [`Heap::claim`] of what [`Heap::claim_plain`] denied.
     #[inline(never)]
     fn claim_slowly(&self, addr: Addr) -> Result<(), HeapFault> {
         self.look_at(addr)?;

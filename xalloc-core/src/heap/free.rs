@@ -10,7 +10,8 @@ use super::arena::ArenaState;
 use super::bins::UNSORTED;
 use super::checks;
 use super::chunk::{
-    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, NON_MAIN, OVERHEAD, PREV_INUSE, fast_index,
+    ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, NON_MAIN, OVERHEAD, PREV_INUSE,
+    fast_index,
 };
 use super::malloc::Caller;
 use super::os::Os;

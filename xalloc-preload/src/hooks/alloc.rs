@@ -41,16 +41,9 @@ fn allocate_otherwise(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize)
 ///
 /// The stack is captured first, for then little must be kept over that call.
 #[inline(always)]
-fn allocate_quickly(
-    mut recorded: Recorded,
-    call: Call,
-    bytes: usize,
-    ip: usize,
-    sp: usize,
-    fp: usize,
-) -> *mut c_void {
+fn allocate_quickly(mut recorded: Recorded, call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     let (segment, size_bytes) = (recorded.segment(), bytes as u64);
-    recorded.keep_entry(Entry { ip, sp, fp });
+    recorded.keep_entry(ip, sp, fp);
     let Own { cache, stream, capture, .. } = recorded.own();
     let stack = stacks::stack_of(capture, stream, segment, Entry { ip, sp, fp });
     let Some(room) = stream.room() else { return allocate_for_want_of_room(recorded, call, bytes) };
@@ -77,7 +70,7 @@ fn allocate_uncached(mut recorded: Recorded, call: Call, bytes: usize, stack: St
     match result {
         Ok(block) if !recorded.own().cache.has_damage() => block_at(recorded.leave(block.addr)),
         result => {
-            let entry = recorded.entry();
+            let entry = recorded.own().entry;
             pointer(conclude(recorded.into_inside(), request, entry, result))
         }
     }
@@ -86,8 +79,8 @@ fn allocate_uncached(mut recorded: Recorded, call: Call, bytes: usize, stack: St
 /// The same where the ring has no room, or there is no ring.
 #[cold]
 #[inline(never)]
-fn allocate_for_want_of_room(recorded: Recorded, call: Call, bytes: usize) -> *mut c_void {
-    let entry = recorded.entry();
+fn allocate_for_want_of_room(mut recorded: Recorded, call: Call, bytes: usize) -> *mut c_void {
+    let entry = recorded.own().entry;
     pointer(allocate_inside(recorded.into_inside(), Request::plain(call, bytes), entry))
 }
 

@@ -28,38 +28,66 @@ use crate::thread::{Own, Thread};
 /// # Safety
 /// - By the bullet of the module.
 #[inline(always)]
-unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
+unsafe fn free(block: *mut c_void, call: Call, ip: usize, sp: usize, fp: usize) {
     if block.is_null() {
         return;
     }
     let addr = Addr(block.expose_provenance() as u64);
     match guard::enter_recorded() {
         // SAFETY: by the contract.
-        Some(recorded) => unsafe { free_recorded(recorded, addr, call, entry) },
+        Some(recorded) => unsafe { free_recorded(recorded, addr, call, ip, sp, fp) },
         // SAFETY: by the contract.
-        None => unsafe { free_otherwise(addr, call, entry) },
+        None => unsafe { free_otherwise(addr, call, ip, sp, fp) },
     }
 }
 
-/// A free where events are recorded and the core's heap serves.
+/// A free where events are recorded and the core's heap serves. What seldom happens is done by calls at the very end, so
+/// that nothing is kept over one.
 ///
 /// # Safety
 /// - As for [`free`].
 #[inline(always)]
-unsafe fn free_recorded(mut recorded: Recorded, addr: Addr, call: Call, entry: Entry) {
+unsafe fn free_recorded(mut recorded: Recorded, addr: Addr, call: Call, ip: usize, sp: usize, fp: usize) {
+    recorded.keep_entry(ip, sp, fp);
+    // Before it is told that the block is free: what is none was not freed.
+    if !HEAP.claim_plain(addr) {
+        // SAFETY: by the contract.
+        return unsafe { free_unlike_most(recorded, addr, call) };
+    }
+    // SAFETY: by the contract, and the block was claimed.
+    unsafe { free_claimed_recorded(recorded, addr, call) };
+}
+
+/// The same of a block of another arena or with a mapping of its own, and of what is no block.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_unlike_most(mut recorded: Recorded, addr: Addr, call: Call) {
+    match HEAP.claim(addr) {
+        // SAFETY: by the contract, and the block was claimed.
+        Ok(()) => unsafe { free_claimed_recorded(recorded, addr, call) },
+        Err(fault) => {
+            let entry = recorded.own().entry;
+            // SAFETY: by the contract.
+            unsafe { free_faulty(recorded.into_inside(), addr, call, entry, fault) };
+        }
+    }
+}
+
+/// The rest of [`free_recorded`]: most blocks go to the thread's cache.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(always)]
+unsafe fn free_claimed_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
     let segment = recorded.segment();
-    recorded.keep_entry(entry);
     let Own { cache, stream, .. } = recorded.own();
     let Some(room) = stream.room() else {
         // SAFETY: by the contract.
-        return unsafe { free_with_care(recorded, addr, call) };
+        return unsafe { free_for_want_of_room(recorded, addr, call) };
     };
-    // Before it is told that the block is free: what is none was not freed.
-    if HEAP.claim(addr).is_err() {
-        // SAFETY: by the contract; nothing has changed.
-        return unsafe { free_with_care(recorded, addr, call) };
-    }
-    // SAFETY: by the contract, and the block was claimed.
+    // SAFETY: by the contract.
     match unsafe { HEAP.cacheable(cache, addr) } {
         Some(found) => {
             let event = Event::Free { addr, call };
@@ -67,23 +95,26 @@ unsafe fn free_recorded(mut recorded: Recorded, addr: Addr, call: Call, entry: E
             HEAP.free_cached(cache, found);
             recorded.leave(addr);
         }
-        // SAFETY: as above.
+        // SAFETY: by the contract.
         None => unsafe { free_uncached_recorded(recorded, addr, call) },
     }
 }
 
-/// The same of a claimed block that the thread's cache does not take. Most such blocks are small and go to a fast bin.
+/// The same of a block that the thread's cache does not take. Most such blocks are small and go to a fast bin.
 ///
 /// # Safety
 /// - As for [`free`]; the block was claimed.
 #[inline(never)]
 unsafe fn free_uncached_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
-    let (thread, segment, entry) = (recorded.thread(), recorded.segment(), recorded.entry());
-    let Own { cache, stream, capture, .. } = recorded.own();
-    let stack = stacks::stack_of_steps(capture, stream, segment, entry);
+    let segment = recorded.segment();
+    let Own { cache, stream, capture, entry, .. } = recorded.own();
+    if segment.options.heap_steps == 0 {
+        // SAFETY: by the contract.
+        return unsafe { free_by_steps(recorded, addr, call, StackId::NONE) };
+    }
+    let stack = stacks::stack_of(capture, stream, segment, *entry);
     // SAFETY: by the contract, and the cache did not take the block.
-    if segment.options.heap_steps != 0
-        && let Some(found) = unsafe { HEAP.fast_binnable(cache, addr) }
+    if let Some(found) = unsafe { HEAP.fast_binnable(cache, addr) }
         && let Some(room) = stream.room()
     {
         let put_away = PutAway::into_fast_bin(found.size_bytes);
@@ -94,24 +125,38 @@ unsafe fn free_uncached_recorded(mut recorded: Recorded, addr: Addr, call: Call)
         return;
     }
     // SAFETY: by the contract.
+    unsafe { free_by_steps(recorded, addr, call, stack) };
+}
+
+/// The same of a block that leads to steps of any kind.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(never)]
+unsafe fn free_by_steps(mut recorded: Recorded, addr: Addr, call: Call, stack: StackId) {
+    let (thread, segment) = (recorded.thread(), recorded.segment());
+    // SAFETY: by the contract.
     match unsafe { free_told(recorded.own(), thread, segment, addr, call, stack) } {
         Ok(()) => {
             recorded.leave(addr);
         }
-        Err(fault) => fault::refuse(recorded.into_inside(), entry, Asked { call, addr, bytes: 0 }, fault),
+        Err(fault) => {
+            let entry = recorded.own().entry;
+            fault::refuse(recorded.into_inside(), entry, Asked { call, addr, bytes: 0 }, fault);
+        }
     }
 }
 
-/// The same where the ring has no room, or there is no ring, or it is no block.
+/// The same where the ring has no room, or there is no ring.
 ///
 /// # Safety
-/// - As for [`free`].
+/// - As for [`free`]; the block was claimed.
 #[cold]
 #[inline(never)]
-unsafe fn free_with_care(recorded: Recorded, addr: Addr, call: Call) {
-    let entry = recorded.entry();
+unsafe fn free_for_want_of_room(mut recorded: Recorded, addr: Addr, call: Call) {
+    let entry = recorded.own().entry;
     // SAFETY: by the contract.
-    unsafe { free_inside(recorded.into_inside(), addr, call, entry) };
+    unsafe { free_claimed(recorded.into_inside(), addr, call, entry) };
 }
 
 /// A free in any other circumstances.
@@ -119,7 +164,8 @@ unsafe fn free_with_care(recorded: Recorded, addr: Addr, call: Call) {
 /// # Safety
 /// - As for [`free`].
 #[inline(never)]
-unsafe fn free_otherwise(addr: Addr, call: Call, entry: Entry) {
+unsafe fn free_otherwise(addr: Addr, call: Call, ip: usize, sp: usize, fp: usize) {
+    let entry = Entry { ip, sp, fp };
     match guard::enter() {
         // SAFETY: by the contract.
         Access::Inside(inside) => unsafe { free_inside(inside, addr, call, entry) },
@@ -135,13 +181,20 @@ unsafe fn free_otherwise(addr: Addr, call: Call, entry: Entry) {
 
 /// # Safety
 /// - As for [`free`].
-unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
-    if let Err(fault) = backend::claim(addr) {
+unsafe fn free_inside(inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
+    match backend::claim(addr) {
         // SAFETY: by the contract.
-        return unsafe { free_faulty(inside, addr, call, entry, fault) };
+        Ok(()) => unsafe { free_claimed(inside, addr, call, entry) },
+        // SAFETY: by the contract.
+        Err(fault) => unsafe { free_faulty(inside, addr, call, entry, fault) },
     }
+}
+
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+unsafe fn free_claimed(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
     // SAFETY: by the contract.
-    if let Err(fault) = unsafe { free_claimed(&mut inside, addr, call, entry) } {
+    if let Err(fault) = unsafe { try_to_free(&mut inside, addr, call, entry) } {
         fault::refuse(inside, entry, Asked { call, addr, bytes: 0 }, fault);
     }
 }
@@ -150,7 +203,7 @@ unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry
 ///
 /// # Safety
 /// - As for [`free`]; the block was claimed.
-unsafe fn free_claimed(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
+unsafe fn try_to_free(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
     let Some(segment) = inside.recording() else {
         // SAFETY: by the contract.
         return unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) };
@@ -205,7 +258,7 @@ unsafe fn free_faulty(mut inside: Inside<'static>, addr: Addr, call: Call, entry
     }
     fault::warn(&mut inside, entry, asked, fault);
     // SAFETY: by the contract; the block is live, was claimed, and libc's own checks of its words follow.
-    if let Err(fault) = unsafe { free_claimed(&mut inside, addr, call, entry) } {
+    if let Err(fault) = unsafe { try_to_free(&mut inside, addr, call, entry) } {
         drop(inside);
         fault::follow(Verdict::Aborts(fault));
     }
@@ -283,13 +336,13 @@ unsafe fn free_again(brief: Brief, block: *mut c_void) {
 #[inline(never)]
 unsafe extern "C" fn free_fully(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
     // SAFETY: by the contract.
-    unsafe { free(block, Call::Free, Entry { ip, sp, fp }) };
+    unsafe { free(block, Call::Free, ip, sp, fp) };
 }
 
 /// C23 `free_sized`.
 pub(crate) unsafe extern "C" fn on_free_sized(block: *mut c_void, _size: usize, ip: usize, sp: usize, fp: usize) {
     // SAFETY: by the bullet of the module.
-    unsafe { free(block, Call::FreeSized, Entry { ip, sp, fp }) };
+    unsafe { free(block, Call::FreeSized, ip, sp, fp) };
 }
 
 /// C23 `free_aligned_sized`.
@@ -302,5 +355,5 @@ pub(crate) unsafe extern "C" fn on_free_aligned_sized(
     fp: usize,
 ) {
     // SAFETY: by the bullet of the module.
-    unsafe { free(block, Call::FreeAlignedSized, Entry { ip, sp, fp }) };
+    unsafe { free(block, Call::FreeAlignedSized, ip, sp, fp) };
 }

@@ -3,6 +3,8 @@
 //! What cannot be pushed is counted, by reason, and told in a record as soon as there is room; what can never be told
 //! is counted in the segment's header.
 
+use core::hint::cold_path;
+
 use xalloc_core::heap::Tunable;
 use xalloc_core::ring::{Level, Producer, Room};
 use xalloc_core::units::{StackId, Stamp};
@@ -116,10 +118,15 @@ impl Stream {
     /// Room for one record, if nothing else is to be done than to write it.
     #[inline(always)]
     pub(crate) fn room(&mut self) -> Option<Room<'_, 'static>> {
-        match &mut self.claim {
-            Some(claim) if !self.has_lost => claim.producer.room(),
-            Some(_) | None => None,
+        if self.has_lost {
+            cold_path();
+            return None;
         }
+        let Some(claim) = &mut self.claim else {
+            cold_path();
+            return None;
+        };
+        claim.producer.room()
     }
 
     /// The record comes in registers, so that who pushes it need not lay it down.
