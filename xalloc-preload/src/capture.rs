@@ -144,22 +144,21 @@ impl<A: Announce> Request<'_, A> {
 
 /// The id of the stack that called the hook: what [`repeated`] says, or [`capture_anew`].
 pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announce: &mut impl Announce) -> StackId {
-    match repeated(cache, entry.ip, entry.sp, entry.fp, shared) {
+    match repeated(cache, entry, shared) {
         Some(node) => node,
         None => capture_anew(cache, entry, shared, announce),
     }
 }
 
-/// The id of the stack that called the hook with these registers, if the thread has captured it lately, as is the case of
-/// most. The registers come one by one, for this is called by the shortest ways through the hooks.
-#[inline(never)]
-pub fn repeated(cache: &mut ThreadCapture, ip: usize, sp: usize, fp: usize, shared: &Shared) -> Option<StackId> {
+/// The id of the stack that called the hook with these registers, if the thread has captured it lately: most are.
+#[inline(always)]
+pub fn repeated(cache: &mut ThreadCapture, entry: Entry, shared: &Shared) -> Option<StackId> {
     // A kept stack is one of the thread's own, so where its stack pointer is met again nobody has to ask whose it is.
     if shared.generation() != cache.generation || shared.verify_every != 0 {
         cold_path();
         return None;
     }
-    cache.recent.repeated(&first_state(Entry { ip, sp, fp }))
+    cache.recent.repeated(&first_state(entry))
 }
 
 /// Where a walk begins.

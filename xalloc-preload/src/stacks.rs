@@ -14,11 +14,11 @@ use xalloc_core::wire::{Call, Event, HeapEvent, MOST_FILLED, PutAway, Record, St
 
 use crate::arch::Entry;
 use crate::backend;
-use crate::capture::{self, Shared, ThreadCapture};
+use crate::capture::{self, Shared};
 use crate::modules::{Announce, ModuleSeen};
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 use crate::text::Text;
-use crate::thread::Stream;
+use crate::thread::{Own, Stream};
 
 struct Place(UnsafeCell<Option<Shared>>);
 
@@ -80,14 +80,16 @@ pub(crate) fn resume() -> bool {
     is_last
 }
 
-/// The id of the stack that a call came from; modules that it touches first are announced in `stream` before.
+/// The id of the stack that a call came from; modules that it touches first are announced in the thread's stream before.
 #[inline(always)]
-pub(crate) fn stack_of(
-    capture: &mut ThreadCapture,
-    stream: &mut Stream,
-    segment: &'static Segment,
-    entry: Entry,
-) -> StackId {
+pub(crate) fn stack_of(own: &mut Own, entry: Entry) -> StackId {
+    own.entry = entry;
+    stack_of_kept(own)
+}
+
+/// The same of a call whose registers were kept ([`Own::entry`]): who calls this need not hold them.
+#[inline(never)]
+pub(crate) fn stack_of_kept(own: &mut Own) -> StackId {
     let paused = PAUSED.load(Ordering::Relaxed);
     if paused != 0 {
         cold_path();
@@ -97,45 +99,29 @@ pub(crate) fn stack_of(
         cold_path();
         return StackId::UNKNOWN;
     };
-    // What is passed on here goes in registers: who calls this keeps the entry in none but those it came in.
-    let Entry { ip, sp, fp } = entry;
-    match capture::repeated(capture, ip, sp, fp, shared) {
+    match capture::repeated(own.capture, own.entry, shared) {
         Some(stack) => stack,
-        None => stack_anew(capture, stream, segment, ip, sp, fp),
+        None => stack_anew(own, shared),
     }
 }
 
 /// The same of a stack that the thread did not capture lately. Its modules are told in a ring, so the thread must have one.
 #[inline(never)]
-fn stack_anew(
-    capture: &mut ThreadCapture,
-    stream: &mut Stream,
-    segment: &'static Segment,
-    ip: usize,
-    sp: usize,
-    fp: usize,
-) -> StackId {
-    let Some(shared) = shared() else { return StackId::UNKNOWN };
+fn stack_anew(own: &mut Own, shared: &Shared) -> StackId {
+    let Some(segment) = segment::current() else { return StackId::UNKNOWN };
+    let Own { entry, stream, capture, .. } = own;
     if stream.wants_ring() {
         stream.claim(segment);
     }
-    let entry = Entry { ip, sp, fp };
-    capture::capture_anew(capture, entry, shared, &mut Announcements { segment, stream })
+    capture::capture_anew(capture, *entry, shared, &mut Announcements { segment, stream })
 }
 
 /// The id of the stack that the heap's steps on behalf of a call carry; none if no steps are told.
-#[inline(always)]
-pub(crate) fn stack_of_steps(
-    capture: &mut ThreadCapture,
-    stream: &mut Stream,
-    segment: &'static Segment,
-    entry: Entry,
-) -> StackId {
+pub(crate) fn stack_of_steps(own: &mut Own, segment: &'static Segment, entry: Entry) -> StackId {
     if segment.options.heap_steps == 0 || !backend::is_core() {
-        cold_path();
         return StackId::NONE;
     }
-    stack_of(capture, stream, segment, entry)
+    stack_of(own, entry)
 }
 
 /// Modules on their way into a thread's stream.

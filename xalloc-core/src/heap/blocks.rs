@@ -154,7 +154,7 @@ impl Place {
 
     /// A block was handed out there.
     #[inline(always)]
-    fn enter(self, threads: Threads) {
+    pub(super) fn enter(self, threads: Threads) {
         // Relaxed here and below: the bit travels with the block, from thread to thread as the program hands it over.
         match threads {
             Threads::One => self.word.store(self.word.load(Ordering::Relaxed) | self.bit, Ordering::Relaxed),

@@ -81,10 +81,19 @@ impl<O: Os> Heap<O> {
 
     /// Notes that the program has the block at `addr`.
     #[inline(always)]
-    pub(super) fn hand_out(&self, addr: Addr) {
+    pub fn hand_out(&self, addr: Addr) {
         if let Some(blocks) = self.blocks.kept() {
             blocks.enter(&self.os, addr.0, self.threads());
         }
+    }
+
+    /// [`Heap::hand_out`], if that needs no call: of all blocks but the first of a range. `false`: nothing was noted.
+    #[inline(always)]
+    pub fn hand_out_plain(&self, addr: Addr) -> bool {
+        let Some(blocks) = self.blocks.kept() else { return true };
+        let Some(place) = blocks.place(addr.0) else { return false };
+        place.enter(self.threads());
+        true
     }
 
     /// Takes the block at `addr` from the program, which gives it back: the first half of a free, and all of it that can

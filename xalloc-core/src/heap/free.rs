@@ -94,7 +94,7 @@ impl<O: Os> Heap<O> {
     }
 
     /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
-    /// the block. `None`: [`Heap::free_claimed`] is to be called. Nothing has changed in either case.
+    /// the block into one of its bins of one size each. `None`: [`Heap::free_claimed`] is to be called. Nothing has changed in either case.
     ///
     /// # Safety
     /// - As for [`Heap::free_claimed`].
@@ -111,13 +111,13 @@ impl<O: Os> Heap<O> {
             return None;
         }
         let size = head & !FLAGS;
-        (cache.has_room(size) && words.bk(chunk) != KEY).then_some(Cacheable { chunk, size })
+        (cache.has_small_room(size) && words.bk(chunk) != KEY).then_some(Cacheable { chunk, size })
     }
 
     /// The second half: puts the block into the cache that was asked.
     #[inline(always)]
     pub fn free_cached(&self, cache: &mut ThreadCache, Cacheable { chunk, size }: Cacheable) {
-        cache.push(Words(&self.os), chunk, size);
+        cache.link(Words(&self.os), chunk, ThreadCache::bin_of(size));
     }
 
     /// As [`Heap::cacheable`], whether a fast bin of the main arena takes the block, in a process with one thread: then the

@@ -203,6 +203,12 @@ impl ThreadCache {
         }
     }
 
+    /// The same of the bins of one size each.
+    #[inline(always)]
+    pub(super) fn has_small_room(&self, size: u64) -> bool {
+        self.room.get(Self::bin_of(size)).is_some_and(|&room| room != 0)
+    }
+
     #[cold]
     #[inline(never)]
     fn has_large_room(&self, size: u64) -> bool {
@@ -235,9 +241,9 @@ impl ThreadCache {
         has_room
     }
 
-    /// Puts a chunk into a bin that has room.
+    /// Puts a chunk into a bin of one size that has room.
     #[inline(always)]
-    fn link<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, bin: usize) {
+    pub(super) fn link<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, bin: usize) {
         words.set_fd(chunk, self.entries[bin]);
         words.set_bk(chunk, KEY);
         self.entries[bin] = chunk;

@@ -39,24 +39,36 @@ fn allocate_otherwise(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize)
 
 /// What most requests come to: events are recorded, the core's heap serves, and the thread's cache has the block.
 ///
-/// The stack is captured first, for then little must be kept over that call.
+/// The stack is captured first, for then little must be kept over that call; what else is called is called at the end.
 #[inline(always)]
 fn allocate_quickly(mut recorded: Recorded, call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     let (segment, size_bytes) = (recorded.segment(), bytes as u64);
     recorded.keep_entry(ip, sp, fp);
-    let Own { cache, stream, capture, .. } = recorded.own();
-    let stack = stacks::stack_of(capture, stream, segment, Entry { ip, sp, fp });
+    let stack = stacks::stack_of_kept(recorded.own());
+    let Own { cache, stream, .. } = recorded.own();
     let Some(room) = stream.room() else { return allocate_for_want_of_room(recorded, call, bytes) };
-    let Some(found) = HEAP.malloc_cached::<Steps<'_>>(cache, size_bytes) else {
+    let Some(found) = HEAP.take_cached::<Steps<'_>>(cache, size_bytes) else {
         return allocate_uncached(recorded, call, bytes, stack);
     };
     let block = Block::from(found);
     let event = made(&block, size_bytes, call);
     room.fill(Stamped { stamp: segment.now(), stack, event }.encode());
-    if recorded.thread().is_ignoring() {
-        tell_ignored(recorded.own(), segment, block.addr, StackId::NONE);
+    if recorded.thread().is_ignoring() || !HEAP.hand_out_plain(block.addr) {
+        return hand_out(recorded, block.addr);
     }
     block_at(recorded.leave(block.addr))
+}
+
+/// Ends a hook that has told of a block which is to be ignored by checks, or is the first of its range.
+#[cold]
+#[inline(never)]
+fn hand_out(mut recorded: Recorded, addr: Addr) -> *mut c_void {
+    HEAP.hand_out(addr);
+    if recorded.thread().is_ignoring() {
+        let segment = recorded.segment();
+        tell_ignored(recorded.own(), segment, addr, StackId::NONE);
+    }
+    block_at(recorded.leave(addr))
 }
 
 /// The same without a block in the thread's cache.
@@ -100,8 +112,7 @@ fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Re
         Some(segment) => {
             inside.flush_spare();
             let thread = inside.thread();
-            let Own { stream, capture, .. } = inside.own();
-            let stack = stacks::stack_of(capture, stream, segment, entry);
+            let stack = stacks::stack_of(inside.own(), entry);
             allocate_told(inside.own(), thread, segment, &request, stack, |cache, steps| {
                 thread.served(|| backend::allocate(&request, cache, steps))
             })

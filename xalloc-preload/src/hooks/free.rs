@@ -107,12 +107,12 @@ unsafe fn free_claimed_recorded(mut recorded: Recorded, addr: Addr, call: Call) 
 #[inline(never)]
 unsafe fn free_uncached_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
     let segment = recorded.segment();
-    let Own { cache, stream, capture, entry, .. } = recorded.own();
     if segment.options.heap_steps == 0 {
         // SAFETY: by the contract.
         return unsafe { free_by_steps(recorded, addr, call, StackId::NONE) };
     }
-    let stack = stacks::stack_of(capture, stream, segment, *entry);
+    let stack = stacks::stack_of_kept(recorded.own());
+    let Own { cache, stream, .. } = recorded.own();
     // SAFETY: by the contract, and the cache did not take the block.
     if let Some(found) = unsafe { HEAP.fast_binnable(cache, addr) }
         && let Some(room) = stream.room()
@@ -210,8 +210,7 @@ unsafe fn try_to_free(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: En
     };
     inside.flush_spare();
     let thread = inside.thread();
-    let Own { stream, capture, .. } = inside.own();
-    let stack = stacks::stack_of_steps(capture, stream, segment, entry);
+    let stack = stacks::stack_of_steps(inside.own(), segment, entry);
     // SAFETY: by the contract.
     unsafe { free_told(inside.own(), thread, segment, addr, call, stack) }
 }

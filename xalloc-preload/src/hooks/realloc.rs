@@ -160,9 +160,9 @@ unsafe fn reallocate_recorded(
 ) -> Outcome {
     inside.flush_spare();
     let thread = inside.thread();
-    let Own { cache, stream, capture, .. } = inside.own();
-    stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
-    let stack = stacks::stack_of(capture, stream, segment, entry);
+    inside.own().stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
+    let stack = stacks::stack_of(inside.own(), entry);
+    let Own { cache, stream, .. } = inside.own();
     let mut steps = Steps::new(segment, stream, stack);
     // SAFETY: by the contract.
     let reallocate = || unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
