@@ -8,9 +8,14 @@
 //! What an inner call did is noted in a small buffer of the thread ([`crate::thread::Spare`]); the outer call pushes it
 //! when it gets there.
 //!
+//! # Three ways in
+//! What most calls find can be known by one load of the process's and one of the thread's: that nothing is recorded and
+//! there is nothing to do but to serve ([`Brief`]), or that events are recorded and the core's heap serves ([`Recorded`]).
+//! [`enter`] finds out for all others, and its [`Inside`] keeps what it found; the short ways keep nothing.
+//!
 //! # Safety
-//! - Of [`Inside`], [`Brief`] and [`Recorded`] one exists at most once per thread: it is made only by the call that finds the flag
-//!   clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
+//! - Of [`Inside`], [`Brief`] and [`Recorded`] one exists at most once per thread: it is made only by the call that finds
+//!   the flag clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
