@@ -249,8 +249,8 @@ impl Recent {
     }
 
     /// Compares all words from the frame `at` to the root. If some changed, `at` becomes the youngest frame from which
-    /// on all are as they were.
-    #[inline(always)]
+    /// on all are as they were. Asked once a walk, of which it would keep the steps from being short.
+    #[inline(never)]
     fn is_unchanged(&mut self) -> bool {
         if self.is_compared {
             return true;
