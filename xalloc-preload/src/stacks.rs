@@ -124,6 +124,11 @@ pub(crate) fn stack_of_steps(own: &mut Own, segment: &'static Segment, entry: En
     stack_of(own, entry)
 }
 
+/// The id of the stack that a free and the steps on its behalf carry; none if none of them is to have one.
+pub(crate) fn stack_of_free(own: &mut Own, segment: &'static Segment, entry: Entry) -> StackId {
+    if segment.options.free_stacks == 0 { stack_of_steps(own, segment, entry) } else { stack_of(own, entry) }
+}
+
 /// Modules on their way into a thread's stream.
 struct Announcements<'a> {
     segment: &'static Segment,
@@ -224,7 +229,8 @@ impl Steps<'_> {
     #[inline(never)]
     fn tell(&mut self) {
         let Held { block, call, begun } = core::mem::replace(&mut self.held, Held::NONE);
-        self.stream.event(self.segment, self.segment.now(), StackId::NONE, Event::Free { addr: block, call });
+        let stack = if self.segment.options.free_stacks == 0 { StackId::NONE } else { self.stack };
+        self.stream.event(self.segment, self.segment.now(), stack, Event::Free { addr: block, call });
         if let Some(Begun { arena, seq, put_away }) = begun
             && let Some(step) = put_away.merge_step(block)
         {

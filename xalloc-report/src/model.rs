@@ -19,16 +19,16 @@
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
-use self::refreed::LookBack;
-use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Trace, TraceError};
+use self::faults::LookBack;
+use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Tally, Told, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
+mod faults;
 pub mod layout;
 mod live;
 mod marks;
 mod percentiles;
-mod refreed;
 mod replayer;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -42,8 +42,8 @@ mod timeline;
 
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
+pub use faults::{Fault, Freed, Involved};
 pub use marks::{Mark, Marks};
-pub use refreed::DoubleFree;
 pub use replayer::Replayer;
 pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
@@ -58,11 +58,22 @@ pub trait Recorded {
     /// Everything but the events.
     fn contents(&self) -> &Contents;
 
+    /// How many events of one process there are: what a replay tells, of which a record of the process may be several.
+    fn events(&self, process: ProcessIndex) -> u64;
+
     /// Hands the events of one process to `to`, in order.
     ///
     /// # Errors
     /// When the events cannot be read; what was handed over before stays valid.
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), Self::Error>;
+
+    /// Hands to `to` what of the events of one process is added up.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    fn tally(&self, process: ProcessIndex, to: &mut impl Tally) -> Result<(), Self::Error> {
+        self.replay(process, &mut Told::to(to))
+    }
 
     /// As [`Self::replay`], for somebody who wants the events from `first` to `last`, both included: of what lies
     /// outside as little is told as the recording allows.
@@ -124,14 +135,14 @@ impl Model {
         let mut model = Model { settings, sum: Aggregates::default(), processes: Vec::new() };
         for process in processes {
             let mut replayer = Replayer::of(recorded.contents(), process, settings);
-            recorded.replay(process, &mut replayer)?;
+            recorded.tally(process, &mut replayer)?;
             let unexplained = replayer.take_unexplained();
             let aggregates = replayer.finish();
             let mut row = ProcessRow::of(process, &aggregates);
             if !unexplained.is_empty() {
-                let mut look_back = LookBack::at(unexplained);
+                let mut look_back = LookBack::at(&unexplained);
                 recorded.replay(process, &mut look_back)?;
-                row.double_frees = look_back.finish();
+                row.faults = look_back.finish();
             }
             model.processes.push(row);
             model.sum.absorb(aggregates);
@@ -147,8 +158,16 @@ impl Recorded for Trace {
         self.contents()
     }
 
+    fn events(&self, process: ProcessIndex) -> u64 {
+        self.events(process)
+    }
+
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
         self.replay(process, to)
+    }
+
+    fn tally(&self, process: ProcessIndex, to: &mut impl Tally) -> Result<(), TraceError> {
+        self.tally(process, to, &mut |_| {})
     }
 
     fn replay_within(

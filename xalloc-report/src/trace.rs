@@ -15,6 +15,7 @@ use xalloc_core::wire::{Call, LossReason, Record};
 mod checkpoint;
 mod columns;
 mod container;
+mod course;
 mod decode;
 mod dictionary;
 mod encode;
@@ -26,14 +27,17 @@ mod matcher;
 mod mirror;
 mod moment;
 mod ops;
+mod pipeline;
 mod play;
 mod rare;
 mod reader;
 mod records;
 mod salvage;
 mod scan;
+mod skim;
 mod snapshot;
 mod table;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod varint;
@@ -47,6 +51,7 @@ pub use moment::{Moment, MomentError};
 pub use reader::{Limits, Trace, read_untrusted};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
 pub use snapshot::{Mapping, PAGE_BYTES, Reason, Snapshot};
+pub use tally::{By, Obtained, Tally, Told};
 pub use writer::{Writer, Written};
 
 /// Index into [`Contents::processes`]; the recorded command is process 0.

@@ -83,9 +83,10 @@ unsafe fn free_unlike_most(mut recorded: Recorded, addr: Addr, call: Call) {
 unsafe fn free_claimed_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
     let segment = recorded.segment();
     let Own { cache, stream, .. } = recorded.own();
-    let Some(room) = stream.room() else {
+    let room = if segment.options.free_stacks == 0 { stream.room() } else { None };
+    let Some(room) = room else {
         // SAFETY: by the contract.
-        return unsafe { free_for_want_of_room(recorded, addr, call) };
+        return unsafe { free_with_care(recorded, addr, call) };
     };
     // SAFETY: by the contract.
     match unsafe { HEAP.cacheable(cache, addr) } {
@@ -147,13 +148,13 @@ unsafe fn free_by_steps(mut recorded: Recorded, addr: Addr, call: Call, stack: S
     }
 }
 
-/// The same where the ring has no room, or there is no ring.
+/// The same where the ring has no room or there is no ring, and where every free is to have its stack.
 ///
 /// # Safety
 /// - As for [`free`]; the block was claimed.
 #[cold]
 #[inline(never)]
-unsafe fn free_for_want_of_room(mut recorded: Recorded, addr: Addr, call: Call) {
+unsafe fn free_with_care(mut recorded: Recorded, addr: Addr, call: Call) {
     let entry = recorded.own().entry;
     // SAFETY: by the contract.
     unsafe { free_claimed(recorded.into_inside(), addr, call, entry) };
@@ -210,7 +211,7 @@ unsafe fn try_to_free(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: En
     };
     inside.flush_spare();
     let thread = inside.thread();
-    let stack = stacks::stack_of_steps(inside.own(), segment, entry);
+    let stack = stacks::stack_of_free(inside.own(), segment, entry);
     // SAFETY: by the contract.
     unsafe { free_told(inside.own(), thread, segment, addr, call, stack) }
 }

@@ -43,10 +43,11 @@ impl Events {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let processes = self.trace.processes(trace.contents())?;
         self.find_thread(trace.contents(), &processes)?;
+        let windows = self.windows(trace, &processes)?;
         let told = match self.format.format {
             Format::Human => {
                 let out = &mut *console.out;
-                self.each(trace, &processes, |event| match event {
+                self.each(trace, &windows, |event| match event {
                     Told::Process { number, pid, exe } => {
                         out.write_all(text::process_heading(number, pid, exe).as_bytes())
                     }
@@ -55,7 +56,7 @@ impl Events {
             }
             Format::Json => {
                 let mut stream = EventStream::begin(&mut *console.out, &gaps(trace.contents()))?;
-                let told = self.each(trace, &processes, |event| match event {
+                let told = self.each(trace, &windows, |event| match event {
                     Told::Process { .. } => Ok(()),
                     Told::Event(event) => stream.event(event),
                 })?;
@@ -64,7 +65,7 @@ impl Events {
             }
         };
         if told == 0 {
-            writeln!(console.notes, "note: {}", nothing(trace.contents(), &processes))?;
+            writeln!(console.notes, "note: {}", nothing(trace, &processes))?;
         }
         Ok(Exit::Success)
     }
@@ -81,50 +82,70 @@ impl Events {
         Err(Failure::new(error).hint(format!("threads in the trace: {}", known.join(", "))))
     }
 
-    /// Tells the wanted events of these processes, and returns how many there are; after an error nothing more is told.
-    fn each<R: Recorded>(
+    /// What is asked for of each process that has it. None has it: an error, before anything is written.
+    fn windows<R: Recorded>(
         &self,
         trace: &R,
         processes: &[ProcessIndex],
+    ) -> Result<Vec<(ProcessIndex, EventWindow)>, Failure> {
+        let kinds = self.kind.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
+        let mut windows = Vec::new();
+        let mut why_not = None;
+        for &index in processes {
+            let (from, to) = (self.moment(trace, index, &self.from)?, self.moment(trace, index, &self.to)?);
+            match (from, to) {
+                (Err(no_mark), _) | (_, Err(no_mark)) => {
+                    why_not.get_or_insert_with(|| no_mark.failure("window"));
+                }
+                (Ok(from), Ok(to)) if is_reversed(from, to) => {
+                    why_not.get_or_insert_with(|| self.reversed());
+                }
+                (Ok(from), Ok(to)) => {
+                    windows.push((index, EventWindow { kinds: kinds.clone(), from, to, thread: self.thread }));
+                }
+            }
+        }
+        match why_not {
+            Some(failure) if windows.is_empty() => Err(failure),
+            _ => Ok(windows),
+        }
+    }
+
+    fn reversed(&self) -> Failure {
+        let said = |end: &Option<Named>| end.as_ref().map_or_else(String::new, Named::to_string);
+        let (from, to) = (said(&self.from), said(&self.to));
+        Failure::new(anyhow::anyhow!("the window ends before it begins: --to {to} is before --from {from}"))
+            .hint(format!("--from {to} --to {from} is the stretch between them"))
+    }
+
+    /// Tells the events of these windows, and returns how many there are; after an error nothing more is told.
+    fn each<R: Recorded>(
+        &self,
+        trace: &R,
+        windows: &[(ProcessIndex, EventWindow)],
         mut tell: impl FnMut(Told<'_>) -> io::Result<()>,
     ) -> Result<u64, Failure> {
         let contents = trace.contents();
-        let kinds = self.kind.as_ref().map_or_else(Vec::new, |kinds| kinds.0.clone());
+        let are_several = self.trace.processes(contents)?.len() > 1;
         let mut count = 0;
-        let mut is_any_marked = false;
-        let mut missing = None;
-        for &index in processes {
-            let (from, to) = (self.moment(trace, index, &self.from)?, self.moment(trace, index, &self.to)?);
-            // A process without the mark has no such window.
-            let (from, to) = match (from, to) {
-                (Ok(from), Ok(to)) => (from, to),
-                (Err(no_mark), _) | (_, Err(no_mark)) => {
-                    missing.get_or_insert(no_mark);
-                    continue;
-                }
-            };
-            is_any_marked = true;
-            let window = EventWindow { kinds: kinds.clone(), from, to, thread: self.thread };
+        for (index, window) in windows {
             let mut told = Ok(());
             if let Some(process) = contents.processes.get(index.0 as usize)
-                && processes.len() > 1
+                && are_several
             {
                 tell(Told::Process { number: index.0, pid: process.pid, exe: &process.exe.to_string_lossy() })?;
             }
-            let mut observer = Observer::of(contents, index, &window, |event| {
+            let mut observer = Observer::of(contents, *index, window, |event| {
                 if told.is_ok() {
                     count += 1;
                     told = tell(Told::Event(&event));
                 }
             });
-            let replayed = trace.replay_within(index, window.first(), window.last(), &mut observer);
+            let replayed = trace.replay_within(*index, window.first(), window.last(), &mut observer);
             replayed.map_err(|error| self.trace.unreadable(error))?;
             told?;
         }
-        match missing {
-            Some(no_mark) if !is_any_marked => Err(no_mark.failure("window")),
-            _ => Ok(count),
-        }
+        Ok(count)
     }
 
     /// The end of the window in one process; the inner error: it never set the mark.
@@ -141,10 +162,21 @@ impl Events {
     }
 }
 
+/// Whether a window ends before it begins, as far as its ends can be compared: one by time and one by number cannot.
+fn is_reversed(from: Option<Moment>, to: Option<Moment>) -> bool {
+    match (from, to) {
+        (Some(Moment::Time(from)), Some(Moment::Time(to))) | (Some(Moment::Seq(from)), Some(Moment::Seq(to))) => {
+            to < from
+        }
+        (Some(Moment::Time(_)), Some(Moment::Seq(_))) | (Some(Moment::Seq(_)), Some(Moment::Time(_))) => false,
+        (None, _) | (_, None) => false,
+    }
+}
+
 /// What is said where no event is wanted, so that nobody takes it for a broken pipe: how many there would be, and when.
-fn nothing(contents: &Contents, processes: &[ProcessIndex]) -> String {
-    let of = || processes.iter().filter_map(|index| contents.processes.get(index.0 as usize));
-    let events = of().fold(0_u64, |sum, process| sum.saturating_add(process.events));
+fn nothing<R: Recorded>(trace: &R, processes: &[ProcessIndex]) -> String {
+    let of = || processes.iter().filter_map(|index| trace.contents().processes.get(index.0 as usize));
+    let events = processes.iter().fold(0_u64, |sum, &process| sum.saturating_add(trace.events(process)));
     let (first, last) =
         (of().map(|process| process.started_at_ns).min(), of().map(|process| process.ended_at_ns).max());
     match (first, last) {

@@ -1,5 +1,6 @@
 //! Moments as they are asked for: by time, by the number of an event, by the name of a mark.
 
+use std::fmt;
 use std::str::FromStr;
 
 use super::Failure;
@@ -24,6 +25,15 @@ impl FromStr for Named {
         match text.strip_prefix("marker:") {
             Some(name) => Ok(Named::Marker(name.to_owned())),
             None => text.parse().map(Named::Moment),
+        }
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Named::Moment(moment) => write!(f, "{moment}"),
+            Named::Marker(name) => write!(f, "marker:{name}"),
         }
     }
 }

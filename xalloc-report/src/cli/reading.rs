@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::model::Recorded;
-use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Trace, TraceError};
+use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Tally, Trace, TraceError};
 
 /// Time after a pass's first block before the bar appears.
 const UNSEEN: Duration = Duration::from_millis(300);
@@ -69,9 +69,18 @@ impl Recorded for Reading<'_> {
         self.trace.contents()
     }
 
+    fn events(&self, process: ProcessIndex) -> u64 {
+        self.trace.events(process)
+    }
+
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), TraceError> {
         self.begin(process);
         self.trace.replay_with_progress(process, Moment::Seq(0), to, &mut |done_bytes| self.show(done_bytes))
+    }
+
+    fn tally(&self, process: ProcessIndex, to: &mut impl Tally) -> Result<(), TraceError> {
+        self.begin(process);
+        self.trace.tally(process, to, &mut |done_bytes| self.show(done_bytes))
     }
 
     fn replay_within(

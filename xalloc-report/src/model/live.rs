@@ -1,7 +1,6 @@
 //! The live blocks of one process, by slot.
 //!
-//! The reader keeps blocks by slot too, but only for as long as it replays; what is alive at the end, and which blocks
-//! came from the parent, is known here.
+//! A tally is told of a block once, when it comes; what is asked when it goes is kept here.
 
 use crate::trace::ThreadIndex;
 
@@ -19,8 +18,8 @@ pub(super) struct LiveBlock {
 /// Who allocated a live block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Owner {
-    /// This process: the site by number, and the thread.
-    Own { site: u32, thread: ThreadIndex },
+    /// This process: the site by number, the thread, and the number of the thread's allocation, which wraps.
+    Own { site: u32, thread: ThreadIndex, nth: u32 },
     /// The process it was forked from.
     Parent,
 }
@@ -30,34 +29,35 @@ const EMPTY: u32 = u32::MAX;
 /// [`Slot::site`] of a block of the parent's.
 const PARENT: u32 = u32::MAX - 1;
 
-/// A slot, in 24 bytes.
+/// A slot, in 32 bytes.
 #[derive(Clone, Copy, Debug)]
 struct Slot {
     size_bytes: u64,
     at_ns: u64,
     site: u32,
     thread: ThreadIndex,
+    nth: u32,
 }
 
 impl Slot {
-    const VACANT: Slot = Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0) };
+    const VACANT: Slot = Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0), nth: 0 };
 
     #[inline]
     fn of(block: LiveBlock) -> Slot {
         let LiveBlock { owner, size_bytes, at_ns } = block;
         match owner {
-            Owner::Own { site, thread } => Slot { size_bytes, at_ns, site, thread },
-            Owner::Parent => Slot { size_bytes, at_ns, site: PARENT, thread: ThreadIndex(0) },
+            Owner::Own { site, thread, nth } => Slot { size_bytes, at_ns, site, thread, nth },
+            Owner::Parent => Slot { size_bytes, at_ns, site: PARENT, ..Slot::VACANT },
         }
     }
 
     #[inline]
     fn block(self) -> Option<LiveBlock> {
-        let Slot { size_bytes, at_ns, site, thread } = self;
+        let Slot { size_bytes, at_ns, site, thread, nth } = self;
         let owner = match site {
             EMPTY => return None,
             PARENT => Owner::Parent,
-            site => Owner::Own { site, thread },
+            site => Owner::Own { site, thread, nth },
         };
         Some(LiveBlock { owner, size_bytes, at_ns })
     }

@@ -1,24 +1,23 @@
 //! Takes the events of one process and adds them up.
 
-use xalloc_core::wire::{Call, FaultKind};
+use xalloc_core::wire::{Call, HeapEvent};
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::distribution::{Distribution, Doubling, OneTwoFive};
+use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::marks::Marks;
-use super::refreed::Unexplained;
 use super::segments::Segments;
 use super::sites::Sites;
 use super::threads::Threads;
 use super::timeline::Timeline;
-use crate::trace::{Allocator, Block, Contents, Entry, Event, ProcessIndex, Replay, ThreadIndex};
+use crate::trace::{Allocator, By, Contents, Event, Obtained, ProcessIndex, Tally, ThreadIndex};
 
 /// A realloc that has begun: its block is not live, and whether that was a free is not known yet.
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     block: LiveBlock,
-    addr: u64,
     at_ns: u64,
     temporary: bool,
 }
@@ -73,42 +72,6 @@ impl Replayer {
     }
 
     #[inline]
-    fn alloc(&mut self, entry: &Entry<'_>, slot: u32, block: &Block) {
-        let replaced = self.take_pending(entry.thread);
-        if let Some(pending) = replaced {
-            self.settle(entry.thread, pending);
-        }
-        let site = self.sites.number(block.stack, block.call);
-        {
-            let site = self.sites.at(site);
-            site.allocations += 1;
-            site.allocated_bytes = site.allocated_bytes.saturating_add(block.size_bytes);
-        }
-        if let (Some(old), Call::Realloc | Call::Reallocarray) = (replaced, block.call) {
-            self.sites.at(site).reallocations += 1;
-            if old.addr == block.addr {
-                self.reallocs.in_place += 1;
-            } else {
-                self.reallocs.moved += 1;
-                let copied = old.block.size_bytes.min(block.size_bytes);
-                self.reallocs.copied_bytes = self.reallocs.copied_bytes.saturating_add(copied);
-            }
-        }
-        let thread = self.threads.at(block.thread);
-        thread.allocations += 1;
-        thread.allocated_bytes = thread.allocated_bytes.saturating_add(block.size_bytes);
-        thread.next_nth = block.nth_of_thread.wrapping_add(1);
-
-        self.requested.record(block.size_bytes);
-        self.usable.record(block.size_bytes.saturating_add(u64::from(block.slack_bytes)));
-        let owner = Owner::Own { site, thread: block.thread };
-        let live = LiveBlock { owner, size_bytes: block.size_bytes, at_ns: block.at_ns };
-        self.occupy(slot, live, entry.at_ns);
-        self.sites.live_up(site, block.size_bytes, entry.at_ns);
-        self.timeline.allocated(entry.at_ns, block.size_bytes, self.sites.live().bytes);
-    }
-
-    #[inline]
     fn occupy(&mut self, slot: u32, block: LiveBlock, at_ns: u64) {
         if let Some(displaced) = self.live.insert(slot, block) {
             // The reader reuses a slot only after a free; a trace that says otherwise is damaged, and the block gone.
@@ -136,32 +99,35 @@ impl Replayer {
         self.timeline.live(at_ns, self.sites.live().bytes);
     }
 
-    /// Takes a block out of its slot for a free or a realloc by `entry.thread`.
-    #[inline]
-    fn take(&mut self, entry: &Entry<'_>, slot: u32, block: &Block) -> Option<Pending> {
+    /// Takes a block out of its slot for a free or a realloc.
+    #[inline(always)]
+    fn take(&mut self, by: By, slot: u32) -> Option<Pending> {
         let live = self.live.remove(slot)?;
-        self.cease(live, entry.at_ns);
+        self.cease(live, by.at_ns);
         let temporary = match live.owner {
-            Owner::Own { thread, .. } if thread == entry.thread => {
-                let since = self.threads.at(thread).allocations_since(block.nth_of_thread);
-                since < self.settings.temporary_threshold
+            Owner::Own { thread, nth, .. } if thread == by.thread => {
+                self.threads.at(thread).allocations_since(nth) < self.settings.temporary_threshold
             }
             Owner::Own { .. } | Owner::Parent => false,
         };
-        Some(Pending { block: live, addr: block.addr, at_ns: entry.at_ns, temporary })
+        Some(Pending { block: live, at_ns: by.at_ns, temporary })
     }
 
-    #[inline]
     fn take_pending(&mut self, thread: ThreadIndex) -> Option<Pending> {
-        if self.pending.is_empty() {
-            return None;
-        }
         let place = self.pending.iter().position(|(of, _)| *of == thread)?;
         Some(self.pending.swap_remove(place).1)
     }
 
+    /// Ends the realloc that the thread has begun, if it has: the block is gone.
+    #[inline(never)]
+    fn end_realloc(&mut self, thread: ThreadIndex) -> Option<Pending> {
+        let pending = self.take_pending(thread)?;
+        self.settle(thread, pending);
+        Some(pending)
+    }
+
     /// The block was freed by `by`: counts it.
-    #[inline]
+    #[inline(always)]
     fn settle(&mut self, by: ThreadIndex, freed: Pending) {
         let size_bytes = freed.block.size_bytes;
         match freed.block.owner {
@@ -169,7 +135,7 @@ impl Replayer {
                 self.inherited.freed_blocks += 1;
                 self.inherited.freed_bytes = self.inherited.freed_bytes.saturating_add(size_bytes);
             }
-            Owner::Own { site, thread } => {
+            Owner::Own { site, thread, nth: _ } => {
                 let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
                 self.lifetime.record(lifetime_ns);
                 self.sites.at(site).freed(lifetime_ns);
@@ -187,7 +153,7 @@ impl Replayer {
         }
     }
 
-    /// The addresses of frees that no recorded allocation explains.
+    /// The addresses of faults, and of frees that no recorded allocation explains.
     pub(super) fn take_unexplained(&mut self) -> Unexplained {
         std::mem::take(&mut self.unexplained)
     }
@@ -199,7 +165,7 @@ impl Replayer {
             self.settle(thread, pending);
         }
         for block in self.live.iter() {
-            let Owner::Own { site, thread } = block.owner else { continue };
+            let Owner::Own { site, thread, nth: _ } = block.owner else { continue };
             let age_ns = self.last_at_ns.saturating_sub(block.at_ns);
             self.sites.at(site).outlived(age_ns, block.size_bytes, thread);
             let totals = self.threads.at(thread);
@@ -228,55 +194,98 @@ impl Replayer {
     }
 }
 
-impl Replay for Replayer {
-    fn inherited(&mut self, slot: u32, block: &Block) {
+/// Its functions are inlined where they are called, which for each is one place: in a reader's loop over events.
+impl Tally for Replayer {
+    fn inherited(&mut self, slot: u32, size_bytes: u64) {
         self.inherited.blocks += 1;
-        self.inherited.bytes = self.inherited.bytes.saturating_add(block.size_bytes);
-        let block = LiveBlock { owner: Owner::Parent, size_bytes: block.size_bytes, at_ns: block.at_ns };
-        self.begin(slot, block, self.last_at_ns);
+        self.inherited.bytes = self.inherited.bytes.saturating_add(size_bytes);
+        let at_ns = self.last_at_ns;
+        self.begin(slot, LiveBlock { owner: Owner::Parent, size_bytes, at_ns }, at_ns);
     }
 
-    /// Inlined at every call: each caller knows the variant, and only what is done with that one remains.
-    #[inline(always)]
-    fn entry(&mut self, entry: Entry<'_>) {
-        self.totals.events += 1;
-        self.last_at_ns = self.last_at_ns.max(entry.at_ns);
-        match entry.event {
-            Event::Alloc { slot, block, arena_seq: _ } => self.alloc(&entry, slot, block),
-            Event::AllocFailed { .. } => self.totals.failed += 1,
-            Event::Free { slot, block } => {
-                if let Some(freed) = self.take(&entry, slot, block) {
-                    self.settle(entry.thread, freed);
-                }
+    #[inline]
+    fn passed(&mut self, events: u64, at_ns: u64) {
+        self.totals.events += events;
+        self.last_at_ns = self.last_at_ns.max(at_ns);
+    }
+
+    #[inline]
+    fn obtained(&mut self, by: By, slot: u32, obtained: Obtained) {
+        let Obtained { size_bytes, slack_bytes, stack, call, in_place } = obtained;
+        let replaced = if self.pending.is_empty() { None } else { self.end_realloc(by.thread) };
+        let number = self.sites.number(stack, call);
+        let site = self.sites.at(number);
+        site.allocations += 1;
+        site.allocated_bytes = site.allocated_bytes.saturating_add(size_bytes);
+        if let (Some(old), Call::Realloc | Call::Reallocarray) = (replaced, call) {
+            site.reallocations += 1;
+            if in_place {
+                self.reallocs.in_place += 1;
+            } else {
+                self.reallocs.moved += 1;
+                let copied = old.block.size_bytes.min(size_bytes);
+                self.reallocs.copied_bytes = self.reallocs.copied_bytes.saturating_add(copied);
             }
+        }
+        let thread = self.threads.at(by.thread);
+        let nth = thread.allocations as u32;
+        thread.allocations += 1;
+        thread.allocated_bytes = thread.allocated_bytes.saturating_add(size_bytes);
+
+        self.requested.record(size_bytes);
+        self.usable.record(size_bytes.saturating_add(u64::from(slack_bytes)));
+        let owner = Owner::Own { site: number, thread: by.thread, nth };
+        self.occupy(slot, LiveBlock { owner, size_bytes, at_ns: by.at_ns }, by.at_ns);
+        self.sites.live_up(number, size_bytes, by.at_ns);
+        self.timeline.allocated(by.at_ns, size_bytes, self.sites.live().bytes);
+    }
+
+    #[inline]
+    fn freed(&mut self, by: By, slot: u32) {
+        if let Some(freed) = self.take(by, slot) {
+            self.settle(by.thread, freed);
+        }
+    }
+
+    fn realloc_begins(&mut self, by: By, slot: u32) {
+        // One whose outcome was not seen.
+        self.end_realloc(by.thread);
+        if let Some(pending) = self.take(by, slot) {
+            self.pending.push((by.thread, pending));
+        }
+    }
+
+    fn realloc_undone(&mut self, by: By, slot: u32) {
+        // Without a realloc that has begun nothing was taken away, so nothing comes back.
+        if let Some(pending) = self.take_pending(by.thread) {
+            self.reallocs.undone += 1;
+            self.begin(slot, pending.block, by.at_ns);
+        }
+    }
+
+    fn heap(&mut self, by: By, step: HeapEvent) {
+        if self.heap_known && self.segments.apply(step).is_some() {
+            self.timeline.heap(by.at_ns, self.segments.bytes());
+        }
+    }
+
+    fn other(&mut self, by: By, event: Event<'_>) {
+        match event {
+            Event::AllocFailed { .. } => self.totals.failed += 1,
             Event::FreeUnknown { addr } => {
                 self.totals.unknown_frees += 1;
                 self.unexplained.add(addr);
             }
-            Event::ReallocBegin { slot, block } => {
-                if let Some(unfinished) = self.take_pending(entry.thread) {
-                    self.settle(entry.thread, unfinished);
-                }
-                if let Some(pending) = self.take(&entry, slot, block) {
-                    self.pending.push((entry.thread, pending));
-                }
-            }
-            Event::ReallocUndo { slot, .. } => {
-                // Without a realloc that has begun nothing was taken away, so nothing comes back.
-                if let Some(pending) = self.take_pending(entry.thread) {
-                    self.reallocs.undone += 1;
-                    self.begin(slot, pending.block, entry.at_ns);
-                }
-            }
-            Event::Heap { step, .. } => {
-                if self.heap_known && self.segments.apply(step).is_some() {
-                    self.timeline.heap(entry.at_ns, self.segments.bytes());
-                }
-            }
-            Event::Fault { addr, kind: FaultKind::DoubleFree } => self.unexplained.add(addr),
+            Event::Fault { addr, .. } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
-            Event::Marker { text } => self.marks.add(entry.at_ns, text),
-            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) | Event::Fault { .. } => {}
+            Event::Marker { text } => self.marks.add(by.at_ns, text),
+            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}
+            // Told by functions of their own.
+            Event::Alloc { .. }
+            | Event::Free { .. }
+            | Event::ReallocBegin { .. }
+            | Event::ReallocUndo { .. }
+            | Event::Heap { .. } => {}
         }
     }
 }

@@ -30,6 +30,10 @@ impl Recorded for Sample {
         &self.contents
     }
 
+    fn events(&self, process: ProcessIndex) -> u64 {
+        self.streams[process.0 as usize].entries.len() as u64
+    }
+
     fn replay(&self, process: ProcessIndex, to: &mut impl Replay) -> Result<(), Infallible> {
         let stream = &self.streams[process.0 as usize];
         for (slot, block) in &stream.inherited {

@@ -21,8 +21,6 @@ pub struct ThreadTotals {
     pub alive_bytes: u64,
     /// The blocks of them.
     pub alive_blocks: u64,
-    /// Number of its next allocation, by the count that blocks carry; wraps.
-    pub(super) next_nth: u32,
 }
 
 impl ThreadTotals {
@@ -36,13 +34,12 @@ impl ThreadTotals {
             temporary: 0,
             alive_bytes: 0,
             alive_blocks: 0,
-            next_nth: 0,
         }
     }
 
-    /// How many allocations the thread has made since its allocation number `nth`.
+    /// How many allocations the thread has made since its allocation number `nth`, modulo 2^32.
     pub(super) fn allocations_since(&self, nth: u32) -> u32 {
-        self.next_nth.wrapping_sub(nth).wrapping_sub(1)
+        (self.allocations as u32).wrapping_sub(nth).wrapping_sub(1)
     }
 
     fn is_idle(&self) -> bool {

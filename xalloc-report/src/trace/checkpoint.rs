@@ -16,7 +16,7 @@ use xalloc_core::wire::Call;
 
 use super::columns::{Column, Packer, Unpacker};
 use super::container::{BlockHeader, BlockKind, FLAG_FIRST_PART, FLAG_LAST_PART};
-use super::decode::Known;
+use super::course::Known;
 use super::encode::{Encoder, slack_expected};
 use super::error::Malformed;
 use super::mirror::{self, Mirror, Place, Restored};

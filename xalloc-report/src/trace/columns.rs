@@ -74,26 +74,54 @@ impl Unpacker {
         allowance_bytes: &mut usize,
         column: &mut Vec<u8>,
     ) -> Result<(), Malformed> {
+        let packed = Packed::next(from, allowance_bytes)?;
+        self.unfold(packed, column)
+    }
+
+    /// What a column holds.
+    pub(super) fn unfold(&mut self, packed: Packed<'_>, column: &mut Vec<u8>) -> Result<(), Malformed> {
         column.clear();
-        let raw_bytes = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
-        if raw_bytes == 0 {
-            return Ok(());
-        }
-        *allowance_bytes = allowance_bytes
-            .checked_sub(raw_bytes)
-            .ok_or(Malformed::Bytes("its columns are longer than its header says"))?;
-        let frame_bytes = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
-        if frame_bytes == 0 {
-            column.extend_from_slice(from.take(raw_bytes)?);
-            return Ok(());
-        }
-        let frame = from.take(frame_bytes)?;
+        let (frame, raw_bytes) = match packed {
+            Packed::Raw(bytes) => {
+                column.extend_from_slice(bytes);
+                return Ok(());
+            }
+            Packed::Frame { frame, raw_bytes } => (frame, raw_bytes),
+        };
         column.reserve_exact(raw_bytes);
         let unpacked = self.decompressor.decompress_to_buffer(frame, column);
         match unpacked {
             Ok(bytes) if bytes == raw_bytes => Ok(()),
             Ok(_) => Err(Malformed::Bytes("a column unpacks to another length than stated")),
             Err(_) => Err(Malformed::Bytes("a column is not a zstd frame of the stated length")),
+        }
+    }
+}
+
+/// A column as it lies in its block: whoever does not need it leaves it so.
+#[derive(Clone, Copy)]
+pub(super) enum Packed<'a> {
+    /// Nothing to unpack.
+    Raw(&'a [u8]),
+    /// A zstd frame of that many bytes.
+    Frame { frame: &'a [u8], raw_bytes: usize },
+}
+
+impl<'a> Packed<'a> {
+    pub(super) const EMPTY: Packed<'static> = Packed::Raw(&[]);
+
+    /// The next column; takes its length from `allowance_bytes`.
+    pub(super) fn next(from: &mut Cursor<'a>, allowance_bytes: &mut usize) -> Result<Packed<'a>, Malformed> {
+        let raw_bytes = usize::try_from(from.varint()?).unwrap_or(usize::MAX);
+        if raw_bytes == 0 {
+            return Ok(Packed::EMPTY);
+        }
+        *allowance_bytes = allowance_bytes
+            .checked_sub(raw_bytes)
+            .ok_or(Malformed::Bytes("its columns are longer than its header says"))?;
+        match usize::try_from(from.varint()?).unwrap_or(usize::MAX) {
+            0 => from.take(raw_bytes).map(Packed::Raw),
+            frame_bytes => from.take(frame_bytes).map(|frame| Packed::Frame { frame, raw_bytes }),
         }
     }
 }
@@ -147,7 +175,6 @@ impl Column {
     /// once: times, small sizes and places in tables nearly all do.
     pub(super) fn varints(&mut self, count: usize, out: &mut Vec<u64>) -> Result<(), Malformed> {
         const HIGH_BITS: u64 = 0x8080_8080_8080_8080;
-        out.clear();
         // No integer is shorter than a byte; checked before memory is taken for a count that a file states.
         if self.bytes.len().saturating_sub(self.at) < count {
             return Err(SHORT);

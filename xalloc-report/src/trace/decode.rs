@@ -13,18 +13,18 @@ use xalloc_core::wire::Call;
 
 use super::columns::{Column, SHORT, Unpacker};
 use super::container::BlockHeader;
+use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE, gather};
 use super::encode::{end_of, is_realloc, slack_expected};
 use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
-use super::varint::{Cursor, unfold, unzigzag};
-use super::{Block, StackIndex, ThreadIndex, rare};
+use super::pipeline::Expand;
+use super::varint::{Cursor, unfold};
+use super::{Block, StackIndex, ThreadIndex};
 
 /// Events of a batch: with their allocations about 160 KiB.
 const BATCH_EVENTS: usize = 4 << 10;
-
-const NOT_LIVE: Malformed = Malformed::Bytes("an event frees a slot that holds no block");
 
 /// Some consecutive events, expanded: columns again, of what a player needs.
 ///
@@ -79,98 +79,59 @@ struct Asked {
     origins: Vec<u64>,
 }
 
-/// How many entries the tables of the contents have; an event that names another one is malformed.
-#[derive(Clone, Copy)]
-pub(super) struct Known {
-    pub(super) stacks: u32,
-    pub(super) threads: u32,
-}
-
 /// Turns blocks into batches.
 pub(super) struct Expander {
-    mirror: Mirror,
-    known: Known,
+    course: Course,
     unpacker: Unpacker,
-    columns: [Column; FIELDS],
     /// Kept for its memory.
     asked: Asked,
     origins: Vec<(u16, ArenaId, Call, Order)>,
     history: History,
     stated_addrs: usize,
-    stated_slots: usize,
-    run_left: u64,
-    at_us: u64,
-    next_seq: u64,
-    left: usize,
 }
 
 impl Expander {
     pub(super) fn new(mirror: Mirror, known: Known, unpacker: Unpacker) -> Expander {
         Expander {
-            mirror,
-            known,
+            course: Course::new(mirror, known),
             unpacker,
-            columns: std::array::from_fn(|_| Column::default()),
             asked: Asked::default(),
             origins: Vec::new(),
             history: History::default(),
             stated_addrs: 0,
-            stated_slots: 0,
-            run_left: 0,
-            at_us: 0,
-            next_seq: 0,
-            left: 0,
         }
     }
+}
 
-    /// Unpacks a block of events.
-    pub(super) fn begin_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Malformed> {
+impl Expand for Expander {
+    type Batch = Batch;
+
+    fn begin_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Malformed> {
         let mut from = Cursor::new(payload);
         let mut allowance_bytes = header.raw_bytes as usize;
-        for column in &mut self.columns {
+        for column in self.course.columns() {
             self.unpacker.unpack(&mut from, &mut allowance_bytes, column.refill())?;
         }
-        let events = header.items as usize;
-        if events > MAX_BLOCK_EVENTS || self.column(Field::Op).bytes().len() != events {
-            return Err(Malformed::Bytes("a block has not as many ops as events"));
-        }
-        self.mirror.begin_block();
+        self.course.begin_block(header)?;
         self.origins.clear();
         self.history.clear();
         self.stated_addrs = 0;
-        self.stated_slots = 0;
-        self.run_left = 0;
-        self.at_us = header.first_us;
-        self.next_seq = header.first_item;
-        self.left = events;
         Ok(())
     }
 
-    #[inline]
-    fn column(&mut self, field: Field) -> &mut Column {
-        &mut self.columns[field as usize]
-    }
-
-    /// Expands the next events of the block into `batch`; false if there are none.
-    pub(super) fn expand(&mut self, batch: &mut Batch) -> Result<bool, Malformed> {
-        batch.clear(self.next_seq);
-        let events = self.left.min(BATCH_EVENTS);
+    fn expand(&mut self, batch: &mut Batch) -> Result<bool, Malformed> {
+        batch.clear(self.course.next_seq());
+        let events = self.course.left().min(BATCH_EVENTS);
         let mut asked = std::mem::take(&mut self.asked);
         self.read_columns(events, batch, &mut asked)?;
-        let known_stacks = u64::from(self.known.stacks);
-        if batch.other_stacks.iter().chain(&asked.stacks).any(|stack| *stack >= known_stacks) {
-            return Err(Malformed::Bytes("an event names a stack that the trace does not have"));
-        }
+        self.course.known.has_stacks(batch.other_stacks.iter().chain(&asked.stacks))?;
         let ops = std::mem::take(&mut batch.ops);
         let mut requests = asked.sizes.iter().zip(&asked.stacks).zip(&asked.origins);
         let mut timed = ops.iter().zip(&batch.at_ns);
         let mut left = events;
         while left > 0 {
-            if self.run_left == 0 {
-                self.next_run()?;
-            }
-            let run = usize::try_from(self.run_left).unwrap_or(usize::MAX).min(left);
-            batch.runs.push((self.mirror.thread().index, run));
+            let run = self.course.run(left)?;
+            batch.runs.push((self.course.mirror.thread().index, run));
             for (&op, &at_ns) in timed.by_ref().take(run) {
                 if op < FREE_RECENT {
                     let ((&size_bytes, &stack), &origin) = requests.next().ok_or(SHORT)?;
@@ -179,82 +140,39 @@ impl Expander {
                     batch.slots.push(slot);
                     batch.obtained.push((block, arena_seq));
                 } else if op < HEAP {
-                    batch.slots.push(self.expand_end(op)?);
+                    batch.slots.push(self.course.end(op)?);
                 } else if op == HEAP {
                     batch.heap.push(self.heap_step()?);
                 } else {
-                    self.expand_rare(op, &mut batch.rare)?;
+                    self.course.rare(op, &mut batch.rare)?;
                 }
             }
-            self.run_left -= run as u64;
             left -= run;
         }
         batch.ops = ops;
         self.asked = asked;
-        self.left -= events;
-        self.next_seq += events as u64;
+        self.course.passed(events);
         Ok(events > 0)
+    }
+}
+
+impl Expander {
+    #[inline]
+    fn column(&mut self, field: Field) -> &mut Column {
+        self.course.column(field)
     }
 
     /// Reads what the next events have in columns that need no mirror.
     fn read_columns(&mut self, events: usize, batch: &mut Batch, asked: &mut Asked) -> Result<(), Malformed> {
         batch.ops.extend_from_slice(self.column(Field::Op).take(events)?);
         let allocations = batch.ops.iter().filter(|op| **op < FREE_RECENT).count();
-        self.column(Field::Time).varints(events, &mut batch.at_ns)?;
-        for time in &mut batch.at_ns {
-            self.at_us = self.at_us.checked_add(*time).ok_or(Malformed::Bytes("time runs past its end"))?;
-            *time = self.at_us.saturating_mul(1000);
-        }
+        self.course.times(events, &mut batch.at_ns)?;
         self.column(Field::Size).varints(allocations, &mut asked.sizes)?;
         self.column(Field::Stack).varints(allocations, &mut asked.stacks)?;
         self.column(Field::Origin).varints(allocations, &mut asked.origins)?;
         if !self.column(Field::OtherStack).is_empty() {
             self.column(Field::OtherStack).varints(events - allocations, &mut batch.other_stacks)?;
         }
-        Ok(())
-    }
-
-    /// An event that ends a block's life, or undoes that; returns its slot.
-    #[inline]
-    fn expand_end(&mut self, op: u8) -> Result<u32, Malformed> {
-        match op {
-            FREE_RECENT..FREE_NUMBER => {
-                let slot = self.mirror.recent((op - FREE_RECENT) as usize);
-                self.vacate(slot)
-            }
-            FREE_NUMBER..FREE_SLOT => {
-                let near = self.mirror.thread().near.freed_number;
-                let number = near.wrapping_add(u64::from(op - FREE_NUMBER)).wrapping_sub(u64::from(NUMBER_REACH));
-                let slot = self.mirror.by_number(number);
-                self.vacate(slot)
-            }
-            FREE_SLOT => {
-                let slot = self.stated_slot();
-                self.vacate(slot)
-            }
-            REALLOC_RECENT..REALLOC_SLOT => {
-                let slot = self.mirror.recent((op - REALLOC_RECENT) as usize);
-                self.hold(slot)
-            }
-            REALLOC_SLOT => {
-                let slot = self.stated_slot();
-                self.hold(slot)
-            }
-            // REALLOC_UNDO: whoever calls has allocations and what comes after it in cases of their own.
-            _ => self.mirror.revive_held().ok_or(Malformed::Bytes("a realloc is undone that never began")),
-        }
-    }
-
-    #[cold]
-    fn expand_rare(&mut self, op: u8, rare: &mut Vec<u8>) -> Result<(), Malformed> {
-        if op != RARE {
-            return Err(Malformed::Bytes("an op is none that this version knows"));
-        }
-        let column = self.column(Field::Rare);
-        let mut cursor = column.cursor();
-        rare::decode(&mut cursor)?;
-        let bytes = column.cursor().left_bytes() - cursor.left_bytes();
-        rare.extend_from_slice(column.take(bytes)?);
         Ok(())
     }
 
@@ -266,17 +184,16 @@ impl Expander {
         let slack_bytes = slack_beyond.wrapping_add(slack_expected(size_bytes));
         let class = mirror::class_of(size_bytes);
         let (slot, addr) = if op == ALLOC_IN_PLACE {
-            let held = self.mirror.thread().held.take();
-            let (slot, _) = held.ok_or(Malformed::Bytes("a realloc ends in place that never began"))?;
-            (slot, self.mirror.addr(slot))
+            let slot = self.course.in_place()?;
+            (slot, self.course.mirror.addr(slot))
         } else {
             if is_realloc(call) {
-                self.mirror.release_held();
+                self.course.mirror.release_held();
             }
             self.placed(op, class)?
         };
-        let nth_of_thread = self.mirror.occupy(slot, addr, class);
-        let thread = self.mirror.thread();
+        let nth_of_thread = self.course.mirror.occupy(slot, addr, class);
+        let thread = self.course.mirror.thread();
         thread.near.ended(op, end_of(addr, size_bytes, slack_bytes));
         let (stack, thread) = (StackIndex(stack), ThreadIndex(thread.index));
         let block = Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
@@ -287,41 +204,25 @@ impl Expander {
     #[inline]
     fn placed(&mut self, op: u8, class: u8) -> Result<(u32, u64), Malformed> {
         if op == ALLOC_SAME {
-            let slot = self.mirror.take(class)?;
-            return Ok((slot, self.mirror.addr(slot)));
+            let slot = self.course.mirror.take(class)?;
+            return Ok((slot, self.course.mirror.addr(slot)));
         }
-        let near = &self.mirror.thread().near;
+        let near = &self.course.mirror.thread().near;
         let (split, missed_end, end) = (near.split, near.missed_end, near.end);
         Ok(match op {
-            ALLOC_SPLIT => (self.mirror.take(class)?, split),
-            ALLOC_AFTER_MISS => (self.mirror.take(class)?, missed_end),
-            ALLOC_AFTER_LAST => (self.mirror.take(class)?, end),
+            ALLOC_SPLIT => (self.course.mirror.take(class)?, split),
+            ALLOC_AFTER_MISS => (self.course.mirror.take(class)?, missed_end),
+            ALLOC_AFTER_LAST => (self.course.mirror.take(class)?, end),
             ALLOC_SLOT => {
-                let slot = self.stated_slot();
-                if !self.mirror.take_named(class, slot) {
-                    return Err(Malformed::Bytes("an allocation's slot is not in its free list"));
-                }
-                (slot, self.mirror.addr(slot))
+                let slot = self.course.take_stated(class)?;
+                (slot, self.course.mirror.addr(slot))
             }
-            ALLOC_STATED => (self.mirror.take(class)?, missed_end.wrapping_add(unfold(self.stated_addr()))),
+            ALLOC_STATED => (self.course.mirror.take(class)?, missed_end.wrapping_add(unfold(self.stated_addr()))),
             _ => {
-                let slot = self.mirror.take_deep(class, op - ALLOC_DEEP);
-                let slot = slot.ok_or(Malformed::Bytes("an allocation's slot is deeper than its free list"))?;
-                (slot, self.mirror.addr(slot))
+                let slot = self.course.take_deep(class, op - ALLOC_DEEP)?;
+                (slot, self.course.mirror.addr(slot))
             }
         })
-    }
-
-    #[cold]
-    fn next_run(&mut self) -> Result<(), Malformed> {
-        let field = self.column(Field::Threads);
-        let (thread, events) = (field.varint32()?, field.varint()?);
-        if thread >= self.known.threads || events == 0 {
-            return Err(Malformed::Bytes("an event is of a thread that the trace does not have"));
-        }
-        self.mirror.switch_to(thread);
-        self.run_left = events;
-        Ok(())
     }
 
     #[inline]
@@ -331,7 +232,7 @@ impl Expander {
             return Ok(origin);
         }
         if place != self.origins.len() {
-            return Err(Malformed::Bytes("an allocation's origin is not in its table"));
+            return Err(NO_ORIGIN);
         }
         self.new_origin()
     }
@@ -339,10 +240,10 @@ impl Expander {
     /// Reads the origin that is named for the first time in the block.
     #[cold]
     fn new_origin(&mut self) -> Result<(u16, ArenaId, Call, Order), Malformed> {
-        let small = |value| u16::try_from(value).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"));
+        let small = |value| u16::try_from(value).map_err(|_| WIDE);
         let field = self.column(Field::Origins);
         let (slack, arena, call) = (small(field.varint()?)?, small(field.varint()?)?, field.byte()?);
-        let (call, order) = from_call_byte(call).ok_or(Malformed::Bytes("a call is none that this version knows"))?;
+        let (call, order) = from_call_byte(call).ok_or(UNKNOWN_CALL)?;
         self.origins.push((slack, ArenaId(arena), call, order));
         Ok((slack, ArenaId(arena), call, order))
     }
@@ -364,23 +265,7 @@ impl Expander {
     fn stated_addr(&mut self) -> u64 {
         let at = self.stated_addrs;
         self.stated_addrs += 1;
-        gather(&self.columns[Field::Addr as usize..][..ADDR_PLANES], at)
-    }
-
-    fn stated_slot(&mut self) -> u32 {
-        let at = self.stated_slots;
-        self.stated_slots += 1;
-        let difference = unzigzag(gather(&self.columns[Field::Slot as usize..][..SLOT_PLANES], at));
-        u64::from(self.mirror.thread().near.freed_slot).wrapping_add(difference) as u32
-    }
-
-    #[inline]
-    fn vacate(&mut self, slot: u32) -> Result<u32, Malformed> {
-        if self.mirror.vacate(slot) { Ok(slot) } else { Err(NOT_LIVE) }
-    }
-
-    fn hold(&mut self, slot: u32) -> Result<u32, Malformed> {
-        if self.mirror.hold(slot) { Ok(slot) } else { Err(NOT_LIVE) }
+        gather(self.course.planes(Field::Addr, ADDR_PLANES), at)
     }
 
     #[inline]
@@ -389,7 +274,7 @@ impl Expander {
         let place = usize::try_from(word >> 1).unwrap_or(usize::MAX);
         if place == self.history.len() {
             let field = self.column(Field::HeapKinds);
-            let arena = u16::try_from(field.varint()?).map_err(|_| Malformed::Bytes("a number exceeds 16 bits"))?;
+            let arena = u16::try_from(field.varint()?).map_err(|_| WIDE)?;
             let (kind, sub) = (field.byte()?, field.byte()?);
             self.history.push(StepKind { arena: ArenaId(arena), kind, sub });
         }
@@ -400,23 +285,23 @@ impl Expander {
             first = unfold(self.column(Field::HeapFirst).varint()?);
             second = unfold(self.column(Field::HeapSecond).varint()?);
         }
-        let (Remembered { kind, last, .. }, expected_seq) =
-            self.history.at(place).ok_or(Malformed::Bytes("a heap step's kind is not in its table"))?;
+        let (Remembered { kind, last, .. }, expected_seq) = self.history.at(place).ok_or(NO_KIND)?;
         let StepKind { arena, kind, sub } = *kind;
-        let near = &mut self.mirror.thread().near;
-        let expected = Expected::of(kind, *last, near.free_chunk);
-        let flat = expected.add(Flat { kind, sub, addr, first, second }, *last);
-        *last = flat;
-        heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+        let less = Flat { kind, sub, addr, first, second };
+        let flat = if kind == heap_steps::LISTED {
+            let slot = self.course.mirror.next_filled(sub);
+            let slot = slot.ok_or(Malformed::Bytes("a cache gets a chunk that its free list does not have"))?;
+            self.course.mirror.thread().near.filled = Some(slot);
+            less.listed(self.course.mirror.addr(slot), sub)
+        } else {
+            let near = &mut self.course.mirror.thread().near;
+            let flat = Expected::of(kind, *last, near.free_chunk).add(less, *last);
+            *last = flat;
+            heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+            flat
+        };
         let seq = expected_seq.wrapping_add(skipped);
         *expected_seq = seq.wrapping_add(1);
         Ok((arena, seq, flat))
     }
-}
-
-/// The value whose bytes lie at `at` of the planes; planes that are absent are zero.
-#[inline]
-fn gather(planes: &[Column], at: usize) -> u64 {
-    let byte = |plane: &Column| u64::from(plane.bytes().get(at).copied().unwrap_or(0));
-    planes.iter().rev().fold(0, |value, plane| value << 8 | byte(plane))
 }

@@ -1,5 +1,6 @@
 //! When: by time, or by the number of an event.
 
+use std::fmt;
 use std::str::FromStr;
 
 /// An end of a stretch of events.
@@ -10,6 +11,21 @@ pub enum Moment {
     /// That time, in nanoseconds since the recording's start: a stretch begins with the first event that is not before
     /// it, and ends with the last one that is not after it.
     Time(u64),
+}
+
+/// As [`Moment::from_str`] reads it, in the largest unit that needs no fraction.
+impl fmt::Display for Moment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Moment::Seq(seq) => write!(f, "{seq}"),
+            Moment::Time(at_ns) => {
+                let units = [(1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "us")];
+                let whole = units.into_iter().find(|(ns, _)| at_ns % ns == 0);
+                let (ns, unit) = whole.unwrap_or((1, "ns"));
+                write!(f, "{}{unit}", at_ns / ns)
+            }
+        }
+    }
 }
 
 /// Why a text is no [`Moment`].
@@ -38,6 +54,13 @@ impl FromStr for Moment {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_is_written_as_it_is_read() {
+        for text in ["2s", "1500ms", "20ms", "300us", "7ns", "42"] {
+            assert_eq!(text.parse::<Moment>().map(|moment| moment.to_string()), Ok(text.to_owned()));
+        }
+    }
 
     #[test]
     fn times_have_units_and_bare_numbers_are_events() {

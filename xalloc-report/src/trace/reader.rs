@@ -12,17 +12,22 @@
 
 use std::fs::File;
 use std::path::Path;
-use std::sync::mpsc;
+
+use xalloc_core::wire::HeapEvent;
 
 use super::checkpoint::Restoring;
 use super::columns::Unpacker;
 use super::container::{BlockKind, FILE_HEADER_BYTES, FLAG_FIRST_PART, Source, Trust};
-use super::decode::{Batch, Expander, Known};
+use super::course::Known;
+use super::decode::Expander;
 use super::dictionary::Loader;
-use super::error::{Malformed, TraceError};
+use super::error::TraceError;
 use super::footer::{self, Entry};
 use super::moment::Moment;
+use super::pipeline::Pipeline;
 use super::play::Player;
+use super::skim::Skimmer;
+use super::tally::{By, Obtained, Tally};
 use super::varint::Cursor;
 use super::{Contents, ProcessIndex, Replay, Snapshot, salvage};
 
@@ -40,6 +45,16 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits { live_blocks: 1 << 28, contents_bytes: 4 << 30 }
     }
+}
+
+/// Where a reading of one process begins.
+struct Prepared<'a> {
+    known: Known,
+    /// What was there.
+    restored: Restoring,
+    unpacker: Unpacker,
+    /// The blocks of events to read.
+    entries: Vec<&'a Entry>,
 }
 
 /// A trace, open for reading. Several threads may replay it at once.
@@ -231,14 +246,14 @@ impl Trace {
         last: Option<Moment>,
         replay: &mut impl Replay,
     ) -> Result<(), TraceError> {
-        let (expander, player, mut blocks) = self.prepare(process, first)?;
+        let mut prepared = self.prepare(process, first)?;
         let begins_within = |entry: &&Entry| match last {
             None => true,
             Some(Moment::Seq(seq)) => entry.header.first_item <= seq,
             Some(Moment::Time(at_ns)) => entry.header.first_us.saturating_mul(1000) <= at_ns,
         };
-        blocks.truncate(blocks.iter().take_while(|entry| begins_within(entry)).count());
-        self.play(expander, player, &blocks, replay, &mut |_| {})
+        prepared.entries.truncate(prepared.entries.iter().take_while(|entry| begins_within(entry)).count());
+        self.play(process, prepared, first, replay, &mut |_| {})
     }
 
     /// Replays every process, one after the other, each into a replay of its own.
@@ -266,24 +281,47 @@ impl Trace {
         replay: &mut impl Replay,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), TraceError> {
-        let (expander, player, blocks) = self.prepare(process, start)?;
-        self.play(expander, player, &blocks, replay, progress)
+        let prepared = self.prepare(process, start)?;
+        self.play(process, prepared, start, replay, progress)
+    }
+
+    /// As [`Self::replay`], for who adds up only; `progress` as for [`Self::replay_with_progress`].
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn tally(
+        &self,
+        process: ProcessIndex,
+        tally: &mut impl Tally,
+        progress: &mut dyn FnMut(u64),
+    ) -> Result<(), TraceError> {
+        let Prepared { known, restored, unpacker, entries } = self.prepare(process, Moment::Seq(0))?;
+        let Restoring { mirror, blocks, live, .. } = restored;
+        for (slot, (block, _)) in (0..).zip(blocks.iter().zip(live)).filter(|(_, (_, lives))| *lives) {
+            tally.inherited(slot, block.size_bytes);
+        }
+        drop(blocks);
+        let read = |entry: &Entry, payload: &mut Vec<u8>| self.block(entry, payload);
+        let pipeline = Pipeline { entries: &entries, read: &read };
+        pipeline.run(Skimmer::new(mirror, known, unpacker), &mut |batch| batch.tell(tally), progress)
     }
 
     fn play(
         &self,
-        expander: Expander,
-        mut player: Player,
-        blocks: &[&Entry],
+        process: ProcessIndex,
+        prepared: Prepared<'_>,
+        start: Moment,
         replay: &mut impl Replay,
         progress: &mut dyn FnMut(u64),
     ) -> Result<(), TraceError> {
-        // A thread costs more than it saves on a block or two.
-        if blocks.len() > 2 {
-            self.play_with_expander_aside(expander, &mut player, blocks, replay, progress)?;
-        } else {
-            self.play_in_turns(expander, &mut player, blocks, replay, progress)?;
-        }
+        let Prepared { known, restored, unpacker, entries } = prepared;
+        let Restoring { mirror, blocks, live, .. } = restored;
+        let mut player = Player::new(blocks, live, start);
+        player.expect(self.blocks_of(process, BlockKind::Events).map(|entry| entry.header.slots).max().unwrap_or(0));
+        let read = |entry: &Entry, payload: &mut Vec<u8>| self.block(entry, payload);
+        let pipeline = Pipeline { entries: &entries, read: &read };
+        let expander = Expander::new(mirror, known, unpacker);
+        pipeline.run(expander, &mut |batch| player.play(batch, replay), progress)?;
         player.begin(replay);
         Ok(())
     }
@@ -294,8 +332,14 @@ impl Trace {
         process: ProcessIndex,
         replay: &mut impl Replay,
     ) -> Result<(), TraceError> {
-        let (expander, mut player, blocks) = self.prepare(process, Moment::Seq(0))?;
-        self.play_in_turns(expander, &mut player, &blocks, replay, &mut |_| {})?;
+        // Not more blocks than a second thread is started for.
+        let prepared = self.prepare(process, Moment::Seq(0))?;
+        let Restoring { mirror, blocks, live, .. } = prepared.restored;
+        let mut player = Player::new(blocks, live, Moment::Seq(0));
+        let read = |entry: &Entry, payload: &mut Vec<u8>| self.block(entry, payload);
+        let pipeline = Pipeline { entries: &prepared.entries, read: &read };
+        let expander = Expander::new(mirror, prepared.known, prepared.unpacker);
+        pipeline.in_turns(expander, &mut |batch| player.play(batch, replay), &mut |_| {})?;
         player.begin(replay);
         Ok(())
     }
@@ -307,31 +351,8 @@ impl Trace {
         parts.filter(|entry| entry.header.flags & FLAG_FIRST_PART != 0).map(|entry| entry.header.first_item).collect()
     }
 
-    fn play_in_turns(
-        &self,
-        mut expander: Expander,
-        player: &mut Player,
-        blocks: &[&Entry],
-        replay: &mut impl Replay,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), TraceError> {
-        let mut batch = Batch::default();
-        let mut payload = Vec::new();
-        let mut done_bytes = 0;
-        for entry in blocks {
-            self.begin_block(&mut expander, entry, &mut payload)?;
-            let at = |fault: Malformed| fault.at(entry.offset_bytes);
-            while expander.expand(&mut batch).map_err(at)? {
-                player.play(&batch, replay).map_err(at)?;
-            }
-            done_bytes += entry.header.len_bytes();
-            progress(done_bytes);
-        }
-        Ok(())
-    }
-
     /// Restores the last checkpoint at or before `start`; returns what continues from there, and the blocks to read.
-    fn prepare(&self, process: ProcessIndex, start: Moment) -> Result<(Expander, Player, Vec<&Entry>), TraceError> {
+    fn prepare(&self, process: ProcessIndex, start: Moment) -> Result<Prepared<'_>, TraceError> {
         let processes = self.contents.processes.len();
         if process.0 as usize >= processes {
             return Err(TraceError::NoSuchProcess { process: process.0, processes });
@@ -358,12 +379,9 @@ impl Trace {
                 restoring.part(&header, &payload, &mut unpacker).map_err(|fault| fault.at(entry.offset_bytes))?;
             }
         }
-        let Restoring { mirror, blocks, live, .. } = restoring;
-        let mut player = Player::new(blocks, live, start);
-        player.expect(self.blocks_of(process, BlockKind::Events).map(|entry| entry.header.slots).max().unwrap_or(0));
-        let blocks =
+        let entries =
             self.blocks_of(process, BlockKind::Events).filter(|entry| entry.header.first_item >= first_seq).collect();
-        Ok((Expander::new(mirror, known, unpacker), player, blocks))
+        Ok(Prepared { known, restored: restoring, unpacker, entries })
     }
 
     /// Reads a block, which has to be what the index says.
@@ -374,83 +392,6 @@ impl Trace {
             return Err(TraceError::Damaged { offset_bytes: entry.offset_bytes, what });
         }
         Ok(header)
-    }
-
-    fn begin_block(&self, expander: &mut Expander, entry: &Entry, payload: &mut Vec<u8>) -> Result<(), TraceError> {
-        let header = self.block(entry, payload)?;
-        expander.begin_block(&header, payload).map_err(|fault| fault.at(entry.offset_bytes))
-    }
-
-    fn play_with_expander_aside(
-        &self,
-        mut expander: Expander,
-        player: &mut Player,
-        blocks: &[&Entry],
-        replay: &mut impl Replay,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), TraceError> {
-        const BATCHES: usize = 6;
-        enum Message {
-            Batch(Batch),
-            BlockDone,
-            Failed(TraceError),
-        }
-        std::thread::scope(|scope| {
-            let (full_out, full_in) = mpsc::sync_channel::<Message>(BATCHES);
-            let (empty_out, empty_in) = mpsc::channel::<Batch>();
-            for _ in 0..BATCHES {
-                // The receiver lives in this function, so the batch arrives.
-                let _ = empty_out.send(Batch::default());
-            }
-            scope.spawn(move || {
-                let mut payload = Vec::new();
-                let mut spare = None;
-                let mut expand = |entry: &Entry| -> Result<bool, TraceError> {
-                    self.begin_block(&mut expander, entry, &mut payload)?;
-                    while let Some(mut batch) = spare.take().or_else(|| empty_in.recv().ok()) {
-                        if !expander.expand(&mut batch).map_err(|fault| fault.at(entry.offset_bytes))? {
-                            spare = Some(batch);
-                            return Ok(full_out.send(Message::BlockDone).is_ok());
-                        }
-                        if full_out.send(Message::Batch(batch)).is_err() {
-                            return Ok(false);
-                        }
-                    }
-                    Ok(false)
-                };
-                for &entry in blocks {
-                    match expand(entry) {
-                        Ok(true) => {}
-                        // The player has stopped: it met an error of its own.
-                        Ok(false) => return,
-                        Err(error) => {
-                            let _ = full_out.send(Message::Failed(error));
-                            return;
-                        }
-                    }
-                }
-            });
-            let mut done = blocks.iter();
-            let mut at = done.next();
-            let mut done_bytes = 0;
-            for message in full_in {
-                match message {
-                    Message::Batch(batch) => {
-                        let offset_bytes = at.map_or(0, |entry| entry.offset_bytes);
-                        player.play(&batch, replay).map_err(|fault| fault.at(offset_bytes))?;
-                        // The expander may have come to its end and dropped the other side.
-                        let _ = empty_out.send(batch);
-                    }
-                    Message::BlockDone => {
-                        done_bytes += at.map_or(0, |entry| entry.header.len_bytes());
-                        at = done.next();
-                        progress(done_bytes);
-                    }
-                    Message::Failed(error) => return Err(error),
-                }
-            }
-            Ok(())
-        })
     }
 }
 
@@ -484,12 +425,23 @@ pub fn read_untrusted(bytes: &[u8]) {
         fn inherited(&mut self, _slot: u32, _block: &super::Block) {}
         fn entry(&mut self, _entry: super::Entry<'_>) {}
     }
+    impl Tally for Ignore {
+        fn inherited(&mut self, _slot: u32, _size_bytes: u64) {}
+        fn passed(&mut self, _events: u64, _at_ns: u64) {}
+        fn obtained(&mut self, _by: By, _slot: u32, _obtained: Obtained) {}
+        fn freed(&mut self, _by: By, _slot: u32) {}
+        fn realloc_begins(&mut self, _by: By, _slot: u32) {}
+        fn realloc_undone(&mut self, _by: By, _slot: u32) {}
+        fn heap(&mut self, _by: By, _step: HeapEvent) {}
+        fn other(&mut self, _by: By, _event: super::Event<'_>) {}
+    }
     let limits = Limits { live_blocks: 1 << 20, contents_bytes: 64 << 20 };
     for trust in [Trust::Checksum, Trust::Anything] {
         let Ok(trace) = Trace::read(Source::Memory(bytes.to_vec()), trust, limits) else { continue };
         for process in (0..trace.contents.processes.len() as u32).map(ProcessIndex) {
             // An error is a good answer to bad bytes; a panic is not.
             let _ = trace.replay(process, &mut Ignore);
+            let _ = trace.tally(process, &mut Ignore, &mut |_| {});
             let _ = trace.snapshots(process);
             let _ = trace.replay_from(process, Moment::Seq(u64::MAX), &mut Ignore);
         }
