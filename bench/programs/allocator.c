@@ -8,6 +8,7 @@
  *   grow      a buffer that realloc grows by half from 16 bytes to 64 KiB
  *   threads   `random` on two threads, each with a window of its own
  *   handover  one thread allocates, another one frees
+ *   resident  100,000 blocks of 16 to 1,015 bytes, all written to, of which a random one is replaced
  */
 #include <pthread.h>
 #include <sched.h>
@@ -58,6 +59,19 @@ static void replace(long count, int window, size_t least, size_t span, uint64_t 
         *place = block(least + next(&seed) % span);
     }
     for (int i = 0; i < window; i++) free(blocks[i]);
+}
+
+static void resident(void) {
+    enum { BLOCKS = 100000 };
+    static void *blocks[BLOCKS];
+    uint64_t seed = 1;
+    for (long i = 0; i < operations; i++) {
+        void **place = &blocks[i < BLOCKS ? i : (long)(next(&seed) % BLOCKS)];
+        size_t bytes = 16 + next(&seed) % 1000;
+        free(*place);
+        *place = memset(block(bytes), 1, bytes);
+    }
+    for (int i = 0; i < BLOCKS; i++) free(blocks[i]);
 }
 
 static void grow(void) {
@@ -117,6 +131,7 @@ int main(int argc, char **argv) {
     else if (!strcmp(argv[1], "grow")) grow();
     else if (!strcmp(argv[1], "threads")) threads();
     else if (!strcmp(argv[1], "handover")) handover();
+    else if (!strcmp(argv[1], "resident")) resident();
     else return 1;
     return 0;
 }

@@ -43,11 +43,11 @@ impl Running {
         running
     }
 
-    /// Waits until it waits for input: until then words of what it did last are at work.
+    /// Waits until it waits for input, or is over: until then words of what it did last are at work.
     fn await_rest(&self) {
         let is_asleep = || {
-            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it lives");
-            status.lines().any(|line| line.starts_with("State:\tS"))
+            let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid));
+            status.map_or(true, |status| status.lines().any(|line| line.starts_with("State:\tS")))
         };
         while !is_asleep() {
             std::thread::sleep(std::time::Duration::from_millis(5));

@@ -1,4 +1,4 @@
-//! The heap as a Rust program's global allocator, without a preloaded library.
+//! The heap as a Rust program's global allocator, recorded or not.
 //!
 //! ```
 //! use xalloc_core::global::Xalloc;
@@ -14,6 +14,12 @@
 //! Each thread's cache is found by a pthread key and lives in pages of its own. At the end of a thread the key's
 //! destructor gives cache and arena back; it asks for another round until the last, so that what other destructors
 //! free still finds its cache.
+//!
+//! # What happens under a recording
+//! Then a library is preloaded that has this same heap behind C's `malloc`, with all that records it. A process with two
+//! heaps would show half of itself, so an [`Xalloc`] looks once for that library, and where it is there hands every call
+//! to C's functions: blocks, stacks, threads and checks are then those of any other program, and the heap here stays
+//! empty. It costs a load and a branch in a program that is not recorded.
 //!
 //! # Why a key and not `thread_local!`
 //! A thread-local with a destructor registers it by an allocation, which would enter the allocator again before it has
@@ -31,12 +37,13 @@
 //! - A value of the key is null or a `Local` that this module made, that only its thread uses, and that lives in pages
 //!   that are never unmapped.
 //! - Blocks come from the heap with the size and alignment that their layout asks for.
+//! - Which of both serves never changes, for the loader preloads nothing later: a block goes back to where it came from.
 #![allow(unsafe_code)]
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ffi::c_void;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU64, Ordering};
 
 use crate::heap::{Heap, HeapFault, Live, NoSink, Os, Policy, Reallocated, ThreadCache, Tunables};
 use crate::units::Addr;
@@ -47,6 +54,38 @@ const USUAL_ALIGN: usize = 16;
 const DESTRUCTOR_ROUNDS: u32 = 4;
 /// Bytes that thread states are taken from at once.
 const SLAB_BYTES: u64 = 64 << 10;
+
+/// Who serves: a value of [`server`].
+static SERVER: AtomicU8 = AtomicU8::new(server::NOT_LOOKED_FOR);
+
+/// Values of [`SERVER`].
+mod server {
+    pub(super) const NOT_LOOKED_FOR: u8 = 0;
+    /// The heap of this module.
+    pub(super) const OWN: u8 = 1;
+    /// C's functions, which are the preloaded library's.
+    pub(super) const LIBRARY: u8 = 2;
+}
+
+/// Whether C's functions are the preloaded library's, and serve.
+#[inline(always)]
+fn is_preloaded() -> bool {
+    // Relaxed: what is found never changes, so two threads that look at once find the same.
+    match SERVER.load(Ordering::Relaxed) {
+        server::OWN => false,
+        server::LIBRARY => true,
+        _ => look_for_library(),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn look_for_library() -> bool {
+    // SAFETY: looks a name up that ends with a NUL. What it allocates comes from C's `malloc`.
+    let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__xalloc_marker".as_ptr()) };
+    SERVER.store(if found.is_null() { server::OWN } else { server::LIBRARY }, Ordering::Relaxed);
+    !found.is_null()
+}
 
 /// What a thread has of its own.
 struct Local {
@@ -88,7 +127,7 @@ impl Xalloc {
         Xalloc { _private: () }
     }
 
-    /// The heap itself, to walk or to validate.
+    /// The heap itself, to walk or to validate; in a recorded program it is empty, because the library's serves.
     #[must_use]
     pub fn heap(&self) -> &'static Heap<Live> {
         &SHARED.heap
@@ -245,6 +284,16 @@ fn die(fault: HeapFault) -> ! {
 unsafe impl GlobalAlloc for Xalloc {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_preloaded() {
+            let block = if layout.align() <= USUAL_ALIGN {
+                // SAFETY: any size may be asked for.
+                unsafe { libc::malloc(layout.size()) }
+            } else {
+                // SAFETY: as above, and the alignment of a layout is a power of two.
+                unsafe { libc::memalign(layout.align(), layout.size()) }
+            };
+            return block.cast();
+        }
         let (bytes, align) = (layout.size() as u64, layout.align());
         SHARED
             .with_cache(|cache| {
@@ -259,6 +308,10 @@ unsafe impl GlobalAlloc for Xalloc {
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, _: Layout) {
+        if is_preloaded() {
+            // SAFETY: by the contract and the third bullet of the module it is a block of C's `malloc`.
+            return unsafe { libc::free(block.cast()) };
+        }
         let addr = Addr(block.expose_provenance() as u64);
         // SAFETY: by the contract of `GlobalAlloc` the block came from `alloc` and is used no more.
         let done = SHARED.with_cache(|cache| unsafe { SHARED.heap.free(cache, &mut NoSink, addr) });
@@ -269,6 +322,10 @@ unsafe impl GlobalAlloc for Xalloc {
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if layout.align() <= USUAL_ALIGN {
+            if is_preloaded() {
+                // SAFETY: any size may be asked for.
+                return unsafe { libc::calloc(1, layout.size()) }.cast();
+            }
             return SHARED
                 .with_cache(|cache| SHARED.heap.calloc(cache, &mut NoSink, 1, layout.size() as u64))
                 .map_or(null_mut(), |block| block.as_ptr());
@@ -285,6 +342,10 @@ unsafe impl GlobalAlloc for Xalloc {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if layout.align() > USUAL_ALIGN {
             return self.move_aligned(block, layout, new_size);
+        }
+        if is_preloaded() {
+            // SAFETY: by the contract and the third bullet of the module it is a block of C's `malloc`.
+            return unsafe { libc::realloc(block.cast(), new_size) }.cast();
         }
         let addr = Addr(block.expose_provenance() as u64);
         // SAFETY: by the contract of `GlobalAlloc` the block came from `alloc` and is not used meanwhile.

@@ -135,8 +135,10 @@ pub struct Options {
     pub on_error: u32,
     /// See [`marks`].
     pub marks: u32,
+    /// 1: frees carry their call stacks too.
+    pub free_stacks: u32,
     /// Zero.
-    pub reserved: [u32; 5],
+    pub reserved: [u32; 4],
 }
 
 impl Options {
@@ -155,7 +157,8 @@ impl Options {
             harden: harden::RECORDED,
             on_error: on_error::ABORT,
             marks: marks::GO_ON,
-            reserved: [0; 5],
+            free_stacks: 0,
+            reserved: [0; 4],
         }
     }
 }

@@ -71,7 +71,7 @@ fn check(name: &str, policy: &Policy, ops: &[Op]) {
                 assert!(op.kind != Kind::Memalign || addr.0.is_multiple_of(op.align), "{name}, operation {at}");
                 program.learn(op.slot, addr, outcome.usable);
             }
-            Kind::Trim | Kind::Mallopt | Kind::Start | Kind::Exit | Kind::Sbrk | Kind::Block => {}
+            Kind::Trim | Kind::Mallopt | Kind::Start | Kind::StartBare | Kind::Exit | Kind::Sbrk | Kind::Block => {}
         }
         if let Err(imbalance) = replay.simulation.validate() {
             panic!("{name}, after operation {at} {op:?}: {imbalance:x?}");

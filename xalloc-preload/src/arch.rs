@@ -7,6 +7,7 @@
 #![allow(unsafe_code)]
 
 use core::arch::asm;
+use core::ffi::c_long;
 
 #[allow(unused_macros, unused_imports, reason = "tests that export nothing do without")]
 pub(crate) mod stub;
@@ -52,6 +53,31 @@ macro_rules! programs_function {
 }
 #[allow(unused_imports, reason = "as above")]
 pub(crate) use programs_function;
+
+/// A system call with up to five arguments, asked of the kernel itself: the answer, or errno as a negative number.
+///
+/// # Safety
+/// - The arguments are such as that call takes.
+pub unsafe fn system_call(number: c_long, arguments: [usize; 5]) -> c_long {
+    let [first, second, third, fourth, fifth] = arguments;
+    let answer: c_long;
+    // SAFETY: by the contract; the instruction changes the answer's register, rcx and r11.
+    unsafe {
+        asm!(
+            "syscall",
+            inlateout("rax") number => answer,
+            in("rdi") first,
+            in("rsi") second,
+            in("rdx") third,
+            in("r10") fourth,
+            in("r8") fifth,
+            lateout("rcx") _,
+            lateout("r11") _,
+            options(nostack)
+        );
+    }
+    answer
+}
 
 /// Bytes at the start of a thread's descriptor that can be read.
 pub const DESCRIPTOR_BYTES: usize = 2048;

@@ -162,6 +162,7 @@ fn apply_option(options: &mut Options, name: &[u8], value: &[u8]) {
         b"ON_ERROR" => (&mut options.on_error, word(&[(b"abort", on_error::ABORT), (b"report", on_error::REPORT)])),
         b"FOLLOW" => (&mut options.follow, switch()),
         b"HEAP_STEPS" => (&mut options.heap_steps, switch()),
+        b"FREE_STACKS" => (&mut options.free_stacks, switch()),
         b"DEPTH" => (&mut options.depth, number(value).map(|depth| depth.clamp(1, 1024))),
         b"VERIFY_EVERY" => (&mut options.verify_every, number(value)),
         _ => return,

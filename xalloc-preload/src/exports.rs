@@ -12,9 +12,10 @@
 
 use core::ffi::{c_char, c_int, c_void};
 
-use crate::arch::stub::{detours, inquiries, leavings, listed, stubs};
+use crate::arch::stub::{detours, inquiries, leavings, listed, stubs, system_calls};
 use crate::exec::{self, Strings};
 use crate::hooks::{alloc, free, leaks, mapping, marks, query, realloc};
+use crate::host;
 use crate::process;
 use crate::scan;
 
@@ -136,6 +137,11 @@ listed! {
     execle => exec::on_execle;
 }
 
+system_calls! {
+    /// Linux `syscall`.
+    syscall => host::on_syscall
+}
+
 /// Defines C symbols as Rust functions of one line.
 macro_rules! functions {
     ($($(#[$meta:meta])* $name:ident($($argument:ident: $type:ty),*) -> $result:ty => $body:expr;)*) => {
@@ -167,6 +173,9 @@ functions! {
     malloc_info(options: c_int, to: *mut libc::FILE) -> c_int => query::info(options, to);
     /// GNU `malloc_stats`.
     malloc_stats() -> () => query::stats();
+    /// Linux `prctl`.
+    prctl(option: c_int, second: usize, third: usize, fourth: usize, fifth: usize) -> c_int
+        => host::prctl(option, [second, third, fourth, fifth]);
     /// POSIX `dlclose`.
     dlclose(handle: *mut c_void) -> c_int => process::close_library(handle);
     /// POSIX `execve`.

@@ -11,11 +11,13 @@
 
 use core::ffi::{CStr, c_int, c_long};
 
+mod confined;
 mod file;
 mod memory;
 pub(crate) mod own;
 mod threads;
 
+pub(crate) use confined::{is_confined, on_syscall, prctl};
 pub(crate) use file::{File, Reservation, file_size_limit, is_readable_path, make_empty_file, read_link, remove_file};
 pub(crate) use memory::{is_mapped, is_readable, map_anonymous, populate, protect, residency, unmap, wipe_on_fork};
 pub(crate) use threads::{each_thread, is_thread, signal_thread, thread_name, tid, yield_now};

@@ -109,6 +109,11 @@ fn end() {
     CHECKING.store(0, Ordering::Release);
 }
 
+/// Why the process is not to be checked: a value of [`result`].
+fn refusal() -> Option<u32> {
+    if host::is_confined() { Some(result::CONFINED) } else { say::refusal() }
+}
+
 /// Checks the process's blocks, because it is about to end or because of `occasion`. Returns whether blocks are leaked.
 fn check(segment: &'static Segment, occasion: u32, boundary: &Boundary) -> bool {
     let is_wanted = segment.options.leak_check & leak_check::AT_EXIT != 0 && segment.has_recorder();
@@ -153,7 +158,7 @@ impl Check<'_> {
     }
 
     fn mark_all(&self, number: u32) -> Result<bool, Failure> {
-        if let Some(why) = say::refusal() {
+        if let Some(why) = refusal() {
             return Err(Failure(why));
         }
         let suppressions = say::suppressions();

@@ -322,8 +322,16 @@ impl Segment {
 
     /// Whether the recorder still takes events: it has not said that it is finished, and holds its lock.
     pub(crate) fn recorder_lives(&self) -> bool {
-        let file = File::open(self.control_path.as_c(), libc::O_RDONLY);
-        self.has_recorder() && file.is_none_or(|file| file.is_write_locked())
+        self.has_recorder() && self.recorder_holds_lock().unwrap_or(true)
+    }
+
+    /// Whether the recorder holds its lock; `None` where that cannot be found out: no descriptor is left, the root was
+    /// changed, or the process may not ask.
+    fn recorder_holds_lock(&self) -> Option<bool> {
+        if host::is_confined() {
+            return None;
+        }
+        Some(File::open(self.control_path.as_c(), libc::O_RDONLY)?.is_write_locked())
     }
 
     /// Where the recorder puts the list of live blocks that was asked for.

@@ -97,6 +97,17 @@ pub(crate) fn stack_of(
     }
 }
 
+/// As [`stack_of`], of a free: none, unless the user asked for those.
+#[inline(always)]
+pub(crate) fn stack_of_free(
+    capture: &mut ThreadCapture,
+    stream: &mut Stream,
+    segment: &'static Segment,
+    entry: Entry,
+) -> StackId {
+    if segment.options.free_stacks == 0 { StackId::NONE } else { stack_of(capture, stream, segment, entry) }
+}
+
 /// Modules on their way into a thread's stream.
 struct Announcements<'a> {
     segment: &'static Segment,
@@ -207,7 +218,8 @@ impl Steps<'_> {
     #[inline(never)]
     fn tell(&mut self) {
         let Held { block, call, begun } = core::mem::replace(&mut self.held, Held::NONE);
-        self.stream.event(self.segment, self.segment.now(), StackId::NONE, Event::Free { addr: block, call });
+        let stack = if self.segment.options.free_stacks == 0 { StackId::NONE } else { self.stack() };
+        self.stream.event(self.segment, self.segment.now(), stack, Event::Free { addr: block, call });
         if let Some(Begun { arena, seq, put_away }) = begun
             && let Some(step) = put_away.merge_step(block)
         {

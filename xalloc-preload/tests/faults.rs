@@ -74,6 +74,7 @@ fn where_the_user_wants_it_a_program_goes_on_after_the_report() {
         assert_eq!(output.status.code(), Some(0), "{case}: {told}");
         assert!(said.ends_with("went on\n"), "{case}: {said}");
         assert_eq!(told.matches("xalloc: ").count(), 1, "{case}: {told}");
+        assert!(!told.contains(ENDS), "{case}: it goes on: {told}");
         std::fs::remove_file(scratch.path("trace")).expect("it was written");
     }
 }

@@ -10,8 +10,8 @@
 
 mod allocator_frames;
 mod checks;
-mod double_frees;
 mod events;
+mod faults;
 mod flame;
 pub mod fragmentation;
 mod frames;
@@ -30,8 +30,10 @@ mod what_if;
 
 pub use allocator_frames::is_allocator;
 pub use checks::CheckView;
-pub use double_frees::DoubleFreeView;
 pub use events::{EventKind, EventView, EventWindow, Observer, What};
+pub use faults::{
+    BlockView, DoubleFreeView, FaultKind, FaultStack, FaultView, FreedView, InvolvedView, NeighbourView, faults,
+};
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};
 pub use growth::{Growth, Slope};

@@ -13,6 +13,9 @@
 //! was freed. Over processes and recordings the worst decides: program failed, fail, indeterminate, pass. A leak that
 //! was found in one process stays found, however little is known of another.
 //!
+//! # What needs no rule
+//! A pointer that is no block, or a heap that was overwritten, breaks every check ([`Fault`]).
+//!
 //! # What is counted
 //! Leaked is what the scan calls definite or cycle, with the indirect blocks that these hold. Where no scan looked,
 //! leaked is at most what was alive at exit: a budget that even this keeps is kept.
@@ -21,6 +24,7 @@ mod baseline;
 mod budgets;
 mod date;
 mod evidence;
+mod fault;
 mod fingerprint;
 mod judge;
 mod leak;
@@ -35,9 +39,10 @@ pub use baseline::{Baseline, BaselineError};
 pub use budgets::{BudgetLine, Budgets, Standing, Subject, Unit};
 pub use date::Date;
 pub use evidence::{ProcessEvidence, RunEvidence, Selection, Wanted};
+pub use fault::{Fault, FaultBlock, FaultNeighbour};
 pub use leak::{Disposition, Leak, Place};
 pub use own::{OwnCode, Whose};
-pub use rules::{INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};
+pub use rules::{HEAP_FAULT_ID, INDETERMINATE_ID, PROGRAM_FAILED_ID, Rule};
 pub use suppressions::{ProgramsOwn, SuppressionError, SuppressionUse, Suppressions, suppress};
 pub use verdict::{BaselineUse, Figures, Outcome, ProcessVerdict, RuleLine, RunVerdict, Verdict};
 

@@ -19,16 +19,16 @@
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
-use self::refreed::LookBack;
+use self::faults::LookBack;
 use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Tally, Told, Trace, TraceError};
 
 mod aggregates;
 mod distribution;
+mod faults;
 pub mod layout;
 mod live;
 mod marks;
 mod percentiles;
-mod refreed;
 mod replayer;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -43,8 +43,8 @@ mod timeline;
 
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
+pub use faults::{Fault, Freed, Involved};
 pub use marks::{Mark, Marks};
-pub use refreed::DoubleFree;
 pub use replayer::Replayer;
 pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
@@ -141,9 +141,9 @@ impl Model {
             let aggregates = replayer.finish();
             let mut row = ProcessRow::of(process, &aggregates);
             if !unexplained.is_empty() {
-                let mut look_back = LookBack::at(unexplained);
+                let mut look_back = LookBack::at(&unexplained);
                 recorded.replay(process, &mut look_back)?;
-                row.double_frees = look_back.finish();
+                row.faults = look_back.finish();
             }
             model.processes.push(row);
             model.sum.absorb(aggregates);

@@ -122,6 +122,8 @@ pub struct Props {
     pub verify_every: u32,
     /// Record the heap's own steps (split, coalesce, bin) too.
     pub heap_steps: bool,
+    /// Whether frees carry their call stacks too.
+    pub free_stacks: bool,
     /// What follows when the heap refuses a pointer of the program's.
     pub on_error: OnError,
     /// Look at the end of each process which of its blocks it can still reach.
@@ -154,6 +156,7 @@ impl Props {
             depth: 1024,
             verify_every: 0,
             heap_steps: true,
+            free_stacks: false,
             on_error: OnError::default(),
             leak_check: true,
             leak_check_on_signal: false,

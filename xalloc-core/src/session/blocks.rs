@@ -163,6 +163,8 @@ pub mod result {
     pub const TURNED_OFF: u32 = 6;
     /// The process ends from within a call of its allocator.
     pub const INSIDE: u32 = 7;
+    /// The program confined itself by a filter of system calls, which may end it for what a check does.
+    pub const CONFINED: u32 = 11;
     /// The recorder refused, see [`super::answer::REFUSED`].
     pub const REFUSED: u32 = 8;
     /// The program's options say that it does not want to be checked.

@@ -159,6 +159,34 @@ numbered! {
     }
 }
 
+impl Call {
+    /// The function's name.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Call::Malloc => "malloc",
+            Call::Calloc => "calloc",
+            Call::Realloc => "realloc",
+            Call::Reallocarray => "reallocarray",
+            Call::Memalign => "memalign",
+            Call::AlignedAlloc => "aligned_alloc",
+            Call::PosixMemalign => "posix_memalign",
+            Call::Valloc => "valloc",
+            Call::Pvalloc => "pvalloc",
+            Call::Free => "free",
+            Call::FreeSized => "free_sized",
+            Call::FreeAlignedSized => "free_aligned_sized",
+            Call::GlobalAlloc => "GlobalAlloc",
+        }
+    }
+
+    /// Whether it is given a block, to take it back or to resize it.
+    #[must_use]
+    pub const fn takes_block(self) -> bool {
+        matches!(self, Call::Realloc | Call::Reallocarray | Call::Free | Call::FreeSized | Call::FreeAlignedSized)
+    }
+}
+
 impl BinKind {
     /// The number of the bin for chunks of `size_bytes`, where the kind and the size alone say it: fast bins and those of a
     /// cache count from 0 for 32 bytes, small ones from 2, and the unsorted bin is number 1 (malloc.c, `fastbin_index`,

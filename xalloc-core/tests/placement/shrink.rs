@@ -9,7 +9,7 @@ fn is_sound(ops: &[Op]) -> bool {
     let mut running = HashSet::from([0]);
     let mut live = HashSet::new();
     ops.iter().all(|op| match op.kind {
-        Kind::Start => running.insert(op.thread),
+        Kind::Start | Kind::StartBare => running.insert(op.thread),
         Kind::Exit => running.remove(&op.thread),
         Kind::Malloc | Kind::Calloc | Kind::Memalign => running.contains(&op.thread) && live.insert(op.slot),
         Kind::Free => running.contains(&op.thread) && live.remove(&op.slot),

@@ -70,6 +70,10 @@ impl Replay {
                 old
             }
             Kind::Start => return self.start(op.thread),
+            Kind::StartBare => {
+                self.threads[usize::from(op.thread)] = heap.spawn();
+                return self.describe(None);
+            }
             Kind::Exit => {
                 heap.exit(thread, &mut NoSink);
                 self.cached_stacks += 1;

@@ -21,10 +21,12 @@ pub(crate) enum Kind {
     Sbrk = 9,
     /// Something stands in the way of the break from here on.
     Block = 10,
+    /// Starts thread `thread`, whose creation allocates nothing: what it asks for is an operation of the trace.
+    StartBare = 11,
 }
 
 impl Kind {
-    const ALL: [Kind; 11] = [
+    const ALL: [Kind; 12] = [
         Kind::Malloc,
         Kind::Free,
         Kind::Realloc,
@@ -36,6 +38,7 @@ impl Kind {
         Kind::Exit,
         Kind::Sbrk,
         Kind::Block,
+        Kind::StartBare,
     ];
 }
 

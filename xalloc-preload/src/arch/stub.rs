@@ -181,4 +181,41 @@ macro_rules! listed {
     };
 }
 
-pub(crate) use {detours, inquiries, leavings, listed, restore_registers, save_registers, stub, stubs, symbol};
+/// Defines libc's `syscall`, which hands a system call to the kernel and its failure to errno; those with the numbers of
+/// `seccomp` and `prctl` go to a hook, with all arguments where they were.
+///
+/// It needs nothing of the loader while the call succeeds, for this library calls it before it is ready for more.
+macro_rules! system_calls {
+    ($(#[$meta:meta])* $name:ident => $hook:path) => {
+        $crate::arch::stub::symbol! {
+            $(#[$meta])* $name => $hook;
+            "cmp rdi, 317",
+            "je {h}",
+            "cmp rdi, 157",
+            "je {h}",
+            "mov rax, rdi",
+            "mov rdi, rsi",
+            "mov rsi, rdx",
+            "mov rdx, rcx",
+            "mov r10, r8",
+            "mov r8, r9",
+            "mov r9, [rsp + 8]",
+            "syscall",
+            "cmp rax, -4095",
+            "jae 2f",
+            "ret",
+            "2:",
+            "push rax", ".cfi_adjust_cfa_offset 8",
+            "call __errno_location@PLT",
+            "pop rcx", ".cfi_adjust_cfa_offset -8",
+            "neg ecx",
+            "mov [rax], ecx",
+            "mov rax, -1",
+            "ret"
+        }
+    };
+}
+
+pub(crate) use {
+    detours, inquiries, leavings, listed, restore_registers, save_registers, stub, stubs, symbol, system_calls,
+};

@@ -10,6 +10,9 @@
 //! exec into; it grows, but never further than its limit, and the kernel keeps at least 128 MiB below its end free of
 //! other mappings (`mmap_base` in `arch/x86/mm/mmap.c`).
 //!
+//! A process that [confined](host::is_confined) itself may not read that list any more. Then the pages below the descriptor
+//! are probed, some 0.1 us each.
+//!
 //! # Why not `pthread_getattr_np`
 //! It allocates (the set of the thread's processors, of which nobody asked) and for the first thread it reads
 //! `/proc/self/maps` through stdio, which allocates again.
@@ -28,6 +31,10 @@ use crate::{arch, host};
 
 /// What the kernel keeps free for the first thread's stack.
 const GROWTH_BYTES: u64 = 128 << 20;
+
+/// How far a stack is probed: 8 MiB, what a thread is given where nobody says otherwise.
+const PROBED_PAGES: u64 = 2048;
+const PAGE_BYTES: u64 = 4096;
 
 /// The bounds of a thread's stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,8 +66,23 @@ impl Bounds {
         match (range, around_descriptor) {
             (Some(range), _) => Bounds { low: range.end.saturating_sub(GROWTH_BYTES), high: range.end },
             (None, Some(range)) => Bounds { low: range.start, high: descriptor & !7 },
-            // Nothing can be looked up: no stack counts as the thread's own.
-            (None, None) => Bounds { low: u64::MAX, high: u64::MAX },
+            (None, None) => Bounds::probed(sp, descriptor),
+        }
+    }
+
+    /// The bounds of a stack that ends at `descriptor`, where nothing can be looked up: down to the first page that cannot
+    /// be read, which is the guard page. Where the thread is on another stack, none counts as its own, and nothing is
+    /// touched: to read a page of somebody's sparse file is to give it memory.
+    fn probed(sp: u64, descriptor: u64) -> Bounds {
+        let top = descriptor & !(PAGE_BYTES - 1);
+        let pages = (0..PROBED_PAGES).map(|page| top.wrapping_sub(page * PAGE_BYTES));
+        let low = match descriptor.wrapping_sub(sp) < PROBED_PAGES * PAGE_BYTES {
+            true => pages.take_while(|&page| host::is_readable(page as usize)).last(),
+            false => None,
+        };
+        match low {
+            Some(low) if low <= sp => Bounds { low, high: descriptor & !7 },
+            _ => Bounds { low: u64::MAX, high: u64::MAX },
         }
     }
 

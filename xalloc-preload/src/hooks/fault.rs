@@ -179,8 +179,13 @@ fn report(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault,
         write_frame(&mut text, entry.ip as u64);
     }
     write_surroundings(&mut text, &explanation);
+    let goes_on = backend::on_error() == on_error::REPORT;
     text.push(match verdict {
-        Some(Verdict::Aborts(_)) => b"  libc ends the program for it:\n".as_slice(),
+        Some(Verdict::Aborts(_)) if goes_on => b"  libc would end the program for it\n".as_slice(),
+        Some(Verdict::Aborts(_)) => b"  libc ends the program for it:\n",
+        Some(Verdict::CrashesReading(_) | Verdict::CrashesWriting(_)) if goes_on => {
+            b"  libc would touch memory that it may not, and the kernel would end the program\n"
+        }
         Some(Verdict::CrashesReading(_)) => {
             b"  libc reads memory that is not there, for which the kernel ends the program\n"
         }
@@ -212,23 +217,8 @@ fn is_beside(sp: u64, addr: Addr) -> bool {
 
 fn write_head(text: &mut Text<REPORT>, Asked { call, addr, .. }: Asked, kind: FaultKind) {
     text.push(b"xalloc: ");
-    let (name, takes_back) = match call {
-        Call::Malloc => (b"malloc".as_slice(), false),
-        Call::Calloc => (b"calloc".as_slice(), false),
-        Call::Memalign => (b"memalign".as_slice(), false),
-        Call::AlignedAlloc => (b"aligned_alloc".as_slice(), false),
-        Call::PosixMemalign => (b"posix_memalign".as_slice(), false),
-        Call::Valloc => (b"valloc".as_slice(), false),
-        Call::Pvalloc => (b"pvalloc".as_slice(), false),
-        Call::GlobalAlloc => (b"alloc".as_slice(), false),
-        Call::Realloc => (b"realloc".as_slice(), true),
-        Call::Reallocarray => (b"reallocarray".as_slice(), true),
-        Call::Free => (b"free".as_slice(), true),
-        Call::FreeSized => (b"free_sized".as_slice(), true),
-        Call::FreeAlignedSized => (b"free_aligned_sized".as_slice(), true),
-    };
-    text.push(name);
-    text.push(if takes_back { b" of " } else { b" came upon " });
+    text.push(call.name().as_bytes());
+    text.push(if call.takes_block() { b" of ".as_slice() } else { b" came upon " });
     text.push_address(addr.0);
     text.push(match kind {
         FaultKind::NotABlock => b", which is no block of the heap".as_slice(),

@@ -10,7 +10,7 @@
 use core::ffi::c_void;
 
 use xalloc_core::heap::{HeapFault, NoSink, Verdict};
-use xalloc_core::units::{Addr, StackId};
+use xalloc_core::units::Addr;
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::note;
@@ -20,7 +20,7 @@ use crate::backend::{self, HEAP, bootstrap};
 use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::segment::Segment;
-use crate::stacks::Steps;
+use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
 
 /// Takes a block back.
@@ -41,7 +41,7 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
                 return unsafe { free_faulty(inside, addr, call, entry, fault) };
             }
             // SAFETY: by the contract, and the look found no fault.
-            if unsafe { !free_cached(&mut inside, addr, call) } {
+            if unsafe { !free_cached(&mut inside, addr, call, entry) } {
                 // SAFETY: as above.
                 unsafe { free_inside(inside, addr, call, entry) };
             }
@@ -61,7 +61,7 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
 /// # Safety
 /// - As for [`free`]; [`backend::look`] found no fault.
 #[inline(always)]
-unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
+unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> bool {
     if !backend::is_core() || bootstrap::holds(addr) {
         return false;
     }
@@ -69,7 +69,9 @@ unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call) -> bool {
     let Some(found) = (unsafe { HEAP.cacheable(&inside.own().cache, addr) }) else { return false };
     if let Some(segment) = inside.recording() {
         inside.flush_spare();
-        inside.own().stream.event(segment, segment.now(), StackId::NONE, Event::Free { addr, call });
+        let Own { stream, capture, .. } = inside.own();
+        let stack = stacks::stack_of_free(capture, stream, segment, entry);
+        stream.event(segment, segment.now(), stack, Event::Free { addr, call });
     }
     HEAP.free_cached(&mut inside.own().cache, found);
     true

@@ -7,7 +7,7 @@
 use core::ffi::{CStr, c_int};
 
 use super::File;
-use super::pid;
+use super::{is_confined, pid};
 
 /// The calling thread, by the kernel's number.
 pub(crate) fn tid() -> u32 {
@@ -21,9 +21,12 @@ pub(crate) fn is_thread(tid: u32) -> bool {
     unsafe { libc::syscall(libc::SYS_tgkill, pid() as c_int, tid as c_int, 0) == 0 }
 }
 
-/// The calling thread's name: up to 15 bytes and a NUL.
+/// The calling thread's name: up to 15 bytes and a NUL. Empty where the process [confined](is_confined) itself.
 pub(crate) fn thread_name() -> [u8; 16] {
     let mut name = [0; 16];
+    if is_confined() {
+        return name;
+    }
     // SAFETY: PR_GET_NAME writes at most 16 bytes.
     unsafe { libc::syscall(libc::SYS_prctl, libc::PR_GET_NAME, name.as_mut_ptr(), 0_usize, 0_usize, 0_usize) };
     name

@@ -6,7 +6,7 @@
 
 use core::ops::{ControlFlow, Range};
 
-use crate::host::{File, keeping_errno};
+use crate::host::{File, is_confined, keeping_errno};
 
 /// Longer lines lose the end of their path.
 const BUFFER_BYTES: usize = 4096;
@@ -21,9 +21,9 @@ pub(crate) struct Mapping<'a> {
     pub(crate) path: &'a [u8],
 }
 
-/// Shows the mappings to `look` in rising order until it breaks off.
+/// Shows the mappings to `look` in rising order until it breaks off; none to a process that [confined](is_confined) itself.
 pub(crate) fn search<B>(look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Option<B> {
-    keeping_errno(|| search_file(look))
+    if is_confined() { None } else { keeping_errno(|| search_file(look)) }
 }
 
 fn search_file<B>(mut look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Option<B> {

@@ -168,7 +168,7 @@ impl Check<'_> {
         handshake.copy.store(0, Ordering::Relaxed);
         handshake.taken.store(handshake.demand.load(Ordering::Relaxed), Ordering::Relaxed);
         // The program's own functions are asked while its threads run, as they expect.
-        let refused = say::refusal();
+        let refused = super::refusal();
         let suppressions = say::suppressions();
         let began_ns = clock::monotonic_ns();
         let copied = refused.map_or_else(|| self.copy(number, suppressions), |why| Err(Failure(why)));

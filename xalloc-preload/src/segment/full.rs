@@ -13,14 +13,13 @@ use xalloc_core::sys::futex::{self, Scope};
 
 use super::{Refused, Segment};
 use crate::config::config;
-use crate::host::File;
 use crate::lifecycle::{self, Phase};
 
 /// Spins before a thread sleeps: the recorder may just be reading.
 const SPINS: u32 = 50;
 /// Longest sleep before the recorder's life is checked.
 const PATIENCE_NS: u64 = 100_000_000;
-/// Checks of a recorder of which nothing can be found out (no descriptor left, a changed root) before it is given up.
+/// Checks of a recorder of which nothing can be found out before it is given up.
 const MOST_DOUBTS: u32 = 100;
 
 /// What came of it.
@@ -90,9 +89,9 @@ fn sleep(segment: &'static Segment, ring: usize, producer: &mut Producer<'static
             lifecycle::stop_recording();
             return Verdict::Ended;
         }
-        match File::open(segment.control_path.as_c(), libc::O_RDONLY) {
-            Some(file) if file.is_write_locked() => doubts = 0,
-            Some(_) => doubts = MOST_DOUBTS,
+        match segment.recorder_holds_lock() {
+            Some(true) => doubts = 0,
+            Some(false) => doubts = MOST_DOUBTS,
             None => doubts += 1,
         }
         if doubts >= MOST_DOUBTS {

@@ -7,7 +7,7 @@
 //! # Why not one way of asking
 //! `fallocate` is the cheaper one, but it wants a descriptor, and the program may have used up all of them, or have
 //! changed its root; some file systems cannot do it. Then the kernel itself is made to write to each page, which it does
-//! with an error where the program would be given the signal.
+//! with an error where the program would be given the signal. A process that [confined](host::is_confined) itself asks so too.
 //!
 //! # Safety
 //! - Ranges of `layout` lie in the mapping.
@@ -40,7 +40,7 @@ pub(super) fn reserve(base: NonNull<u8>, file: Option<&File>, range: Range<usize
 impl Segment {
     /// Sees to it that `range` can be touched. False: the file system has no room.
     pub(super) fn reserve(&self, range: Range<usize>) -> bool {
-        let file = File::open(self.path.as_c(), libc::O_RDWR);
+        let file = if host::is_confined() { None } else { File::open(self.path.as_c(), libc::O_RDWR) };
         reserve(self.base, file.as_ref(), range)
     }
 }

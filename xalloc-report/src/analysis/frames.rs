@@ -66,7 +66,7 @@ impl CallStack {
     /// Resolves a stack.
     #[must_use]
     pub fn of(contents: &Contents, stack: StackIndex, call: Call) -> CallStack {
-        let call = names::call(call).to_owned();
+        let call = call.name().to_owned();
         let id = id(contents, stack);
         let mut resolved = CallStack { call, id, stack: StackState::Whole, frames: Vec::new() };
         if stack == StackIndex::NONE {

@@ -1,7 +1,7 @@
 //! The words by which reports name the closed sets of the format.
 
 use xalloc_core::heap::{Parameter, Tunable};
-use xalloc_core::wire::{Advice, BinKind, Call, FaultKind, GrowthRule, LossReason, Protection};
+use xalloc_core::wire::{Advice, BinKind, FaultKind, GrowthRule, LossReason, Protection};
 
 /// A closed set whose members have names: on the command line, in JSON and in text the same.
 pub trait Named: Copy + 'static {
@@ -15,24 +15,6 @@ pub trait Named: Copy + 'static {
     #[must_use]
     fn from_name(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|member| member.name() == name)
-    }
-}
-
-pub(super) const fn call(call: Call) -> &'static str {
-    match call {
-        Call::Malloc => "malloc",
-        Call::Calloc => "calloc",
-        Call::Realloc => "realloc",
-        Call::Reallocarray => "reallocarray",
-        Call::Memalign => "memalign",
-        Call::AlignedAlloc => "aligned_alloc",
-        Call::PosixMemalign => "posix_memalign",
-        Call::Valloc => "valloc",
-        Call::Pvalloc => "pvalloc",
-        Call::Free => "free",
-        Call::FreeSized => "free_sized",
-        Call::FreeAlignedSized => "free_aligned_sized",
-        Call::GlobalAlloc => "GlobalAlloc",
     }
 }
 

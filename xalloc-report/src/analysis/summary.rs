@@ -4,7 +4,7 @@ use rustc_hash::FxHashSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::double_frees::{self, DoubleFreeView};
+use super::faults::{self, DoubleFreeView, FaultView};
 use super::process::{EndView, ThreadName, distinct, pid};
 use super::{allocator_frames, names};
 use crate::model::{Model, ProcessRow};
@@ -166,8 +166,12 @@ pub struct Summary {
     pub unknown_frees: u64,
     /// Frees of blocks that had been freed before; not among `unknown_frees`.
     pub double_frees: u64,
-    /// The first of them.
+    /// The first of them in short; `first_faults` has everything.
     pub first_double_frees: Vec<DoubleFreeView>,
+    /// Pointers that were no blocks, and damage that was noticed in the heap; the double frees are among them.
+    pub faults: u64,
+    /// The first of them, with whose blocks they are about.
+    pub first_faults: Vec<FaultView>,
     /// Allocations at an address that was still live: the free between was not seen.
     pub implied_frees: u64,
     /// Events that arrived too late to be put in order.
@@ -212,7 +216,7 @@ impl Summary {
         let counted: u64 = losses.iter().fold(0, |sum, loss| sum.saturating_add(loss.events));
         let unknown = unknown_frames(contents, model);
         let together = sum.timeline.most_live();
-        let double_frees = double_frees::count(model);
+        let first_faults = faults::faults(contents, model);
         Summary {
             command: recording.command.clone(),
             end: recording.end.map(EndView::from),
@@ -243,9 +247,11 @@ impl Summary {
             losses,
             unknown_frees: of_all(|process| process.repairs.unknown_frees)
                 .max(sum.totals.unknown_frees)
-                .saturating_sub(double_frees::not_refused(model)),
-            double_frees,
-            first_double_frees: double_frees::first(contents, model),
+                .saturating_sub(faults::not_refused(model)),
+            double_frees: faults::double_frees(model),
+            first_double_frees: DoubleFreeView::among(&first_faults),
+            faults: faults::count(model),
+            first_faults,
             implied_frees: of_all(|process| process.repairs.implied_frees),
             late_events: of_all(|process| process.repairs.late_events),
             buffer_waits: of_all(|process| process.waits.times),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::own::{Whose, is_foreign};
 use super::suppressions::ProgramsOwn;
-use crate::analysis::{self, EndView, LeakSite, LeakSum, LeakTotals, Pattern};
+use crate::analysis::{self, EndView, FaultView, LeakSite, LeakSum, LeakTotals, Pattern};
 use crate::model::{Model, Recorded, Settings};
 use crate::trace::{Contents, LeakClass, Process, ProcessIndex};
 
@@ -97,6 +97,8 @@ pub struct ProcessEvidence {
     pub peak_live_bytes: u64,
     /// What was alive at its end.
     pub alive: LeakSum,
+    /// What it did wrong with its heap. Where events are missing, only what the heap itself noticed.
+    pub faults: Vec<FaultView>,
     /// Why its blocks have no class, if they have none.
     pub not_checked: Option<String>,
     /// The classes.
@@ -174,6 +176,9 @@ impl ProcessEvidence {
         }
         let totals = &model.sum.totals;
         let counted = process.losses.iter().fold(0u64, |sum, loss| sum.saturating_add(loss.events));
+        let dropped_events = counted.max(totals.lost_events);
+        let mut faults = analysis::faults(contents, &model);
+        faults.retain(|fault| fault.reported || dropped_events == 0);
         let sites = leaks
             .sites
             .into_iter()
@@ -185,13 +190,14 @@ impl ProcessEvidence {
             command: process.command.clone(),
             end: process.end.into(),
             events: totals.events,
-            dropped_events: counted.max(totals.lost_events),
+            dropped_events,
             allocations: totals.allocations,
             temporary: totals.temporary,
             frees: totals.frees,
             allocated_bytes: totals.allocated_bytes,
             peak_live_bytes: model.sum.peak.bytes,
             alive: LeakSum { bytes: leaks.bytes, blocks: leaks.blocks },
+            faults,
             not_checked: leaks.processes.into_iter().next().and_then(|process| process.not_checked_reason),
             totals: leaks.totals,
             sites: sites.collect(),

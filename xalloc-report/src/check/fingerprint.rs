@@ -7,7 +7,7 @@
 use xalloc_core::fnv::Fnv1a;
 
 use super::leak::class_name;
-use crate::analysis::{CallStack, FrameView};
+use crate::analysis::{CallStack, FaultView, FrameView};
 use crate::trace::LeakClass;
 
 /// Functions of libc that call `main` or a thread's function: others of them in another version of libc.
@@ -38,6 +38,22 @@ pub(super) fn fingerprint(class: Option<LeakClass>, at: &CallStack, blamed: Opti
     let mut hash = Fnv1a::new();
     add(&mut hash, class_name(class));
     names.iter().for_each(|name| add(&mut hash, name));
+    format!("{:016x}", hash.value())
+}
+
+/// As [`fingerprint`], of a fault: its kind, its call and who allocated and freed the block.
+#[must_use]
+pub(super) fn of_fault(fault: &FaultView) -> String {
+    let mut hash = Fnv1a::new();
+    add(&mut hash, fault.kind.title());
+    let block = fault.block.as_ref();
+    let freed = block.and_then(|block| block.freed.as_ref()).map(|freed| freed.by.frames.as_slice());
+    let allocated = block.map(|block| block.block.allocated.frames.as_slice());
+    for frames in [Some(fault.by.frames.as_slice()), allocated, freed] {
+        let names = frames.unwrap_or_default().iter().map(name);
+        names.take_while(|name| !STARTERS.contains(&name.as_str())).for_each(|name| add(&mut hash, &name));
+        add(&mut hash, "");
+    }
     format!("{:016x}", hash.value())
 }
 

@@ -6,6 +6,7 @@ mod leaks;
 use super::Policy;
 use super::budgets::Standing;
 use super::evidence::{ProcessEvidence, RunEvidence};
+use super::fault::Fault;
 use super::leak::Leak;
 use super::rules::Rule;
 use super::suppressions::SuppressionUse;
@@ -33,6 +34,10 @@ pub(super) fn judge(
     let processes: Vec<_> =
         with_sites.map(|(process, sites)| verdict_on(process, leaks.failing(sites), &run, policy)).collect();
     let figures = figures(&run);
+    let mut faults = Vec::new();
+    for process in &run.processes {
+        process.faults.iter().for_each(|fault| Fault::of(fault, &process.program, &policy.own).join(&mut faults));
+    }
     let leaks = leaks.in_order();
     let doubts = run_doubts(&run, policy);
     let all_checked = !run.processes.iter().any(is_unchecked);
@@ -46,7 +51,8 @@ pub(super) fn judge(
     let any = |outcome| processes.iter().any(|process| process.outcome == outcome);
     let outcome = if failure.is_some() {
         Outcome::ProgramFailed
-    } else if doubts.is_empty() && any(Outcome::Fail) || figures_hold && stands(Standing::Broken) {
+    } else if !faults.is_empty() || doubts.is_empty() && any(Outcome::Fail) || figures_hold && stands(Standing::Broken)
+    {
         Outcome::Fail
     } else if !doubts.is_empty() || any(Outcome::Indeterminate) || stands(Standing::Unknown) {
         Outcome::Indeterminate
@@ -63,7 +69,7 @@ pub(super) fn judge(
     let mut reasons: Vec<_> = failure.into_iter().chain(doubts).chain(of_processes).collect();
     reasons.dedup();
     let RunEvidence { name, command, .. } = run;
-    RunVerdict { name, command, outcome, reasons, notes, rules, budgets, processes, leaks, figures }
+    RunVerdict { name, command, outcome, reasons, notes, rules, budgets, processes, faults, leaks, figures }
 }
 
 fn failure(end: Option<EndView>) -> Option<String> {
@@ -126,6 +132,7 @@ fn verdict_on(
         reasons.push(format!("not checked for leaks: {why}"));
     }
     let outcome = match (leaks, process.dropped_events, reasons.is_empty()) {
+        _ if !process.faults.is_empty() => Outcome::Fail,
         (1.., 0, _) => Outcome::Fail,
         (_, _, false) => Outcome::Indeterminate,
         (_, _, true) => Outcome::Pass,
@@ -139,6 +146,7 @@ fn verdict_on(
         reasons,
         checked: process.not_checked.is_none(),
         not_checked_reason: process.not_checked.clone(),
+        faults: process.faults.len() as u64,
         leaks,
         bytes: sum.bytes,
         blocks: sum.blocks,

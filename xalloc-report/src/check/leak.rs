@@ -54,6 +54,11 @@ pub struct Place {
 }
 
 impl Place {
+    /// A stack as places.
+    pub(super) fn all(frames: &[FrameView], own: &OwnCode) -> Vec<Place> {
+        frames.iter().map(|frame| Place::of(frame, own)).collect()
+    }
+
     fn of(frame: &FrameView, own: &OwnCode) -> Place {
         let relative = own.relative(frame);
         Place {
@@ -167,6 +172,6 @@ impl Leak {
 
     /// The stack as places.
     pub(super) fn places(at: &CallStack, own: &OwnCode) -> Vec<Place> {
-        at.frames.iter().map(|frame| Place::of(frame, own)).collect()
+        Place::all(&at.frames, own)
     }
 }

@@ -107,6 +107,8 @@ impl Rule {
 pub const INDETERMINATE_ID: &str = "xalloc/indeterminate";
 /// The id for a program that failed by itself.
 pub const PROGRAM_FAILED_ID: &str = "xalloc/program-failed";
+/// The id for a pointer that is no block, or a heap that was overwritten.
+pub const HEAP_FAULT_ID: &str = "xalloc/heap-fault";
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::budgets::{BudgetLine, Standing};
+use super::fault::Fault;
 use super::leak::Leak;
 use super::rules::Rule;
 use super::suppressions::SuppressionUse;
@@ -59,6 +60,8 @@ pub struct RunVerdict {
     pub budgets: Vec<BudgetLine>,
     /// Every process that was looked at, by program and command line.
     pub processes: Vec<ProcessVerdict>,
+    /// What the programs did wrong with their heaps.
+    pub faults: Vec<Fault>,
     /// Leaks by disposition, then most bytes first.
     pub leaks: Vec<Leak>,
     /// What the run took.
@@ -120,6 +123,8 @@ pub struct ProcessVerdict {
     pub checked: bool,
     /// Why not; `null` if they have.
     pub not_checked_reason: Option<String>,
+    /// Faults of it that are told.
+    pub faults: u64,
     /// Leaks of it that break a rule.
     pub leaks: u64,
     /// Requested bytes of these.

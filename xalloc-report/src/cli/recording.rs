@@ -131,6 +131,9 @@ pub(super) struct RecordingArgs {
     /// Leave out the heap's own steps (split, coalesce, bin)
     #[arg(long)]
     no_heap_steps: bool,
+    /// Keep the call stacks of frees too, by which a fault's report says where a block was freed first
+    #[arg(long)]
+    free_stacks: bool,
     /// What follows the report of a pointer that is no block, or of a heap that was overwritten
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
@@ -168,6 +171,7 @@ impl RecordingArgs {
             depth: self.depth,
             verify_every: self.verify_stacks,
             heap_steps: !self.no_heap_steps,
+            free_stacks: self.free_stacks,
             on_error: self.on_error.into(),
             leak_check: !self.no_leak_check,
             leak_check_on_signal: self.leak_check_on_signal,

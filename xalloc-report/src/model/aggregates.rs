@@ -3,8 +3,8 @@
 use rustc_hash::FxHashMap;
 
 use super::distribution::{Distribution, Doubling, OneTwoFive};
+use super::faults::Fault;
 use super::marks::Marks;
-use super::refreed::DoubleFree;
 use super::sites::Site;
 use super::threads::ThreadTotals;
 use super::timeline::Timeline;
@@ -202,8 +202,8 @@ pub struct ProcessRow {
     pub inherited: Inherited,
     /// Its threads that allocated or freed.
     pub threads: u64,
-    /// Its blocks that were freed twice, in order of the second free.
-    pub double_frees: Vec<DoubleFree>,
+    /// What it did wrong with its heap, in order of time.
+    pub faults: Vec<Fault>,
 }
 
 impl ProcessRow {
@@ -214,7 +214,7 @@ impl ProcessRow {
             peak: aggregates.peak,
             inherited: aggregates.inherited,
             threads: aggregates.threads.len() as u64,
-            double_frees: Vec::new(),
+            faults: Vec::new(),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! Takes the events of one process and adds them up.
 
-use xalloc_core::wire::{Call, FaultKind, HeapEvent};
+use xalloc_core::wire::{Call, HeapEvent};
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::distribution::{Distribution, OneTwoFive};
+use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::marks::Marks;
-use super::refreed::Unexplained;
 use super::segments::Segments;
 use super::sites::Sites;
 use super::sizes::Sizes;
@@ -152,7 +152,7 @@ impl Replayer {
         }
     }
 
-    /// The addresses of frees that no recorded allocation explains.
+    /// The addresses of faults, and of frees that no recorded allocation explains.
     pub(super) fn take_unexplained(&mut self) -> Unexplained {
         std::mem::take(&mut self.unexplained)
     }
@@ -275,10 +275,10 @@ impl Tally for Replayer {
                 self.totals.unknown_frees += 1;
                 self.unexplained.add(addr);
             }
-            Event::Fault { addr, kind: FaultKind::DoubleFree } => self.unexplained.add(addr),
+            Event::Fault { addr, .. } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
             Event::Marker { text } => self.marks.add(by.at_ns, text),
-            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) | Event::Fault { .. } => {}
+            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}
             // Told by functions of their own.
             Event::Alloc { .. }
             | Event::Free { .. }

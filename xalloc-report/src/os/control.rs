@@ -57,6 +57,7 @@ impl ControlPage {
             harden,
             on_error,
             marks,
+            free_stacks,
             reserved: _,
         } = options;
         let words = [
@@ -71,6 +72,7 @@ impl ControlPage {
             (offset_of!(Options, harden), harden),
             (offset_of!(Options, on_error), on_error),
             (offset_of!(Options, marks), marks),
+            (offset_of!(Options, free_stacks), free_stacks),
         ];
         for (at, word) in words {
             put(offset_of!(Control, options) + at, &word.to_le_bytes());
@@ -177,6 +179,7 @@ mod tests {
             harden: 9,
             on_error: 10,
             marks: 11,
+            free_stacks: 12,
             ..Options::new()
         };
         let directory = tempfile::tempdir().unwrap();
@@ -186,7 +189,7 @@ mod tests {
         let start = offset_of!(Control, options);
         let words = page[start..start + offset_of!(Options, reserved)].chunks_exact(4);
         let words: Vec<u32> = words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
-        assert_eq!(words, (1..=11).collect::<Vec<_>>());
+        assert_eq!(words, (1..=12).collect::<Vec<_>>());
     }
 
     #[test]

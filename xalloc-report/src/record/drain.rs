@@ -39,6 +39,7 @@ mod ignored;
 mod lane;
 mod live;
 mod modules;
+mod outside;
 mod stacks;
 mod stream;
 #[cfg(test)]

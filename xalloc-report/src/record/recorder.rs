@@ -147,6 +147,7 @@ fn options(props: &Props) -> Options {
         depth: props.depth.clamp(1, 1024),
         verify_every: props.verify_every,
         heap_steps: u32::from(props.heap_steps),
+        free_stacks: u32::from(props.free_stacks),
         on_error: match props.on_error {
             OnError::Abort => on_error::ABORT,
             OnError::Report => on_error::REPORT,

@@ -8,7 +8,7 @@ use std::fmt::Write;
 
 use super::escape::printable;
 use super::places::Spot;
-use super::words::{budget_sentence, sentence};
+use super::words::{budget_sentence, fault_sentence, sentence};
 use crate::check::{Outcome, Standing, Verdict};
 
 /// Errors of one step that GitHub shows.
@@ -30,6 +30,10 @@ pub fn annotations(verdict: &Verdict) -> String {
         for line in run.budgets.iter().filter(|line| line.standing == Standing::Broken) {
             errors.push(error(None, "memory budget", &format!("{}: {}", run.name, budget_sentence(line))));
         }
+    }
+    for fault in verdict.runs.iter().flat_map(|run| &run.faults) {
+        let spot = Spot::of_fault(fault).filter(|spot| spot.in_tree);
+        errors.push(error(spot, "heap fault", &fault_sentence(fault)));
     }
     for (_, leak) in verdict.failing() {
         // A file outside of the repository cannot be marked.

@@ -1,4 +1,4 @@
-//! GitLab's code quality report: one issue for each leak that fails.
+//! GitLab's code quality report: one issue for each leak that fails, and for each fault.
 //!
 //! GitLab compares the fingerprints of two pipelines and shows in a merge request what is added and what is mended. It
 //! takes each fingerprint once, so a leak that several commands have is one issue.
@@ -10,8 +10,8 @@ use serde::Serialize;
 
 use super::escape::printable;
 use super::places::Spot;
-use super::words::sentence;
-use crate::check::{Rule, Verdict};
+use super::words::{fault_sentence, sentence};
+use crate::check::{HEAP_FAULT_ID, Rule, Verdict};
 
 #[derive(Serialize)]
 struct Issue {
@@ -51,6 +51,23 @@ pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
             check_name: leak.rule().id(),
             fingerprint,
             severity: severity(leak.rule()),
+            location: Location {
+                path: spot.map_or_else(|| run.name.clone(), |spot| spot.path.to_owned()),
+                lines: Lines { begin: spot.map_or(1, |spot| spot.line) },
+            },
+        });
+    }
+    for (run, fault) in verdict.runs.iter().flat_map(|run| run.faults.iter().map(move |fault| (run, fault))) {
+        let fingerprint = format!("fault-{}", fault.fingerprint);
+        if !seen.insert(fingerprint.clone()) {
+            continue;
+        }
+        let spot = Spot::of_fault(fault);
+        issues.push(Issue {
+            description: printable(&fault_sentence(fault)).into_owned(),
+            check_name: HEAP_FAULT_ID,
+            fingerprint,
+            severity: "blocker",
             location: Location {
                 path: spot.map_or_else(|| run.name.clone(), |spot| spot.path.to_owned()),
                 lines: Lines { begin: spot.map_or(1, |spot| spot.line) },

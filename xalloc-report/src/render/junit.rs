@@ -12,10 +12,11 @@ use quick_xml::Writer;
 
 use super::escape::printable;
 use super::number::{count, counted};
-use super::words::{budget_sentence, sentence, stack_lines};
+use super::words::{budget_sentence, fault_lines, fault_sentence, sentence, stack_lines};
 use super::xml::{Document, element, empty, text};
 use crate::check::{
-    Disposition, INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, RuleLine, RunVerdict, Standing, Verdict,
+    Disposition, Fault, HEAP_FAULT_ID, INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, Place, RuleLine, RunVerdict,
+    Standing, Verdict,
 };
 
 /// A test case and what came of it.
@@ -101,6 +102,7 @@ fn cases(run: &RunVerdict) -> Vec<Case> {
         };
         Case { name: format!("budget: {}", line.subject.title()), outcome }
     }));
+    cases.extend(run.faults.iter().map(of_fault));
     cases.extend(run.leaks.iter().filter_map(of_leak));
     cases
 }
@@ -112,6 +114,13 @@ fn of_run(run: &RunVerdict) -> CaseOutcome {
         Outcome::Indeterminate => CaseOutcome::Error { kind: INDETERMINATE_ID, message },
         Outcome::ProgramFailed => CaseOutcome::Error { kind: PROGRAM_FAILED_ID, message },
     }
+}
+
+fn of_fault(fault: &Fault) -> Case {
+    let at = fault.place().map_or_else(|| "unknown call stack".to_owned(), Place::name);
+    let name = format!("{} [{}, {}]", fault.kind.title(), printable(&at), fault.program);
+    let message = fault_sentence(fault);
+    Case { name, outcome: CaseOutcome::Failed { kind: HEAP_FAULT_ID, details: fault_lines(fault), message } }
 }
 
 fn of_rule(line: &RuleLine) -> CaseOutcome {

@@ -1,6 +1,6 @@
 //! Where a leak is, for reports that want a file: the blamed frame, or the nearest of its callers with a source.
 
-use crate::check::{Leak, Place};
+use crate::check::{Fault, Leak, Place};
 
 /// A place in a source file.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,11 @@ impl<'a> Spot<'a> {
             let path = from_blamed().find_map(|place| place.module.as_deref())?;
             Some(Spot { path, line: 1, in_tree: false })
         })
+    }
+
+    /// Where the fault is; `None` without a source.
+    pub(super) fn of_fault(fault: &'a Fault) -> Option<Spot<'a>> {
+        fault.place().and_then(Spot::at)
     }
 
     /// The source of one frame.

@@ -1,6 +1,6 @@
 //! SARIF 2.1.0, as GitHub's code scanning takes it.
 //!
-//! A result is a leak that fails. Its location is one place in a source file, its code flow the call stack from `main`
+//! A result is a leak that fails, or a fault. Its location is one place in a source file, its code flow the call stack from `main`
 //! inwards, its partial fingerprint the one of the baseline, so that GitHub knows the leak again when lines move. What
 //! has no place in a source (a budget, a run that could not be judged) is a notification of the invocation.
 //!
@@ -18,9 +18,11 @@ use serde_json::{Value, json};
 
 use super::escape::printable;
 use super::places::Spot;
-use super::words::{budget_sentence, sentence};
+use super::words::{budget_sentence, fault_sentence, sentence};
 use crate::analysis::Named;
-use crate::check::{INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, Rule, RunVerdict, Standing, Verdict};
+use crate::check::{
+    Fault, HEAP_FAULT_ID, INDETERMINATE_ID, Leak, Outcome, PROGRAM_FAILED_ID, Rule, RunVerdict, Standing, Verdict,
+};
 
 /// Most results in a file.
 const RESULTS_MAX: usize = 25_000;
@@ -44,6 +46,8 @@ pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
         }
         results.push(result);
     }
+    let faults = verdict.runs.iter().flat_map(|run| run.faults.iter().map(move |fault| of_fault(run, fault)));
+    results.splice(..0, faults);
     let mut notifications: Vec<_> = verdict.runs.iter().flat_map(of_run).collect();
     if results.len() < leaks.len() {
         let left_out = leaks.len() - results.len();
@@ -61,7 +65,7 @@ pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
             "tool": { "driver": {
                 "name": "xalloc",
                 "semanticVersion": env!("CARGO_PKG_VERSION"),
-                "rules": Rule::ALL.iter().map(|&rule| descriptor(rule)).collect::<Vec<_>>(),
+                "rules": Rule::ALL.iter().map(|&rule| descriptor(rule)).chain([of_faults()]).collect::<Vec<_>>(),
             }},
             "columnKind": "unicodeCodePoints",
             "invocations": [{ "executionSuccessful": judged, "toolExecutionNotifications": notifications }],
@@ -113,6 +117,34 @@ fn result(run: &RunVerdict, leak: &Leak) -> Value {
         result["codeFlows"] = json!([{ "threadFlows": [{ "locations": flow }] }]);
     }
     result
+}
+
+/// The rule that no fault keeps.
+fn of_faults() -> Value {
+    let help =
+        "The program gave the heap a pointer that is no block, or overwrote what the heap keeps between its blocks.";
+    json!({
+        "id": HEAP_FAULT_ID,
+        "name": "fault",
+        "shortDescription": { "text": "wrong use of the heap" },
+        "fullDescription": { "text": help },
+        "help": { "text": help },
+        "defaultConfiguration": { "level": "error" },
+    })
+}
+
+fn of_fault(run: &RunVerdict, fault: &Fault) -> Value {
+    let locations: Vec<_> =
+        Spot::of_fault(fault).map(|spot| json!({ "physicalLocation": physical(spot) })).into_iter().collect();
+    json!({
+        "ruleId": HEAP_FAULT_ID,
+        "ruleIndex": Rule::ALL.len(),
+        "level": "error",
+        "message": { "text": printable(&fault_sentence(fault)) },
+        "locations": locations,
+        "partialFingerprints": { "xallocFingerprint/v1": format!("fault:{}", fault.fingerprint) },
+        "properties": { "command": run.command_line(), "times": fault.times, "programs": [fault.program] },
+    })
 }
 
 /// The stack from its outermost frame inwards, as far as frames have a source.

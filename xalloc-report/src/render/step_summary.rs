@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::escape::printable;
 use super::number::{bytes, count, counted};
-use super::words::{figure, sentence};
+use super::words::{fault_sentence, figure, sentence};
 use crate::check::{Disposition, Outcome, RunVerdict, Standing, Verdict};
 
 const LEAKS_MAX: usize = 50;
@@ -67,10 +67,12 @@ fn of_run(out: &mut String, run: &RunVerdict, named: bool) {
     if named {
         let _ = writeln!(out, "### {}: {}\n", code(&run.command_line()), word(run.outcome));
     }
-    for reason in run.reasons.iter().chain(&run.notes) {
-        let _ = writeln!(out, "- {}", cell(reason));
+    let faults = run.faults.iter().map(fault_sentence).collect::<Vec<_>>();
+    let told = || run.reasons.iter().chain(&faults).chain(&run.notes);
+    for line in told() {
+        let _ = writeln!(out, "- {}", cell(line));
     }
-    if !run.reasons.is_empty() || !run.notes.is_empty() {
+    if told().next().is_some() {
         out.push('\n');
     }
     if !run.budgets.is_empty() {

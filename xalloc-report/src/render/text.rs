@@ -2,6 +2,7 @@
 
 mod check;
 mod events;
+mod faults;
 mod fixes;
 mod fragmentation;
 mod frames;

@@ -10,7 +10,7 @@ use std::io;
 
 use quick_xml::Writer;
 
-use super::words::budget_sentence;
+use super::words::{budget_sentence, fault_sentence};
 use super::xml::{Document, element, leaf};
 use crate::analysis::LeakSum;
 use crate::check::{Disposition, Leak, Outcome, Place, Rule, Standing, Verdict};
@@ -66,6 +66,7 @@ fn preamble<W: io::Write>(xml: &mut Writer<W>, verdict: &Verdict) -> io::Result<
             };
             leaf(xml, "line", format!("Command: {}: {outcome}", run.command_line()))?;
             run.reasons.iter().try_for_each(|reason| leaf(xml, "line", reason))?;
+            run.faults.iter().map(fault_sentence).try_for_each(|line| leaf(xml, "line", line))?;
             let broken = run.budgets.iter().filter(|line| line.standing != Standing::Kept);
             broken.map(budget_sentence).try_for_each(|line| leaf(xml, "line", line))?;
         }

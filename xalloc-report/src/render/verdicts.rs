@@ -1,6 +1,7 @@
-//! Three verdicts in every format: word for word as in `golden/verdict`, and read by each format's schema or rules.
+//! Four verdicts in every format: word for word as in `golden/verdict`, and read by each format's schema or rules.
 //!
-//! One fails, with names that try to break out of each format; one passes; one could not be made. JUnit's schema is
+//! One fails, with names that try to break out of each format; one passes; one is of a program that
+//! misused its heap; one could not be made. JUnit's schema is
 //! that of Jenkins' xUnit plugin, SARIF's the one of the standard's editors; both are in `schema/third-party`.
 
 use std::path::PathBuf;
@@ -13,7 +14,8 @@ use super::text::Extent;
 use super::{annotations, codequality, json, junit, sarif, step_summary, text, valgrind_xml};
 use crate::check::{Baseline, Budgets, OwnCode, Policy, Rule, RunEvidence, Selection, Suppressions, Verdict, judge};
 use crate::model::sample::{Sample, checked_server, server};
-use crate::trace::{Checked, Finding, LeakClass, ProcessIndex, ScanOutcome};
+use crate::trace::{Checked, Event, Finding, LeakClass, LiveChange, ProcessIndex, ScanOutcome};
+use xalloc_core::wire::FaultKind;
 
 fn policy() -> Policy {
     let mut suppressions = Suppressions::default();
@@ -63,6 +65,31 @@ fn passing() -> Verdict {
     judge(vec![evidence(&sample, &policy)], &policy)
 }
 
+/// Nothing leaked, but a block was freed twice, in two places that are alike, and another one by its middle.
+fn faulty() -> Verdict {
+    let mut sample = checked_server();
+    findings(&mut sample).clear();
+    let [hostile, config] = [0, 30_720].map(|size| sample.stack_of(size));
+    let stream = &mut sample.streams[0];
+    let block_of = |size_bytes| {
+        stream.entries.iter().find_map(|entry| match entry.event.live_change() {
+            Some(LiveChange::Begins { block, .. }) if block.size_bytes == size_bytes => Some(block.addr),
+            _ => None,
+        })
+    };
+    let [freed, live] = [24, 1_000].map(|size| block_of(size).expect("the server has it"));
+    for (stack, addr, kind) in [
+        (hostile, freed, FaultKind::DoubleFree),
+        (hostile, freed, FaultKind::DoubleFree),
+        (config, live + 16, FaultKind::InsideBlock),
+    ] {
+        stream.push(0, stack, Event::Fault { addr, kind });
+    }
+    let mut policy = policy();
+    policy.budgets.max_temporary = None;
+    judge(vec![evidence(&sample, &policy)], &policy)
+}
+
 fn indeterminate() -> Verdict {
     let mut policy = policy();
     policy.budgets.max_temporary = None;
@@ -79,8 +106,8 @@ fn judged(sample: &Sample) -> Verdict {
     judge(vec![evidence(sample, &policy)], &policy)
 }
 
-fn all() -> [(&'static str, Verdict); 3] {
-    [("fail", failing()), ("pass", passing()), ("indeterminate", indeterminate())]
+fn all() -> [(&'static str, Verdict); 4] {
+    [("fail", failing()), ("pass", passing()), ("fault", faulty()), ("indeterminate", indeterminate())]
 }
 
 fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
@@ -157,7 +184,7 @@ fn each_verdict_as_junit_is_valid_by_jenkins_schema_and_a_clean_one_holds_a_case
         assert_golden(&format!("verdict/{name}.junit.xml"), &report);
         assert_xml(&report, Some("third-party/junit-10.xsd"));
         assert!(report.contains("<testcase"));
-        assert_eq!(report.contains("<failure"), name == "fail", "{name}");
+        assert_eq!(report.contains("<failure"), matches!(name, "fail" | "fault"), "{name}");
         assert_eq!(report.contains("<error"), name == "indeterminate", "{name}");
         assert_eq!(report.contains("<skipped"), name == "fail", "{name}");
     }
@@ -200,9 +227,14 @@ fn gitlabs_report_has_its_shape_and_each_fingerprint_once() {
         let report = written(|out| codequality::write(&verdict, out));
         assert_valid(&shape, &report);
         let issues: Vec<Value> = serde_json::from_str(&report).expect("a list");
-        assert_eq!(issues.len(), if matches!(name, "fail" | "twice") { 3 } else { 0 }, "{name}");
-        if name == "fail" {
-            assert_golden("verdict/fail.codequality.json", &report);
+        let expected = match name {
+            "fail" | "twice" => 3,
+            "fault" => 2,
+            _ => 0,
+        };
+        assert_eq!(issues.len(), expected, "{name}");
+        if matches!(name, "fail" | "fault") {
+            assert_golden(&format!("verdict/{name}.codequality.json"), &report);
         }
     }
 }
@@ -210,6 +242,7 @@ fn gitlabs_report_has_its_shape_and_each_fingerprint_once() {
 #[test]
 fn annotations_are_at_most_ten_lines_of_errors_and_nothing_for_a_pass() {
     assert_golden("verdict/fail.annotations", &annotations::annotations(&failing()));
+    assert_golden("verdict/fault.annotations", &annotations::annotations(&faulty()));
     assert_golden("verdict/indeterminate.annotations", &annotations::annotations(&indeterminate()));
     assert_eq!(annotations::annotations(&passing()), "");
     let mut many = failing();

@@ -2,7 +2,7 @@
 
 use super::escape::printable;
 use super::number::{count, counted, exact_bytes};
-use crate::check::{BudgetLine, Leak, Standing, Unit};
+use crate::check::{BudgetLine, Fault, FaultNeighbour, Leak, Place, Standing, Unit};
 
 /// A figure of a budget with its unit.
 pub(super) fn figure(unit: Unit, value: u64) -> String {
@@ -54,4 +54,60 @@ pub(super) fn stack_lines(leak: &Leak) -> String {
     }
     lines.push(format!("programs: {}", leak.programs.join(", ")));
     lines.join("\n")
+}
+
+/// The fault in a sentence: `free or realloc of a block that was freed before, at parse (a.c:9); the block has 100 bytes
+/// from load (a.c:3), freed by drop (a.c:7)`.
+pub(super) fn fault_sentence(fault: &Fault) -> String {
+    let innermost = |frames: &[Place]| {
+        let place = frames.first()?;
+        let source = place.source().map(|source| format!(" ({source})")).unwrap_or_default();
+        Some(format!("{}{source}", place.name()))
+    };
+    let mut text = fault.kind.title().to_owned();
+    if let Some(at) = innermost(&fault.frames) {
+        text += &format!(", at {at}");
+    }
+    if fault.times > 1 {
+        text += &format!(", {} times", count(fault.times));
+    }
+    if let Some(block) = &fault.block {
+        text += &format!("; the block has {}", counted(block.size, "byte"));
+        if let Some(from) = innermost(&block.allocated) {
+            text += &format!(" from {from}");
+        }
+        if let Some(by) = block.freed.as_deref().and_then(innermost) {
+            text += &format!(", freed by {by}");
+        }
+    }
+    text
+}
+
+/// The fault with everybody's call stacks, one function a line, innermost first.
+pub(super) fn fault_lines(fault: &Fault) -> String {
+    let mut lines = vec![fault_sentence(fault)];
+    for (title, frames) in fault_stacks(fault) {
+        lines.push(format!("{title}:"));
+        lines.extend(frames.iter().map(|place| {
+            let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+            format!("  {}  {}", printable(&place.name()), printable(&source)).trim_end().to_owned()
+        }));
+    }
+    lines.join("\n")
+}
+
+/// The call stacks that belong to a fault, each with what it is of.
+pub(super) fn fault_stacks(fault: &Fault) -> Vec<(String, &[Place])> {
+    let mut stacks = vec![("the call".to_owned(), fault.frames.as_slice())];
+    if let Some(block) = &fault.block {
+        stacks.push((format!("the block of {}, allocated", counted(block.size, "byte")), &block.allocated));
+        stacks.extend(block.freed.as_deref().map(|frames| ("freed".to_owned(), frames)));
+    }
+    for (side, neighbour) in [("below", &fault.below), ("above", &fault.above)] {
+        if let Some(FaultNeighbour { size, distance, allocated }) = neighbour {
+            let (size, distance) = (counted(*size, "byte"), counted(*distance, "byte"));
+            stacks.push((format!("live block {side}, {distance} away: {size}, allocated"), allocated));
+        }
+    }
+    stacks
 }

@@ -31,7 +31,7 @@ pub(super) const MAGIC: [u8; 8] = *b"\x89xtrace\n";
 /// Major version of the format; a reader refuses a larger one.
 pub const MAJOR: u16 = 1;
 /// Minor version; a reader of an older minor version skips the kinds of blocks that it does not know.
-pub const MINOR: u16 = 1;
+pub const MINOR: u16 = 2;
 
 /// Whether a file that begins with these bytes is a trace, of whatever version.
 #[must_use]

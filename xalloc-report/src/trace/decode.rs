@@ -295,11 +295,19 @@ impl Expander {
         }
         let (Remembered { kind, last, .. }, expected_seq) = self.history.at(place).ok_or(NO_KIND)?;
         let StepKind { arena, kind, sub } = *kind;
-        let near = &mut self.course.mirror.thread().near;
-        let expected = Expected::of(kind, *last, near.free_chunk);
-        let flat = expected.add(Flat { kind, sub, addr, first, second }, *last);
-        *last = flat;
-        heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+        let less = Flat { kind, sub, addr, first, second };
+        let flat = if kind == heap_steps::LISTED {
+            let slot = self.course.mirror.next_filled(sub);
+            let slot = slot.ok_or(Malformed::Bytes("a cache gets a chunk that its free list does not have"))?;
+            self.course.mirror.thread().near.filled = Some(slot);
+            less.listed(self.course.mirror.addr(slot), sub)
+        } else {
+            let near = &mut self.course.mirror.thread().near;
+            let flat = Expected::of(kind, *last, near.free_chunk).add(less, *last);
+            *last = flat;
+            heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+            flat
+        };
         let seq = expected_seq.wrapping_add(skipped);
         *expected_seq = seq.wrapping_add(1);
         Ok((arena, seq, flat))

@@ -10,13 +10,13 @@
 use std::io;
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::ArenaId;
-use xalloc_core::wire::Call;
+use xalloc_core::units::{Addr, ArenaId};
+use xalloc_core::wire::{BinKind, Call, MOST_FILLED};
 
 use super::columns::Packer;
 use super::container::{BlockHeader, BlockKind};
 use super::error::Malformed;
-use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
+use super::heap_steps::{self, Expected, Flat, History, StepKind};
 use super::mirror::{self, FreedAs, Mirror};
 use super::ops::*;
 use super::varint::{fold, put, zigzag};
@@ -145,10 +145,10 @@ impl Encoder {
         self.events as usize
     }
 
-    /// The ops of the open block.
+    /// A column of the open block.
     #[cfg(test)]
-    pub(super) fn ops(&self) -> &[u8] {
-        &self.fields[Field::Op as usize]
+    pub(super) fn column(&self, field: Field) -> &[u8] {
+        &self.fields[field as usize]
     }
 
     /// Number of the next event.
@@ -409,36 +409,102 @@ impl Encoder {
     }
 
     /// A step of a heap.
-    #[inline]
+    #[inline(never)]
     pub(super) fn heap(&mut self, who: Who, arena: ArenaId, seq: u16, flat: Flat) {
         self.enter(who);
         self.no_alloc(who, HEAP);
-        let (place, is_first) = self.history.place(StepKind { arena, kind: flat.kind, sub: flat.sub });
-        if is_first {
-            let field = self.field(Field::HeapKinds);
-            put(field, u64::from(arena.0));
-            field.extend_from_slice(&[flat.kind, flat.sub]);
+        self.step(arena, seq, flat);
+    }
+
+    /// A freed chunk goes to the bin of its size: the step that follows from most frees of some programs.
+    #[inline]
+    pub(super) fn binned(&mut self, who: Who, arena: ArenaId, seq: u16, flat: Flat) {
+        debug_assert!(heap_steps::needs_no_like(flat));
+        self.enter(who);
+        self.no_alloc(who, HEAP);
+        self.step(arena, seq, flat);
+    }
+
+    /// Chunks of one size go to the cache of their thread, one after the other.
+    pub(super) fn fill_cache(
+        &mut self,
+        who: Who,
+        arena: ArenaId,
+        seq: u16,
+        size_bytes: u64,
+        chunks: [Addr; MOST_FILLED],
+    ) {
+        self.enter(who);
+        let class = mirror::chunk_class(size_bytes);
+        let mut seq = seq;
+        for chunk in chunks.into_iter().filter(|chunk| chunk.0 != 0) {
+            let Some(flat) = Flat::to_bin(BinKind::Cache, chunk, size_bytes) else { return };
+            self.no_alloc(who, HEAP);
+            let listed = class.and_then(|class| self.mirror.next_filled(class).zip(Some(class)));
+            match listed.filter(|&(slot, _)| self.mirror.addr(slot) == chunk.0.wrapping_add(16)) {
+                Some((slot, class)) => {
+                    self.mirror.thread().near.filled = Some(slot);
+                    let kind = StepKind { arena, kind: heap_steps::LISTED, sub: class };
+                    let (place, less) = (self.kind_of_step(kind), Flat { addr: 0, first: 0, second: 0, ..flat });
+                    self.say_step(place, seq, less);
+                }
+                None => self.step(arena, seq, flat),
+            }
+            seq = seq.wrapping_add(1);
         }
-        let Some((Remembered { last, .. }, expected_seq)) = self.history.at(place) else { return };
-        let skipped = seq.wrapping_sub(*expected_seq);
-        *expected_seq = seq.wrapping_add(1);
+    }
+
+    /// What the columns of heap steps say of one.
+    #[inline(always)]
+    fn step(&mut self, arena: ArenaId, seq: u16, flat: Flat) {
+        let place = self.kind_of_step(StepKind { arena, kind: flat.kind, sub: flat.sub });
         let near = &mut self.mirror.thread().near;
         let less = if heap_steps::needs_no_like(flat) {
             Expected::of(flat.kind, flat, near.free_chunk).subtract(flat, flat)
         } else {
+            let last = self.history.last(place);
             let less = Expected::of(flat.kind, *last, near.free_chunk).subtract(flat, *last);
             *last = flat;
             heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
             less
         };
-        let is_expected = u64::from(skipped) | less.addr | less.first | less.second == 0;
-        put(self.field(Field::HeapKind), (place as u64) << 1 | u64::from(!is_expected));
-        if !is_expected {
-            put(self.field(Field::HeapSeq), u64::from(skipped));
-            put(self.field(Field::HeapAddr), fold(less.addr));
-            put(self.field(Field::HeapFirst), fold(less.first));
-            put(self.field(Field::HeapSecond), fold(less.second));
+        self.say_step(place, seq, less);
+    }
+
+    /// The place of a kind of step in the block's table, where it is entered if it is new.
+    #[inline(always)]
+    fn kind_of_step(&mut self, kind: StepKind) -> usize {
+        let (place, is_first) = self.history.place(kind);
+        if is_first {
+            let StepKind { arena, kind, sub } = kind;
+            let field = self.field(Field::HeapKinds);
+            put(field, u64::from(arena.0));
+            field.extend_from_slice(&[kind, sub]);
         }
+        place
+    }
+
+    /// Puts a step's kind, and its numbers less the expected ones unless nothing is left of them.
+    #[inline(always)]
+    fn say_step(&mut self, place: usize, seq: u16, less: Flat) {
+        let expected_seq = self.history.seq_at(place);
+        let skipped = seq.wrapping_sub(*expected_seq);
+        *expected_seq = seq.wrapping_add(1);
+        let word = (place as u64) << 1;
+        if u64::from(skipped) | less.addr | less.first | less.second == 0 {
+            put(self.field(Field::HeapKind), word);
+        } else {
+            put(self.field(Field::HeapKind), word | 1);
+            self.say_unexpected(skipped, less);
+        }
+    }
+
+    #[inline(never)]
+    fn say_unexpected(&mut self, skipped: u16, less: Flat) {
+        put(self.field(Field::HeapSeq), u64::from(skipped));
+        put(self.field(Field::HeapAddr), fold(less.addr));
+        put(self.field(Field::HeapFirst), fold(less.first));
+        put(self.field(Field::HeapSecond), fold(less.second));
     }
 
     /// Any other event.

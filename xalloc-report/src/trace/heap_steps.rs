@@ -2,7 +2,9 @@
 //!
 //! A step mostly follows from what came before it: the top is split where the last split of the top ended, what is
 //! coalesced or put into a bin is the chunk that the thread has just freed, the rest of a split goes into a bin next.
-//! Each operand is stored as its difference from that expectation, so most columns are runs of zeros.
+//! Each operand is stored as its difference from that expectation, so most columns are runs of zeros. A request that
+//! finds more chunks in a bin than it asked for moves them to its thread's cache: they are expected in the order of the
+//! mirror's free list, which on an interpreter made the trace a quarter as large.
 //!
 //! A step is flattened to an arena, a kind, a small operand (rule, bin, flags) and three numbers. The first three
 //! recur, and are named by one byte: their place in a table that the block carries. Half of the byte's values say that
@@ -46,11 +48,15 @@ const HEAP_BIRTH: u8 = Kind::HeapBirth as u8;
 const HEAP_RESIZE: u8 = Kind::HeapResize as u8;
 const HEAP_DEATH: u8 = Kind::HeapDeath as u8;
 const THRESHOLD: u8 = Kind::HeapThreshold as u8;
+/// In [`StepKind::kind`], no kind of the wire's: a chunk's way to a thread's cache where the free list of its class says
+/// which chunk is expected, see [`super::mirror::Mirror::next_filled`]. The small operand is the chunk's size in units of
+/// 16 bytes. Since 1.2.
+pub(super) const LISTED: u8 = 128;
 
 /// [`Flat::stays_within`] by the number of a kind.
 #[inline]
 pub(super) fn stays_within(kind: u8) -> bool {
-    matches!(kind, SPLIT | COALESCE | BIN)
+    matches!(kind, SPLIT | COALESCE | BIN | LISTED)
 }
 
 impl Flat {
@@ -81,11 +87,25 @@ impl Flat {
         }
     }
 
-    /// The numbers of a chunk's way to a thread's cache.
+    /// The numbers of a chunk's way into the bin of its size, if there is one.
+    #[inline(always)]
+    pub(super) fn to_bin(bin: BinKind, chunk: Addr, size_bytes: u64) -> Option<Flat> {
+        let index = bin.index_of(size_bytes)?;
+        Some(Flat { sub: bin as u8, second: u64::from(index), ..Flat::new(BIN, chunk, size_bytes) })
+    }
+
+    /// The step that a [`LISTED`] one of so many units means, where a block at `addr` is expected; `self` are its numbers
+    /// less the expected ones.
     #[inline]
-    pub(super) fn to_cache(chunk: Addr, size_bytes: u64) -> Option<Flat> {
-        let index = BinKind::Cache.index_of(size_bytes)?;
-        Some(Flat { sub: BinKind::Cache as u8, second: u64::from(index), ..Flat::new(BIN, chunk, size_bytes) })
+    pub(super) fn listed(self, addr: u64, units: u8) -> Flat {
+        let size_bytes = u64::from(units) * 16;
+        Flat {
+            kind: BIN,
+            sub: BinKind::Cache as u8,
+            addr: addr.wrapping_sub(16).wrapping_add(self.addr),
+            first: size_bytes.wrapping_add(self.first),
+            second: second_expected(BIN, BinKind::Cache as u8, size_bytes, self).wrapping_add(self.second),
+        }
     }
 
     /// The numbers of `step`.
@@ -187,7 +207,7 @@ pub(super) struct Expected {
 impl Expected {
     /// The expectation for a step of `kind`, whose like was last `before`, in a thread whose last free chunk is
     /// `free_chunk`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn of(kind: u8, before: Flat, free_chunk: (u64, u64)) -> Expected {
         match kind {
             SPLIT => Expected { addr: before.addr.wrapping_add(before.first), first: before.first },
@@ -198,7 +218,7 @@ impl Expected {
     }
 
     /// The numbers of `flat` less the expected ones.
-    #[inline]
+    #[inline(always)]
     pub(super) fn subtract(self, flat: Flat, before: Flat) -> Flat {
         Flat {
             addr: flat.addr.wrapping_sub(self.addr),
@@ -223,7 +243,7 @@ impl Expected {
 
 /// Bins of one size are numbered by it: fast ones and those of a cache from 0 for 32 bytes, small ones from 2 (malloc.c,
 /// `fastbin_index` and `smallbin_index_unsafe`).
-#[inline]
+#[inline(always)]
 fn second_expected(kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
     const FAST: u8 = BinKind::Fast as u8;
     const SMALL: u8 = BinKind::Small as u8;
@@ -238,13 +258,13 @@ fn second_expected(kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
 }
 
 /// Whether a step of this kind is expected by what its thread did alone: a bin of one size says its number by itself.
-#[inline]
+#[inline(always)]
 pub(super) fn needs_no_like(flat: Flat) -> bool {
     flat.kind == BIN && flat.sub != BinKind::Unsorted as u8 && flat.sub != BinKind::Large as u8
 }
 
 /// What a step leaves behind for the thread: the chunk that is free now, and where a split chunk's block begins.
-#[inline]
+#[inline(always)]
 pub(super) fn leaves(flat: Flat, free_chunk: &mut (u64, u64), split: &mut u64) {
     match flat.kind {
         SPLIT => {
@@ -367,6 +387,18 @@ impl History {
         };
         self.recent_arena = Some((arena, index));
         &mut self.seqs[index as usize]
+    }
+
+    /// The last step of the kind at `place`, to be replaced by what comes.
+    #[inline(always)]
+    pub(super) fn last(&mut self, place: usize) -> &mut Flat {
+        &mut self.kinds[place].last
+    }
+
+    /// The sequence number that the next step of the arena of the kind at `place` is expected to have, likewise.
+    #[inline(always)]
+    pub(super) fn seq_at(&mut self, place: usize) -> &mut u16 {
+        &mut self.seqs[self.kinds[place].arena as usize]
     }
 
     /// What is remembered of the kind at `place`, and the sequence number that its arena's next step is expected to

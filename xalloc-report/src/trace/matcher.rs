@@ -18,8 +18,8 @@
 //! leaked. Waiting costs a map that is empty in nearly every recording.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::Stamp;
-use xalloc_core::wire;
+use xalloc_core::units::{Addr, Stamp};
+use xalloc_core::wire::{self, BinKind, Merged, Record};
 
 use super::encode::{Encoder, LiveSet, Request, Who, is_realloc};
 use super::error::Malformed;
@@ -120,23 +120,12 @@ impl Matcher {
             FREE_BINNED => {
                 let block = record.addr();
                 self.free(Who { stack: StackIndex::NONE, ..who }, Stamp(record.stamp), block.0, encoder);
-                let put_away = record.put_away();
-                let mut seq = record.extra;
-                for step in [put_away.merge_step(block), put_away.bin_step(block)].into_iter().flatten() {
-                    encoder.heap(who, record.arena(), seq, Flat::of(step));
-                    seq = seq.wrapping_add(1);
-                }
+                put_away(who, record, encoder);
                 Ok(())
             }
             CACHE_FILL => {
                 let (size_bytes, chunks) = record.filled();
-                let mut seq = record.extra;
-                for chunk in chunks.into_iter().filter(|chunk| chunk.0 != 0) {
-                    if let Some(flat) = Flat::to_cache(chunk, size_bytes) {
-                        encoder.heap(who, record.arena(), seq, flat);
-                        seq = seq.wrapping_add(1);
-                    }
-                }
+                encoder.fill_cache(who, record.arena(), record.extra, size_bytes, chunks);
                 Ok(())
             }
             SPLIT | COALESCE | BIN => {
@@ -352,5 +341,29 @@ impl Matcher {
         for (addr, parked) in given_up {
             self.tell_unknown(parked.who, addr, encoder);
         }
+    }
+}
+
+/// Tells the steps that a record of a free names.
+#[inline]
+fn put_away(who: Who, record: &Record, encoder: &mut Encoder) {
+    let (block, put_away) = (record.addr(), record.put_away());
+    if put_away.merged == Merged::default()
+        && let Some(bin @ (BinKind::Fast | BinKind::Small)) = put_away.bin
+        && let Some(flat) = Flat::to_bin(bin, Addr(block.0.wrapping_sub(16)), put_away.total_bytes)
+    {
+        encoder.binned(who, record.arena(), record.extra, flat);
+    } else {
+        put_away_otherwise(who, record, encoder);
+    }
+}
+
+#[inline(never)]
+fn put_away_otherwise(who: Who, record: &Record, encoder: &mut Encoder) {
+    let (block, put_away) = (record.addr(), record.put_away());
+    let mut seq = record.extra;
+    for step in [put_away.merge_step(block), put_away.bin_step(block)].into_iter().flatten() {
+        encoder.heap(who, record.arena(), seq, Flat::of(step));
+        seq = seq.wrapping_add(1);
     }
 }

@@ -63,6 +63,13 @@ pub(super) const fn chunk_bytes(size_bytes: u64) -> u64 {
     if chunk < 32 { 32 } else { chunk }
 }
 
+/// The class of blocks in chunks of `size_bytes`, where they have one of their own.
+#[inline]
+pub(super) const fn chunk_class(size_bytes: u64) -> Option<u8> {
+    let units = size_bytes / 16;
+    if 2 <= units && units <= 64 { Some(units as u8) } else { None }
+}
+
 /// A slot, in 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Slot {
@@ -140,6 +147,8 @@ pub(super) struct Near {
     pub(super) missed_end: u64,
     /// Where the block of the chunk that was split last would begin.
     pub(super) split: u64,
+    /// Slot of the chunk that went to its cache last as its class's free list had it, since its last allocation.
+    pub(super) filled: Option<u32>,
 }
 
 impl Near {
@@ -147,6 +156,7 @@ impl Near {
     #[inline]
     pub(super) fn ended(&mut self, op: u8, end: u64) {
         self.end = end;
+        self.filled = None;
         if (ops::ALLOC_SPLIT..=ops::ALLOC_STATED).contains(&op) {
             self.missed_end = end;
         }
@@ -285,6 +295,18 @@ impl Mirror {
     pub(super) fn waits(&self, slot: u32, class: u8, addr: u64) -> bool {
         self.slots.get(slot as usize).is_some_and(|found| found.is_free() && found.class() == class)
             && self.addr(slot) == addr
+    }
+
+    /// The free slot of `class` whose chunk the current thread's cache is expected to get next, when a request finds more
+    /// chunks than it asked for (malloc.c, `_int_malloc`): the request itself gets the newest one, the cache those behind
+    /// it, one after the other.
+    #[inline]
+    pub(super) fn next_filled(&self, class: u8) -> Option<u32> {
+        let is_there =
+            |slot: &u32| self.slots.get(*slot as usize).is_some_and(|found| found.is_free() && found.class() == class);
+        let before = self.threads[self.current].near.filled.filter(is_there);
+        let before = before.unwrap_or(self.free[class as usize].newest);
+        Some(self.slots.get(before as usize)?.older()).filter(is_there)
     }
 
     /// How deep in its list the free `slot` lies behind the one that is next, if not too deep.

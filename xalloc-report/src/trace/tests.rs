@@ -4,6 +4,9 @@ use proptest::prelude::*;
 
 use std::path::PathBuf;
 
+use xalloc_core::units::{Addr, StackId, Stamp};
+use xalloc_core::wire;
+
 use super::*;
 
 mod disk;
@@ -339,7 +342,7 @@ fn random_programs_reach_every_kind_of_op() {
     for event in &events {
         matcher.push(event, text(event), &mut encoder).unwrap();
     }
-    let used: std::collections::BTreeSet<u8> = encoder.ops().iter().copied().collect();
+    let used: std::collections::BTreeSet<u8> = encoder.column(ops::Field::Op).iter().copied().collect();
     let ranges = [
         ops::ALLOC_SAME..=ops::ALLOC_SAME,
         ops::ALLOC_IN_PLACE..=ops::ALLOC_IN_PLACE,
@@ -358,5 +361,47 @@ fn random_programs_reach_every_kind_of_op() {
     ];
     for range in ranges {
         assert!(used.range(range.clone()).next().is_some(), "no op of {range:?}");
+    }
+}
+
+/// A thread frees as many blocks of one size as its bin takes, then asks for one: the bin's other chunks go to its cache,
+/// as a list that is freed last and handed out first has them, from the `first` one behind the newest on.
+fn filled_cache(first: usize) -> Vec<Incoming> {
+    let at = |place: usize| Addr(0x5555_0000_0010 + place as u64 * 7 % 24 * 48);
+    let (arena, size_bytes) = (ArenaId::MAIN, 40);
+    let incoming = |event: wire::Event| Incoming {
+        record: wire::Stamped { stamp: Stamp(0), stack: StackId::NONE, event }.encode(),
+        at_us: 0,
+        thread: ThreadIndex(0),
+        stack: StackIndex::NONE,
+    };
+    let alloc = |addr, arena_seq| {
+        incoming(wire::Event::Alloc { addr, size_bytes, slack_bytes: 0, arena, arena_seq, call: Call::Malloc })
+    };
+    let chunk = |place: usize| Addr(at(place).0 - 16);
+    let fill = |seq, from: usize| {
+        let chunks = [chunk(from), chunk(from - 1), chunk(from - 2)];
+        incoming(wire::Event::CacheFill { arena, seq, size_bytes: 48, chunks })
+    };
+    let mut events: Vec<_> = (0..24).map(|place| alloc(at(place), None)).collect();
+    events.extend((0..24).map(|place| incoming(wire::Event::Free { addr: at(place), call: Call::Free })));
+    events.extend([fill(0, 23 - first), fill(3, 20 - first), alloc(at(23), Some(6))]);
+    events
+}
+
+#[test]
+fn chunks_that_go_to_a_cache_in_the_order_of_their_bin_are_told_without_their_addresses() {
+    for (first, is_silent) in [(1, true), (2, false)] {
+        let events = filled_cache(first);
+        let mut matcher = matcher::Matcher::new();
+        let mut encoder = encode::Encoder::new(None);
+        for event in &events {
+            matcher.push(event, "", &mut encoder).unwrap();
+        }
+        assert_eq!(encoder.column(ops::Field::HeapAddr).is_empty(), is_silent, "first {first}");
+        let told = replay(&Trace::from_bytes(write(&events)).unwrap(), 0).told;
+        let mut naive = Naive::default();
+        events.iter().flat_map(apart).for_each(|event| naive.push(&event));
+        assert_eq!(told, naive.told);
     }
 }

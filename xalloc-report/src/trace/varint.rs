@@ -21,13 +21,23 @@ pub(super) fn put(out: &mut Vec<u8>, value: u64) {
     }
 }
 
+/// As [`put`], of a value of three bytes or more: all of up to eight at once, so that what is unpredictable, their number,
+/// is computed and not branched on.
 #[inline(never)]
 fn put_long(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
+    while value >> 56 != 0 {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    let halves = value & 0xfff_ffff | (value & 0xff_ffff_f000_0000) << 4;
+    let quarters = halves & 0x3fff_0000_3fff | (halves & 0xfff_c000_0fff_c000) << 2;
+    let sevens = quarters & 0x7f_007f_007f_007f | (quarters & 0x3f80_3f80_3f80_3f80) << 1;
+    // Never 0: who calls has put the short ones, and a value of more than 56 bits has some left.
+    let last = (63 - sevens.leading_zeros()) / 8;
+    let more = 0x8080_8080_8080_8080 & !(u64::MAX << (8 * last));
+    let end = out.len() + last as usize + 1;
+    out.extend_from_slice(&(sevens | more).to_le_bytes());
+    out.truncate(end);
 }
 
 /// Appends a length and the bytes.

@@ -116,10 +116,10 @@ impl What {
                 addr: address(block.addr),
                 size: block.size_bytes,
                 slack: block.slack_bytes,
-                call: names::call(block.call).to_owned(),
+                call: block.call.name().to_owned(),
             },
             Event::AllocFailed { size_bytes, call } => {
-                What::AllocFailed { size: size_bytes, call: names::call(call).to_owned() }
+                What::AllocFailed { size: size_bytes, call: call.name().to_owned() }
             }
             Event::Free { block, .. } => What::Free {
                 addr: address(block.addr),

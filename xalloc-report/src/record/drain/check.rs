@@ -173,9 +173,6 @@ impl<S: Sink> Drain<S> {
         if losses > 0 {
             return Err(format!("{losses} events are missing, so what was live is not known"));
         }
-        if live.pidfd.is_some() && is_confined(identity.pid) {
-            return Err("the program confined itself by a filter of system calls".to_owned());
-        }
         let index = live.stream.index;
         let (at_ns, listed) = if asked.occasion == occasion::DEMAND {
             let copied = live.stream.copied.take().filter(|copied| copied.number == asked.request);
@@ -298,6 +295,9 @@ impl Checks {
             result::NO_MAPS => "the process could not read the list of its mappings",
             result::TURNED_OFF => "the program turned it off (__lsan_is_turned_off)",
             result::OFF_BY_OPTIONS => "the program turned it off (detect_leaks=0 in __lsan_default_options)",
+            result::CONFINED => {
+                "the program confined itself by a filter of system calls (seccomp), which may end it for a check"
+            }
             result::INSIDE => "the process ended from within its allocator",
             result::NO_COPY => "the system did not let the process be copied (memory, or the limit of processes)",
             _ => "for a reason that this recorder does not know",
@@ -353,17 +353,6 @@ fn status_of(process: &str, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let mut values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     values.next().map(|value| value.trim().to_owned())
-}
-
-/// Whether the process has more filters of system calls than the recorder, which it began with: one of its own may end
-/// it for what a check does.
-fn is_confined(pid: u32) -> bool {
-    let filters = |process: &str| -> Option<u64> {
-        let counted = status_of(process, "Seccomp_filters").or_else(|| status_of(process, "Seccomp"));
-        counted?.parse().ok()
-    };
-    let (own, its) = (filters("self"), filters(&pid.to_string()));
-    own.zip(its).is_some_and(|(own, its)| its > own)
 }
 
 /// The user as whom the process opens files, if it is not the recorder's.

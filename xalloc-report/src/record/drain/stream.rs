@@ -29,7 +29,7 @@ use super::ignored::Ignored;
 use super::lane::Lane;
 use super::modules::ModuleTables;
 use super::stacks::LocalStacks;
-use super::{Copied, Sink};
+use super::{Copied, Sink, outside};
 use crate::os::segment::{HeaderCounter, Segment};
 use crate::record::clock::Timeline;
 use crate::record::spill::Spilled;
@@ -380,7 +380,10 @@ impl Stream {
                 self.push_with_text(lane, &incoming, text_bytes, shared)?;
             }
             Event::ThreadStart { tid, text_bytes } => {
-                let name = self.push_with_text(lane, &incoming, text_bytes, shared)?;
+                let mut name = self.push_with_text(lane, &incoming, text_bytes, shared)?;
+                if name.is_empty() {
+                    name = outside::thread_name(self.identity.pid, tid);
+                }
                 let thread = &mut shared.dictionary.contents.threads[thread.0 as usize];
                 (thread.tid, thread.name) = (tid, name);
             }
@@ -410,7 +413,12 @@ impl Stream {
             }
             Event::Module { bias, serial, text_bytes } => {
                 match lane.pop_text(usize::from(text_bytes)).as_deref().and_then(module) {
-                    Some(module) => self.modules.announce(serial, shared.dictionary.module(module), bias.0),
+                    Some(mut module) => {
+                        if module.path.as_os_str().is_empty() {
+                            module.path = outside::module_path(self.identity.pid, bias.0);
+                        }
+                        self.modules.announce(serial, shared.dictionary.module(module), bias.0);
+                    }
                     None => self.damaged += 1,
                 }
             }

@@ -5,13 +5,13 @@ use std::fmt::Write;
 use super::Extent;
 use crate::analysis::EndView;
 use crate::check::{
-    BudgetLine, Disposition, Leak, Outcome, ProcessVerdict, RunVerdict, Standing, SuppressionUse, Verdict,
+    BudgetLine, Disposition, Fault, Leak, Outcome, ProcessVerdict, RunVerdict, Standing, SuppressionUse, Verdict,
 };
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted};
 use crate::render::style::{ASIDE, BAD, DOUBT, FIGURE, FUNCTION, GOOD, HEADING, PLAIN};
 use crate::render::table::{Cell, Table, left, right};
-use crate::render::words::figure;
+use crate::render::words::{fault_sentence, fault_stacks, figure};
 
 /// Renders the verdict.
 #[must_use]
@@ -36,7 +36,7 @@ pub fn check(verdict: &Verdict, extent: Extent) -> String {
 fn words(outcome: Outcome) -> (anstyle::Style, &'static str) {
     match outcome {
         Outcome::Pass => (GOOD, "pass: every rule and budget is kept"),
-        Outcome::Fail => (BAD, "FAIL: a rule or a budget is broken"),
+        Outcome::Fail => (BAD, "FAIL: a rule or a budget is broken, or the heap was used wrongly"),
         Outcome::Indeterminate => (DOUBT, "INDETERMINATE: this recording does not allow a verdict"),
         Outcome::ProgramFailed => (BAD, "FAIL: the program itself failed"),
     }
@@ -81,7 +81,31 @@ fn of_run(out: &mut String, run: &RunVerdict, extent: Extent) {
         out.push('\n');
         table.write(out, 2);
     }
+    run.faults.iter().take(extent.sites).for_each(|fault| of_fault(out, fault, extent.frames));
+    let more = run.faults.len().saturating_sub(extent.sites);
+    if more > 0 {
+        let _ = writeln!(out, "\n{ASIDE}… {}; --limit shows more{ASIDE:#}", counted(more as u64, "more fault"));
+    }
     leaks(out, run, extent);
+}
+
+fn of_fault(out: &mut String, fault: &Fault, limit: usize) {
+    let _ = writeln!(
+        out,
+        "\n{BAD}fault{BAD:#}  {}  {ASIDE}{}{ASIDE:#}",
+        printable(&fault_sentence(fault)),
+        fault.fingerprint
+    );
+    for (title, frames) in fault_stacks(fault) {
+        let unknown = if frames.is_empty() { ": not known by which calls" } else { "" };
+        let _ = writeln!(out, "  {title}{unknown}");
+        let mut table = Table::default();
+        for place in frames.iter().take(limit) {
+            let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+            table.row([left(printable(&place.name()), FUNCTION), left(printable(&source), ASIDE)]);
+        }
+        table.write(out, 4);
+    }
 }
 
 fn of_process(process: &ProcessVerdict) -> [Cell; 5] {

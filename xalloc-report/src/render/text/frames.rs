@@ -21,17 +21,27 @@ pub(super) fn place(frame: &FrameView) -> String {
 
 /// Appends at most `limit` functions of the stack, innermost first, and the id by which other commands know it.
 pub(super) fn append(out: &mut String, stack: &CallStack, limit: usize, indent: usize) {
+    append_functions(out, &stack.frames, stack.stack, limit, indent);
+    if !matches!(stack.stack, StackState::Lost | StackState::None) {
+        let mut id = Table::default();
+        id.row([left(format!("site {}", stack.id), ASIDE)]);
+        id.write(out, indent);
+    }
+}
+
+/// Appends at most `limit` of these functions of a stack, innermost first, and what is missing from it.
+pub(super) fn append_functions(out: &mut String, frames: &[FrameView], state: StackState, limit: usize, indent: usize) {
     let mut table = Table::default();
-    for frame in stack.frames.iter().take(limit) {
+    for frame in frames.iter().take(limit) {
         let place = if frame.inlined { format!("{} (inlined)", place(frame)) } else { place(frame) };
         table.row([left(printable(&frame.name()), FUNCTION), left(place, ASIDE)]);
     }
-    let hidden = stack.frames.len().saturating_sub(limit);
+    let hidden = frames.len().saturating_sub(limit);
     if hidden > 0 {
         table.row([left(format!("… {}", counted(hidden as u64, "more caller")), ASIDE)]);
     }
-    let missing = match stack.stack {
-        StackState::Whole if stack.frames.is_empty() => Some("inside the allocator"),
+    let missing = match state {
+        StackState::Whole if frames.is_empty() => Some("inside the allocator"),
         StackState::Whole => None,
         StackState::Cut => Some("… deeper than the recording goes"),
         StackState::Lost => Some("unknown: the process's stack table was full"),
@@ -42,10 +52,5 @@ pub(super) fn append(out: &mut String, stack: &CallStack, limit: usize, indent: 
         let mut note = Table::default();
         note.row([left("", PLAIN), left(missing, DOUBT)]);
         note.write(out, indent.saturating_sub(2));
-    }
-    if !matches!(stack.stack, StackState::Lost | StackState::None) {
-        let mut id = Table::default();
-        id.row([left(format!("site {}", stack.id), ASIDE)]);
-        id.write(out, indent);
     }
 }

@@ -3,11 +3,11 @@
 use std::cmp::Reverse;
 use std::fmt::Write;
 
-use super::frames::place;
+use super::faults;
 use super::gaps::gaps;
 use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary, ThreadSummary};
 use crate::render::escape::{command_line, printable, shell};
-use crate::render::number::{bytes, count, counted, instant, percent, span};
+use crate::render::number::{bytes, count, counted, percent, span};
 use crate::render::style::{ASIDE, COMMAND, DOUBT, FIGURE, HEADING, PLAIN};
 use crate::render::table::{Table, left, right};
 
@@ -23,6 +23,7 @@ pub fn summary(summary: &Summary, path: &str) -> String {
     heading(&mut out, summary);
     figures(summary).write(&mut out, 2);
     doubts(&mut out, summary);
+    faults::append(&mut out, &summary.first_faults, summary.faults);
     if summary.by_process.len() > 1 {
         processes(&mut out, &summary.by_process);
     }
@@ -193,9 +194,6 @@ fn doubts(out: &mut String, summary: &Summary) {
             counted(summary.unknown_stacks, "allocation")
         ));
     }
-    if summary.double_frees > 0 {
-        doubts.push(double_frees(summary));
-    }
     if summary.unknown_frees > 0 {
         doubts.push(format!(
             "{} of memory from before the recording, or foreign",
@@ -214,27 +212,6 @@ fn doubts(out: &mut String, summary: &Summary) {
     for doubt in doubts {
         let _ = writeln!(out, "  {DOUBT}note{DOUBT:#}  {doubt}");
     }
-}
-
-/// How often, and where the first one was.
-fn double_frees(summary: &Summary) -> String {
-    let mut text = format!("{} of a block that had been freed before", counted(summary.double_frees, "free"));
-    if let Some(first) = summary.first_double_frees.first() {
-        let from = first
-            .allocated_by
-            .as_ref()
-            .map_or_else(String::new, |frame| format!(" from {} ({})", printable(&frame.name()), place(frame)));
-        let _ = write!(
-            text,
-            "{} {} of {}{from} was freed at {} and again {} later",
-            if summary.double_frees > 1 { "; the first:" } else { ":" },
-            first.addr,
-            bytes(first.size),
-            instant(first.freed_at_ns),
-            span(first.again_at_ns.saturating_sub(first.freed_at_ns)),
-        );
-    }
-    text
 }
 
 /// Names of the signals that end programs, as `kill -l` has them.

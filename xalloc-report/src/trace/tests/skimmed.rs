@@ -7,7 +7,7 @@ use xalloc_core::wire::HeapEvent;
 use super::super::*;
 use super::disk::Disk;
 use super::program::{STACKS, contents, events, push, steps};
-use super::{long_run, write};
+use super::{filled_cache, long_run, write};
 
 /// What a tally was told, but for how its events were cut into batches.
 #[derive(Default, PartialEq, Debug)]
@@ -97,4 +97,12 @@ fn a_tally_is_told_what_a_replay_says_over_many_blocks_and_batches() {
     assert!(skimmed.told.iter().any(|told| is_step(&told)), "no step of the heap was told");
     assert!(!skimmed.told.iter().any(|told| told.contains("Split")));
     assert!((skimmed.told.len() as u64) < skimmed.events);
+}
+
+#[test]
+fn chunks_that_are_told_without_their_addresses_are_passed_over_like_others() {
+    for first in [1, 2] {
+        let [skimmed, replayed] = both(&Trace::from_bytes(write(&filled_cache(first))).unwrap(), 0);
+        assert_eq!(skimmed, replayed, "first {first}");
+    }
 }
