@@ -78,7 +78,7 @@ mod xml;
 pub use arena::ARENA_BYTES;
 pub use claim::{Explanation, Neighbour};
 pub use fault::{Damage, HeapFault};
-pub use free::Cacheable;
+pub use free::{Cacheable, FastBinnable};
 pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
 pub use live::Live;

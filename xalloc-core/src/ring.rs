@@ -19,6 +19,7 @@
 //! - a [`Consumer`] touches only slots within, and there is one consumer per ring.
 #![allow(unsafe_code)]
 
+use core::hint::cold_path;
 use core::mem::MaybeUninit;
 use core::ops::Range;
 
@@ -127,20 +128,30 @@ impl<'a> Producer<'a> {
         Producer { indices, slots, head, tail: head.saturating_sub(slots.len() as u64), half: head, plain_until: 0 }
     }
 
-    /// Writes one record and publishes it: [`Producer::push`] without a look at anything in nearly all cases.
+    /// Writes one record and publishes it, as [`Producer::push`] does.
     ///
     /// # Errors
     /// As [`Producer::push`].
     #[inline(always)]
     pub fn push_one(&mut self, record: Record) -> Result<Level, Full> {
-        if self.head >= self.plain_until {
-            return self.push(&[record]);
+        match self.room() {
+            Some(room) => {
+                room.fill(record);
+                Ok(Level::Low)
+            }
+            None => self.push(&[record]),
         }
-        self.write(self.head, record);
-        self.head += 1;
-        // ORDERING: as in `push`.
-        self.indices.head.store(self.head, Ordering::Release);
-        Ok(Level::Low)
+    }
+
+    /// Room for one record, if that is certain without a look at how full the ring is. `None`: [`Producer::push`] finds
+    /// out.
+    #[inline(always)]
+    pub fn room(&mut self) -> Option<Room<'_, 'a>> {
+        if self.head >= self.plain_until {
+            cold_path();
+            return None;
+        }
+        Some(Room(self))
     }
 
     /// Writes the slot at `at`, which lies in `head..tail + capacity`.
@@ -227,6 +238,22 @@ impl<'a> Producer<'a> {
             return None;
         }
         Some(seen)
+    }
+}
+
+/// Room for one record in a ring that is not half full, until anything else is done with its writing end.
+#[derive(Debug)]
+pub struct Room<'p, 'a>(&'p mut Producer<'a>);
+
+impl Room<'_, '_> {
+    /// Writes the record and publishes it: [`Producer::push`] without a look at anything.
+    #[inline(always)]
+    pub fn fill(self, record: Record) {
+        let Room(producer) = self;
+        producer.write(producer.head, record);
+        producer.head += 1;
+        // ORDERING: as in `push`.
+        producer.indices.head.store(producer.head, Ordering::Release);
     }
 }
 

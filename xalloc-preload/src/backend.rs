@@ -167,16 +167,9 @@ pub(crate) fn claim(addr: Addr) -> Result<(), HeapFault> {
     if is_core() && !bootstrap::holds(addr) { HEAP.claim(addr) } else { Ok(()) }
 }
 
-/// The part of [`claim`] that changes nothing.
-#[inline(always)]
-pub(crate) fn look(addr: Addr) -> Result<(), HeapFault> {
-    if is_core() && !bootstrap::holds(addr) { HEAP.look(addr) } else { Ok(()) }
-}
-
-/// The rest of [`claim`], of a block at which [`look`] found no fault.
-#[inline(always)]
-pub(crate) fn claim_seen(addr: Addr) -> Result<(), HeapFault> {
-    if is_core() && !bootstrap::holds(addr) { HEAP.claim_seen(addr) } else { Ok(()) }
+/// Takes a block although [`claim`] found fault with its words; `Err`: it is none.
+pub(crate) fn claim_faulty(addr: Addr) -> Result<(), HeapFault> {
+    if is_core() && !bootstrap::holds(addr) { HEAP.claim_faulty(addr) } else { Ok(()) }
 }
 
 /// Allocates.

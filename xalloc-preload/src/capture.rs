@@ -37,6 +37,8 @@ mod tests;
 
 pub use shared::{Shared, on_dlclose};
 
+use core::hint::cold_path;
+
 use xalloc_core::intern::FrameWord;
 use xalloc_core::primitive::Ordering;
 use xalloc_core::units::StackId;
@@ -140,25 +142,39 @@ impl<A: Announce> Request<'_, A> {
     }
 }
 
-/// The id of the stack that called the hook.
+/// The id of the stack that called the hook: what [`repeated`] says, or [`capture_anew`].
+pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announce: &mut impl Announce) -> StackId {
+    match repeated(cache, entry, shared) {
+        Some(node) => node,
+        None => capture_anew(cache, entry, shared, announce),
+    }
+}
+
+/// The id of the stack that called the hook with these registers, if the thread has captured it lately: most are.
+#[inline(always)]
+pub fn repeated(cache: &mut ThreadCapture, entry: Entry, shared: &Shared) -> Option<StackId> {
+    // A kept stack is one of the thread's own, so where its stack pointer is met again nobody has to ask whose it is.
+    if shared.generation() != cache.generation || shared.verify_every != 0 {
+        cold_path();
+        return None;
+    }
+    cache.recent.repeated(&first_state(entry))
+}
+
+/// Where a walk begins.
+#[inline(always)]
+fn first_state(entry: Entry) -> State {
+    State { word: FrameWord::return_address(entry.ip as u64), sp: entry.sp as u64, fp: entry.fp as u64 }
+}
+
+/// A capture of a stack that [`repeated`] does not know as a whole, or in unusual circumstances.
 ///
 /// `announce` is told of each module that the stack touches before this returns. errno may change only where system
 /// calls are made for the first time, and is put back there.
 #[inline(never)]
-pub fn capture(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announce: &mut impl Announce) -> StackId {
-    let first = State { word: FrameWord::return_address(entry.ip as u64), sp: entry.sp as u64, fp: entry.fp as u64 };
-    let generation = shared.generation();
-    let is_usual = generation == cache.generation && shared.verify_every == 0 && cache.bounds.above(first.sp).is_some();
-    if is_usual && let Some(node) = cache.recent.repeated(&first) {
-        return node;
-    }
-    capture_anew(cache, &mut Request { first, shared, generation, announce })
-}
-
-/// A capture of a stack that is not found as a whole, or in unusual circumstances.
-#[inline(never)]
-fn capture_anew(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announce>) -> StackId {
-    let Request { first, shared, generation, .. } = *request;
+pub fn capture_anew(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, announce: &mut impl Announce) -> StackId {
+    let (first, generation) = (first_state(entry), shared.generation());
+    let request = &mut Request { first, shared, generation, announce };
     if generation != cache.generation {
         cache.recent.forget();
         cache.generation = generation;

@@ -8,9 +8,14 @@
 //! What an inner call did is noted in a small buffer of the thread ([`crate::thread::Spare`]); the outer call pushes it
 //! when it gets there.
 //!
+//! # Three ways in
+//! What most calls find can be known by one load of the process's and one of the thread's: that nothing is recorded and
+//! there is nothing to do but to serve ([`Brief`]), or that events are recorded and the core's heap serves ([`Recorded`]).
+//! [`enter`] finds out for all others, and its [`Inside`] keeps what it found; the short ways keep nothing.
+//!
 //! # Safety
-//! - Of [`Inside`] and [`Brief`] one exists at most once per thread: it is made only by the call that finds the flag
-//!   clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
+//! - Of [`Inside`], [`Brief`] and [`Recorded`] one exists at most once per thread: it is made only by the call that finds
+//!   the flag clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
@@ -82,14 +87,10 @@ pub(crate) fn enter() -> Access {
     }
     raise(thread);
     let recording = if phase == Phase::Live { segment::current() } else { None };
-    let errno = host::errno_at(thread.errno_place);
-    let mut inside = Inside { thread, recording, errno, stays_in_its_thread: PhantomData };
-    if let Some(segment) = recording
-        && inside.own().stream.wants_ring()
-    {
-        inside.own().stream.claim(segment);
+    if recording.is_some() && backend::is_core() && lifecycle::recorded_way() == 0 {
+        lifecycle::open_recorded_way(thread::key_offset());
     }
-    Access::Inside(inside)
+    Access::Inside(Inside::begin(thread, recording))
 }
 
 /// Proof that the calling thread is in a hook that has nothing to do but to serve ([`lifecycle::brief_way`]).
@@ -170,6 +171,80 @@ impl Drop for Brief {
     }
 }
 
+/// Proof that the calling thread is in a hook that is served by the core's heap and recorded ([`lifecycle::recorded_way`]).
+/// What an [`Inside`] finds out is known here, but for the ring: there may be none yet ([`crate::thread::Stream::room`]).
+///
+/// It keeps no errno: the heap, a capture and a wait for room leave it as it was.
+pub(crate) struct Recorded {
+    thread: &'static Thread,
+    stays_in_its_thread: PhantomData<*mut ()>,
+}
+
+/// Passes the guard where events are recorded, if there is nothing else to do. `None`: [`enter`] does the rest.
+#[inline(always)]
+pub(crate) fn enter_recorded() -> Option<Recorded> {
+    let offset = lifecycle::recorded_way();
+    if offset == 0 {
+        return None;
+    }
+    // SAFETY: `enter` opened the way by `key_offset`.
+    let thread = unsafe { thread::nearby(offset) }?;
+    if thread.inside.load(Ordering::Relaxed) {
+        return None;
+    }
+    raise(thread);
+    Some(Recorded { thread, stays_in_its_thread: PhantomData })
+}
+
+impl Recorded {
+    /// The part of the thread's state that handlers see too.
+    #[inline(always)]
+    pub(crate) fn thread(&self) -> &'static Thread {
+        self.thread
+    }
+
+    /// The thread's state.
+    #[inline(always)]
+    pub(crate) fn own(&mut self) -> &mut Own {
+        // SAFETY: by the bullet of the module this token is the only one of its thread, and it is borrowed mutably.
+        unsafe { &mut *self.thread.own.get() }
+    }
+
+    /// Keeps where the program called from for who may need it: it is seldom asked for.
+    #[inline(always)]
+    pub(crate) fn keep_entry(&mut self, ip: usize, sp: usize, fp: usize) {
+        self.own().entry = Entry { ip, sp, fp };
+    }
+
+    /// The segment.
+    #[inline(always)]
+    pub(crate) fn segment(&self) -> &'static Segment {
+        // SAFETY: the way was opened by who had it.
+        unsafe { segment::known() }
+    }
+
+    /// Ends a hook whose result is `block`. As [`Brief::leave`] it keeps nothing over the call that is seldom made.
+    #[inline(always)]
+    pub(crate) fn leave(self, block: Addr) -> Addr {
+        let thread = self.thread;
+        lower(thread);
+        if thread.is_unsettled() { end_recorded(thread, block) } else { block }
+    }
+
+    /// Goes on as a hook of which less is known.
+    pub(crate) fn into_inside(self) -> Inside<'static> {
+        Inside::begin(self.thread, Some(self.segment()))
+    }
+}
+
+/// Does at the end of a recorded hook what [`Inside`] does at its own.
+#[cold]
+#[inline(never)]
+fn end_recorded(thread: &'static Thread, block: Addr) -> Addr {
+    drop(Recorded { thread, stays_in_its_thread: PhantomData }.into_inside());
+    block
+}
+
 /// Does at the end of a brief hook what [`Inside`] does at its own.
 #[cold]
 #[inline(never)]
@@ -206,6 +281,20 @@ fn ready(mut phase: Phase) -> Option<Phase> {
 }
 
 impl<'t> Inside<'t> {
+    /// A hook of a thread whose flag was raised for it; the thread has a ring from here on, if events are recorded and one
+    /// is free.
+    #[inline(always)]
+    fn begin(thread: &'t Thread, recording: Option<&'static Segment>) -> Inside<'t> {
+        let errno = host::errno_at(thread.errno_place);
+        let mut inside = Inside { thread, recording, errno, stays_in_its_thread: PhantomData };
+        if let Some(segment) = recording
+            && inside.own().stream.wants_ring()
+        {
+            inside.own().stream.claim(segment);
+        }
+        inside
+    }
+
     /// The part of the thread's state that handlers see too.
     #[inline(always)]
     pub(crate) fn thread(&self) -> &'t Thread {

@@ -23,7 +23,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use xalloc_core::session::{Refusal, allocator, harden};
 
@@ -60,11 +60,17 @@ struct Page {
     word: AtomicUsize,
     /// What [`brief_way`] says.
     brief_way: AtomicUsize,
-    rest: [u8; 4096 - 2 * size_of::<usize>()],
+    /// What [`recorded_way`] says.
+    recorded_way: AtomicUsize,
+    rest: [u8; 4096 - 3 * size_of::<usize>()],
 }
 
-static PAGE: Page =
-    Page { word: AtomicUsize::new(COLD), brief_way: AtomicUsize::new(0), rest: [0; 4096 - 2 * size_of::<usize>()] };
+static PAGE: Page = Page {
+    word: AtomicUsize::new(COLD),
+    brief_way: AtomicUsize::new(0),
+    recorded_way: AtomicUsize::new(0),
+    rest: [0; 4096 - 3 * size_of::<usize>()],
+};
 
 /// Whether this program image has booted, in this process or in one it was forked from.
 static HAS_BOOTED: AtomicBool = AtomicBool::new(false);
@@ -102,10 +108,33 @@ pub(crate) fn open_brief_way(offset: usize) {
     PAGE.brief_way.store(offset, Ordering::Relaxed);
 }
 
+/// Where in its descriptor a thread finds its state, if events are recorded and the core's heap serves. Else 0. As
+/// [`brief_way`], one load answers for all of it.
+#[inline(always)]
+pub(crate) fn recorded_way() -> usize {
+    // Relaxed: a thread that finds its state has passed the guard before, and then seen what booting set up.
+    PAGE.recorded_way.load(Ordering::Relaxed)
+}
+
+/// Says that events are recorded, the core's heap serves, and where a thread's state is; 0: that is not known yet.
+pub(crate) fn open_recorded_way(offset: usize) {
+    PAGE.recorded_way.store(offset, Ordering::Relaxed);
+    // ORDERING: pairs with the fence in `stop_recording`: either this sees that recording has ended, or the way is closed
+    // there after it was opened here.
+    fence(Ordering::SeqCst);
+    if PAGE.word.load(Ordering::Relaxed) != LIVE {
+        PAGE.recorded_way.store(0, Ordering::Relaxed);
+    }
+}
+
 /// Ends recording for good: the recorder is finished or gone. The program goes on. False: it had ended before.
 pub(crate) fn stop_recording() -> bool {
     // Relaxed: a thread that sees it late pushes into a ring that nobody reads.
-    PAGE.word.compare_exchange(LIVE, OFF, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    let has_ended = PAGE.word.compare_exchange(LIVE, OFF, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+    // ORDERING: pairs with the fence in `open_recorded_way`.
+    fence(Ordering::SeqCst);
+    PAGE.recorded_way.store(0, Ordering::Relaxed);
+    has_ended
 }
 
 /// Boots if the process is cold, waits while another thread boots. False: the library cannot be used yet, because it is
@@ -205,6 +234,7 @@ fn boot() -> usize {
 /// Makes the process cold again, in a child whose page the kernel did not wipe.
 pub(crate) fn reset() {
     PAGE.brief_way.store(0, Ordering::Relaxed);
+    PAGE.recorded_way.store(0, Ordering::Relaxed);
     PAGE.word.store(COLD, Ordering::Relaxed);
 }
 

@@ -92,6 +92,17 @@ pub(crate) fn current() -> Option<&'static Segment> {
     unsafe { segment.as_ref() }
 }
 
+/// The process's segment, which it has.
+///
+/// # Safety
+/// - [`current`] has said so, or would.
+#[inline(always)]
+pub(crate) unsafe fn known() -> &'static Segment {
+    let place = PLACE.0.get().cast::<Segment>();
+    // SAFETY: by the contract `install` filled the place.
+    unsafe { &*place }
+}
+
 /// Makes `segment` the process's.
 ///
 /// # Safety

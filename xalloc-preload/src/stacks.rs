@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
+use core::hint::cold_path;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use xalloc_core::heap::Sink;
@@ -13,11 +14,11 @@ use xalloc_core::wire::{Call, Event, HeapEvent, MOST_FILLED, PutAway, Record, St
 
 use crate::arch::Entry;
 use crate::backend;
-use crate::capture::{self, Shared, ThreadCapture};
+use crate::capture::{self, Shared};
 use crate::modules::{Announce, ModuleSeen};
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 use crate::text::Text;
-use crate::thread::Stream;
+use crate::thread::{Own, Stream};
 
 struct Place(UnsafeCell<Option<Shared>>);
 
@@ -79,33 +80,53 @@ pub(crate) fn resume() -> bool {
     is_last
 }
 
-/// The id of the stack that a call came from; modules that it touches first are announced in `stream` before.
+/// The id of the stack that a call came from; modules that it touches first are announced in the thread's stream before.
 #[inline(always)]
-pub(crate) fn stack_of(
-    capture: &mut ThreadCapture,
-    stream: &mut Stream,
-    segment: &'static Segment,
-    entry: Entry,
-) -> StackId {
+pub(crate) fn stack_of(own: &mut Own, entry: Entry) -> StackId {
+    own.entry = entry;
+    stack_of_kept(own)
+}
+
+/// The same of a call whose registers were kept ([`Own::entry`]): who calls this need not hold them.
+#[inline(never)]
+pub(crate) fn stack_of_kept(own: &mut Own) -> StackId {
     let paused = PAUSED.load(Ordering::Relaxed);
     if paused != 0 {
+        cold_path();
         return StackId(paused);
     }
-    match shared() {
-        Some(shared) => capture::capture(capture, entry, shared, &mut Announcements { segment, stream }),
-        None => StackId::UNKNOWN,
+    let Some(shared) = shared() else {
+        cold_path();
+        return StackId::UNKNOWN;
+    };
+    match capture::repeated(own.capture, own.entry, shared) {
+        Some(stack) => stack,
+        None => stack_anew(own, shared),
     }
 }
 
-/// As [`stack_of`], of a free: none, unless the user asked for those.
-#[inline(always)]
-pub(crate) fn stack_of_free(
-    capture: &mut ThreadCapture,
-    stream: &mut Stream,
-    segment: &'static Segment,
-    entry: Entry,
-) -> StackId {
-    if segment.options.free_stacks == 0 { StackId::NONE } else { stack_of(capture, stream, segment, entry) }
+/// The same of a stack that the thread did not capture lately. Its modules are told in a ring, so the thread must have one.
+#[inline(never)]
+fn stack_anew(own: &mut Own, shared: &Shared) -> StackId {
+    let Some(segment) = segment::current() else { return StackId::UNKNOWN };
+    let Own { entry, stream, capture, .. } = own;
+    if stream.wants_ring() {
+        stream.claim(segment);
+    }
+    capture::capture_anew(capture, *entry, shared, &mut Announcements { segment, stream })
+}
+
+/// The id of the stack that the heap's steps on behalf of a call carry; none if no steps are told.
+pub(crate) fn stack_of_steps(own: &mut Own, segment: &'static Segment, entry: Entry) -> StackId {
+    if segment.options.heap_steps == 0 || !backend::is_core() {
+        return StackId::NONE;
+    }
+    stack_of(own, entry)
+}
+
+/// The id of the stack that a free and the steps on its behalf carry; none if none of them is to have one.
+pub(crate) fn stack_of_free(own: &mut Own, segment: &'static Segment, entry: Entry) -> StackId {
+    if segment.options.free_stacks == 0 { stack_of_steps(own, segment, entry) } else { stack_of(own, entry) }
 }
 
 /// Modules on their way into a thread's stream.
@@ -141,13 +162,11 @@ impl Announce for Announcements<'_> {
     }
 }
 
-/// The heap's steps on behalf of a call, whose stack is captured when it is first needed.
+/// The heap's steps on behalf of a call.
 pub(crate) struct Steps<'a> {
     segment: &'static Segment,
     stream: &'a mut Stream,
-    capture: &'a mut ThreadCapture,
-    entry: Entry,
-    stack: Option<StackId>,
+    stack: StackId,
     held: Held,
 }
 
@@ -173,28 +192,20 @@ impl Held {
 }
 
 impl<'a> Steps<'a> {
-    /// The steps of a call that entered with these registers.
+    /// The steps of the call with this stack.
     #[inline(always)]
-    pub(crate) fn new(
-        segment: &'static Segment,
-        stream: &'a mut Stream,
-        capture: &'a mut ThreadCapture,
-        entry: Entry,
-    ) -> Steps<'a> {
-        Steps { segment, stream, capture, entry, stack: None, held: Held::NONE }
-    }
-
-    /// The call's stack.
-    #[inline(always)]
-    pub(crate) fn stack(&mut self) -> StackId {
-        match self.stack {
-            Some(stack) => stack,
-            None => *self.stack.insert(stack_of(self.capture, self.stream, self.segment, self.entry)),
-        }
+    pub(crate) fn new(segment: &'static Segment, stream: &'a mut Stream, stack: StackId) -> Steps<'a> {
+        Steps { segment, stream, stack, held: Held::NONE }
     }
 }
 
 impl Steps<'_> {
+    /// Tells an event of the call, which is no step of the heap's.
+    #[inline(always)]
+    pub(crate) fn tell_event(&mut self, event: Event) {
+        self.stream.event(self.segment, self.segment.now(), self.stack, event);
+    }
+
     /// Tells that `block` is free, which the heap is about to do: at once, or by the record of the first step that the heap
     /// tells. Every step is told under the lock that other threads need to get the block, so that none can be seen to get
     /// it earlier; what has no step goes to this thread's own cache. [`Steps::settle`] is to follow.
@@ -218,7 +229,7 @@ impl Steps<'_> {
     #[inline(never)]
     fn tell(&mut self) {
         let Held { block, call, begun } = core::mem::replace(&mut self.held, Held::NONE);
-        let stack = if self.segment.options.free_stacks == 0 { StackId::NONE } else { self.stack() };
+        let stack = if self.segment.options.free_stacks == 0 { StackId::NONE } else { self.stack };
         self.stream.event(self.segment, self.segment.now(), stack, Event::Free { addr: block, call });
         if let Some(Begun { arena, seq, put_away }) = begun
             && let Some(step) = put_away.merge_step(block)
@@ -260,7 +271,7 @@ impl Steps<'_> {
     #[inline(never)]
     fn push(&mut self, a: u64, b: u64, kind: u8, sub: u8, seq: u16) {
         if self.segment.options.heap_steps != 0 {
-            let stack = self.stack().0;
+            let stack = self.stack.0;
             let stamp = self.segment.now().0;
             self.stream.push_one(self.segment, Record { stamp, a, b, stack, kind, sub, extra: seq });
         }

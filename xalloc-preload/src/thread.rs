@@ -74,7 +74,8 @@ pub(crate) struct Thread {
 pub(crate) struct Own {
     /// The heap's part.
     pub(crate) cache: ThreadCache,
-    /// Where the program called from, kept for the report of a fault by a hook that has no register for it.
+    /// Where the program called from, kept for the capture of its stack and the report of a fault, by hooks that have no
+    /// register for it.
     pub(crate) entry: Entry,
     /// Its events.
     pub(crate) stream: Stream,

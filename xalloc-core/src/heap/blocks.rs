@@ -23,6 +23,8 @@
 //!   [`Os::side_table`], zeroed, and stay as long as the heap.
 #![allow(unsafe_code)]
 
+use core::hint::cold_path;
+use core::marker::PhantomData;
 use core::ops::Range;
 use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
@@ -67,10 +69,114 @@ pub(super) struct Blocks {
     root: AtomicPtr<AtomicPtr<AtomicU64>>,
 }
 
+/// The set of the program's blocks, which is kept.
+#[derive(Clone, Copy)]
+pub(super) struct Kept<'b> {
+    root: *mut AtomicPtr<AtomicU64>,
+    set: PhantomData<&'b Blocks>,
+}
+
+impl<'b> Kept<'b> {
+    /// The entry of the range that `addr` is in.
+    #[inline(always)]
+    fn entry(self, addr: u64) -> Option<&'b AtomicPtr<AtomicU64>> {
+        let range = (addr / RANGE_BYTES) as usize;
+        if range >= RANGES {
+            cold_path();
+            return None;
+        }
+        // SAFETY: by the bullet of the module the root has that many entries.
+        let entry = unsafe { self.root.add(range) };
+        // SAFETY: as above; entries are only accessed as atomics.
+        unsafe { entry.as_ref() }
+    }
+
+    /// The leaf of `addr`: null, [`NO_LEAF`], or one.
+    #[inline(always)]
+    fn leaf(self, addr: u64) -> *mut AtomicU64 {
+        // ORDERING: pairs with the exchange in `make_leaf`; a leaf starts as the kernel's zeroes.
+        self.entry(addr).map_or(core::ptr::null_mut(), |entry| entry.load(Ordering::Acquire))
+    }
+
+    /// The place of a block at `addr`, a multiple of 16. `None`: its range has no bits.
+    #[inline(always)]
+    pub(super) fn place(self, addr: u64) -> Option<Place> {
+        let leaf = self.leaf(addr);
+        if leaf.addr() <= NO_LEAF.addr() {
+            cold_path();
+            return None;
+        }
+        Some(Blocks::place(leaf, addr))
+    }
+
+    /// A block that starts at `addr` was handed out.
+    #[inline(always)]
+    pub(super) fn enter<O: Os>(self, os: &O, addr: u64, threads: Threads) {
+        match self.place(addr) {
+            Some(place) => place.enter(threads),
+            None => self.enter_first(os, addr, threads),
+        }
+    }
+
+    /// The first block of a range was handed out, or one of a range for which there was no memory.
+    #[cold]
+    #[inline(never)]
+    fn enter_first<O: Os>(self, os: &O, addr: u64, threads: Threads) {
+        if self.leaf(addr) != NO_LEAF && self.make_leaf(os, addr) != NO_LEAF {
+            self.enter(os, addr, threads);
+        }
+    }
+
+    fn make_leaf<O: Os>(self, os: &O, addr: u64) -> *mut AtomicU64 {
+        let Some(entry) = self.entry(addr) else { return NO_LEAF };
+        let made = os.side_table(LEAF_BYTES).map_or(NO_LEAF, |table| table.as_ptr().cast());
+        // ORDERING: pairs with the Acquire load in `leaf`. A thread that comes second leaves its reservation unused.
+        match entry.compare_exchange(core::ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
+            Ok(_) => made,
+            Err(other) => other,
+        }
+    }
+}
+
 /// A word of bits and one of them.
-struct Place {
+#[derive(Clone, Copy)]
+pub(super) struct Place {
     word: &'static AtomicU64,
     bit: u64,
+}
+
+impl Place {
+    /// Whether a block starts there.
+    #[inline(always)]
+    pub(super) fn is_live(self) -> bool {
+        self.word.load(Ordering::Relaxed) & self.bit != 0
+    }
+
+    /// A block was handed out there.
+    #[inline(always)]
+    pub(super) fn enter(self, threads: Threads) {
+        // Relaxed here and below: the bit travels with the block, from thread to thread as the program hands it over.
+        match threads {
+            Threads::One => self.word.store(self.word.load(Ordering::Relaxed) | self.bit, Ordering::Relaxed),
+            Threads::Several => {
+                self.word.fetch_or(self.bit, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// The block there is taken back; says whether there was one.
+    #[inline(always)]
+    pub(super) fn leave(self, threads: Threads) -> bool {
+        let before = match threads {
+            Threads::One => {
+                let before = self.word.load(Ordering::Relaxed);
+                self.word.store(before & !self.bit, Ordering::Relaxed);
+                before
+            }
+            Threads::Several => self.word.fetch_and(!self.bit, Ordering::Relaxed),
+        };
+        before & self.bit != 0
+    }
 }
 
 impl Blocks {
@@ -92,26 +198,25 @@ impl Blocks {
         true
     }
 
-    /// The entry of the range that `addr` is in.
-    fn entry(&self, addr: u64) -> Option<&AtomicPtr<AtomicU64>> {
+    /// The set as it is kept, or `None`.
+    #[inline(always)]
+    pub(super) fn kept(&self) -> Option<Kept<'_>> {
+        // Relaxed: as in `is_kept`.
         let root = self.root.load(Ordering::Relaxed);
-        let range = (addr / RANGE_BYTES) as usize;
-        if root.is_null() || range >= RANGES {
-            return None;
-        }
-        // SAFETY: by the bullet of the module the root has that many entries.
-        let entry = unsafe { root.add(range) };
-        // SAFETY: as above; entries are only accessed as atomics.
-        unsafe { entry.as_ref() }
+        if root.is_null() { None } else { Some(Kept { root, set: PhantomData }) }
+    }
+
+    fn found(&self, addr: u64) -> Option<Place> {
+        self.kept()?.place(addr)
     }
 
     /// The leaf of `addr`: null, [`NO_LEAF`], or one.
     fn leaf(&self, addr: u64) -> *mut AtomicU64 {
-        // ORDERING: pairs with the exchange in `make_leaf`; a leaf starts as the kernel's zeroes.
-        self.entry(addr).map_or(core::ptr::null_mut(), |entry| entry.load(Ordering::Acquire))
+        self.kept().map_or(core::ptr::null_mut(), |kept| kept.leaf(addr))
     }
 
     /// A word of a leaf that is one.
+    #[inline(always)]
     fn word(leaf: *mut AtomicU64, index: usize) -> &'static AtomicU64 {
         // SAFETY: by the bullet of the module the leaf has that many words; the index is taken within them.
         let word = unsafe { leaf.add(index % LEAF_WORDS) };
@@ -120,79 +225,29 @@ impl Blocks {
         unsafe { &*word }
     }
 
+    #[inline(always)]
     fn place(leaf: *mut AtomicU64, addr: u64) -> Place {
         let granule = addr % RANGE_BYTES / ALIGNMENT;
         Place { word: Blocks::word(leaf, (granule / 64) as usize), bit: 1 << (granule % 64) }
     }
 
-    #[cold]
-    #[inline(never)]
-    fn make_leaf<O: Os>(&self, os: &O, addr: u64) -> *mut AtomicU64 {
-        let Some(entry) = self.entry(addr) else { return NO_LEAF };
-        let made = os.side_table(LEAF_BYTES).map_or(NO_LEAF, |table| table.as_ptr().cast());
-        // ORDERING: pairs with the Acquire load in `leaf`. A thread that comes second leaves its reservation unused.
-        match entry.compare_exchange(core::ptr::null_mut(), made, Ordering::AcqRel, Ordering::Acquire) {
-            Ok(_) => made,
-            Err(other) => other,
-        }
-    }
-
-    /// A block that starts at `addr` was handed out.
-    #[inline]
-    pub(super) fn enter<O: Os>(&self, os: &O, addr: u64, threads: Threads) {
-        let mut leaf = self.leaf(addr);
-        if leaf.is_null() {
-            leaf = self.make_leaf(os, addr);
-        }
-        if leaf == NO_LEAF {
-            return;
-        }
-        let Place { word, bit } = Blocks::place(leaf, addr);
-        // Relaxed here and below: the bit travels with the block, from thread to thread as the program hands it over.
-        match threads {
-            Threads::One => word.store(word.load(Ordering::Relaxed) | bit, Ordering::Relaxed),
-            Threads::Several => {
-                word.fetch_or(bit, Ordering::Relaxed);
-            }
-        }
-    }
-
     /// The block at `addr` is taken back; says whether there was one.
     #[inline]
     pub(super) fn leave(&self, addr: u64, threads: Threads) -> Known {
-        let leaf = self.leaf(addr);
-        if leaf.is_null() {
-            return Known::Nothing;
+        match self.found(addr) {
+            None if self.leaf(addr) == NO_LEAF => Known::Unknown,
+            Some(place) if addr.is_multiple_of(ALIGNMENT) && place.leave(threads) => Known::Live,
+            None | Some(_) => Known::Nothing,
         }
-        if leaf == NO_LEAF {
-            return Known::Unknown;
-        }
-        if !addr.is_multiple_of(ALIGNMENT) {
-            return Known::Nothing;
-        }
-        let Place { word, bit } = Blocks::place(leaf, addr);
-        let before = match threads {
-            Threads::One => {
-                let before = word.load(Ordering::Relaxed);
-                word.store(before & !bit, Ordering::Relaxed);
-                before
-            }
-            Threads::Several => word.fetch_and(!bit, Ordering::Relaxed),
-        };
-        if before & bit != 0 { Known::Live } else { Known::Nothing }
     }
 
     /// Whether a block starts at `addr`.
     pub(super) fn look(&self, addr: u64) -> Known {
-        let leaf = self.leaf(addr);
-        if leaf == NO_LEAF {
-            return Known::Unknown;
+        match self.found(addr) {
+            None if self.leaf(addr) == NO_LEAF => Known::Unknown,
+            Some(place) if addr.is_multiple_of(ALIGNMENT) && place.is_live() => Known::Live,
+            None | Some(_) => Known::Nothing,
         }
-        if leaf.is_null() || !addr.is_multiple_of(ALIGNMENT) {
-            return Known::Nothing;
-        }
-        let Place { word, bit } = Blocks::place(leaf, addr);
-        if word.load(Ordering::Relaxed) & bit != 0 { Known::Live } else { Known::Nothing }
     }
 
     /// Where the root table lies; empty if the set is not kept.
@@ -263,8 +318,8 @@ mod tests {
         assert!(blocks.leaf_place(base).is_empty());
         assert!(blocks.keep(&os));
         assert!(blocks.leaf_place(base).is_empty());
-        blocks.enter(&os, base, Threads::One);
-        let entry: *const _ = blocks.entry(base).unwrap();
+        blocks.kept().unwrap().enter(&os, base, Threads::One);
+        let entry: *const _ = blocks.kept().unwrap().entry(base).unwrap();
         assert!(blocks.root_place().contains(&(entry.addr() as u64)));
         for addr in [base, base + RANGE_BYTES - base % RANGE_BYTES - ALIGNMENT] {
             let word: *const _ = Blocks::place(blocks.leaf(addr), addr).word;
@@ -282,7 +337,7 @@ mod tests {
             let base = 0x5555_0000_0000;
             for addr in [base, base + 16, base + 1040, base + RANGE_BYTES, (1 << 47) - 16] {
                 assert_eq!(blocks.leave(addr, threads), Known::Nothing, "{addr:x}");
-                blocks.enter(&os, addr, threads);
+                blocks.kept().unwrap().enter(&os, addr, threads);
                 assert_eq!(blocks.leave(addr + 8, threads), Known::Nothing, "not at its start: {addr:x}");
                 assert_eq!(blocks.leave(addr, threads), Known::Live, "{addr:x}");
                 assert_eq!(blocks.leave(addr, threads), Known::Nothing, "twice: {addr:x}");
@@ -299,7 +354,7 @@ mod tests {
         let base = 0x5555_0000_0000_u64.next_multiple_of(RANGE_BYTES);
         let starts = [base, base + 64, base + 1_024, base + 1_040, base + RANGE_BYTES - 16];
         for addr in starts {
-            blocks.enter(&os, addr, Threads::One);
+            blocks.kept().unwrap().enter(&os, addr, Threads::One);
         }
         for (at, below, above) in [
             (base, Some(starts[0]), Some(starts[1])),

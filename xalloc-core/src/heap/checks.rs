@@ -13,6 +13,7 @@ use super::os::Memory;
 use super::words::Words;
 
 /// Whether a chunk that comes back can have that place and size at all.
+#[inline(always)]
 pub(super) fn shape(chunk: u64, size: u64) -> Result<(), HeapFault> {
     if chunk > size.wrapping_neg() || !chunk.is_multiple_of(ALIGNMENT) {
         Err(HeapFault::InvalidPointer)
@@ -53,7 +54,7 @@ pub(super) fn free<M: Memory>(
 
 /// The part of [`free`] that looks at no neighbour's lists: whether a chunk can go to a fast bin, up to `max_fast`, or to
 /// where it is merged.
-#[inline]
+#[inline(always)]
 pub(super) fn entrance<M: Memory>(
     words: Words<'_, M>,
     arena: &ArenaState,

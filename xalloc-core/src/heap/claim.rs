@@ -81,15 +81,19 @@ impl<O: Os> Heap<O> {
 
     /// Notes that the program has the block at `addr`.
     #[inline(always)]
-    pub(super) fn hand_out(&self, addr: Addr) {
-        if self.blocks.is_kept() {
-            self.enter_block(addr);
+    pub fn hand_out(&self, addr: Addr) {
+        if let Some(blocks) = self.blocks.kept() {
+            blocks.enter(&self.os, addr.0, self.threads());
         }
     }
 
-    #[inline(never)]
-    fn enter_block(&self, addr: Addr) {
-        self.blocks.enter(&self.os, addr.0, self.threads());
+    /// [`Heap::hand_out`], if that needs no call: of all blocks but the first of a range. `false`: nothing was noted.
+    #[inline(always)]
+    pub fn hand_out_plain(&self, addr: Addr) -> bool {
+        let Some(blocks) = self.blocks.kept() else { return true };
+        let Some(place) = blocks.place(addr.0) else { return false };
+        place.enter(self.threads());
+        true
     }
 
     /// Takes the block at `addr` from the program, which gives it back: the first half of a free, and all of it that can
@@ -99,24 +103,32 @@ impl<O: Os> Heap<O> {
     /// It is no live block, or its size word does not agree with the one above; nothing was changed.
     #[inline(always)]
     pub fn claim(&self, addr: Addr) -> Result<(), HeapFault> {
-        if self.blocks.is_kept() { self.claim_block(addr) } else { Ok(()) }
+        if self.claim_plain(addr) { Ok(()) } else { self.claim_slowly(addr) }
+    }
+
+    /// [`Heap::claim`] of what most blocks are: one of the break, with words that agree. `false`: nothing has changed, and
+    /// [`Heap::claim`] says what it is. It makes no call.
+    #[inline(always)]
+    pub fn claim_plain(&self, addr: Addr) -> bool {
+        let Some(blocks) = self.blocks.kept() else { return true };
+        let Some(place) = blocks.place(addr.0) else { return false };
+        addr.0.is_multiple_of(ALIGNMENT)
+            && place.is_live()
+            && self.has_plain_words(addr.0 - HEADER)
+            && place.leave(self.threads())
     }
 
     /// Whether a claim of the block at `addr` would succeed: the part of [`Heap::claim`] that changes nothing.
-    ///
-    /// # Errors
-    /// As for [`Heap::claim`].
     #[inline(always)]
-    pub fn look(&self, addr: Addr) -> Result<(), HeapFault> {
+    pub(super) fn look(&self, addr: Addr) -> Result<(), HeapFault> {
         if self.blocks.is_kept() { self.look_at(addr) } else { Ok(()) }
     }
 
-    /// The rest of [`Heap::claim`], of a block at which [`Heap::look`] found no fault.
+    /// Takes a block that is to be claimed although [`Heap::claim`] found fault with its words.
     ///
     /// # Errors
-    /// Another thread has taken it since.
-    #[inline(always)]
-    pub fn claim_seen(&self, addr: Addr) -> Result<(), HeapFault> {
+    /// It is no live block.
+    pub fn claim_faulty(&self, addr: Addr) -> Result<(), HeapFault> {
         if self.take_back(addr) { Ok(()) } else { Err(HeapFault::NotABlock) }
     }
 
@@ -125,8 +137,9 @@ impl<O: Os> Heap<O> {
         self.hand_out(addr);
     }
 
+    /// [`Heap::claim`] of what [`Heap::claim_plain`] denied.
     #[inline(never)]
-    fn claim_block(&self, addr: Addr) -> Result<(), HeapFault> {
+    fn claim_slowly(&self, addr: Addr) -> Result<(), HeapFault> {
         self.look_at(addr)?;
         if self.take_back(addr) { Ok(()) } else { Err(HeapFault::NotABlock) }
     }
@@ -149,6 +162,25 @@ impl<O: Os> Heap<O> {
             Known::Unknown => Ok(()),
             Known::Nothing => Err(HeapFault::NotABlock),
         }
+    }
+
+    /// Whether a live block's chunk lies in the break, and [`Heap::check_words`] would find no fault with it.
+    #[inline(always)]
+    fn has_plain_words(&self, chunk: u64) -> bool {
+        let words = Words(&self.os);
+        let head = words.head(chunk);
+        let (base, end) = (self.break_base.get(), self.break_end.get());
+        let size = head & !FLAGS;
+        let next = chunk.wrapping_add(size);
+        let fits = head & (IS_MMAPPED | NON_MAIN | OVERHEAD) == 0
+            && chunk.wrapping_sub(base) < end.wrapping_sub(base)
+            && (MIN_CHUNK..CHUNK_LIMIT).contains(&size)
+            && next + HEADER <= end;
+        if !fits {
+            return false;
+        }
+        let next_head = words.head(next);
+        next_head & (IS_MMAPPED | OVERHEAD | PREV_INUSE) == PREV_INUSE && (HEADER..CHUNK_LIMIT).contains(&next_head)
     }
 
     /// Whether the size word of a live block's chunk is one, and the chunk above says that the one below it is live.

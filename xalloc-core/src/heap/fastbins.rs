@@ -8,19 +8,28 @@ use super::arena::{ArenaState, FAST_BINS};
 use super::chunk::{ALIGNMENT, fast_index};
 use super::fault::HeapFault;
 use super::free::Merging;
-use super::os::Os;
+use super::os::{Memory, Os};
 use super::sink::Sink;
 use super::step::{Filling, Step};
+use super::words::Words;
 use crate::wire::{BinKind, HeapEvent};
+
+impl ArenaState {
+    /// Puts a freed chunk at the head of the fast bin `index`.
+    #[inline(always)]
+    pub(super) fn push_fast<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, index: usize) {
+        words.set_fd(chunk, self.fast[index]);
+        self.fast[index] = chunk;
+        self.have_fast = true;
+    }
+}
 
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Puts a freed chunk at the head of its fast bin.
     #[inline]
     pub(super) fn push_fast(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         let index = fast_index(size);
-        self.words().set_fd(chunk, arena.fast[index]);
-        arena.fast[index] = chunk;
-        arena.have_fast = true;
+        arena.push_fast(self.words(), chunk, index);
         self.tell_bin(arena, chunk, size, BinKind::Fast, index);
     }
 

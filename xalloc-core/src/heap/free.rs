@@ -11,12 +11,13 @@ use super::bins::UNSORTED;
 use super::checks;
 use super::chunk::{
     ALIGNMENT, CONSOLIDATION_THRESHOLD, FLAGS, HEADER, IS_MMAPPED, LARGE_MIN, NON_MAIN, OVERHEAD, PREV_INUSE,
+    fast_index,
 };
 use super::malloc::Caller;
 use super::os::Os;
 use super::sink::Sink;
 use super::step::Step;
-use super::tcache::{KEY, ThreadCache};
+use super::tcache::{KEY, Stage, ThreadCache};
 use super::words::Words;
 use super::{Heap, HeapFault};
 use crate::units::Addr;
@@ -27,6 +28,14 @@ use crate::wire::{BinKind, HeapEvent, Merged};
 pub struct Cacheable {
     pub(super) chunk: u64,
     pub(super) size: u64,
+}
+
+/// A block that the main arena has a fast bin for, until anything else is asked of the heap.
+#[derive(Debug)]
+pub struct FastBinnable {
+    chunk: u64,
+    /// Bytes of the chunk.
+    pub size_bytes: u64,
 }
 
 /// On whose behalf a chunk is merged with its neighbours.
@@ -51,14 +60,13 @@ impl<O: Os> Heap<O> {
     /// - `cache` was used with no other heap.
     #[inline]
     pub unsafe fn free<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, addr: Addr) -> Result<(), HeapFault> {
-        self.look(addr)?;
-        // SAFETY: by the contract.
+        self.claim(addr)?;
+        // SAFETY: by the contract, and the block was claimed.
         if let Some(found) = unsafe { self.cacheable(cache, addr) } {
             self.free_cached(cache, found);
             return Ok(());
         }
-        self.claim_seen(addr)?;
-        // SAFETY: the contract is the same, and the block was claimed.
+        // SAFETY: as above.
         unsafe { self.free_claimed(cache, sink, addr) }
     }
 
@@ -86,10 +94,10 @@ impl<O: Os> Heap<O> {
     }
 
     /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
-    /// the block. `None`: the rest of a free is to be done, [`Heap::claim_seen`] first. Nothing has changed in either case.
+    /// the block into one of its bins of one size each. `None`: [`Heap::free_claimed`] is to be called. Nothing has changed in either case.
     ///
     /// # Safety
-    /// - As for [`Heap::free`]; [`Heap::look`] found no fault.
+    /// - As for [`Heap::free_claimed`].
     #[inline(always)]
     pub unsafe fn cacheable(&self, cache: &ThreadCache, addr: Addr) -> Option<Cacheable> {
         let words = Words(&self.os);
@@ -103,16 +111,43 @@ impl<O: Os> Heap<O> {
             return None;
         }
         let size = head & !FLAGS;
-        (cache.has_room(size) && words.bk(chunk) != KEY).then_some(Cacheable { chunk, size })
+        (cache.has_small_room(size) && words.bk(chunk) != KEY).then_some(Cacheable { chunk, size })
     }
 
     /// The second half: puts the block into the cache that was asked.
     #[inline(always)]
     pub fn free_cached(&self, cache: &mut ThreadCache, Cacheable { chunk, size }: Cacheable) {
-        // A block that another thread took back since then is that one's, and stays there.
-        if self.take_back(Addr(chunk + HEADER)) {
-            cache.push(Words(&self.os), chunk, size);
+        cache.link(Words(&self.os), chunk, ThreadCache::bin_of(size));
+    }
+
+    /// As [`Heap::cacheable`], whether a fast bin of the main arena takes the block, in a process with one thread: then the
+    /// way into the bin is all that the free leads to. `None`: [`Heap::free_claimed`] is to be called. Nothing has changed in
+    /// either case.
+    ///
+    /// # Safety
+    /// - As for [`Heap::free_claimed`]; [`Heap::cacheable`] denied it.
+    #[inline(always)]
+    pub unsafe fn fast_binnable(&self, cache: &ThreadCache, addr: Addr) -> Option<FastBinnable> {
+        let words = Words(&self.os);
+        let chunk = addr.0.wrapping_sub(HEADER);
+        let head = words.head(chunk);
+        let size = head & !FLAGS;
+        let max_fast = self.settings.max_fast.get();
+        let is_plain = head & (IS_MMAPPED | NON_MAIN) == 0 && size <= max_fast && words.bk(chunk) != KEY;
+        if !is_plain || self.is_multithreaded() || cache.stage != Stage::Live || self.settings.perturb.get() != 0 {
+            return None;
         }
+        let is_sound = checks::shape(chunk, size).is_ok()
+            && checks::entrance(words, &self.main.enter_alone(), max_fast, chunk, size).is_ok();
+        is_sound.then_some(FastBinnable { chunk, size_bytes: size })
+    }
+
+    /// Puts the block into the bin that was asked for. The answer is the step's place in the order of the arena.
+    #[inline(always)]
+    pub fn free_fast(&self, FastBinnable { chunk, size_bytes }: FastBinnable) -> u16 {
+        let mut arena = self.main.enter_alone();
+        arena.push_fast(Words(&self.os), chunk, fast_index(size_bytes));
+        arena.tick()
     }
 
     /// Takes a block back if that needs neither cache nor arena nor lock, that is if it has a mapping of its own.

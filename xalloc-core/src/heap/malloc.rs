@@ -33,19 +33,34 @@ impl<O: Os> Heap<O> {
         if let Some(made) = self.malloc_cached::<S>(cache, bytes) {
             return Some(made);
         }
-        let size = chunk::for_request(bytes)?;
-        let made = Step { heap: self, cache, sink }.malloc_slowly(size, bytes)?;
-        self.hand_out(made.addr);
-        Some(made)
+        self.malloc_uncached(cache, sink, bytes)
     }
 
     /// The part of [`Heap::malloc`] that enters no arena, and so tells the sink nothing. `None`: the cache has no such
     /// chunk, and nothing has changed.
     #[inline(always)]
     pub fn malloc_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
+        let made = self.take_cached::<S>(cache, bytes)?;
+        self.hand_out(made.addr);
+        Some(made)
+    }
+
+    /// The same, as far as it makes no call: the block is the program's by [`Heap::hand_out`] only.
+    #[inline(always)]
+    pub fn take_cached<S: Sink>(&self, cache: &mut ThreadCache, bytes: u64) -> Option<Allocation> {
+        let bin = ThreadCache::bin_for(bytes);
+        let found = cache.pop_bin(Words(&self.os), bin)?;
+        Some(self.cached::<S>(found, ThreadCache::size_of_bin(bin)))
+    }
+
+    /// The rest of a malloc that [`Heap::malloc_cached`] denied.
+    #[inline]
+    pub fn malloc_uncached<S: Sink>(&self, cache: &mut ThreadCache, sink: &mut S, bytes: u64) -> Option<Allocation> {
         let size = chunk::for_request(bytes)?;
-        let found = cache.pop(Words(&self.os), size)?;
-        let made = self.cached::<S>(found, size);
+        let made = match cache.pop_beyond_bins(Words(&self.os), size) {
+            Some(found) => self.cached::<S>(found, size),
+            None => Step { heap: self, cache, sink }.malloc_slowly(size, bytes)?,
+        };
         self.hand_out(made.addr);
         Some(made)
     }

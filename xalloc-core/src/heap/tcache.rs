@@ -141,6 +141,12 @@ impl ThreadCache {
         ((size >> 4) as usize).wrapping_sub(2)
     }
 
+    /// The chunk size of a bin.
+    #[inline(always)]
+    pub(super) const fn size_of_bin(bin: usize) -> u64 {
+        (bin as u64 + 2) << 4
+    }
+
     /// The bin of the chunk size that serves a request: [`chunk::for_request`](super::chunk::for_request) and
     /// [`ThreadCache::bin_of`] in one. Of a request that no bin serves, a number beyond all bins.
     #[inline(always)]
@@ -197,6 +203,12 @@ impl ThreadCache {
         }
     }
 
+    /// The same of the bins of one size each.
+    #[inline(always)]
+    pub(super) fn has_small_room(&self, size: u64) -> bool {
+        self.room.get(Self::bin_of(size)).is_some_and(|&room| room != 0)
+    }
+
     #[cold]
     #[inline(never)]
     fn has_large_room(&self, size: u64) -> bool {
@@ -229,9 +241,9 @@ impl ThreadCache {
         has_room
     }
 
-    /// Puts a chunk into a bin that has room.
+    /// Puts a chunk into a bin of one size that has room.
     #[inline(always)]
-    fn link<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, bin: usize) {
+    pub(super) fn link<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, bin: usize) {
         words.set_fd(chunk, self.entries[bin]);
         words.set_bk(chunk, KEY);
         self.entries[bin] = chunk;

@@ -1,8 +1,8 @@
 //! The shortest ways through the heap: for one that keeps no set of its blocks, and whose steps nobody wants told.
 //!
-//! [`Heap::malloc_cached`] and [`Heap::free_cached`] ask each time whether there is such a set, and where there is one
-//! they call out of line. Their caller then saves registers for a call that it seldom makes. Here the question was put
-//! once, and what a thread's cache can serve makes no call at all.
+//! [`Heap::malloc_cached`] and [`Heap::claim`] ask each time whether there is such a set, and for a block that it does not
+//! have yet they call out of line. Their caller then saves registers for a call that it seldom makes. Here the question was
+//! put once, and what a thread's cache can serve makes no call at all.
 //!
 //! # Safety
 //! - [`Unhardened::free_cached`] is called with what the heap handed out; its contract says so.

@@ -43,12 +43,8 @@ impl Record {
     /// The record as it lies in a ring and in the file of a recording without recorder: field behind field, little-endian.
     #[must_use]
     pub fn to_bytes(&self) -> [u8; 32] {
-        let last = u64::from(self.stack)
-            | u64::from(self.kind) << 32
-            | u64::from(self.sub) << 40
-            | u64::from(self.extra) << 48;
         let mut bytes = [0; 32];
-        for (place, word) in bytes.chunks_exact_mut(8).zip([self.stamp, self.a, self.b, last]) {
+        for (place, word) in bytes.chunks_exact_mut(8).zip(self.to_words()) {
             place.copy_from_slice(&word.to_le_bytes());
         }
         bytes
@@ -62,7 +58,21 @@ impl Record {
         for (word, place) in words.iter_mut().zip(bytes.as_chunks().0) {
             *word = u64::from_le_bytes(*place);
         }
-        let [stamp, a, b, last] = words;
+        Record::from_words(words)
+    }
+
+    /// The record as four words, which a function is passed in registers.
+    #[must_use]
+    #[inline(always)]
+    pub const fn to_words(&self) -> [u64; 4] {
+        let Record { stamp, a, b, stack, kind, sub, extra } = *self;
+        [stamp, a, b, stack as u64 | (kind as u64) << 32 | (sub as u64) << 40 | (extra as u64) << 48]
+    }
+
+    /// The record that [`Self::to_words`] gives.
+    #[must_use]
+    #[inline(always)]
+    pub const fn from_words([stamp, a, b, last]: [u64; 4]) -> Record {
         let [.., kind, sub, low, high] = last.to_le_bytes();
         Record { stamp, a, b, stack: last as u32, kind, sub, extra: u16::from_le_bytes([low, high]) }
     }

@@ -28,6 +28,14 @@ pub struct PutAway {
 }
 
 impl PutAway {
+    /// The way of a chunk of `size_bytes` into its fast bin.
+    #[must_use]
+    #[inline(always)]
+    pub const fn into_fast_bin(size_bytes: u64) -> PutAway {
+        let merged = Merged { previous: false, next: false, top: false };
+        PutAway { freed_bytes: size_bytes, total_bytes: size_bytes, merged, bin: Some(BinKind::Fast) }
+    }
+
     /// What `step` says of the chunk of `block`, if it is the first step of its being put away and can be told by this.
     #[must_use]
     #[inline(always)]

@@ -60,11 +60,11 @@ const NONE: u16 = 0;
 struct Frame {
     state: State,
     node: StackId,
-    /// Its caller, or [`NONE`] for the outermost.
-    caller: u16,
+    /// The caller of its run's oldest frame, or [`NONE`] if that is the outermost.
+    beyond: u16,
     /// The oldest frame of its run.
     run: u16,
-    /// Of the run, where its words begin; only the oldest frame's counts.
+    /// Where the words of its run begin.
     words_start: u16,
     /// Behind the words that lead from here to the run's oldest caller.
     words_end: u16,
@@ -138,7 +138,7 @@ impl Recent {
         let frame = Frame {
             state: State { word: FrameWord(0), sp: 0, fp: 0 },
             node: StackId::NONE,
-            caller: NONE,
+            beyond: NONE,
             run: NONE,
             words_start: 0,
             words_end: 0,
@@ -176,8 +176,14 @@ impl Recent {
     /// The words by which the frames of a run up to `frame` lead to the run's oldest caller.
     #[inline(always)]
     fn words_to(&self, frame: &Frame) -> &[Word] {
-        let start = self.frame(frame.run).words_start;
-        self.words.get(usize::from(start)..usize::from(frame.words_end)).unwrap_or(&[])
+        self.words.get(usize::from(frame.words_start)..usize::from(frame.words_end)).unwrap_or(&[])
+    }
+
+    /// The caller of a frame, or [`NONE`] for the outermost: within a run they follow each other.
+    #[inline(always)]
+    fn caller(&self, number: u16) -> u16 {
+        let frame = self.frame(number);
+        if number == frame.run { frame.beyond } else { number - 1 }
     }
 
     /// The node of the stack whose innermost frame is in the state `first`, if it is kept and unchanged.
@@ -193,14 +199,14 @@ impl Recent {
         let (mut at, mut runs) = (frame, 0);
         loop {
             runs += 1;
-            if has_changed(self.words_to(at)) {
+            let words = self.words.get(usize::from(at.words_start)..usize::from(at.words_end))?;
+            if has_changed(words) {
                 return None;
             }
-            let below = self.frame(at.run).caller;
-            if below == NONE {
+            if at.beyond == NONE {
                 break;
             }
-            at = self.frame(below);
+            at = self.frame(at.beyond);
         }
         self.latest = tip;
         if runs > MANY_RUNS {
@@ -232,7 +238,7 @@ impl Recent {
             let frame = self.frame(self.at);
             if frame.state.sp < state.sp {
                 // The walk is past it, and only rises.
-                self.at = frame.caller;
+                self.at = self.caller(self.at);
                 continue;
             }
             let total = passed + usize::from(frame.depth);
@@ -243,8 +249,8 @@ impl Recent {
     }
 
     /// Compares all words from the frame `at` to the root. If some changed, `at` becomes the youngest frame from which
-    /// on all are as they were.
-    #[inline(always)]
+    /// on all are as they were. Asked once a walk, of which it would keep the steps from being short.
+    #[inline(never)]
     fn is_unchanged(&mut self) -> bool {
         if self.is_compared {
             return true;
@@ -256,7 +262,7 @@ impl Recent {
             if has_changed(self.words_to(frame)) {
                 changed = number;
             }
-            number = self.frame(frame.run).caller;
+            number = frame.beyond;
         }
         if changed != NONE {
             self.at = self.youngest_unchanged(changed);
@@ -267,8 +273,8 @@ impl Recent {
     /// Of the frames of a run up to `youngest`, the youngest whose words are all unchanged; none: the run's caller.
     #[inline(never)]
     fn youngest_unchanged(&self, youngest: u16) -> u16 {
-        let Frame { run, .. } = *self.frame(youngest);
-        let start = usize::from(self.frame(run).words_start);
+        let Frame { run, beyond, words_start, .. } = *self.frame(youngest);
+        let start = usize::from(words_start);
         let first = self.words_to(self.frame(youngest)).iter().position(|word| {
             // SAFETY: as in `has_changed`.
             unsafe { change(word.at, word.value) != 0 }
@@ -276,7 +282,7 @@ impl Recent {
         // None: another thread wrote to the stack and wrote back. Then all is as it was kept, but it proves nothing.
         let first = start + first.unwrap_or(0);
         let unchanged = (run..=youngest).rev().find(|&number| usize::from(self.frame(number).words_end) <= first);
-        unchanged.unwrap_or(self.frame(run).caller)
+        unchanged.unwrap_or(beyond)
     }
 
     /// The node of the frame where the walk joined.
@@ -289,10 +295,15 @@ impl Recent {
 
 /// Whether one of the words is not what it was.
 #[inline(always)]
-fn has_changed(words: &[Word]) -> bool {
-    let changed_bits = words.iter().fold(0, |changed, word| {
-        // SAFETY: by both bullets of the module the word was read by a walk of this thread on its own stack.
-        changed | unsafe { change(word.at, word.value) }
-    });
-    changed_bits != 0
+fn has_changed(mut words: &[Word]) -> bool {
+    // SAFETY: by both bullets of the module the word was read by a walk of this thread on its own stack.
+    let has_changed = |word: &Word| unsafe { change(word.at, word.value) } != 0;
+    // A comparison and a branch that is not taken are one step of the processor: so it looks at a word in three.
+    while let [first, second, third, fourth, rest @ ..] = words {
+        if has_changed(first) || has_changed(second) || has_changed(third) || has_changed(fourth) {
+            return true;
+        }
+        words = rest;
+    }
+    words.iter().any(has_changed)
 }

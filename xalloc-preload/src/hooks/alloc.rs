@@ -6,14 +6,14 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::null_mut;
 
-use xalloc_core::heap::{AllocError, NoSink};
+use xalloc_core::heap::{AllocError, NoSink, ThreadCache};
 use xalloc_core::units::{Addr, StackId, Stamp};
 use xalloc_core::wire::{Call, Event, HeapCall, Stamped};
 
 use super::fault;
 use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
-use crate::guard::{self, Access, Brief, Inside};
+use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
 use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
@@ -24,16 +24,76 @@ const EVERY_ALIGNMENT: u64 = 16;
 
 /// Serves and records a request of `malloc`'s kind.
 #[inline(always)]
-fn allocate_plain(call: Call, bytes: usize, entry: Entry) -> *mut c_void {
-    let request = Request::plain(call, bytes);
-    match guard::enter() {
-        Access::Inside(mut inside) => match allocate_cached(&mut inside, &request, entry) {
-            Some(block) => block.as_ptr(),
-            None => pointer(allocate_inside(inside, request, entry)),
-        },
-        Access::Nested(thread) => pointer(allocate_nested(thread, &request)),
-        Access::Bare => pointer(backend::allocate_bare(&request)),
+fn allocate_plain(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    match guard::enter_recorded() {
+        Some(recorded) => allocate_quickly(recorded, call, bytes, ip, sp, fp),
+        None => allocate_otherwise(call, bytes, ip, sp, fp),
     }
+}
+
+/// The same in any other circumstances than those of [`Recorded`].
+#[inline(never)]
+fn allocate_otherwise(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    pointer(allocate(Request::plain(call, bytes), Entry { ip, sp, fp }))
+}
+
+/// What most requests come to: events are recorded, the core's heap serves, and the thread's cache has the block.
+///
+/// The stack is captured first, for then little must be kept over that call; what else is called is called at the end.
+#[inline(always)]
+fn allocate_quickly(mut recorded: Recorded, call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let (segment, size_bytes) = (recorded.segment(), bytes as u64);
+    recorded.keep_entry(ip, sp, fp);
+    let stack = stacks::stack_of_kept(recorded.own());
+    let Own { cache, stream, .. } = recorded.own();
+    let Some(room) = stream.room() else { return allocate_for_want_of_room(recorded, call, bytes) };
+    let Some(found) = HEAP.take_cached::<Steps<'_>>(cache, size_bytes) else {
+        return allocate_uncached(recorded, call, bytes, stack);
+    };
+    let block = Block::from(found);
+    let event = made(&block, size_bytes, call);
+    room.fill(Stamped { stamp: segment.now(), stack, event }.encode());
+    if recorded.thread().is_ignoring() || !HEAP.hand_out_plain(block.addr) {
+        return hand_out(recorded, block.addr);
+    }
+    block_at(recorded.leave(block.addr))
+}
+
+/// Ends a hook that has told of a block which is to be ignored by checks, or is the first of its range.
+#[cold]
+#[inline(never)]
+fn hand_out(mut recorded: Recorded, addr: Addr) -> *mut c_void {
+    HEAP.hand_out(addr);
+    if recorded.thread().is_ignoring() {
+        let segment = recorded.segment();
+        tell_ignored(recorded.own(), segment, addr, StackId::NONE);
+    }
+    block_at(recorded.leave(addr))
+}
+
+/// The same without a block in the thread's cache.
+#[inline(never)]
+fn allocate_uncached(mut recorded: Recorded, call: Call, bytes: usize, stack: StackId) -> *mut c_void {
+    let (thread, segment) = (recorded.thread(), recorded.segment());
+    let request = Request::plain(call, bytes);
+    let result = allocate_told(recorded.own(), thread, segment, &request, stack, |cache, steps| {
+        HEAP.malloc_uncached(cache, steps, bytes as u64).map(Block::from).ok_or(AllocError::NoMemory)
+    });
+    match result {
+        Ok(block) if !recorded.own().cache.has_damage() => block_at(recorded.leave(block.addr)),
+        result => {
+            let entry = recorded.own().entry;
+            pointer(conclude(recorded.into_inside(), request, entry, result))
+        }
+    }
+}
+
+/// The same where the ring has no room, or there is no ring.
+#[cold]
+#[inline(never)]
+fn allocate_for_want_of_room(mut recorded: Recorded, call: Call, bytes: usize) -> *mut c_void {
+    let entry = recorded.own().entry;
+    pointer(allocate_inside(recorded.into_inside(), Request::plain(call, bytes), entry))
 }
 
 /// Serves and records any request.
@@ -46,32 +106,30 @@ fn allocate(request: Request, entry: Entry) -> Result<Block, AllocError> {
     }
 }
 
-/// What most requests come to: the thread's cache has the block.
-#[inline(always)]
-fn allocate_cached(inside: &mut Inside<'_>, request: &Request, entry: Entry) -> Option<Block> {
-    if !backend::is_core() {
-        return None;
-    }
-    let Some(segment) = inside.recording() else {
-        return HEAP.malloc_cached::<NoSink>(&mut inside.own().cache, request.size).map(Block::from);
-    };
-    inside.flush_spare();
-    let Own { cache, stream, capture, .. } = inside.own();
-    let block = Block::from(HEAP.malloc_cached::<Steps<'_>>(cache, request.size)?);
-    let stack = stacks::stack_of(capture, stream, segment, entry);
-    stream.event(segment, segment.now(), stack, made(&block, request.size, request.call));
-    if inside.thread().is_ignoring() {
-        tell_ignored(inside, segment, block.addr, StackId::NONE);
-    }
-    Some(block)
-}
-
 #[inline(never)]
 fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Result<Block, AllocError> {
     let result = match inside.recording() {
-        Some(segment) => allocate_recorded(&mut inside, segment, &request, entry),
+        Some(segment) => {
+            inside.flush_spare();
+            let thread = inside.thread();
+            let stack = stacks::stack_of(inside.own(), entry);
+            allocate_told(inside.own(), thread, segment, &request, stack, |cache, steps| {
+                thread.served(|| backend::allocate(&request, cache, steps))
+            })
+        }
         None => backend::allocate(&request, &mut inside.own().cache, &mut NoSink),
     };
+    conclude(inside, request, entry, result)
+}
+
+/// Ends a hook whose request was served or refused.
+#[inline(always)]
+fn conclude(
+    mut inside: Inside<'_>,
+    request: Request,
+    entry: Entry,
+    result: Result<Block, AllocError>,
+) -> Result<Block, AllocError> {
     if let Some(damage) = inside.own().cache.take_damage() {
         fault::damaged(inside, entry, request.call, damage);
         // The user wants to go on: what was damaged is not used any more.
@@ -83,28 +141,27 @@ fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Re
     result
 }
 
+/// Has a request served, and tells what came of it.
 #[inline(always)]
-fn allocate_recorded(
-    inside: &mut Inside<'_>,
+fn allocate_told(
+    own: &mut Own,
+    thread: &Thread,
     segment: &'static Segment,
     request: &Request,
-    entry: Entry,
+    stack: StackId,
+    serve: impl FnOnce(&mut ThreadCache, &mut Steps<'_>) -> Result<Block, AllocError>,
 ) -> Result<Block, AllocError> {
-    inside.flush_spare();
-    let thread = inside.thread();
-    let Own { cache, stream, capture, .. } = inside.own();
-    let mut steps = Steps::new(segment, stream, capture, entry);
-    let result = thread.served(|| backend::allocate(request, cache, &mut steps));
-    let stack = steps.stack();
+    let Own { cache, stream, .. } = own;
+    let mut steps = Steps::new(segment, stream, stack);
+    let result = serve(cache, &mut steps);
     if request.align > EVERY_ALIGNMENT {
-        let event = Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align };
-        stream.event(segment, segment.now(), stack, event);
+        steps.tell_event(Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align });
     }
-    stream.event(segment, segment.now(), stack, event_of(request, &result));
+    steps.tell_event(event_of(request, &result));
     if let Ok(block) = &result
         && thread.is_ignoring()
     {
-        tell_ignored(inside, segment, block.addr, StackId::NONE);
+        tell_ignored(own, segment, block.addr, StackId::NONE);
     }
     result
 }
@@ -112,8 +169,8 @@ fn allocate_recorded(
 /// Says that checks for leaks are to ignore a block; after the event that made it.
 #[cold]
 #[inline(never)]
-pub(super) fn tell_ignored(inside: &mut Inside<'_>, segment: &'static Segment, addr: Addr, stack: StackId) {
-    inside.own().stream.event(segment, segment.now(), stack, ignored(addr));
+pub(super) fn tell_ignored(own: &mut Own, segment: &'static Segment, addr: Addr, stack: StackId) {
+    own.stream.event(segment, segment.now(), stack, ignored(addr));
 }
 
 /// The event that says so.
@@ -190,7 +247,7 @@ fn pointer(result: Result<Block, AllocError>) -> *mut c_void {
 /// `malloc` but for the case that needs least; a function of its own, so that the other has no frame.
 #[inline(never)]
 extern "C" fn malloc_fully(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    allocate_plain(Call::Malloc, bytes, Entry { ip, sp, fp })
+    allocate_plain(Call::Malloc, bytes, ip, sp, fp)
 }
 
 /// C `malloc`.
@@ -274,8 +331,8 @@ fn calloc_fully(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *
 
 /// `realloc(NULL, bytes)` and its kind.
 #[inline(never)]
-pub(super) fn allocate_for_realloc(call: Call, bytes: usize, entry: Entry) -> *mut c_void {
-    allocate_plain(call, bytes, entry)
+pub(super) fn allocate_for_realloc(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    allocate_plain(call, bytes, ip, sp, fp)
 }
 
 /// C `memalign`.

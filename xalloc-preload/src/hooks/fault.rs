@@ -33,7 +33,6 @@ use crate::host;
 use crate::modules::{maps, range_at};
 use crate::stacks;
 use crate::text::Text;
-use crate::thread::Own;
 
 /// Bytes of a report; what does not fit is cut.
 const REPORT: usize = 8192;
@@ -170,8 +169,8 @@ fn report(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault,
     let mut text = Text::<REPORT>::new();
     write_head(&mut text, asked, explanation.kind);
     if let Some(segment) = inside.recording() {
-        let Own { stream, capture, .. } = inside.own();
-        let stack = stacks::stack_of(capture, stream, segment, entry);
+        let stack = stacks::stack_of(inside.own(), entry);
+        let stream = &mut inside.own().stream;
         let event = Event::Fault { addr, kind: explanation.kind };
         stream.event(segment, segment.now(), stack, event);
         write_stack(&mut text, &segment.trie(), stack);

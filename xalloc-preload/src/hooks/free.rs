@@ -10,14 +10,14 @@
 use core::ffi::c_void;
 
 use xalloc_core::heap::{HeapFault, NoSink, Verdict};
-use xalloc_core::units::Addr;
-use xalloc_core::wire::{Call, Event};
+use xalloc_core::units::{Addr, ArenaId, StackId};
+use xalloc_core::wire::{Call, Event, PutAway, Stamped};
 
 use super::alloc::note;
 use super::fault::{self, Asked};
 use crate::arch::Entry;
 use crate::backend::{self, HEAP, bootstrap};
-use crate::guard::{self, Access, Brief, Inside};
+use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
 use crate::segment::Segment;
 use crate::stacks::{self, Steps};
@@ -28,24 +28,148 @@ use crate::thread::{Own, Thread};
 /// # Safety
 /// - By the bullet of the module.
 #[inline(always)]
-unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
+unsafe fn free(block: *mut c_void, call: Call, ip: usize, sp: usize, fp: usize) {
     if block.is_null() {
         return;
     }
     let addr = Addr(block.expose_provenance() as u64);
-    match guard::enter() {
-        Access::Inside(mut inside) => {
-            // Before it is told that the block is free: what is none was not freed.
-            if let Err(fault) = backend::look(addr) {
-                // SAFETY: by the contract.
-                return unsafe { free_faulty(inside, addr, call, entry, fault) };
-            }
-            // SAFETY: by the contract, and the look found no fault.
-            if unsafe { !free_cached(&mut inside, addr, call, entry) } {
-                // SAFETY: as above.
-                unsafe { free_inside(inside, addr, call, entry) };
-            }
+    match guard::enter_recorded() {
+        // SAFETY: by the contract.
+        Some(recorded) => unsafe { free_recorded(recorded, addr, call, ip, sp, fp) },
+        // SAFETY: by the contract.
+        None => unsafe { free_otherwise(addr, call, ip, sp, fp) },
+    }
+}
+
+/// A free where events are recorded and the core's heap serves. What seldom happens is done by calls at the very end, so
+/// that nothing is kept over one.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(always)]
+unsafe fn free_recorded(mut recorded: Recorded, addr: Addr, call: Call, ip: usize, sp: usize, fp: usize) {
+    recorded.keep_entry(ip, sp, fp);
+    // Before it is told that the block is free: what is none was not freed.
+    if !HEAP.claim_plain(addr) {
+        // SAFETY: by the contract.
+        return unsafe { free_unlike_most(recorded, addr, call) };
+    }
+    // SAFETY: by the contract, and the block was claimed.
+    unsafe { free_claimed_recorded(recorded, addr, call) };
+}
+
+/// The same of a block of another arena or with a mapping of its own, and of what is no block.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_unlike_most(mut recorded: Recorded, addr: Addr, call: Call) {
+    match HEAP.claim(addr) {
+        // SAFETY: by the contract, and the block was claimed.
+        Ok(()) => unsafe { free_claimed_recorded(recorded, addr, call) },
+        Err(fault) => {
+            let entry = recorded.own().entry;
+            // SAFETY: by the contract.
+            unsafe { free_faulty(recorded.into_inside(), addr, call, entry, fault) };
         }
+    }
+}
+
+/// The rest of [`free_recorded`]: most blocks go to the thread's cache.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(always)]
+unsafe fn free_claimed_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
+    let segment = recorded.segment();
+    let Own { cache, stream, .. } = recorded.own();
+    let room = if segment.options.free_stacks == 0 { stream.room() } else { None };
+    let Some(room) = room else {
+        // SAFETY: by the contract.
+        return unsafe { free_with_care(recorded, addr, call) };
+    };
+    // SAFETY: by the contract.
+    match unsafe { HEAP.cacheable(cache, addr) } {
+        Some(found) => {
+            let event = Event::Free { addr, call };
+            room.fill(Stamped { stamp: segment.now(), stack: StackId::NONE, event }.encode());
+            HEAP.free_cached(cache, found);
+            recorded.leave(addr);
+        }
+        // SAFETY: by the contract.
+        None => unsafe { free_uncached_recorded(recorded, addr, call) },
+    }
+}
+
+/// The same of a block that the thread's cache does not take. Most such blocks are small and go to a fast bin.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(never)]
+unsafe fn free_uncached_recorded(mut recorded: Recorded, addr: Addr, call: Call) {
+    let segment = recorded.segment();
+    if segment.options.heap_steps == 0 {
+        // SAFETY: by the contract.
+        return unsafe { free_by_steps(recorded, addr, call, StackId::NONE) };
+    }
+    let stack = stacks::stack_of_kept(recorded.own());
+    let Own { cache, stream, .. } = recorded.own();
+    // SAFETY: by the contract, and the cache did not take the block.
+    if let Some(found) = unsafe { HEAP.fast_binnable(cache, addr) }
+        && let Some(room) = stream.room()
+    {
+        let put_away = PutAway::into_fast_bin(found.size_bytes);
+        let seq = HEAP.free_fast(found);
+        let event = Event::FreeBinned { addr, call, arena: ArenaId::MAIN, seq, put_away };
+        room.fill(Stamped { stamp: segment.now(), stack, event }.encode());
+        recorded.leave(addr);
+        return;
+    }
+    // SAFETY: by the contract.
+    unsafe { free_by_steps(recorded, addr, call, stack) };
+}
+
+/// The same of a block that leads to steps of any kind.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(never)]
+unsafe fn free_by_steps(mut recorded: Recorded, addr: Addr, call: Call, stack: StackId) {
+    let (thread, segment) = (recorded.thread(), recorded.segment());
+    // SAFETY: by the contract.
+    match unsafe { free_told(recorded.own(), thread, segment, addr, call, stack) } {
+        Ok(()) => {
+            recorded.leave(addr);
+        }
+        Err(fault) => {
+            let entry = recorded.own().entry;
+            fault::refuse(recorded.into_inside(), entry, Asked { call, addr, bytes: 0 }, fault);
+        }
+    }
+}
+
+/// The same where the ring has no room or there is no ring, and where every free is to have its stack.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[cold]
+#[inline(never)]
+unsafe fn free_with_care(mut recorded: Recorded, addr: Addr, call: Call) {
+    let entry = recorded.own().entry;
+    // SAFETY: by the contract.
+    unsafe { free_claimed(recorded.into_inside(), addr, call, entry) };
+}
+
+/// A free in any other circumstances.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe fn free_otherwise(addr: Addr, call: Call, ip: usize, sp: usize, fp: usize) {
+    let entry = Entry { ip, sp, fp };
+    match guard::enter() {
+        // SAFETY: by the contract.
+        Access::Inside(inside) => unsafe { free_inside(inside, addr, call, entry) },
         Access::Nested(thread) => match backend::claim(addr) {
             // SAFETY: by the contract.
             Ok(()) => unsafe { free_nested(thread, addr, call) },
@@ -56,50 +180,68 @@ unsafe fn free(block: *mut c_void, call: Call, entry: Entry) {
     }
 }
 
-/// What most frees come to: the thread's cache takes the block. False: it does not, and nothing has happened.
-///
 /// # Safety
-/// - As for [`free`]; [`backend::look`] found no fault.
-#[inline(always)]
-unsafe fn free_cached(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> bool {
-    if !backend::is_core() || bootstrap::holds(addr) {
-        return false;
+/// - As for [`free`].
+unsafe fn free_inside(inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
+    match backend::claim(addr) {
+        // SAFETY: by the contract.
+        Ok(()) => unsafe { free_claimed(inside, addr, call, entry) },
+        // SAFETY: by the contract.
+        Err(fault) => unsafe { free_faulty(inside, addr, call, entry, fault) },
     }
-    // SAFETY: by the contract.
-    let Some(found) = (unsafe { HEAP.cacheable(&inside.own().cache, addr) }) else { return false };
-    if let Some(segment) = inside.recording() {
-        inside.flush_spare();
-        let Own { stream, capture, .. } = inside.own();
-        let stack = stacks::stack_of_free(capture, stream, segment, entry);
-        stream.event(segment, segment.now(), stack, Event::Free { addr, call });
-    }
-    HEAP.free_cached(&mut inside.own().cache, found);
-    true
 }
 
 /// # Safety
-/// - As for [`free`]; [`backend::look`] found no fault.
-#[inline(never)]
-unsafe fn free_inside(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
+/// - As for [`free`]; the block was claimed.
+unsafe fn free_claimed(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry) {
     // SAFETY: by the contract.
-    if let Err(fault) = unsafe { free_seen(&mut inside, addr, call, entry) } {
+    if let Err(fault) = unsafe { try_to_free(&mut inside, addr, call, entry) } {
         fault::refuse(inside, entry, Asked { call, addr, bytes: 0 }, fault);
     }
 }
 
+/// A free of a block that was claimed.
+///
 /// # Safety
-/// - As for [`free`]; [`backend::look`] found no fault.
-#[inline(always)]
-unsafe fn free_seen(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
-    backend::claim_seen(addr).and_then(|()| match inside.recording() {
+/// - As for [`free`]; the block was claimed.
+unsafe fn try_to_free(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
+    let Some(segment) = inside.recording() else {
         // SAFETY: by the contract.
-        Some(segment) => unsafe { free_recorded(inside, segment, addr, call, entry) },
-        // SAFETY: by the contract.
-        None => unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) },
-    })
+        return unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) };
+    };
+    inside.flush_spare();
+    let thread = inside.thread();
+    let stack = stacks::stack_of_free(inside.own(), segment, entry);
+    // SAFETY: by the contract.
+    unsafe { free_told(inside.own(), thread, segment, addr, call, stack) }
 }
 
-/// A free that [`backend::look`] found fault with. A live block whose words were overwritten is freed by what they say, as
+/// Tells of a free, and does it.
+///
+/// # Safety
+/// - As for [`free`]; the block was claimed.
+#[inline(always)]
+unsafe fn free_told(
+    own: &mut Own,
+    thread: &Thread,
+    segment: &'static Segment,
+    addr: Addr,
+    call: Call,
+    stack: StackId,
+) -> Result<(), HeapFault> {
+    if bootstrap::holds(addr) {
+        return Ok(());
+    }
+    let Own { cache, stream, .. } = own;
+    let mut steps = Steps::new(segment, stream, stack);
+    steps.free(addr, call);
+    // SAFETY: by the contract.
+    let freed = thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
+    steps.settle();
+    freed
+}
+
+/// A free that [`backend::claim`] found fault with. A live block whose words were overwritten is freed by what they say, as
 /// libc frees it.
 ///
 /// # Safety
@@ -107,40 +249,19 @@ unsafe fn free_seen(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entr
 #[cold]
 #[inline(never)]
 unsafe fn free_faulty(mut inside: Inside<'static>, addr: Addr, call: Call, entry: Entry, fault: HeapFault) {
+    if bootstrap::holds(addr) {
+        return;
+    }
     let asked = Asked { call, addr, bytes: 0 };
-    if fault == HeapFault::NotABlock {
-        return fault::refuse(inside, entry, asked, fault);
+    if fault == HeapFault::NotABlock || backend::claim_faulty(addr).is_err() {
+        return fault::refuse(inside, entry, asked, HeapFault::NotABlock);
     }
     fault::warn(&mut inside, entry, asked, fault);
-    // SAFETY: by the contract; the block is live, and libc's own checks of its words follow.
-    if let Err(fault) = unsafe { free_seen(&mut inside, addr, call, entry) } {
+    // SAFETY: by the contract; the block is live, was claimed, and libc's own checks of its words follow.
+    if let Err(fault) = unsafe { try_to_free(&mut inside, addr, call, entry) } {
         drop(inside);
         fault::follow(Verdict::Aborts(fault));
     }
-}
-
-/// # Safety
-/// - As for [`free`].
-#[inline(always)]
-unsafe fn free_recorded(
-    inside: &mut Inside<'_>,
-    segment: &'static Segment,
-    addr: Addr,
-    call: Call,
-    entry: Entry,
-) -> Result<(), HeapFault> {
-    if bootstrap::holds(addr) {
-        return Ok(());
-    }
-    inside.flush_spare();
-    let thread = inside.thread();
-    let Own { cache, stream, capture, .. } = inside.own();
-    let mut steps = Steps::new(segment, stream, capture, entry);
-    steps.free(addr, call);
-    // SAFETY: by the contract.
-    let freed = thread.served(|| unsafe { backend::free(cache, &mut steps, addr) });
-    steps.settle();
-    freed
 }
 
 /// # Safety
@@ -215,13 +336,13 @@ unsafe fn free_again(brief: Brief, block: *mut c_void) {
 #[inline(never)]
 unsafe extern "C" fn free_fully(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
     // SAFETY: by the contract.
-    unsafe { free(block, Call::Free, Entry { ip, sp, fp }) };
+    unsafe { free(block, Call::Free, ip, sp, fp) };
 }
 
 /// C23 `free_sized`.
 pub(crate) unsafe extern "C" fn on_free_sized(block: *mut c_void, _size: usize, ip: usize, sp: usize, fp: usize) {
     // SAFETY: by the bullet of the module.
-    unsafe { free(block, Call::FreeSized, Entry { ip, sp, fp }) };
+    unsafe { free(block, Call::FreeSized, ip, sp, fp) };
 }
 
 /// C23 `free_aligned_sized`.
@@ -234,5 +355,5 @@ pub(crate) unsafe extern "C" fn on_free_aligned_sized(
     fp: usize,
 ) {
     // SAFETY: by the bullet of the module.
-    unsafe { free(block, Call::FreeAlignedSized, Entry { ip, sp, fp }) };
+    unsafe { free(block, Call::FreeAlignedSized, ip, sp, fp) };
 }

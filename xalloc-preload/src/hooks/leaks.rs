@@ -11,7 +11,7 @@ use super::alloc::tell_ignored;
 use crate::arch::Entry;
 use crate::guard::{self, Access};
 use crate::stacks;
-use crate::thread::{Own, Thread};
+use crate::thread::Thread;
 
 /// The calling thread's part that its handlers see too, if it has one.
 fn with_thread(work: impl FnOnce(&Thread)) {
@@ -37,7 +37,6 @@ pub(crate) extern "C" fn on_ignore(object: *const c_void, ip: usize, sp: usize, 
     let Access::Inside(mut inside) = guard::enter() else { return };
     let Some(segment) = inside.recording() else { return };
     inside.flush_spare();
-    let Own { stream, capture, .. } = inside.own();
-    let stack = stacks::stack_of(capture, stream, segment, Entry { ip, sp, fp });
-    tell_ignored(&mut inside, segment, Addr(object.addr() as u64), stack);
+    let stack = stacks::stack_of(inside.own(), Entry { ip, sp, fp });
+    tell_ignored(inside.own(), segment, Addr(object.addr() as u64), stack);
 }

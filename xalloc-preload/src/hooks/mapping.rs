@@ -20,7 +20,6 @@ use crate::host::{self, word};
 use crate::scan;
 use crate::stacks;
 use crate::text::Text;
-use crate::thread::Own;
 
 const PAGE: usize = 4096;
 
@@ -30,8 +29,8 @@ fn record(entry: Entry, event: Event) {
         Access::Inside(mut inside) => {
             if let Some(segment) = inside.recording() {
                 inside.flush_spare();
-                let Own { stream, capture, .. } = inside.own();
-                let stack = stacks::stack_of(capture, stream, segment, entry);
+                let stack = stacks::stack_of(inside.own(), entry);
+                let stream = &mut inside.own().stream;
                 stream.event(segment, segment.now(), stack, event);
             }
         }
@@ -82,8 +81,8 @@ fn record_map(entry: Entry, addr: Addr, length: usize, prot: c_int, flags: c_int
                 link.push_number(fd.max(0) as u64);
                 let mut path = [0; crate::config::PATH];
                 let length = host::read_link(link.as_c(), &mut path);
-                let Own { stream, capture, .. } = inside.own();
-                let stack = stacks::stack_of(capture, stream, segment, entry);
+                let stack = stacks::stack_of(inside.own(), entry);
+                let stream = &mut inside.own().stream;
                 stream.push_text(segment, stack, path.get(..length).unwrap_or_default(), map);
             }
         }

@@ -18,7 +18,6 @@ use crate::arch::Entry;
 use crate::guard::{self, Access};
 use crate::host;
 use crate::stacks;
-use crate::thread::Own;
 
 /// Bytes of a mark's name that count.
 const NAME_BYTES: usize = 1000;
@@ -52,8 +51,8 @@ fn mark(name: &[u8], entry: Entry) {
     let Access::Inside(mut inside) = guard::enter() else { return };
     let Some(segment) = inside.recording() else { return };
     inside.flush_spare();
-    let Own { stream, capture, .. } = inside.own();
-    let stack = stacks::stack_of(capture, stream, segment, entry);
+    let stack = stacks::stack_of(inside.own(), entry);
+    let stream = &mut inside.own().stream;
     let name = name.get(..NAME_BYTES).unwrap_or(name);
     stream.push_text(segment, stack, name, |text_bytes| Event::Marker { text_bytes });
     // A handler that comes while the thread waits is recorded like any other.

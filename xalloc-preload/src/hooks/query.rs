@@ -39,10 +39,14 @@ pub(crate) extern "C" fn on_malloc_trim(pad: usize, ip: usize, sp: usize, fp: us
     let recording = inside.recording();
     let event = Event::HeapCall { call: HeapCall::MallocTrim, argument: 0, value: pad as u64 };
     tell(&mut inside, recording, event, entry);
-    let Own { cache, stream, capture, .. } = inside.own();
+    let own = inside.own();
     let did = match recording {
-        Some(segment) => HEAP.trim(cache, &mut Steps::new(segment, stream, capture, entry), pad as u64),
-        None => HEAP.trim(cache, &mut NoSink, pad as u64),
+        Some(segment) => {
+            let stack = stacks::stack_of_steps(own, segment, entry);
+            let Own { cache, stream, .. } = own;
+            HEAP.trim(cache, &mut Steps::new(segment, stream, stack), pad as u64)
+        }
+        None => HEAP.trim(&mut own.cache, &mut NoSink, pad as u64),
     };
     c_int::from(did)
 }
@@ -51,8 +55,8 @@ pub(crate) extern "C" fn on_malloc_trim(pad: usize, ip: usize, sp: usize, fp: us
 fn tell(inside: &mut Inside<'_>, recording: Option<&'static Segment>, event: Event, entry: Entry) {
     if let Some(segment) = recording {
         inside.flush_spare();
-        let Own { stream, capture, .. } = inside.own();
-        let stack = stacks::stack_of(capture, stream, segment, entry);
+        let stack = stacks::stack_of(inside.own(), entry);
+        let stream = &mut inside.own().stream;
         stream.event(segment, segment.now(), stack, event);
     }
 }
@@ -73,10 +77,14 @@ pub(crate) extern "C" fn on_mallopt(parameter: c_int, value: c_int, ip: usize, s
     let recording = inside.recording();
     let event = Event::HeapCall { call: HeapCall::Mallopt, argument: parameter, value: i64::from(value) as u64 };
     tell(&mut inside, recording, event, entry);
-    let Own { cache, stream, capture, .. } = inside.own();
+    let own = inside.own();
     let did = match recording {
-        Some(segment) => HEAP.mallopt(cache, &mut Steps::new(segment, stream, capture, entry), parameter, value),
-        None => HEAP.mallopt(cache, &mut NoSink, parameter, value),
+        Some(segment) => {
+            let stack = stacks::stack_of_steps(own, segment, entry);
+            let Own { cache, stream, .. } = own;
+            HEAP.mallopt(cache, &mut Steps::new(segment, stream, stack), parameter, value)
+        }
+        None => HEAP.mallopt(&mut own.cache, &mut NoSink, parameter, value),
     };
     c_int::from(did)
 }

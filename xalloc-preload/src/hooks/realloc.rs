@@ -23,7 +23,7 @@ use crate::backend::{self, Outcome, Request, bootstrap};
 use crate::guard::{self, Access, Brief, Inside};
 use crate::host;
 use crate::segment::Segment;
-use crate::stacks::Steps;
+use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
 
 /// Changes a block's size.
@@ -33,7 +33,7 @@ use crate::thread::{Own, Thread};
 #[inline(always)]
 unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry) -> *mut c_void {
     if block.is_null() {
-        return allocate_for_realloc(call, bytes, entry);
+        return allocate_for_realloc(call, bytes, entry.ip, entry.sp, entry.fp);
     }
     let addr = Addr(block.expose_provenance() as u64);
     let request = Request::plain(call, bytes);
@@ -102,7 +102,7 @@ unsafe fn reallocate_faulty(
     fault: HeapFault,
 ) -> *mut c_void {
     let asked = Asked { call: request.call, addr, bytes: request.bytes() };
-    if fault == HeapFault::NotABlock || backend::claim_seen(addr).is_err() {
+    if fault == HeapFault::NotABlock || backend::claim_faulty(addr).is_err() {
         fault::refuse(inside, entry, asked, HeapFault::NotABlock);
         return substitute(addr, request, entry);
     }
@@ -131,7 +131,8 @@ fn substitute(addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
     if request.bytes() == 0 {
         return null_mut();
     }
-    let made = allocate_for_realloc(request.call, request.bytes() as usize, entry);
+    let Entry { ip, sp, fp } = entry;
+    let made = allocate_for_realloc(request.call, request.bytes() as usize, ip, sp, fp);
     let mut at = 0;
     while !made.is_null() && at < request.bytes() && host::is_readable((addr.0 + at) as usize) {
         // What can be read at one place of a page can be read up to its end.
@@ -159,16 +160,16 @@ unsafe fn reallocate_recorded(
 ) -> Outcome {
     inside.flush_spare();
     let thread = inside.thread();
-    let Own { cache, stream, capture, .. } = inside.own();
-    stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
-    let mut steps = Steps::new(segment, stream, capture, entry);
+    inside.own().stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
+    let stack = stacks::stack_of(inside.own(), entry);
+    let Own { cache, stream, .. } = inside.own();
+    let mut steps = Steps::new(segment, stream, stack);
     // SAFETY: by the contract.
     let reallocate = || unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
     let outcome = thread.served(reallocate);
     if let Outcome::Freed = outcome {
         return outcome;
     }
-    let stack = steps.stack();
     if let Some(event) = second_half(addr, request, &outcome) {
         stream.event(segment, segment.now(), stack, event);
     }
@@ -179,7 +180,7 @@ unsafe fn reallocate_recorded(
     if let Outcome::Block(block) = &outcome
         && thread.is_ignoring()
     {
-        tell_ignored(inside, segment, block.addr, StackId::NONE);
+        tell_ignored(inside.own(), segment, block.addr, StackId::NONE);
     }
     outcome
 }
@@ -227,14 +228,17 @@ pub(crate) unsafe extern "C" fn on_realloc(
     sp: usize,
     fp: usize,
 ) -> *mut c_void {
+    if block.is_null() {
+        return match guard::enter_briefly() {
+            Some(brief) => malloc_briefly(brief, bytes),
+            None => allocate_for_realloc(Call::Realloc, bytes, ip, sp, fp),
+        };
+    }
     let addr = Addr(block.expose_provenance() as u64);
-    if (block.is_null() || bytes != 0)
+    if bytes != 0
         && !bootstrap::holds(addr)
         && let Some(mut brief) = guard::enter_briefly()
     {
-        if block.is_null() {
-            return malloc_briefly(brief, bytes);
-        }
         brief.keep_entry(Entry { ip, sp, fp });
         // SAFETY: by the bullet of the module.
         return unsafe { realloc_briefly(brief, block, bytes) };

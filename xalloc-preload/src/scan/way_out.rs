@@ -66,9 +66,10 @@ impl Registers {
 /// The id of a call's stack.
 fn stack_of(entry: Entry) -> StackId {
     let Access::Inside(mut inside) = guard::enter() else { return StackId::NONE };
-    let Some(segment) = inside.recording() else { return StackId::NONE };
-    let own = inside.own();
-    stacks::stack_of(own.capture, &mut own.stream, segment, entry)
+    if inside.recording().is_none() {
+        return StackId::NONE;
+    }
+    stacks::stack_of(inside.own(), entry)
 }
 
 /// The last call of `exit` or `quick_exit`.

@@ -3,8 +3,10 @@
 //! What cannot be pushed is counted, by reason, and told in a record as soon as there is room; what can never be told
 //! is counted in the segment's header.
 
+use core::hint::cold_path;
+
 use xalloc_core::heap::Tunable;
-use xalloc_core::ring::{Level, Producer};
+use xalloc_core::ring::{Level, Producer, Room};
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, HeapCall, LossReason, Record, Stamped, TEXT_BYTES, text_records};
 
@@ -104,16 +106,34 @@ impl Stream {
     /// As [`Stream::push`], of one record.
     #[inline(always)]
     pub(crate) fn push_one(&mut self, segment: &'static Segment, record: Record) {
-        if !self.has_lost
-            && let Some(claim) = &mut self.claim
-        {
-            match claim.producer.push_one(record) {
-                Ok(Level::Low) => return,
-                Ok(Level::PassedHalf) => return segment.ring_doorbell(),
-                Err(_) => {}
+        match self.room() {
+            Some(room) => room.fill(record),
+            None => {
+                let [stamp, a, b, last] = record.to_words();
+                self.push_one_slowly(segment, stamp, a, b, last);
             }
         }
-        self.push_slowly(segment, &[record]);
+    }
+
+    /// Room for one record, if nothing else is to be done than to write it.
+    #[inline(always)]
+    pub(crate) fn room(&mut self) -> Option<Room<'_, 'static>> {
+        if self.has_lost {
+            cold_path();
+            return None;
+        }
+        let Some(claim) = &mut self.claim else {
+            cold_path();
+            return None;
+        };
+        claim.producer.room()
+    }
+
+    /// The record comes in registers, so that who pushes it need not lay it down.
+    #[cold]
+    #[inline(never)]
+    fn push_one_slowly(&mut self, segment: &'static Segment, stamp: u64, a: u64, b: u64, last: u64) {
+        self.push(segment, &[Record::from_words([stamp, a, b, last])]);
     }
 
     #[cold]

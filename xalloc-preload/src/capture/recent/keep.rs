@@ -45,6 +45,7 @@ impl Recent {
             caller = NONE;
         }
         let mut keeping = !(caller == NONE && has_older);
+        let beyond = caller;
         let run = self.frames_len as u16 + 1;
         let words_start = self.words_len as u16;
         for frame in passed.iter().rev() {
@@ -66,7 +67,7 @@ impl Recent {
                 self.frames[usize::from(number) % FRAMES] = Frame {
                     state: frame.state,
                     node: parent,
-                    caller,
+                    beyond,
                     run,
                     words_start,
                     words_end: self.words_len as u16,
