@@ -247,8 +247,7 @@ fn a_rule_that_is_changed_is_noticed() {
         ("mmap_threshold_is_limited", Policy { mmap_threshold_is_limited: true, ..policy }),
         ("mapped_layout", Policy { mapped_layout: MappedLayout::ShortOfTheEnd, ..policy }),
     ];
-    // `aligned_alloc_is_strict` and `memalign_limits_alignment` only refuse, and move no chunk: `xalloc-preload/tests/api.rs`
-    // asks for the answers.
+    // `aligned_alloc_is_strict` only refuses, and moves no chunk: `xalloc-preload/tests/api.rs` asks for the answer.
     for (rule, changed) in policies {
         assert!(runs.iter().any(|run| run.differs(&changed, &run.tunables)), "{rule} was changed and nobody noticed");
     }

@@ -34,6 +34,7 @@ mod replayer;
 pub(crate) mod sample;
 mod segments;
 mod sites;
+mod sizes;
 pub mod survey;
 #[cfg(test)]
 mod tests;

@@ -98,9 +98,6 @@ fn leader_bytes(chunk: u64, align: u64, least: u64) -> u64 {
 impl<O: Os, S: Sink> Step<'_, O, S> {
     fn memalign(&mut self, align: u64, bytes: u64) -> Result<Allocation, AllocError> {
         let align = align.checked_next_power_of_two().ok_or(AllocError::BadAlignment)?;
-        if self.policy().memalign_limits_alignment && align > i64::MAX as u64 {
-            return Err(AllocError::NoMemory);
-        }
         let size = for_request(bytes).ok_or(AllocError::NoMemory)?;
         if self.policy().memalign_scans_tcache
             && let Some(found) = self.cache.pop_aligned(self.words(), size, align)

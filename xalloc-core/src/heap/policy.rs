@@ -144,8 +144,6 @@ pub struct Policy {
     pub memalign_scans_bins: bool,
     /// Leader and tail of an aligned allocation.
     pub memalign_rests: AlignedRests,
-    /// Whether `memalign` fails for an alignment above `PTRDIFF_MAX` with `ENOMEM`.
-    pub memalign_limits_alignment: bool,
     /// Whether `aligned_alloc` rejects what is not a power of two instead of rounding it up.
     pub aligned_alloc_is_strict: bool,
     /// Excess that `realloc` leaves on a chunk.
@@ -182,7 +180,6 @@ impl Policy {
         memalign_scans_tcache: false,
         memalign_scans_bins: false,
         memalign_rests: AlignedRests::Freed,
-        memalign_limits_alignment: true,
         aligned_alloc_is_strict: false,
         realloc_slack: ReallocSlack::Split,
         inner_free_uses_tcache: true,

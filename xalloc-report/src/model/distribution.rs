@@ -114,13 +114,14 @@ impl<S: Scale> Default for Distribution<S> {
 }
 
 impl<S: Scale> Distribution<S> {
+    /// Counts so many of a value.
     #[inline]
-    pub(super) fn record(&mut self, value: u64) {
-        self.percentiles.record(value);
+    pub(super) fn record(&mut self, value: u64, count: u64) {
+        self.percentiles.record(value, count);
         if value >= EACH_BELOW {
             let class = &mut self.classes[S::class_of(value)];
-            class.count += 1;
-            class.sum = class.sum.saturating_add(value);
+            class.count += count;
+            class.sum = class.sum.saturating_add(value.saturating_mul(count));
             self.max = self.max.max(value);
         }
     }
@@ -192,7 +193,7 @@ mod tests {
     fn each_power_of_two_begins_a_class_and_zero_has_its_own() {
         let mut sizes = Distribution::<Doubling>::default();
         for size in [0, 1, 2, 3, 4, 15, 16] {
-            sizes.record(size);
+            sizes.record(size, 1);
         }
         let classes: Vec<_> = sizes.classes().map(|(from, to, class)| (from, to, class.count)).collect();
         assert_eq!(classes, [(0, 1, 1), (1, 2, 1), (2, 4, 2), (4, 8, 1), (8, 16, 1), (16, 32, 1)]);
@@ -203,7 +204,7 @@ mod tests {
     fn times_go_in_steps_of_one_two_and_five() {
         let mut times = Distribution::<OneTwoFive>::default();
         for time_ns in [999, 1_000, 4_999, 10_000] {
-            times.record(time_ns);
+            times.record(time_ns, 1);
         }
         let classes: Vec<_> = times.classes().map(|(from, to, class)| (from, to, class.count)).collect();
         assert_eq!(
@@ -216,7 +217,7 @@ mod tests {
     fn every_value_has_a_class_that_it_lies_in() {
         fn holds<S: Scale>(value: u64) {
             let mut one = Distribution::<S>::default();
-            one.record(value);
+            one.record(value, 1);
             let classes: Vec<_> = one.classes().collect();
             let [(from, to, _)] = classes[..] else { panic!("{classes:?}") };
             assert!(from <= value && (value < to || to == u64::MAX), "{value} in {from}..{to}");
@@ -232,9 +233,9 @@ mod tests {
     #[test]
     fn percentiles_of_a_sum_are_those_of_all_values() {
         let (mut low, mut high) = (Distribution::<Doubling>::default(), Distribution::<Doubling>::default());
-        (1..=50).for_each(|value| low.record(value));
-        (51..=99).for_each(|value| high.record(value));
-        high.record(3 << 30);
+        (1..=50).for_each(|value| low.record(value, 1));
+        (51..=99).for_each(|value| high.record(value, 1));
+        high.record(3 << 30, 1);
         low.absorb(&high);
         assert_eq!(low.percentile(50.0), Some(50));
         assert_eq!(low.percentile(99.0), Some(99));

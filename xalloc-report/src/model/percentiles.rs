@@ -45,18 +45,18 @@ fn first_of(span: usize) -> u64 {
 
 impl Percentiles {
     #[inline]
-    pub(super) fn record(&mut self, value: u64) {
+    pub(super) fn record(&mut self, value: u64, count: u64) {
         let span = span_of(value);
         match self.counts.get_mut(span) {
-            Some(count) => *count += 1,
-            None => self.grow(span),
+            Some(counted) => *counted += count,
+            None => self.grow(span, count),
         }
     }
 
     #[cold]
-    fn grow(&mut self, span: usize) {
+    fn grow(&mut self, span: usize, count: u64) {
         self.counts.resize(span + 1, 0);
-        self.counts[span] = 1;
+        self.counts[span] = count;
     }
 
     /// The values below [`EACH_BELOW`] that there are, ascending, and how many of each.
@@ -99,7 +99,7 @@ mod tests {
         ) {
             let mut percentiles = Percentiles::default();
             let mut values: Vec<u64> = values.drain(..).map(|(value, shift)| value >> (shift % 64)).collect();
-            values.iter().for_each(|&value| percentiles.record(value));
+            values.iter().for_each(|&value| percentiles.record(value, 1));
             values.sort_unstable();
             let place = ((percent / 100.0 * values.len() as f64).ceil() as usize).max(1) - 1;
             let (exact, seen) = (values[place], percentiles.at(percent));

@@ -4,12 +4,13 @@ use xalloc_core::wire::{Call, HeapEvent};
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
-use super::distribution::{Distribution, Doubling, OneTwoFive};
+use super::distribution::{Distribution, OneTwoFive};
 use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::marks::Marks;
 use super::segments::Segments;
 use super::sites::Sites;
+use super::sizes::Sizes;
 use super::threads::Threads;
 use super::timeline::Timeline;
 use crate::trace::{Allocator, By, Contents, Event, Obtained, ProcessIndex, Tally, ThreadIndex};
@@ -34,8 +35,7 @@ pub struct Replayer {
     threads: Threads,
     live: LiveBlocks,
     pending: Vec<(ThreadIndex, Pending)>,
-    requested: Distribution<Doubling>,
-    usable: Distribution<Doubling>,
+    sizes: Sizes,
     lifetime: Distribution<OneTwoFive>,
     timeline: Timeline,
     marks: Marks,
@@ -59,8 +59,7 @@ impl Replayer {
             threads: Threads::new(contents.threads.len()),
             live: LiveBlocks::default(),
             pending: Vec::new(),
-            requested: Distribution::default(),
-            usable: Distribution::default(),
+            sizes: Sizes::default(),
             lifetime: Distribution::default(),
             timeline: Timeline::default(),
             marks: Marks::default(),
@@ -137,7 +136,7 @@ impl Replayer {
             }
             Owner::Own { site, thread, nth: _ } => {
                 let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
-                self.lifetime.record(lifetime_ns);
+                self.lifetime.record(lifetime_ns, 1);
                 self.sites.at(site).freed(lifetime_ns);
                 let freeing = self.threads.at(by);
                 freeing.frees += 1;
@@ -176,6 +175,7 @@ impl Replayer {
         }
         self.sites.total(&mut self.totals);
         let (peak, at_ns) = self.sites.peak();
+        let (requested, usable) = self.sizes.finish();
         Aggregates {
             totals: self.totals,
             reallocs: self.reallocs,
@@ -183,8 +183,8 @@ impl Replayer {
             peak: Peak { bytes: peak.bytes, blocks: peak.blocks, at_ns },
             sites: self.sites.finish(),
             threads: self.threads.finish(),
-            requested: self.requested,
-            usable: self.usable,
+            requested,
+            usable,
             lifetime: self.lifetime,
             timeline: self.timeline,
             marks: self.marks,
@@ -232,8 +232,7 @@ impl Tally for Replayer {
         thread.allocations += 1;
         thread.allocated_bytes = thread.allocated_bytes.saturating_add(size_bytes);
 
-        self.requested.record(size_bytes);
-        self.usable.record(size_bytes.saturating_add(u64::from(slack_bytes)));
+        self.sizes.record(size_bytes, slack_bytes);
         let owner = Owner::Own { site: number, thread: by.thread, nth };
         self.occupy(slot, LiveBlock { owner, size_bytes, at_ns: by.at_ns }, by.at_ns);
         self.sites.live_up(number, size_bytes, by.at_ns);

@@ -12,6 +12,7 @@ use super::container::BlockHeader;
 use super::error::Malformed;
 use super::mirror::Mirror;
 use super::ops::*;
+use super::pipeline::{Columns, columns};
 use super::rare;
 use super::varint::unzigzag;
 
@@ -43,7 +44,7 @@ impl Known {
 pub(super) struct Course {
     pub(super) mirror: Mirror,
     pub(super) known: Known,
-    columns: [Column; FIELDS],
+    columns: Columns,
     stated_slots: usize,
     run_left: u64,
     at_us: u64,
@@ -54,25 +55,12 @@ pub(super) struct Course {
 impl Course {
     /// Before the first block.
     pub(super) fn new(mirror: Mirror, known: Known) -> Course {
-        Course {
-            mirror,
-            known,
-            columns: std::array::from_fn(|_| Column::default()),
-            stated_slots: 0,
-            run_left: 0,
-            at_us: 0,
-            next_seq: 0,
-            left: 0,
-        }
+        Course { mirror, known, columns: columns(), stated_slots: 0, run_left: 0, at_us: 0, next_seq: 0, left: 0 }
     }
 
-    /// The columns, to be filled for the next block.
-    pub(super) fn columns(&mut self) -> &mut [Column; FIELDS] {
-        &mut self.columns
-    }
-
-    /// The columns were filled from a block with this header.
-    pub(super) fn begin_block(&mut self, header: &BlockHeader) -> Result<(), Malformed> {
+    /// A block with this header and these columns begins; leaves those of the block before.
+    pub(super) fn begin_block(&mut self, header: &BlockHeader, columns: &mut Columns) -> Result<(), Malformed> {
+        std::mem::swap(&mut self.columns, columns);
         let events = header.items as usize;
         if events > MAX_BLOCK_EVENTS || self.column(Field::Op).bytes().len() != events {
             return Err(Malformed::Bytes("a block has not as many ops as events"));
@@ -136,18 +124,19 @@ impl Course {
         Ok(())
     }
 
-    /// The times of the next `events` events, nanoseconds since the recording's start.
-    pub(super) fn times(&mut self, events: usize, at_ns: &mut Vec<u64>) -> Result<(), Malformed> {
-        self.column(Field::Time).varints(events, at_ns)?;
-        for time in at_ns {
-            self.at_us = self.at_us.checked_add(*time).ok_or(Malformed::Bytes("time runs past its end"))?;
-            *time = self.at_us.saturating_mul(1000);
+    /// The times of the next `events` events, microseconds since the recording's start; in nanoseconds each has 64 bits.
+    pub(super) fn times_us(&mut self, events: usize, at_us: &mut Vec<u64>) -> Result<(), Malformed> {
+        const PAST: Malformed = Malformed::Bytes("time runs past its end");
+        self.column(Field::Time).varints(events, at_us)?;
+        for time in at_us {
+            self.at_us = self.at_us.checked_add(*time).ok_or(PAST)?;
+            *time = self.at_us;
         }
-        Ok(())
+        self.at_us.checked_mul(1000).map(|_| ()).ok_or(PAST)
     }
 
     /// An event that ends a block's life, or undoes that; returns its slot.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end(&mut self, op: u8) -> Result<u32, Malformed> {
         match op {
             FREE_RECENT..FREE_NUMBER => {

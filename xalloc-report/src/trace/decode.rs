@@ -1,7 +1,7 @@
 //! Columns back into events: the inverse of [`super::encode`].
 //!
-//! Reading is cut in two so that two cores share it. [`Expander`] unpacks a block and works out slots and addresses
-//! with its mirror; what comes out is plain columns in a [`Batch`] that fits a second-level cache. [`super::play`] keeps
+//! Reading is cut so that two cores share it ([`super::pipeline`]). [`Expander`] works out slots and addresses with its
+//! mirror; what comes out is plain columns in a [`Batch`] that fits a second-level cache. [`super::play`] keeps
 //! the blocks by slot, and calls the replay. Neither looks up an address anywhere.
 //!
 //! # Invariant
@@ -19,7 +19,7 @@ use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
-use super::pipeline::Expand;
+use super::pipeline::{Columns, Expand};
 use super::varint::{Cursor, unfold};
 use super::{Block, StackIndex, ThreadIndex};
 
@@ -82,7 +82,6 @@ struct Asked {
 /// Turns blocks into batches.
 pub(super) struct Expander {
     course: Course,
-    unpacker: Unpacker,
     /// Kept for its memory.
     asked: Asked,
     origins: Vec<(u16, ArenaId, Call, Order)>,
@@ -91,10 +90,9 @@ pub(super) struct Expander {
 }
 
 impl Expander {
-    pub(super) fn new(mirror: Mirror, known: Known, unpacker: Unpacker) -> Expander {
+    pub(super) fn new(mirror: Mirror, known: Known) -> Expander {
         Expander {
             course: Course::new(mirror, known),
-            unpacker,
             asked: Asked::default(),
             origins: Vec::new(),
             history: History::default(),
@@ -106,13 +104,22 @@ impl Expander {
 impl Expand for Expander {
     type Batch = Batch;
 
-    fn begin_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Malformed> {
+    fn unpack(
+        unpacker: &mut Unpacker,
+        header: &BlockHeader,
+        payload: &[u8],
+        columns: &mut Columns,
+    ) -> Result<(), Malformed> {
         let mut from = Cursor::new(payload);
         let mut allowance_bytes = header.raw_bytes as usize;
-        for column in self.course.columns() {
-            self.unpacker.unpack(&mut from, &mut allowance_bytes, column.refill())?;
+        for column in columns {
+            unpacker.unpack(&mut from, &mut allowance_bytes, column.refill())?;
         }
-        self.course.begin_block(header)?;
+        Ok(())
+    }
+
+    fn begin_block(&mut self, header: &BlockHeader, columns: &mut Columns) -> Result<(), Malformed> {
+        self.course.begin_block(header, columns)?;
         self.origins.clear();
         self.history.clear();
         self.stated_addrs = 0;
@@ -166,7 +173,8 @@ impl Expander {
     fn read_columns(&mut self, events: usize, batch: &mut Batch, asked: &mut Asked) -> Result<(), Malformed> {
         batch.ops.extend_from_slice(self.column(Field::Op).take(events)?);
         let allocations = batch.ops.iter().filter(|op| **op < FREE_RECENT).count();
-        self.course.times(events, &mut batch.at_ns)?;
+        self.course.times_us(events, &mut batch.at_ns)?;
+        batch.at_ns.iter_mut().for_each(|time| *time *= 1000);
         self.column(Field::Size).varints(allocations, &mut asked.sizes)?;
         self.column(Field::Stack).varints(allocations, &mut asked.stacks)?;
         self.column(Field::Origin).varints(allocations, &mut asked.origins)?;

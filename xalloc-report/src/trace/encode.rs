@@ -228,26 +228,17 @@ impl Encoder {
     }
 
     /// A block is allocated; returns its slot. The last block at its address had the slot `had`, as far as is known.
-    #[inline]
+    #[inline(always)]
     pub(super) fn alloc(&mut self, who: Who, request: Request, had: Option<u32>) -> Result<u32, Malformed> {
         let Request { addr, size_bytes, slack_bytes, arena, arena_seq, call } = request;
         self.enter(who);
         let class = mirror::class_of(size_bytes);
-        let held = if is_realloc(call) { self.mirror.thread().held } else { None };
-        let (op, slot) = match held {
-            Some((slot, _)) if self.mirror.addr(slot) == addr => {
-                self.mirror.thread().held = None;
-                (ALLOC_IN_PLACE, slot)
-            }
-            Some(_) | None => {
-                if is_realloc(call) {
-                    self.mirror.release_held();
-                }
-                match self.mirror.take_if_at(class, addr) {
-                    Some(slot) => (ALLOC_SAME, slot),
-                    None => self.place(class, addr, had)?,
-                }
-            }
+        let (op, slot) = if is_realloc(call) {
+            self.place_moved(class, addr, had)?
+        } else if let Some(slot) = self.mirror.take_if_at(class, addr) {
+            (ALLOC_SAME, slot)
+        } else {
+            self.place(class, addr, had)?
         };
         self.begin(who, op);
         put(self.field(Field::Size), size_bytes);
@@ -275,7 +266,30 @@ impl Encoder {
         Ok(slot)
     }
 
+    /// As [`Self::alloc`], for who has it from a path that is seldom taken: without a copy of its code there.
+    #[inline(never)]
+    pub(super) fn alloc_rarely(&mut self, who: Who, request: Request, had: Option<u32>) -> Result<u32, Malformed> {
+        self.alloc(who, request, had)
+    }
+
+    /// The op and the slot of an allocation that ends a realloc.
+    #[inline(never)]
+    fn place_moved(&mut self, class: u8, addr: u64, had: Option<u32>) -> Result<(u8, u32), Malformed> {
+        if let Some((slot, _)) = self.mirror.thread().held
+            && self.mirror.addr(slot) == addr
+        {
+            self.mirror.thread().held = None;
+            return Ok((ALLOC_IN_PLACE, slot));
+        }
+        self.mirror.release_held();
+        match self.mirror.take_if_at(class, addr) {
+            Some(slot) => Ok((ALLOC_SAME, slot)),
+            None => self.place(class, addr, had),
+        }
+    }
+
     /// The op and the slot of an allocation that is not at the address of the next slot.
+    #[inline(never)]
     fn place(&mut self, class: u8, addr: u64, had: Option<u32>) -> Result<(u8, u32), Malformed> {
         if let Some(slot) = had.filter(|&slot| self.mirror.waits(slot, class, addr)) {
             let op = match self.mirror.depth_of(class, slot) {
@@ -363,21 +377,26 @@ impl Encoder {
         self.slots.push(zigzag(u64::from(slot).wrapping_sub(u64::from(before))));
     }
 
+    /// As [`Self::free`], for who has it from a path that is seldom taken.
+    #[inline(never)]
+    pub(super) fn free_rarely(&mut self, who: Who, slot: u32) {
+        self.free(who, slot);
+    }
+
     /// The block in `slot` is freed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn free(&mut self, who: Who, slot: u32) {
         self.enter(who);
-        let op = match self.mirror.freed_as(slot) {
+        let (freed_as, before) = self.mirror.vacate_live(slot);
+        let op = match freed_as {
             FreedAs::Recent(ago) => FREE_RECENT + ago,
             FreedAs::Numbered(distance) => FREE_NUMBER + distance,
             FreedAs::Slot => {
-                self.state_slot(slot);
+                self.slots.push(zigzag(u64::from(slot).wrapping_sub(u64::from(before))));
                 FREE_SLOT
             }
         };
         self.no_alloc(who, op);
-        let was_live = self.mirror.vacate(slot);
-        debug_assert!(was_live, "the matcher's table holds live slots only");
     }
 
     /// A realloc of the block in `slot` begins.

@@ -37,6 +37,8 @@ const COALESCE: u8 = wire::Kind::HeapCoalesce as u8;
 const BIN: u8 = wire::Kind::HeapBin as u8;
 const FREE_BINNED: u8 = wire::Kind::FreeBinned as u8;
 const CACHE_FILL: u8 = wire::Kind::HeapCacheFill as u8;
+/// Bytes of a chunk before its block (malloc.c, `CHUNK_HDR_SZ`).
+const CHUNK_HEADER_BYTES: u64 = 16;
 /// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
 const ADDR_MASK: u64 = (1 << 48) - 1;
 
@@ -101,7 +103,7 @@ impl Matcher {
     /// Takes the next event, and the text that followed it, and tells `encoder` what it means.
     ///
     /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder) -> Result<(), Malformed> {
         let Incoming { record, at_us, thread, stack } = incoming;
         let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
@@ -207,7 +209,7 @@ impl Matcher {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder) -> Result<(), Malformed> {
         let addr = request.addr;
         let (had, place) = match self.table.get(addr) {
@@ -246,7 +248,7 @@ impl Matcher {
         let (before, _) = self.table.get(addr);
         if let Some(Entry::Live(slot)) = before {
             self.table.remove(addr);
-            encoder.free(Who { stack: StackIndex::NONE, ..who }, slot);
+            encoder.free_rarely(Who { stack: StackIndex::NONE, ..who }, slot);
             self.repairs.implied_frees += 1;
             if self.implied.len() >= MAX_PARKED {
                 self.implied.clear();
@@ -254,9 +256,9 @@ impl Matcher {
             self.implied.insert(addr, stamp);
         }
         let had = before.map(|(Entry::Live(slot) | Entry::Gone(slot))| slot);
-        let slot = encoder.alloc(who, request, had)?;
+        let slot = encoder.alloc_rarely(who, request, had)?;
         match late {
-            Some(freed_by) => encoder.free(freed_by, slot),
+            Some(freed_by) => encoder.free_rarely(freed_by, slot),
             None => self.table.insert(addr, slot),
         }
         Ok(())
@@ -268,7 +270,7 @@ impl Matcher {
         self.parked.len() | self.implied.len() | self.unknown_reallocs.len() == 0
     }
 
-    #[inline]
+    #[inline(always)]
     fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
         if self.implied.is_empty()
             && let Some(slot) = self.table.remove(addr)
@@ -288,7 +290,7 @@ impl Matcher {
             return;
         }
         if let Some(slot) = self.table.remove(addr) {
-            encoder.free(who, slot);
+            encoder.free_rarely(who, slot);
         } else if addr != 0 {
             if self.parked.len() >= MAX_PARKED {
                 self.settle(encoder, u64::MAX);
@@ -308,7 +310,7 @@ impl Matcher {
         let Some(slot) = encoder.held(who.thread) else { return };
         let addr = encoder.blocks()[slot as usize].addr;
         if let Some(other) = self.table.remove(addr) {
-            encoder.free(Who { stack: StackIndex::NONE, ..who }, other);
+            encoder.free_rarely(Who { stack: StackIndex::NONE, ..who }, other);
             self.repairs.implied_frees += 1;
         }
         if let Some(slot) = encoder.realloc_undo(who) {
@@ -350,7 +352,7 @@ fn put_away(who: Who, record: &Record, encoder: &mut Encoder) {
     let (block, put_away) = (record.addr(), record.put_away());
     if put_away.merged == Merged::default()
         && let Some(bin @ (BinKind::Fast | BinKind::Small)) = put_away.bin
-        && let Some(flat) = Flat::to_bin(bin, Addr(block.0.wrapping_sub(16)), put_away.total_bytes)
+        && let Some(flat) = Flat::to_bin(bin, Addr(block.0.wrapping_sub(CHUNK_HEADER_BYTES)), put_away.total_bytes)
     {
         encoder.binned(who, record.arena(), record.extra, flat);
     } else {

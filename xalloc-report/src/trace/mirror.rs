@@ -152,6 +152,14 @@ pub(super) struct Near {
 }
 
 impl Near {
+    /// The block in `slot`, which is `found`, was freed.
+    #[inline]
+    fn freed(&mut self, slot: u32, found: Slot) {
+        self.freed_number = found.state;
+        self.freed_slot = slot;
+        self.free_chunk = ((found.word & ADDR_MASK).wrapping_sub(16), u64::from(found.class()) * 16);
+    }
+
     /// An allocation whose op was `op` ended at `end`.
     #[inline]
     pub(super) fn ended(&mut self, op: u8, end: u64) {
@@ -251,7 +259,7 @@ impl Mirror {
     }
 
     /// The slot that the next block of `class` gets, if it had `addr`.
-    #[inline]
+    #[inline(always)]
     pub(super) fn take_if_at(&mut self, class: u8, addr: u64) -> Option<u32> {
         let list = &mut self.free[class as usize];
         let newest = list.newest;
@@ -371,7 +379,7 @@ impl Mirror {
     }
 
     /// The current thread's new block is in `slot`; returns its number among the thread's allocations.
-    #[inline]
+    #[inline(always)]
     pub(super) fn occupy(&mut self, slot: u32, addr: u64, class: u8) -> u32 {
         let thread = &mut self.threads[self.current];
         let nth = thread.allocs;
@@ -436,10 +444,8 @@ impl Mirror {
     #[inline]
     fn leave(&mut self, slot: u32) -> bool {
         let Some(found) = self.slots.get_mut(slot as usize).filter(|found| found.is_live()) else { return false };
-        let near = &mut self.threads[self.current].near;
-        near.freed_number = std::mem::replace(&mut found.state, HELD);
-        near.freed_slot = slot;
-        near.free_chunk = ((found.word & ADDR_MASK).wrapping_sub(16), u64::from(found.class()) * 16);
+        self.threads[self.current].near.freed(slot, *found);
+        found.state = HELD;
         true
     }
 
@@ -468,24 +474,34 @@ impl Mirror {
         (thread.recent[place] == slot).then(|| (thread.allocs as usize).wrapping_sub(1 + place) % RECENT)
     }
 
-    /// How a free names the live block in `slot`: by the first of these ways that reaches it.
-    #[inline]
-    pub(super) fn freed_as(&self, slot: u32) -> FreedAs {
-        let thread = &self.threads[self.current];
-        let found = &self.slots[slot as usize];
-        let place = (found.word >> 56) as usize;
-        if thread.recent[place] == slot {
-            let ago = (thread.allocs as usize).wrapping_sub(1 + place) % RECENT;
-            if ago < usize::from(ops::FREE_RECENT_COUNT) {
-                return FreedAs::Recent(ago as u8);
-            }
-        }
+    /// As [`Self::vacate`] of a block that is known to be live; says how that is told, by the first of the ways that reaches
+    /// it, and what slot was freed before.
+    #[inline(always)]
+    pub(super) fn vacate_live(&mut self, slot: u32) -> (FreedAs, u32) {
+        let thread = &mut self.threads[self.current];
+        let found = &mut self.slots[slot as usize];
+        debug_assert!(found.is_live(), "the matcher's table holds live slots only");
+        let (number, place) = (found.state, (found.word >> 56) as usize);
+        let ago = (thread.allocs as usize).wrapping_sub(1 + place) % RECENT;
         let reach = u64::from(ops::NUMBER_REACH);
-        let distance = found.state.wrapping_sub(thread.near.freed_number).wrapping_add(reach);
-        if distance <= 2 * reach && self.allocs.wrapping_sub(found.state) <= NUMBERED {
-            return FreedAs::Numbered(distance as u8);
+        let distance = number.wrapping_sub(thread.near.freed_number).wrapping_add(reach);
+        let freed_as = if thread.recent[place] == slot && ago < usize::from(ops::FREE_RECENT_COUNT) {
+            FreedAs::Recent(ago as u8)
+        } else if distance <= 2 * reach && self.allocs.wrapping_sub(number) <= NUMBERED {
+            FreedAs::Numbered(distance as u8)
+        } else {
+            FreedAs::Slot
+        };
+        let before = thread.near.freed_slot;
+        thread.near.freed(slot, *found);
+        let list = &mut self.free[found.class() as usize];
+        let older = std::mem::replace(&mut list.newest, slot);
+        found.state = Slot::free(END, older);
+        match self.slots.get_mut(older as usize) {
+            Some(neighbour) => neighbour.state = Slot::free(slot, neighbour.older()),
+            None => list.oldest = slot,
         }
-        FreedAs::Slot
+        (freed_as, before)
     }
 
     /// The inverse of [`Self::recency`].

@@ -1,8 +1,7 @@
 //! Reading a trace: what it contains, and the events of each process in their order.
 //!
-//! Opening reads the footer and the dictionary blocks. A replay goes through the blocks of one process; one thread
-//! unpacks and expands them, the caller's thread plays them, with a few batches between. Memory is what the live
-//! blocks take (about 70 bytes each), whatever the number of events.
+//! Opening reads the footer and the dictionary blocks. A replay goes through the blocks of one process
+//! ([`super::pipeline`]). Memory is what the live blocks take (about 70 bytes each), whatever the number of events.
 //!
 //! A trace that is not whole is salvaged: `salvage` says what can be known of it.
 //!
@@ -303,7 +302,7 @@ impl Trace {
         drop(blocks);
         let read = |entry: &Entry, payload: &mut Vec<u8>| self.block(entry, payload);
         let pipeline = Pipeline { entries: &entries, read: &read };
-        pipeline.run(Skimmer::new(mirror, known, unpacker), &mut |batch| batch.tell(tally), progress)
+        pipeline.run(Skimmer::new(mirror, known), unpacker, &mut |batch| batch.tell(tally), progress)
     }
 
     fn play(
@@ -320,8 +319,8 @@ impl Trace {
         player.expect(self.blocks_of(process, BlockKind::Events).map(|entry| entry.header.slots).max().unwrap_or(0));
         let read = |entry: &Entry, payload: &mut Vec<u8>| self.block(entry, payload);
         let pipeline = Pipeline { entries: &entries, read: &read };
-        let expander = Expander::new(mirror, known, unpacker);
-        pipeline.run(expander, &mut |batch| player.play(batch, replay), progress)?;
+        let expander = Expander::new(mirror, known);
+        pipeline.run(expander, unpacker, &mut |batch| player.play(batch, replay), progress)?;
         player.begin(replay);
         Ok(())
     }
@@ -332,14 +331,13 @@ impl Trace {
         process: ProcessIndex,
         replay: &mut impl Replay,
     ) -> Result<(), TraceError> {
-        // Not more blocks than a second thread is started for.
         let prepared = self.prepare(process, Moment::Seq(0))?;
         let Restoring { mirror, blocks, live, .. } = prepared.restored;
         let mut player = Player::new(blocks, live, Moment::Seq(0));
         let read = |entry: &Entry, payload: &mut Vec<u8>| self.block(entry, payload);
         let pipeline = Pipeline { entries: &prepared.entries, read: &read };
-        let expander = Expander::new(mirror, prepared.known, prepared.unpacker);
-        pipeline.in_turns(expander, &mut |batch| player.play(batch, replay), &mut |_| {})?;
+        let expander = Expander::new(mirror, prepared.known);
+        pipeline.in_turns(expander, prepared.unpacker, &mut |batch| player.play(batch, replay), &mut |_| {})?;
         player.begin(replay);
         Ok(())
     }

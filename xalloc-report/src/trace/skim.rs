@@ -23,7 +23,7 @@ use super::error::Malformed;
 use super::heap_steps::{Expected, Flat, History, Remembered, StepKind, stays_within};
 use super::mirror::{self, Mirror};
 use super::ops::*;
-use super::pipeline::Expand;
+use super::pipeline::{Columns, Expand};
 use super::rare;
 use super::tally::{By, Obtained, Tally};
 use super::varint::{Cursor, unfold};
@@ -37,13 +37,13 @@ const BATCH_EVENTS: usize = 8 << 10;
 pub(super) struct Skimmed {
     /// How many events there were, with those that were taken out.
     events: u64,
-    last_at_ns: u64,
+    last_at_us: u64,
     /// Events that are left: as many entries of the next three columns count, what lies behind them is left over.
     kept: usize,
     /// Op of each event.
     ops: Vec<u8>,
-    /// Time of each event, nanoseconds since the recording's start.
-    at_ns: Vec<u64>,
+    /// Time of each event, microseconds since the recording's start.
+    at_us: Vec<u64>,
     /// Slot of each event; 0 where it is not about a block.
     slots: Vec<u32>,
     /// Threads, each with the number of events left that it has in a row.
@@ -63,7 +63,7 @@ impl Skimmed {
     fn clear(&mut self) {
         self.kept = 0;
         self.ops.resize(BATCH_EVENTS, 0);
-        self.at_ns.resize(BATCH_EVENTS, 0);
+        self.at_us.resize(BATCH_EVENTS, 0);
         self.slots.resize(BATCH_EVENTS, 0);
         self.runs.clear();
         self.steps.clear();
@@ -71,11 +71,11 @@ impl Skimmed {
     }
 
     /// Appends what is wanted of these events, and returns how many that are.
-    fn keep(&mut self, ops: &[u8], at_ns: &[u64], mut is_wanted: impl FnMut(u8) -> bool) -> usize {
-        let (to_ops, to_at_ns) = (&mut self.ops[self.kept..], &mut self.at_ns[self.kept..]);
+    fn keep(&mut self, ops: &[u8], at_us: &[u64], mut is_wanted: impl FnMut(u8) -> bool) -> usize {
+        let (to_ops, to_at_us) = (&mut self.ops[self.kept..], &mut self.at_us[self.kept..]);
         let mut kept = 0;
-        for (&op, &at_ns) in ops.iter().zip(at_ns) {
-            (to_ops[kept], to_at_ns[kept]) = (op, at_ns);
+        for (&op, &at_us) in ops.iter().zip(at_us) {
+            (to_ops[kept], to_at_us[kept]) = (op, at_us);
             kept += usize::from(is_wanted(op));
         }
         self.kept += kept;
@@ -87,11 +87,11 @@ impl Skimmed {
         let mut obtained = self.sizes.iter().zip(&self.stacks).zip(&self.places);
         let mut steps = self.steps.iter();
         let mut rare = Cursor::new(&self.rare);
-        let mut events = self.ops.iter().zip(&self.at_ns).zip(&self.slots).take(self.kept);
+        let mut events = self.ops.iter().zip(&self.at_us).zip(&self.slots).take(self.kept);
         for &(thread, run) in &self.runs {
             let thread = ThreadIndex(thread);
-            for ((&op, &at_ns), &slot) in events.by_ref().take(run) {
-                let by = By { thread, at_ns };
+            for ((&op, &at_us), &slot) in events.by_ref().take(run) {
+                let by = By { thread, at_ns: at_us * 1000 };
                 if op < FREE_RECENT {
                     let ((&size_bytes, &stack), &place) = obtained.next().ok_or(SHORT)?;
                     let &(slack_beyond, call) = self.origins.get(place as usize).ok_or(NO_ORIGIN)?;
@@ -111,7 +111,7 @@ impl Skimmed {
                 }
             }
         }
-        tally.passed(self.events, self.last_at_ns);
+        tally.passed(self.events, self.last_at_us * 1000);
         Ok(())
     }
 }
@@ -119,7 +119,6 @@ impl Skimmed {
 /// Turns blocks into batches for a tally.
 pub(super) struct Skimmer {
     course: Course,
-    unpacker: Unpacker,
     /// Slack beyond the expected and call, by place in the block's table of origins.
     origins: Vec<(u16, Call)>,
     history: History,
@@ -128,23 +127,22 @@ pub(super) struct Skimmer {
     has_telling_steps: bool,
     /// Kept for their memory: what the columns say of a batch, and of each of its steps whether a tally is told of it.
     ops: Vec<u8>,
-    at_ns: Vec<u64>,
+    at_us: Vec<u64>,
     steps: Vec<u64>,
     tells: Vec<bool>,
 }
 
 impl Skimmer {
     /// For a process that begins with this mirror; addresses in it stay as they are.
-    pub(super) fn new(mirror: Mirror, known: Known, unpacker: Unpacker) -> Skimmer {
+    pub(super) fn new(mirror: Mirror, known: Known) -> Skimmer {
         Skimmer {
             course: Course::new(mirror, known),
-            unpacker,
             origins: Vec::new(),
             history: History::default(),
             telling: Vec::new(),
             has_telling_steps: false,
             ops: Vec::new(),
-            at_ns: Vec::new(),
+            at_us: Vec::new(),
             steps: Vec::new(),
             tells: Vec::new(),
         }
@@ -167,13 +165,11 @@ impl Skimmer {
     fn read_kinds(&mut self) -> Result<(), Malformed> {
         self.history.clear();
         self.telling.clear();
-        let field = self.course.column(Field::HeapKinds);
-        while !field.at_end() {
-            let arena = u16::try_from(field.varint()?).map_err(|_| WIDE)?;
-            let (kind, sub) = (field.byte()?, field.byte()?);
-            self.history.push(StepKind { arena: ArenaId(arena), kind, sub });
-            self.telling.push(!stays_within(kind));
-        }
+        let mut kinds = self.course.column(Field::HeapKinds).cursor();
+        each_kind(&mut kinds, |kind| {
+            self.history.push(kind);
+            self.telling.push(tells(kind));
+        })?;
         self.has_telling_steps = self.telling.contains(&true);
         Ok(())
     }
@@ -208,6 +204,21 @@ impl Skimmer {
         self.tells.push(false);
         Ok(())
     }
+}
+
+/// Whether a tally is told of steps of this kind.
+fn tells(kind: StepKind) -> bool {
+    !stays_within(kind.kind)
+}
+
+/// Goes through a block's table of the kinds of steps.
+fn each_kind(table: &mut Cursor<'_>, mut of: impl FnMut(StepKind)) -> Result<(), Malformed> {
+    while !table.is_empty() {
+        let arena = u16::try_from(table.varint()?).map_err(|_| WIDE)?;
+        let (kind, sub) = (table.byte()?, table.byte()?);
+        of(StepKind { arena: ArenaId(arena), kind, sub });
+    }
+    Ok(())
 }
 
 /// Finds the slots of events of one thread, and appends what is rare of them.
@@ -255,7 +266,12 @@ fn follow<'a>(
 impl Expand for Skimmer {
     type Batch = Skimmed;
 
-    fn begin_block(&mut self, header: &BlockHeader, payload: &[u8]) -> Result<(), Malformed> {
+    fn unpack(
+        unpacker: &mut Unpacker,
+        header: &BlockHeader,
+        payload: &[u8],
+        columns: &mut Columns,
+    ) -> Result<(), Malformed> {
         const ALWAYS: [Field; 9] = [
             Field::Op,
             Field::Time,
@@ -274,29 +290,32 @@ impl Expand for Skimmer {
         for column in &mut packed {
             *column = Packed::next(&mut from, &mut allowance_bytes)?;
         }
+        let mut unpack = |field: usize| unpacker.unfold(packed[field], columns[field].refill());
         let planes = Field::Slot as usize..Field::Slot as usize + SLOT_PLANES;
-        for field in ALWAYS.map(|field| field as usize).into_iter().chain(planes) {
-            self.unpacker.unfold(packed[field], self.course.columns()[field].refill())?;
-        }
-        self.course.begin_block(header)?;
-        self.read_origins()?;
-        self.read_kinds()?;
-        if self.has_telling_steps {
-            for field in OF_STEPS.map(|field| field as usize) {
-                self.unpacker.unfold(packed[field], self.course.columns()[field].refill())?;
-            }
+        ALWAYS.map(|field| field as usize).into_iter().chain(planes).try_for_each(&mut unpack)?;
+        let mut has_telling_steps = false;
+        each_kind(&mut columns[Field::HeapKinds as usize].cursor(), |kind| has_telling_steps |= tells(kind))?;
+        for column in OF_STEPS.map(|field| field as usize) {
+            let packed = if has_telling_steps { packed[column] } else { Packed::EMPTY };
+            unpacker.unfold(packed, columns[column].refill())?;
         }
         Ok(())
+    }
+
+    fn begin_block(&mut self, header: &BlockHeader, columns: &mut Columns) -> Result<(), Malformed> {
+        self.course.begin_block(header, columns)?;
+        self.read_origins()?;
+        self.read_kinds()
     }
 
     fn expand(&mut self, batch: &mut Skimmed) -> Result<bool, Malformed> {
         batch.clear();
         let events = self.course.left().min(BATCH_EVENTS);
         let mut ops = std::mem::take(&mut self.ops);
-        let mut at_ns = std::mem::take(&mut self.at_ns);
+        let mut at_us = std::mem::take(&mut self.at_us);
         ops.clear();
         ops.extend_from_slice(self.course.column(Field::Op).take(events)?);
-        self.course.times(events, &mut at_ns)?;
+        self.course.times_us(events, &mut at_us)?;
         let (allocations, steps) = counts(&ops);
         self.course.column(Field::Size).varints(allocations, &mut batch.sizes)?;
         self.course.column(Field::Stack).varints(allocations, &mut batch.stacks)?;
@@ -313,16 +332,16 @@ impl Expand for Skimmer {
         while read < events {
             let run = self.course.run(events - read)?;
             let thread = self.course.mirror.thread().index;
-            let (ops, at_ns) = (&ops[read..read + run], &at_ns[read..read + run]);
+            let (ops, at_us) = (&ops[read..read + run], &at_us[read..read + run]);
             let before = batch.kept;
             let kept = if self.has_telling_steps {
-                batch.keep(ops, at_ns, |op| {
+                batch.keep(ops, at_us, |op| {
                     let tells = self.tells.get(step) == Some(&true);
                     step += usize::from(op == HEAP);
                     op != HEAP || tells
                 })
             } else {
-                batch.keep(ops, at_ns, |op| op != HEAP)
+                batch.keep(ops, at_us, |op| op != HEAP)
             };
             batch.runs.push((thread, kept));
             let Skimmed { ops, slots, origins, rare, .. } = batch;
@@ -333,8 +352,8 @@ impl Expand for Skimmer {
         drop(asked);
         (batch.sizes, batch.places) = (sizes, places);
         batch.events = events as u64;
-        batch.last_at_ns = at_ns.last().copied().unwrap_or(0);
-        (self.ops, self.at_ns) = (ops, at_ns);
+        batch.last_at_us = at_us.last().copied().unwrap_or(0);
+        (self.ops, self.at_us) = (ops, at_us);
         self.course.passed(events);
         Ok(events > 0)
     }

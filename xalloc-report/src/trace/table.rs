@@ -88,7 +88,7 @@ impl Table {
 
     /// What is or was at `addr`, and where a block there is to be put by [`Self::insert_in`] before anything else
     /// changes.
-    #[inline]
+    #[inline(always)]
     pub(super) fn get(&mut self, addr: u64) -> (Option<Entry>, Place) {
         if addr & 15 != 0 {
             return (self.unaligned.get(&addr).map(|&slot| Entry::Live(slot)), Place(None));
@@ -106,7 +106,7 @@ impl Table {
     }
 
     /// As [`Self::insert`], with what [`Self::get`] found for `addr` since the last change.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert_in(&mut self, place: Place, addr: u64, slot: u32) {
         let leaf = place.0.and_then(|place| self.leaves.get_mut(place as usize));
         let Some(Leaf { entries: Some(entries), live, .. }) = leaf else { return self.insert_elsewhere(addr, slot) };
@@ -129,7 +129,7 @@ impl Table {
     }
 
     /// The block at `addr` is gone; returns its slot, if there was one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn remove(&mut self, addr: u64) -> Option<u32> {
         if addr & 15 != 0 {
             return self.unaligned.remove(&addr);
@@ -146,14 +146,16 @@ impl Table {
         Some(slot)
     }
 
-    #[inline]
+    #[inline(always)]
     fn find(&mut self, number: u64) -> Option<u32> {
-        let near = &mut self.near[number as usize % NEAR_LEAVES];
-        if near.0 == number {
-            return Some(near.1);
-        }
+        let near = self.near[number as usize % NEAR_LEAVES];
+        if near.0 == number { Some(near.1) } else { self.find_far(number) }
+    }
+
+    #[inline(never)]
+    fn find_far(&mut self, number: u64) -> Option<u32> {
         let &place = self.by_number.get(&number)?;
-        *near = (number, place);
+        self.near[number as usize % NEAR_LEAVES] = (number, place);
         Some(place)
     }
 
