@@ -52,7 +52,9 @@ fn what_if(sample: &Sample) -> WhatIf {
     let recorded = simulate::Settings::recorded(&sample.contents, &requests);
     let run = |list: &str| {
         let mut settings = recorded;
-        settings.apply(list).expect("these are settings");
+        if !list.is_empty() {
+            settings.apply(list).expect("these are settings");
+        }
         let name = if list.is_empty() { "baseline" } else { list };
         Run { name: name.to_owned(), requests: &requests, settings, compares: list.is_empty() }
     };
