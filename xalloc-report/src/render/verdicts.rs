@@ -12,7 +12,10 @@ use serde_json::Value;
 use super::golden::{assert_golden, path};
 use super::text::Extent;
 use super::{annotations, codequality, json, junit, sarif, step_summary, text, valgrind_xml};
-use crate::check::{Baseline, Budgets, OwnCode, Policy, Rule, RunEvidence, Selection, Suppressions, Verdict, judge};
+use crate::check::{
+    Baseline, Budgets, Outcome, OwnCode, Policy, ProcessVerdict, Rule, RunEvidence, Selection, Suppressions, Verdict,
+    judge,
+};
 use crate::model::sample::{Sample, checked_server, server};
 use crate::trace::{Checked, Event, Finding, LeakClass, LiveChange, ProcessIndex, ScanOutcome};
 use xalloc_core::wire::FaultKind;
@@ -136,6 +139,25 @@ fn each_verdict_reads_as_agreed() {
     for (name, verdict) in all() {
         assert_golden(&format!("verdict/{name}.txt"), &text::check(&verdict, Extent::default()));
     }
+}
+
+#[test]
+fn processes_that_pass_are_counted_and_only_the_others_have_a_line() {
+    let of_one = |sample: &Sample, outcome| {
+        let policy = policy();
+        let verdict = judge(vec![evidence(sample, &policy)], &policy);
+        ProcessVerdict { outcome, program: format!("{outcome:?}"), ..verdict.runs[0].processes[0].clone() }
+    };
+    let sample = checked_server();
+    let mut verdict = passing();
+    verdict.runs[0].processes = vec![of_one(&sample, Outcome::Pass); 1_200];
+    let told = |verdict: &Verdict| anstream::adapter::strip_str(&text::check(verdict, Extent::default())).to_string();
+    assert!(told(&verdict).contains("\n  pass: 1,200 processes\n") && !told(&verdict).contains("Pass"));
+    verdict.runs[0].processes.push(of_one(&sample, Outcome::Fail));
+    let text = told(&verdict);
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("Fail") || line.contains("Pass")).collect();
+    assert!(matches!(lines[..], [line] if line.starts_with("  Fail  ")), "{text}");
+    assert!(text.contains("\n  pass: 1,200 processes\n"));
 }
 
 #[test]

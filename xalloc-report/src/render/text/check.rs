@@ -74,12 +74,18 @@ fn of_run(out: &mut String, run: &RunVerdict, extent: Extent) {
     }
     if run.processes.len() > 1 {
         let mut table = Table::default();
-        table.row([left("process", ASIDE), left("verdict", ASIDE), right("leaks", ASIDE), right("bytes", ASIDE)]);
         // What exec replaced is there again as what it became.
         let lasting = run.processes.iter().filter(|process| process.end != EndView::Replaced);
-        lasting.for_each(|process| table.row(of_process(process)));
+        let (passing, others): (Vec<_>, Vec<_>) = lasting.partition(|process| process.outcome == Outcome::Pass);
         out.push('\n');
-        table.write(out, 2);
+        if !others.is_empty() {
+            table.row([left("process", ASIDE), left("verdict", ASIDE), right("leaks", ASIDE), right("bytes", ASIDE)]);
+            others.into_iter().for_each(|process| table.row(of_process(process)));
+            table.write(out, 2);
+        }
+        if !passing.is_empty() {
+            let _ = writeln!(out, "  {GOOD}pass{GOOD:#}: {}", counted(passing.len() as u64, "process"));
+        }
     }
     run.faults.iter().take(extent.sites).for_each(|fault| of_fault(out, fault, extent.frames));
     let more = run.faults.len().saturating_sub(extent.sites);
