@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::faults::{self, DoubleFreeView, FaultView};
-use super::process::{EndView, ThreadName, distinct, pid};
+use super::process::{EndView, ThreadName, ThreadNames, distinct, pid};
 use super::{allocator_frames, names};
 use crate::model::{Model, ProcessRow};
 use crate::trace::{Allocator, Contents, Process, ProcessIndex, StackIndex};
@@ -217,6 +217,7 @@ impl Summary {
         let unknown = unknown_frames(contents, model);
         let together = sum.timeline.most_live();
         let first_faults = faults::faults(contents, model);
+        let thread_names = ThreadNames::of(contents);
         Summary {
             command: recording.command.clone(),
             end: recording.end.map(EndView::from),
@@ -271,7 +272,7 @@ impl Summary {
                 .threads
                 .iter()
                 .map(|totals| ThreadSummary {
-                    thread: ThreadName::of(contents, totals.thread),
+                    thread: thread_names.at(totals.thread),
                     allocations: totals.allocations,
                     allocated_bytes: totals.allocated_bytes,
                     frees: totals.frees,

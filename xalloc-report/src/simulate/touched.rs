@@ -80,8 +80,9 @@ impl Resident {
             resident.known.push((mapping.start, mapping.end));
             let mut at = mapping.start;
             for &(gap, pages) in runs {
-                let from = at + u64::from(gap) * PAGE_BYTES;
-                at = from + u64::from(pages) * PAGE_BYTES;
+                let after = |at: u64, pages: u32| at.saturating_add(u64::from(pages) * PAGE_BYTES).min(mapping.end);
+                let from = after(at, gap);
+                at = after(from, pages);
                 resident.runs.push((from, at));
             }
         }
@@ -90,7 +91,7 @@ impl Resident {
 
     /// Bytes of `[addr, addr + size_bytes)` on resident pages; `None`: it was not looked at page by page.
     fn bytes_of(&self, addr: u64, size_bytes: u64) -> Option<u64> {
-        let end = addr + size_bytes;
+        let end = addr.checked_add(size_bytes)?;
         let around = self.known.get(self.known.partition_point(|&(_, to)| to <= addr))?;
         if addr < around.0 || around.1 < end {
             return None;
