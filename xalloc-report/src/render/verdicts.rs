@@ -13,8 +13,8 @@ use super::golden::{assert_golden, path};
 use super::text::Extent;
 use super::{annotations, codequality, json, junit, sarif, step_summary, text, valgrind_xml};
 use crate::check::{
-    Baseline, Budgets, Outcome, OwnCode, Policy, ProcessVerdict, Rule, RunEvidence, Selection, Suppressions, Verdict,
-    judge,
+    Baseline, Budgets, HEAP_FAULT_ID, Leak, Outcome, OwnCode, Policy, ProcessVerdict, Rule, RunEvidence, Selection,
+    Suppressions, Verdict, judge,
 };
 use crate::model::sample::{Sample, checked_server, server};
 use crate::trace::{Checked, Event, Finding, LeakClass, LiveChange, ProcessIndex, ScanOutcome};
@@ -197,6 +197,21 @@ fn every_result_of_sarif_has_one_place_and_a_fingerprint_and_what_lies_in_the_tr
     let flow = results[0]["codeFlows"][0]["threadFlows"][0]["locations"].as_array().expect("a flow");
     let steps: Vec<_> = flow.iter().map(|step| step["location"]["message"]["text"].as_str()).collect();
     assert_eq!(steps, [Some("main"), Some("cache_insert")]);
+}
+
+#[test]
+fn results_of_sarif_that_are_too_many_are_left_out_and_counted_and_faults_are_not_among_them() {
+    let mut verdict = failing();
+    verdict.runs[0].faults = faulty().runs[0].faults.clone();
+    let leak = verdict.runs[0].failing().next().expect("it fails").clone();
+    verdict.runs[0].leaks = vec![Leak { frames: Vec::new(), ..leak }; 25_000];
+    let report = written(|out| sarif::write(&verdict, out));
+    let report: Value = serde_json::from_str(&report).expect("SARIF is JSON");
+    let results = report["runs"][0]["results"].as_array().expect("results");
+    let faults = results.iter().filter(|result| result["ruleId"] == HEAP_FAULT_ID).count();
+    assert_eq!((results.len(), faults), (25_000, 2));
+    let notes = &report["runs"][0]["invocations"][0]["toolExecutionNotifications"];
+    assert!(notes.to_string().contains("2 results were left out, the smallest leaks first"), "{notes}");
 }
 
 #[test]

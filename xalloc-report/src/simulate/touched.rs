@@ -76,15 +76,9 @@ impl Resident {
     fn of(look: &Snapshot) -> Resident {
         let mut resident = Resident { known: Vec::new(), runs: Vec::new() };
         for mapping in &look.mappings {
-            let Some(runs) = &mapping.runs else { continue };
+            let Some(runs) = mapping.resident_runs() else { continue };
             resident.known.push((mapping.start, mapping.end));
-            let mut at = mapping.start;
-            for &(gap, pages) in runs {
-                let after = |at: u64, pages: u32| at.saturating_add(u64::from(pages) * PAGE_BYTES).min(mapping.end);
-                let from = after(at, gap);
-                at = after(from, pages);
-                resident.runs.push((from, at));
-            }
+            resident.runs.extend(runs);
         }
         resident
     }
@@ -135,5 +129,6 @@ mod tests {
         assert_eq!(resident.bytes_of(0x11_010, 0x8_000), Some(2 * 0x1_000 - 0x10 + 2 * 0x1_000 + 0x10));
         assert_eq!(resident.bytes_of(0x13_000, 0x1_000), Some(0));
         assert_eq!(resident.bytes_of(0x1f_000, 0x2_000), None, "its end was not looked at");
+        assert_eq!(resident.bytes_of(0x1f_000, u64::MAX), None, "a size that no block has");
     }
 }

@@ -107,7 +107,7 @@ fn of_fault(out: &mut String, fault: &Fault, limit: usize) {
         let _ = writeln!(out, "  {title}{unknown}");
         let mut table = Table::default();
         for place in frames.iter().take(limit) {
-            let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+            let source = place.source_or_module();
             table.row([left(printable(&place.name()), FUNCTION), left(printable(&source), ASIDE)]);
         }
         table.write(out, 4);
@@ -203,7 +203,7 @@ fn stack(out: &mut String, leak: &Leak, limit: usize) {
     let mut table = Table::default();
     for (nth, place) in leak.frames.iter().enumerate().take(limit) {
         let mark = if leak.blamed == Some(nth as u32) { ">" } else { "" };
-        let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+        let source = place.source_or_module();
         table.row([left(mark, BAD), left(printable(&place.name()), FUNCTION), left(printable(&source), ASIDE)]);
     }
     let hidden = leak.frames.len().saturating_sub(limit);
