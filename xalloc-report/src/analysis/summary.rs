@@ -168,7 +168,8 @@ pub struct Summary {
     pub double_frees: u64,
     /// The first of them in short; `first_faults` has everything.
     pub first_double_frees: Vec<DoubleFreeView>,
-    /// Pointers that were no blocks, and damage that was noticed in the heap; the double frees are among them.
+    /// Pointers that were no blocks, and damage that was noticed in the heap; the double frees are among them. At most 4,096 of
+    /// each process are counted.
     pub faults: u64,
     /// The first of them, with whose blocks they are about.
     pub first_faults: Vec<FaultView>,

@@ -150,8 +150,18 @@ impl LookBack {
 
     fn begins(&mut self, block: &Block) {
         if self.is_near(block) {
-            self.freed.retain_outside(block);
+            self.forget_freed_within(block);
             self.live.insert(block.addr, *block);
+        }
+    }
+
+    /// The memory of freed blocks that the block has got is no longer theirs.
+    fn forget_freed_within(&mut self, block: &Block) {
+        let begins_below = self.freed.range(..block.addr).next_back();
+        let reaches_in = begins_below.filter(|(_, (below, _))| end(below) > block.addr).map(|(&addr, _)| addr);
+        let inside: Vec<_> = self.freed.range(block.addr..end(block)).map(|(&addr, _)| addr).collect();
+        for addr in reaches_in.into_iter().chain(inside) {
+            self.freed.remove(&addr);
         }
     }
 
@@ -201,22 +211,6 @@ impl LookBack {
 /// Where the block's memory ends.
 fn end(block: &Block) -> u64 {
     block.addr.saturating_add(block.size_bytes.saturating_add(u64::from(block.slack_bytes)).max(1))
-}
-
-/// What was freed, without what another block got of it.
-trait RetainOutside {
-    fn retain_outside(&mut self, block: &Block);
-}
-
-impl RetainOutside for BTreeMap<u64, (Block, Freed)> {
-    fn retain_outside(&mut self, block: &Block) {
-        let begins_below = self.range(..block.addr).next_back();
-        let reaches_in = begins_below.filter(|(_, (below, _))| end(below) > block.addr).map(|(&addr, _)| addr);
-        let inside: Vec<_> = self.range(block.addr..end(block)).map(|(&addr, _)| addr).collect();
-        for addr in reaches_in.into_iter().chain(inside) {
-            self.remove(&addr);
-        }
-    }
 }
 
 impl Replay for LookBack {
