@@ -176,8 +176,9 @@ impl Segment {
         }
     }
 
-    /// What a mapping is for, the heap's ranges in it aside; `before` is the mapping below.
-    fn of(mapping: &Mapping, before: Option<&Mapping>) -> Segment {
+    /// What a mapping is for, the heap's ranges in it aside; `before` is the mapping below. What the kernel calls the heap
+    /// begins with the end of bss; of another allocator's heap no range is known, and it counts as a whole.
+    fn of(mapping: &Mapping, before: Option<&Mapping>, is_heap_known: bool) -> Segment {
         let name = mapping.name.as_str();
         let is_ours = |name: &str| name.contains("libxalloc_preload") || name.contains("xalloc-session.");
         let borders = before.filter(|before| before.end == mapping.start);
@@ -186,7 +187,7 @@ impl Segment {
         }
         match name {
             "[stack]" => return Segment::Stacks,
-            "[heap]" => return Segment::Bss,
+            "[heap]" => return if is_heap_known { Segment::Bss } else { Segment::Heap },
             _ if name.starts_with("[anon") => return Segment::OtherAnonymous,
             "" => {}
             _ if mapping.is_executable() => return Segment::Text,
@@ -223,7 +224,7 @@ fn map(layout: &Layout, snapshot: &Snapshot, measured: &Measured) -> BTreeMap<Se
             left_resident = left_resident.saturating_sub(resident);
         }
         if mapping.rights & 7 != 0 && (left_virtual > 0 || left_resident > 0) {
-            let row = map.entry(Segment::of(mapping, before)).or_default();
+            let row = map.entry(Segment::of(mapping, before, !ranges.is_empty())).or_default();
             row.0 += left_virtual;
             row.1 += left_resident;
         }
