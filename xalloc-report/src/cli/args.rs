@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
+use super::values::from_zero;
 use super::{Console, Existing, Failure};
 use crate::model::{Model, Recorded, Settings};
 use crate::render::text::Extent;
@@ -73,10 +74,10 @@ impl From<ForceArgs> for Existing {
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ExtentArgs {
     /// Most call stacks to show
-    #[arg(short = 'n', long, value_name = "N", default_value_t = Extent::default().sites)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = Extent::default().sites, value_parser = from_zero::<usize>)]
     limit: usize,
     /// Most functions of each call stack to show
-    #[arg(long, value_name = "N", default_value_t = Extent::default().frames)]
+    #[arg(long, value_name = "N", default_value_t = Extent::default().frames, value_parser = from_zero::<usize>)]
     frames: usize,
 }
 
