@@ -354,7 +354,7 @@ fn leads_on<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
     if link.is_multiple_of(8) { words.fd(link) == chunk } else { leads_nowhere(move || words.fd(round_down(link, 8))) }
 }
 
-/// What is said of a link that is no chunk's place, once it was followed.
+/// What is said of a link that is no chunk's place, once it was followed: the kernel may end that.
 #[cold]
 #[inline(never)]
 fn leads_nowhere(follow: impl FnOnce() -> u64) -> bool {

@@ -215,7 +215,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// A free to the arena that the chunk's words name.
-    #[inline(never)]
+    #[inline(always)]
     fn free_to_owner(&mut self, chunk: u64, size: u64) -> Result<(), HeapFault> {
         let heap = self.heap;
         let owner = heap.arenas.get(heap.arena_of(chunk), &heap.main).ok_or(HeapFault::InvalidPointer)?;
