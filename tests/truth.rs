@@ -7,7 +7,7 @@ mod support;
 use std::collections::HashMap;
 
 use serde_json::Value;
-use support::victims::{deep_binding_victim, exporting_victim, files, loader_of_libraries, source, victim};
+use support::victims::{self, deep_binding_victim, exporting_victim, files, loader_of_libraries, source, victim};
 use support::{Load, Recording, functions, list, number, tool, xalloc};
 
 /// One `truth:` line.
@@ -477,4 +477,18 @@ fn a_block_that_is_freed_twice_is_told_apart_from_foreign_memory() {
     assert!(number(first, "at_ns") >= number(&block["freed"], "at_ns"));
     let shown = recording.stderr();
     assert!(shown.contains("a block that was freed before") && shown.contains("SIGABRT"), "{shown}");
+}
+
+#[test]
+fn a_program_whose_file_is_replaced_by_its_like_while_it_runs_keeps_its_names() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("renewed");
+    std::fs::copy(victims::program("renewed.c"), &program).expect("a copy");
+    let recording = Load::new(&program, &[&program.to_string_lossy()]).record();
+    assert_eq!(recording.status().code(), Some(7), "{}", recording.stderr());
+    let top = recording.json("top", &["--by", "count"]);
+    let sites = list(&top, "sites");
+    let named: Vec<_> =
+        sites.iter().filter(|site| functions(site).iter().any(|name| name == "allocated_after")).collect();
+    assert_eq!(named.len(), 1, "{sites:#?}");
 }

@@ -515,5 +515,8 @@ fn module(text: &[u8]) -> Option<Module> {
     use std::os::unix::ffi::OsStrExt;
     let (&length, rest) = text.split_first()?;
     let (build_id, path) = rest.split_at_checked(usize::from(length))?;
+    // What the kernel says of a file that was replaced or removed; the one in its place proves by its build-id whether it
+    // is the same.
+    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
     Some(Module { path: std::ffi::OsStr::from_bytes(path).into(), build_id: build_id.to_vec() })
 }
