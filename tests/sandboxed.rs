@@ -46,3 +46,11 @@ fn a_program_that_dies_of_an_unexpected_system_call_lives_and_is_recorded_whole(
         assert!(leaks.to_string().contains("confined itself by a filter of system calls"), "{way}: {leaks}");
     }
 }
+
+#[test]
+fn a_process_that_was_confined_before_it_became_this_program_is_not_checked() {
+    let recording = Load::new(victims::program("confined_before.c"), &[]).record();
+    assert_eq!(recording.status().code(), Some(7), "{}", recording.stderr());
+    let leaks = recording.json("leaks", &[]).to_string();
+    assert!(leaks.contains("the process is confined by a filter of system calls"), "{leaks}");
+}

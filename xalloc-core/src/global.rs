@@ -83,6 +83,10 @@ fn is_preloaded() -> bool {
 fn look_for_library() -> bool {
     // SAFETY: looks a name up that ends with a NUL. What it allocates comes from C's `malloc`.
     let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"__xalloc_marker".as_ptr()) };
+    if found.is_null() {
+        // SAFETY: takes nothing. It takes back that a name was not found, of which the program never asked.
+        unsafe { libc::dlerror() };
+    }
     SERVER.store(if found.is_null() { server::OWN } else { server::LIBRARY }, Ordering::Relaxed);
     !found.is_null()
 }

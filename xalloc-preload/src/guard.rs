@@ -10,12 +10,13 @@
 //!
 //! # Three ways in
 //! What most calls find can be known by one load of the process's and one of the thread's: that nothing is recorded and
-//! there is nothing to do but to serve ([`Brief`]), or that events are recorded and the core's heap serves ([`Recorded`]).
-//! [`enter`] finds out for all others, and its [`Inside`] keeps what it found; the short ways keep nothing.
+//! there is nothing to do but to serve ([`Brief`]), or that events are recorded and the core's heap serves
+//! ([`Recorded`]). [`enter`] finds out for all others, and its [`Inside`] keeps what it found; the short ways keep
+//! nothing.
 //!
 //! # Safety
-//! - Of [`Inside`], [`Brief`] and [`Recorded`] one exists at most once per thread: it is made only by the call that finds
-//!   the flag clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
+//! - Of [`Inside`], [`Brief`] and [`Recorded`] one exists at most once per thread: it is made only by the call that
+//!   finds the flag clear, and clears it when it ends. It never leaves its thread, for it holds a raw pointer.
 #![allow(unsafe_code)]
 
 use core::ffi::c_int;
@@ -129,7 +130,7 @@ impl Brief {
         let thread = self.thread;
         core::mem::forget(self);
         lower(thread);
-        if thread.is_unsettled() { end_with(thread, block) } else { block }
+        if thread.is_unsettled() { end_with(thread, None, block) } else { block }
     }
 
     /// Keeps where the program called from out of the way until a fault asks for it.
@@ -166,13 +167,14 @@ impl Drop for Brief {
     fn drop(&mut self) {
         lower(self.thread);
         if self.thread.is_unsettled() {
-            end(self.thread);
+            end(self.thread, None);
         }
     }
 }
 
-/// Proof that the calling thread is in a hook that is served by the core's heap and recorded ([`lifecycle::recorded_way`]).
-/// What an [`Inside`] finds out is known here, but for the ring: there may be none yet ([`crate::thread::Stream::room`]).
+/// Proof that the calling thread is in a hook that is served by the core's heap and recorded
+/// ([`lifecycle::recorded_way`]). What an [`Inside`] finds out is known here, but for the ring: there may be none yet
+/// ([`crate::thread::Stream::room`]).
 ///
 /// It keeps no errno: the heap, a capture and a wait for room leave it as it was.
 pub(crate) struct Recorded {
@@ -219,16 +221,16 @@ impl Recorded {
     /// The segment.
     #[inline(always)]
     pub(crate) fn segment(&self) -> &'static Segment {
-        // SAFETY: the way was opened by who had it.
+        // SAFETY: `enter` opens the way only where `segment::current` has said that there is one, and it stays.
         unsafe { segment::known() }
     }
 
     /// Ends a hook whose result is `block`. As [`Brief::leave`] it keeps nothing over the call that is seldom made.
     #[inline(always)]
     pub(crate) fn leave(self, block: Addr) -> Addr {
-        let thread = self.thread;
+        let (thread, segment) = (self.thread, self.segment());
         lower(thread);
-        if thread.is_unsettled() { end_recorded(thread, block) } else { block }
+        if thread.is_unsettled() { end_with(thread, Some(segment), block) } else { block }
     }
 
     /// Goes on as a hook of which less is known.
@@ -237,27 +239,19 @@ impl Recorded {
     }
 }
 
-/// Does at the end of a recorded hook what [`Inside`] does at its own.
+/// Does at the end of a short way what [`Inside`] does at its own. The flag is lowered: handlers come in as anywhere.
 #[cold]
 #[inline(never)]
-fn end_recorded(thread: &'static Thread, block: Addr) -> Addr {
-    drop(Recorded { thread, stays_in_its_thread: PhantomData }.into_inside());
-    block
-}
-
-/// Does at the end of a brief hook what [`Inside`] does at its own.
-#[cold]
-#[inline(never)]
-fn end(thread: &'static Thread) {
+fn end(thread: &'static Thread, recording: Option<&'static Segment>) {
     let errno = host::errno_at(thread.errno_place);
-    drop(Inside { thread, recording: None, errno, stays_in_its_thread: PhantomData });
+    drop(Inside { thread, recording, errno, stays_in_its_thread: PhantomData });
 }
 
 /// As [`end`], of a hook with a result.
 #[cold]
 #[inline(never)]
-fn end_with(thread: &'static Thread, block: Addr) -> Addr {
-    end(thread);
+fn end_with(thread: &'static Thread, recording: Option<&'static Segment>, block: Addr) -> Addr {
+    end(thread, recording);
     block
 }
 
@@ -281,8 +275,8 @@ fn ready(mut phase: Phase) -> Option<Phase> {
 }
 
 impl<'t> Inside<'t> {
-    /// A hook of a thread whose flag was raised for it; the thread has a ring from here on, if events are recorded and one
-    /// is free.
+    /// A hook of a thread whose flag was raised for it; the thread has a ring from here on, if events are recorded and
+    /// one is free.
     #[inline(always)]
     fn begin(thread: &'t Thread, recording: Option<&'static Segment>) -> Inside<'t> {
         let errno = host::errno_at(thread.errno_place);

@@ -116,11 +116,15 @@ pub(crate) fn recorded_way() -> usize {
     PAGE.recorded_way.load(Ordering::Relaxed)
 }
 
-/// Says that events are recorded, the core's heap serves, and where a thread's state is; 0: that is not known yet.
+/// Says that events are recorded, the core's heap serves, and where a thread's state is; 0: that is not known yet, and
+/// may never be.
 pub(crate) fn open_recorded_way(offset: usize) {
+    if offset == 0 {
+        return;
+    }
     PAGE.recorded_way.store(offset, Ordering::Relaxed);
-    // ORDERING: pairs with the fence in `stop_recording`: either this sees that recording has ended, or the way is closed
-    // there after it was opened here.
+    // ORDERING: pairs with the fence in `stop_recording`: either this sees that recording has ended, or the way is
+    // closed there after it was opened here.
     fence(Ordering::SeqCst);
     if PAGE.word.load(Ordering::Relaxed) != LIVE {
         PAGE.recorded_way.store(0, Ordering::Relaxed);

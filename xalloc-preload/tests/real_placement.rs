@@ -71,7 +71,7 @@ impl Reading {
         Ok(())
     }
 
-    /// Where a block is freed, or a thread begins or ends.
+    /// A block is freed.
     fn free(&mut self, thread: u32, addr: Addr) -> Result<(), String> {
         let slot = self.slots.remove(&addr).ok_or_else(|| format!("{addr:x?} was freed and never allocated"))?;
         self.unused.push(slot);

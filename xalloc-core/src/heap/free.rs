@@ -94,7 +94,8 @@ impl<O: Os> Heap<O> {
     }
 
     /// The first half of a free that enters no arena, and so tells the sink nothing: whether the thread's cache takes
-    /// the block into one of its bins of one size each. `None`: [`Heap::free_claimed`] is to be called. Nothing has changed in either case.
+    /// the block into one of its bins of one size each. `None`: [`Heap::free_claimed`] is to be called. Nothing has
+    /// changed in either case.
     ///
     /// # Safety
     /// - As for [`Heap::free_claimed`].
@@ -120,9 +121,9 @@ impl<O: Os> Heap<O> {
         cache.link(Words(&self.os), chunk, ThreadCache::bin_of(size));
     }
 
-    /// As [`Heap::cacheable`], whether a fast bin of the main arena takes the block, in a process with one thread: then the
-    /// way into the bin is all that the free leads to. `None`: [`Heap::free_claimed`] is to be called. Nothing has changed in
-    /// either case.
+    /// As [`Heap::cacheable`], whether a fast bin of the main arena takes the block, in a process with one thread: then
+    /// the way into the bin is all that the free leads to. `None`: [`Heap::free_claimed`] is to be called. Nothing has
+    /// changed in either case.
     ///
     /// # Safety
     /// - As for [`Heap::free_claimed`]; [`Heap::cacheable`] denied it.

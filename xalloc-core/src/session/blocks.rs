@@ -60,14 +60,14 @@ pub struct Handshake {
     pub looks_asked: AtomicU32,
     /// Recorder: how many of these are answered. Futex word.
     pub looks_answered: AtomicU32,
+    /// Process: where the memory begins that holds the blocks of its positive control ([`control`]), for the request.
+    pub control_addr: AtomicU64,
     /// Recorder: how many looks at itself it has asked the process for ([`super::own_look`]).
     pub own_look: AtomicU32,
     /// Process: number of the last of these that a thread took up.
     pub own_look_taken: AtomicU32,
     /// Process: number of the last of these that it is done with.
     pub own_look_done: AtomicU32,
-    /// Process: where the memory begins that holds the blocks of its positive control ([`control`]), for the request.
-    pub control_addr: AtomicU64,
 }
 
 /// The positive control of a check: blocks that no allocator gave, whose verdicts are known. The process lays them out in
@@ -169,14 +169,14 @@ pub mod result {
     pub const TURNED_OFF: u32 = 6;
     /// The process ends from within a call of its allocator.
     pub const INSIDE: u32 = 7;
-    /// The program confined itself by a filter of system calls, which may end it for what a check does.
-    pub const CONFINED: u32 = 11;
     /// The recorder refused, see [`super::answer::REFUSED`].
     pub const REFUSED: u32 = 8;
     /// The program's options say that it does not want to be checked.
     pub const OFF_BY_OPTIONS: u32 = 9;
     /// The process could not be copied.
     pub const NO_COPY: u32 = 10;
+    /// The program confined itself by a filter of system calls, which may end it for what a check does.
+    pub const CONFINED: u32 = 11;
 }
 
 /// The start of the file.

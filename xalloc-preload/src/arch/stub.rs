@@ -181,12 +181,13 @@ macro_rules! listed {
     };
 }
 
-/// Defines libc's `syscall`, which hands a system call to the kernel and its failure to errno; those with the numbers of
-/// `seccomp` and `prctl` go to a hook, with all arguments where they were.
+/// Defines libc's `syscall`, which hands a system call to the kernel and its failure to errno; those with the numbers
+/// of `seccomp` (317) and `prctl` (157) go to a hook, with all arguments where they were.
 ///
 /// It needs nothing of the loader while the call succeeds, for this library calls it before it is ready for more.
 macro_rules! system_calls {
     ($(#[$meta:meta])* $name:ident => $hook:path) => {
+        const _: () = assert!(libc::SYS_seccomp == 317 && libc::SYS_prctl == 157);
         $crate::arch::stub::symbol! {
             $(#[$meta])* $name => $hook;
             "cmp rdi, 317",

@@ -92,7 +92,8 @@ pub(crate) fn is_readable(address: usize) -> bool {
     // SAFETY: the kernel answers with an error where it cannot read, and with another where it can.
     keeping_errno(|| unsafe {
         libc::syscall(libc::SYS_rt_sigprocmask, NO_WAY, address, 0_usize, 8_usize);
-        errno() != libc::EFAULT
+        // By any other error the call was refused, by a filter say, and nothing is known.
+        errno() == libc::EINVAL
     })
 }
 

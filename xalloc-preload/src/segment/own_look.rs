@@ -35,8 +35,13 @@ impl Segment {
         // ORDERING: pairs with the recorder's Release store: the file is there.
         let asked = handshake.own_look.load(Ordering::Acquire);
         let taken = handshake.own_look_taken.load(Ordering::Relaxed);
-        // A copy of the process that marks blocks has the same words, but not the process's memory.
-        if asked == taken || self.pid != host::pid() {
+        if asked == taken {
+            return;
+        }
+        let is_confined = host::is_confined();
+        // A copy of the process that marks blocks has the same words, but not the process's memory. One that confined
+        // itself has no such copy.
+        if !is_confined && self.pid != host::pid() {
             return;
         }
         // Relaxed: only who takes it up matters.
@@ -44,7 +49,7 @@ impl Segment {
             return;
         }
         // A process that confined itself might be ended for it. What is not written has no header, which says so.
-        if !host::is_confined() {
+        if !is_confined {
             let _written = host::keeping_errno(|| write(self.path_beside(NAME.as_bytes(), asked).as_c(), asked));
         }
         // ORDERING: pairs with the recorder's Acquire load: the file is written.

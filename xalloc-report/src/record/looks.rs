@@ -1,11 +1,11 @@
 //! When the drain looks at a process's memory: often enough to see its peaks, seldom enough to cost next to nothing.
 //!
 //! # Invariant
-//! Looks that nobody asked for take at most a hundredth of the process's life, all of them together: one is made when what
-//! it is expected to take, and once more for the last, still fits. They are the recorder's time, on its core; what the program feels is the
-//! kernel's lock on its mappings for as long as these are read. Looks at marks keep to this too: one that comes sooner is
-//! answered when there is room.
-//! What somebody asked for does not wait: a signal, which is sent by hand, and marks if the program waits at them.
+//! Looks that nobody asked for take at most a hundredth of the process's life, all of them together: one is made when
+//! what it is expected to take, and once more for the last, still fits. They are the recorder's time, on its core; what
+//! the program feels is the kernel's lock on its mappings for as long as these are read. Looks at marks keep to this too:
+//! one that comes sooner is answered when there is room. What somebody asked for does not wait: a signal, which is sent
+//! by hand, and marks if the program waits at them.
 //!
 //! # The one exception
 //! The look at the end is made whatever the life was where it takes no more than [`LAST_FREE`]: without it a program that

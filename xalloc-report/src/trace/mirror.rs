@@ -13,13 +13,18 @@
 //!
 //! # Invariant
 //! Every slot is live, or held by one thread between the two halves of a realloc, or in exactly one free list: that of
-//! its class. A mirror that was restored from a checkpoint answers every question the writer relies on as the writer's own does:
-//! what could differ (entries for blocks that are gone) the writer forgets when it writes a checkpoint.
+//! its class. A mirror that was restored from a checkpoint ([`restore`]) answers every question the writer relies on as
+//! the writer's own does: what could differ (entries for blocks that are gone) the writer forgets when it writes a
+//! checkpoint.
 
 use rustc_hash::FxHashMap;
 
 use super::error::Malformed;
 use super::ops;
+
+mod restore;
+
+pub(super) use restore::{Place, Restored};
 
 /// Recent allocations of a thread that can be named by their distance; the distance fits the byte in [`Slot`].
 const RECENT: usize = 256;
@@ -108,8 +113,6 @@ impl Slot {
         (self.word >> ADDR_BITS) as u8
     }
 }
-
-const MANY: Malformed = Malformed::Bytes("a checkpoint counts more allocations than a process can make");
 
 /// The ends of a free list.
 #[derive(Clone, Copy)]
@@ -527,113 +530,4 @@ impl Mirror {
         }
         child
     }
-
-    /// The free lists, one after the other and each from its oldest slot on, with their classes.
-    pub(super) fn free_slots(&self) -> impl Iterator<Item = (u32, u8)> {
-        let is_slot = |slot: u32| (slot != END).then_some(slot);
-        let class = |at: usize| at as u8;
-        self.free.iter().enumerate().flat_map(move |(at, list)| {
-            let next = move |&slot: &u32| is_slot(self.slots[slot as usize].newer());
-            std::iter::successors(is_slot(list.oldest), next).map(move |slot| (slot, class(at)))
-        })
-    }
-
-    /// Forgets which blocks threads made recently; [`Self::remember_recent`] tells those that are still there.
-    pub(super) fn forget_recent(&mut self) {
-        for thread in &mut self.threads {
-            thread.recent.fill(NONE);
-        }
-    }
-
-    /// The live block in `slot` was the allocation `nth` of the thread with that index.
-    pub(super) fn remember_recent(&mut self, slot: u32, thread: u32, nth: u32) {
-        if let Some(&place) = self.by_index.get(&thread) {
-            let thread = &mut self.threads[place as usize];
-            if thread.allocs.wrapping_sub(nth) as usize <= RECENT {
-                thread.recent[nth as usize % RECENT] = slot;
-            }
-        }
-    }
-
-    /// The thread with that index has made `allocs` allocations; restores a mirror.
-    pub(super) fn restore_thread(&mut self, index: u32, allocs: u32) {
-        self.switch_to(index);
-        self.thread().allocs = allocs;
-    }
-
-    /// Makes room for slots and numbers; restores a mirror.
-    pub(super) fn restore_sizes(&mut self, slots: u32, allocs: u64) -> Result<(), Malformed> {
-        if slots > self.limit {
-            return Err(Malformed::Slots(self.limit));
-        }
-        if allocs >= NOT_LIVE / 2 {
-            return Err(MANY);
-        }
-        self.slots.resize(slots as usize, Slot::UNUSED);
-        self.allocs = allocs;
-        self.numbered.resize(allocs.min(NUMBERED) as usize, NONE);
-        Ok(())
-    }
-
-    /// What a slot holds; restores a mirror. `number` is that of the block's allocation, `None` if the slot is free.
-    pub(super) fn restore_slot(&mut self, slot: u32, restored: Restored) -> Result<(), Malformed> {
-        const TWICE: Malformed = Malformed::Bytes("a checkpoint names a slot that it does not have, or names it twice");
-        let Restored { addr, class, nth, place } = restored;
-        let entry = self.slots.get_mut(slot as usize).filter(|entry| **entry == Slot::UNUSED);
-        let entry = entry.ok_or(TWICE)?;
-        if let Place::Live { number, .. } | Place::Held { number, .. } = place
-            && number >= NOT_LIVE
-        {
-            return Err(MANY);
-        }
-        entry.word = addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56;
-        match place {
-            Place::Free => {
-                self.link(slot);
-                return Ok(());
-            }
-            Place::Live { number, thread } => {
-                entry.state = number;
-                self.restore_number(number, slot);
-                self.remember_recent(slot, thread, nth);
-            }
-            Place::Held { number, thread, holder } => {
-                self.restore_number(number, slot);
-                self.remember_recent(slot, thread, nth);
-                self.switch_to(holder);
-                if self.thread().held.replace((slot, number)).is_some() {
-                    return Err(TWICE);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn restore_number(&mut self, number: u64, slot: u32) {
-        let age = self.allocs.wrapping_sub(number);
-        if (1..=NUMBERED).contains(&age)
-            && let Some(entry) = self.numbered.get_mut((number % NUMBERED) as usize)
-        {
-            *entry = slot;
-        }
-    }
-}
-
-/// A slot as a checkpoint has it.
-pub(super) struct Restored {
-    pub(super) addr: u64,
-    pub(super) class: u8,
-    pub(super) nth: u32,
-    pub(super) place: Place,
-}
-
-/// Where a slot stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Place {
-    /// In its class's list, behind those that were restored before it.
-    Free,
-    /// Live; its allocation's number in the process, and its thread.
-    Live { number: u64, thread: u32 },
-    /// Held by the realloc of the thread `holder`.
-    Held { number: u64, thread: u32, holder: u32 },
 }

@@ -174,6 +174,10 @@ impl<S: Sink> Drain<S> {
         if losses > 0 {
             return Err(format!("{losses} events are missing, so what was live is not known"));
         }
+        if live.pidfd.is_some() && is_confined(identity.pid) {
+            return Err("the process is confined by a filter of system calls (seccomp), which may end it for a check"
+                .to_owned());
+        }
         let index = live.stream.index;
         let (at_ns, listed) = if asked.occasion == occasion::DEMAND {
             let copied = live.stream.copied.take().filter(|copied| copied.number == asked.request);
@@ -360,6 +364,17 @@ fn status_of(process: &str, field: &str) -> Option<String> {
     let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let mut values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
     values.next().map(|value| value.trim().to_owned())
+}
+
+/// Whether the process has more filters of system calls than the recorder. One that a program sets for itself the process
+/// knows of; this finds those that it had before it became this program, or set by an instruction of its own.
+fn is_confined(pid: u32) -> bool {
+    let filters = |process: &str| -> Option<u64> {
+        let counted = status_of(process, "Seccomp_filters").or_else(|| status_of(process, "Seccomp"));
+        counted?.parse().ok()
+    };
+    let (own, its) = (filters("self"), filters(&pid.to_string()));
+    own.zip(its).is_some_and(|(own, its)| its > own)
 }
 
 /// The user as whom the process opens files, if it is not the recorder's.

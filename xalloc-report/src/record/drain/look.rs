@@ -9,7 +9,7 @@ use crate::os::signals;
 use crate::record::clock::Clock;
 use crate::record::looks::{Asked, Ending};
 use crate::record::memory;
-use crate::trace::PagesFrom;
+use crate::trace::{PagesFrom, Snapshot};
 
 impl<S: Sink> Drain<S> {
     /// Asks the kernel about the memory of the processes for which it is time. `waits` has for each how many looks its
@@ -19,13 +19,15 @@ impl<S: Sink> Drain<S> {
             let pid = live.stream.identity.pid;
             // Without a descriptor the number may be another process's by now.
             if *gone || live.pidfd.is_none() {
-                live.own_look = None;
+                if let Some(snapshot) = live.own_look.take().and_then(OwnLook::give_up).filter(tells_something) {
+                    self.sink.snapshot(&snapshot)?;
+                }
                 live.stream.segment.answer_looks(waits);
                 continue;
             }
             if live.own_look.is_some() {
                 if let Progress::Over { seen, waits } = live.own_look_progress() {
-                    if let Some(snapshot) = seen {
+                    if let Some(snapshot) = seen.filter(tells_something) {
                         live.looks.took(&snapshot);
                         self.sink.snapshot(&snapshot)?;
                     }
@@ -56,11 +58,15 @@ impl<S: Sink> Drain<S> {
                 }
             }
             live.stream.segment.answer_looks(waits);
-            // A process that has given everything back already has nothing to tell.
-            if let Some(snapshot) = seen.filter(|seen| !seen.mappings.is_empty() && seen.resident_bytes > 0) {
+            if let Some(snapshot) = seen.filter(tells_something) {
                 self.sink.snapshot(&snapshot)?;
             }
         }
         Ok(())
     }
+}
+
+/// Whether the process had anything left: one that has given everything back already has nothing to tell.
+fn tells_something(seen: &Snapshot) -> bool {
+    !seen.mappings.is_empty() && seen.resident_bytes > 0
 }

@@ -5,7 +5,8 @@
 //! somebody sends by hand: then by SIGURG. Peaks and intervals are the recorder's own idea, and the program is not
 //! interrupted for them.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Read;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,15 +20,20 @@ use crate::record::looks::{Due, Held};
 use crate::record::memory;
 use crate::trace::{Reason, Snapshot};
 
-/// Longest time that a process has.
+/// Longest that a process may take.
 const PATIENCE: Duration = Duration::from_secs(1);
 /// Time between two signals, and between two attempts to wake a thread that may just have gone to sleep.
 const AGAIN: Duration = Duration::from_millis(20);
+
+/// Longest file that is read: of the 65,530 mappings that Linux allows a process, the text alone is some 50 MiB.
+const MOST_BYTES: u64 = 256 << 20;
 
 /// A look that a process was asked for.
 #[derive(Debug)]
 pub(super) struct OwnLook {
     path: PathBuf,
+    /// The file there, as the recorder made it: what the process may have put in its place is not opened.
+    file: File,
     number: u32,
     held: Held,
     at_ns: u64,
@@ -66,12 +72,17 @@ impl OwnLook {
         live.own_looks += 1;
         let number = live.own_looks;
         let path = path_beside(&live.path, NAME, number);
-        create_for(pid, &path).ok()?;
+        let file = create_for(pid, &path).ok()?;
         let now = Instant::now();
-        let own =
-            OwnLook { path, number, held: due.held, at_ns, reason: due.reason, seen, waits, since: now, urged: now };
+        let Due { reason, held } = due;
+        let own = OwnLook { path, file, number, held, at_ns, reason, seen, waits, since: now, urged: now };
         own.urge(live);
         Some(own)
+    }
+
+    /// What is known of a process that has gone meanwhile.
+    pub(super) fn give_up(mut self) -> Option<Snapshot> {
+        self.seen.take()
     }
 
     fn urge(&self, live: &Live) {
@@ -96,9 +107,11 @@ impl Live {
             self.own_look = Some(own);
             return Progress::Waiting;
         }
-        let file = if is_done { fs::read(&own.path).unwrap_or_default() } else { Vec::new() };
+        let mut written = Vec::new();
+        // What cannot be read, or is longer, has no header or less behind it than that says.
+        let _ = is_done.then(|| (&own.file).take(MOST_BYTES).read_to_end(&mut written));
         let pid = self.stream.identity.pid;
-        let told = memory::own_look(pid, self.stream.index, (own.at_ns, own.reason), own.number, &file);
+        let told = memory::own_look(pid, self.stream.index, (own.at_ns, own.reason), own.number, &written);
         let cost_ns = own.since.elapsed().as_nanos() as u64;
         let told = told.map(|told| Snapshot { cost_ns, ..told });
         Progress::Over { seen: told.or_else(|| own.seen.take()), waits: own.waits }
