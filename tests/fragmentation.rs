@@ -125,6 +125,9 @@ fn under_another_allocator_the_blocks_are_known_and_the_report_says_what_is_not(
     let seen = recording.json("fragmentation", &["--at", "exit"]);
     assert_eq!((&seen["core"], number(&seen, "requested")), (&Value::Bool(false), 401 * 24 - 24 + 72));
     assert!(!list(&seen, "pins").is_empty());
+    let heap = seen.pointer("/rss/map").and_then(Value::as_array);
+    let heap = heap.and_then(|map| map.iter().find(|row| row["segment"] == "heap"));
+    assert!(heap.is_some_and(|row| number(row, "resident_bytes") > 0), "the kernel knows where its heap is");
     let text = recording.run("fragmentation", &[] as &[&str]);
     assert!(String::from_utf8_lossy(&text.stdout).contains("record with --allocator core"));
 }
@@ -252,6 +255,10 @@ fn a_forked_child_begins_with_its_parents_heap_and_its_books_go_on_from_there() 
     // The footprint begins with what the parent had.
     let largest = child["ratios"]["at_largest"].as_f64().expect("a ratio");
     assert!(largest > 0.9, "{largest}");
+    let chosen = pids[1].to_string();
+    let told = |options: &[&str]| String::from_utf8_lossy(&recording.run("fragmentation", options).stderr).into_owned();
+    assert!(told(&[]).contains("2 programs were recorded"), "the one that was taken is named");
+    assert_eq!(told(&["--process", &chosen]), "");
     let why = child["fixes"]["skipped"].as_str().unwrap_or_default();
     assert!(why.is_empty() || why.contains("began as a fork"), "{why}");
 }

@@ -33,6 +33,7 @@ pub use checks::CheckView;
 pub use events::{EventKind, EventView, EventWindow, Observer, What};
 pub use faults::{
     BlockView, DoubleFreeView, FaultKind, FaultStack, FaultView, FreedView, InvolvedView, NeighbourView, faults,
+    reported_faults,
 };
 pub use flame::{Flame, FlameStack, Metric};
 pub use frames::{CallStack, FrameView, StackState};

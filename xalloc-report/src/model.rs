@@ -29,6 +29,7 @@ pub mod layout;
 mod live;
 mod marks;
 mod percentiles;
+mod put_away;
 mod replayer;
 #[cfg(test)]
 pub(crate) mod sample;
@@ -45,6 +46,7 @@ pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
 pub use faults::{Fault, Freed, Involved};
 pub use marks::{Mark, Marks};
+pub(crate) use put_away::puts_away;
 pub use replayer::Replayer;
 pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};

@@ -8,6 +8,7 @@
 //! | room | subject |
 //! |---|---|
 //! | `requests`, `gather`, `touched` | the requests of a process, and how they are read from a trace; what was written of their blocks |
+//! | `order` | the order in which threads that share an arena were served |
 //! | `settings` | the rules of a run |
 //! | `placement` | whether the simulated heap puts blocks where the recorded one did |
 //! | `fixes`, `pool` | the requests after a fix at one call site |

@@ -8,8 +8,8 @@ use xalloc_core::units::ArenaId;
 
 use super::frames::{FrameView, innermost};
 use super::names::Named;
-use super::process::{ThreadName, pid};
-use crate::trace::{Block, Contents, Entry, Event, Moment, ProcessIndex, Replay, StackIndex, ThreadIndex};
+use super::process::{ThreadNames, pid};
+use crate::trace::{Block, Contents, Entry, Event, Moment, ProcessIndex, Replay, StackIndex};
 
 mod kind;
 mod what;
@@ -87,7 +87,7 @@ pub struct Observer<'a, F> {
     contents: &'a Contents,
     window: &'a EventWindow,
     pid: u32,
-    threads: Vec<(ThreadIndex, ThreadName)>,
+    threads: ThreadNames<'a>,
     stacks: rustc_hash::FxHashMap<StackIndex, Option<FrameView>>,
     each: F,
 }
@@ -96,18 +96,8 @@ impl<'a, F: FnMut(EventView)> Observer<'a, F> {
     /// Calls `each` for every wanted event of `process`.
     pub fn of(contents: &'a Contents, process: ProcessIndex, window: &'a EventWindow, each: F) -> Observer<'a, F> {
         let pid = pid(contents, process);
-        Observer { contents, window, pid, threads: Vec::new(), stacks: rustc_hash::FxHashMap::default(), each }
-    }
-
-    /// Number and kernel id of a thread. Threads take turns in runs, so the last one asked for is first.
-    fn thread(&mut self, index: ThreadIndex) -> (u32, u32) {
-        if let Some(place) = self.threads.iter().position(|(of, _)| *of == index) {
-            self.threads.swap(0, place);
-        } else {
-            self.threads.insert(0, (index, ThreadName::of(self.contents, index)));
-        }
-        let name = &self.threads[0].1;
-        (name.number, name.tid)
+        let threads = ThreadNames::of(contents);
+        Observer { contents, window, pid, threads, stacks: rustc_hash::FxHashMap::default(), each }
     }
 
     fn innermost(&mut self, stack: StackIndex) -> Option<FrameView> {
@@ -123,7 +113,7 @@ impl<F: FnMut(EventView)> Replay for Observer<'_, F> {
         if !self.window.contains(&entry) {
             return;
         }
-        let (thread, tid) = self.thread(entry.thread);
+        let (thread, tid) = self.threads.numbers(entry.thread);
         if self.window.thread.is_some_and(|wanted| wanted != thread && wanted != tid) {
             return;
         }

@@ -6,11 +6,11 @@ use xalloc_core::wire::{Call, FaultKind as Kind};
 
 use super::frames::{CallStack, FrameView, StackState};
 use super::names::address;
-use super::process::ThreadName;
+use super::process::{ThreadName, ThreadNames};
 use crate::model::{Fault, Freed, Involved, Model};
 use crate::trace::{Block, Contents, StackIndex};
 
-/// Faults that are told with all that is known of them; all are counted.
+/// Faults that are told with all that is known of them; counted are more.
 const TOLD: usize = 16;
 
 /// What was wrong with a pointer, or with the heap.
@@ -92,12 +92,12 @@ pub struct BlockView {
 }
 
 impl BlockView {
-    fn of(contents: &Contents, block: &Block) -> BlockView {
+    fn of(contents: &Contents, thread_names: &ThreadNames<'_>, block: &Block) -> BlockView {
         BlockView {
             addr: address(block.addr),
             size: block.size_bytes,
             at_ns: block.at_ns,
-            thread: ThreadName::of(contents, block.thread),
+            thread: thread_names.at(block.thread),
             allocated: CallStack::of(contents, block.stack, block.call),
         }
     }
@@ -161,24 +161,25 @@ pub struct FaultView {
 }
 
 impl FaultView {
-    fn of(contents: &Contents, fault: &Fault) -> FaultView {
+    fn of(contents: &Contents, thread_names: &ThreadNames<'_>, fault: &Fault) -> FaultView {
         let (from, to) = fault.block.map_or((fault.addr, fault.addr), |Involved { block, .. }| {
             (block.addr, block.addr.saturating_add(block.size_bytes))
         });
-        let neighbour = |block: &Block, distance| NeighbourView { block: BlockView::of(contents, block), distance };
+        let of_block = |block: &Block| BlockView::of(contents, thread_names, block);
+        let neighbour = |block: &Block, distance| NeighbourView { block: of_block(block), distance };
         FaultView {
             kind: fault.kind.into(),
             addr: address(fault.addr),
             at_ns: fault.at_ns,
-            thread: ThreadName::of(contents, fault.thread),
+            thread: thread_names.at(fault.thread),
             by: FaultStack::of(contents, fault.stack),
             reported: fault.is_reported,
             block: fault.block.map(|Involved { block, freed }| InvolvedView {
-                block: BlockView::of(contents, &block),
+                block: of_block(&block),
                 offset: fault.addr.saturating_sub(block.addr),
                 freed: freed.map(|Freed { at_ns, thread, stack }| FreedView {
                     at_ns,
-                    thread: ThreadName::of(contents, thread),
+                    thread: thread_names.at(thread),
                     by: FaultStack::of(contents, stack),
                 }),
             }),
@@ -251,5 +252,17 @@ pub(super) fn not_refused(model: &Model) -> u64 {
 /// The first faults, process by process.
 #[must_use]
 pub fn faults(contents: &Contents, model: &Model) -> Vec<FaultView> {
-    all(model).take(TOLD).map(|fault| FaultView::of(contents, fault)).collect()
+    first(contents, all(model))
+}
+
+/// Those that the heap itself noticed: all that counts where events are missing, and with them perhaps the allocation of
+/// what looks like freed twice.
+#[must_use]
+pub fn reported_faults(contents: &Contents, model: &Model) -> Vec<FaultView> {
+    first(contents, all(model).filter(|fault| fault.is_reported))
+}
+
+fn first<'m>(contents: &Contents, faults: impl Iterator<Item = &'m Fault>) -> Vec<FaultView> {
+    let thread_names = ThreadNames::of(contents);
+    faults.take(TOLD).map(|fault| FaultView::of(contents, &thread_names, fault)).collect()
 }

@@ -11,7 +11,7 @@ use super::checks::CheckView;
 use super::frames::CallStack;
 use super::growth::{Growth, Slope};
 use super::names;
-use super::process::{ThreadName, pid};
+use super::process::{ThreadName, ThreadNames, pid};
 use crate::model::{Model, ProcessRow};
 use crate::trace::{
     Contents, Disguise, End, Finding, Hint, Holder, LeakClass, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex,
@@ -307,9 +307,11 @@ impl Leaks {
         }
         let allocations: FxHashMap<_, _> = sum.sites.iter().map(|site| (site.stack, site.allocations)).collect();
         let of = |stack| allocations.get(&stack).copied().unwrap_or_default();
-        let mut sites: Vec<_> = found.into_values().map(|same| LeakSite::found(contents, of, &same)).collect();
+        let thread_names = ThreadNames::of(contents);
+        let mut sites: Vec<_> =
+            found.into_values().map(|same| LeakSite::found(contents, &thread_names, of, &same)).collect();
         if shown == ShownCheck::Last {
-            sites.extend(unclassified(contents, model));
+            sites.extend(unclassified(contents, &thread_names, model));
         }
         let rank = |site: &LeakSite| site.class.map_or(usize::MAX, |class| class as usize);
         sites.sort_by(|a, b| {
@@ -378,7 +380,11 @@ pub(super) fn findings<'a>(
 }
 
 /// What was alive at exit and is in no finding.
-fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<Item = LeakSite> + 'a {
+fn unclassified<'a>(
+    contents: &'a Contents,
+    thread_names: &'a ThreadNames<'a>,
+    model: &'a Model,
+) -> impl Iterator<Item = LeakSite> + 'a {
     let mut found: FxHashMap<_, LeakSum> = FxHashMap::default();
     for (_, finding) in
         findings(contents, model, ShownCheck::Last).filter(|(_, finding)| finding.class != LeakClass::Inherited)
@@ -401,7 +407,7 @@ fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<I
             hint: None,
             suppressed_by: None,
             processes: Vec::new(),
-            threads: site.alive.threads.iter().map(|&thread| ThreadName::of(contents, thread)).collect(),
+            threads: site.alive.threads.iter().map(|&thread| thread_names.at(thread)).collect(),
             at: CallStack::of(contents, site.stack, site.call),
             origin: site.stack,
         })
@@ -410,7 +416,12 @@ fn unclassified<'a>(contents: &'a Contents, model: &'a Model) -> impl Iterator<I
 
 impl LeakSite {
     /// One site of the findings of several processes that share call stack and class; there is at least one.
-    fn found(contents: &Contents, allocations: impl Fn(StackIndex) -> u64, same: &[(&Scan, &Finding)]) -> LeakSite {
+    fn found(
+        contents: &Contents,
+        thread_names: &ThreadNames<'_>,
+        allocations: impl Fn(StackIndex) -> u64,
+        same: &[(&Scan, &Finding)],
+    ) -> LeakSite {
         let (_, first) = same[0];
         let mut of = LeakSum::default();
         let mut holds = LeakSum::default();
@@ -439,7 +450,7 @@ impl LeakSite {
             hint: same.iter().find_map(|(_, finding)| finding.hint).map(HintView::of),
             suppressed_by: None,
             processes: same.iter().map(|(scan, _)| scan.process).collect(),
-            threads: threads.into_iter().map(|thread| ThreadName::of(contents, thread)).collect(),
+            threads: threads.into_iter().map(|thread| thread_names.at(thread)).collect(),
             at: CallStack::of(contents, first.stack, first.call),
             origin: first.stack,
         }

@@ -1,6 +1,6 @@
 //! Processes and threads as reports name them.
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -65,20 +65,6 @@ pub struct ThreadName {
 }
 
 impl ThreadName {
-    pub(super) fn of(contents: &Contents, index: ThreadIndex) -> ThreadName {
-        let Some(thread) = contents.threads.get(index.0 as usize) else {
-            return ThreadName { pid: 0, tid: 0, number: 0, name: "not in the trace".to_owned() };
-        };
-        ThreadName {
-            pid: pid(contents, thread.process),
-            tid: thread.tid,
-            number: number(contents, index),
-            name: thread.name.clone(),
-        }
-    }
-}
-
-impl ThreadName {
     /// Those of a process, in order of their numbers.
     pub fn all(contents: &Contents, process: ProcessIndex) -> impl Iterator<Item = ThreadName> {
         let of_process = contents.threads.iter().filter(move |thread| thread.process == process);
@@ -91,11 +77,42 @@ impl ThreadName {
     }
 }
 
-/// Number of a thread in its process, from 1.
-fn number(contents: &Contents, index: ThreadIndex) -> u32 {
-    let Some(thread) = contents.threads.get(index.0 as usize) else { return 0 };
-    let before = &contents.threads[..index.0 as usize];
-    before.iter().filter(|other| other.process == thread.process).count() as u32 + 1
+/// The threads of a trace by name: counted once, whoever asks for how many.
+pub(super) struct ThreadNames<'c> {
+    contents: &'c Contents,
+    /// The number of each in its process.
+    numbers: Vec<u32>,
+}
+
+impl<'c> ThreadNames<'c> {
+    pub(super) fn of(contents: &'c Contents) -> ThreadNames<'c> {
+        let mut last = FxHashMap::default();
+        let next = |process: ProcessIndex| {
+            let number = last.entry(process).or_insert(0);
+            *number += 1;
+            *number
+        };
+        let numbers = contents.threads.iter().map(|thread| thread.process).map(next).collect();
+        ThreadNames { contents, numbers }
+    }
+
+    /// Its number in its process and its kernel id; 0 of a thread that is not in the trace.
+    pub(super) fn numbers(&self, index: ThreadIndex) -> (u32, u32) {
+        let at = index.0 as usize;
+        let tid = self.contents.threads.get(at).map_or(0, |thread| thread.tid);
+        (self.numbers.get(at).copied().unwrap_or(0), tid)
+    }
+
+    pub(super) fn at(&self, index: ThreadIndex) -> ThreadName {
+        let (number, tid) = self.numbers(index);
+        let thread = self.contents.threads.get(index.0 as usize);
+        ThreadName {
+            pid: thread.map_or(0, |thread| pid(self.contents, thread.process)),
+            tid,
+            number,
+            name: thread.map_or_else(|| "not in the trace".to_owned(), |thread| thread.name.clone()),
+        }
+    }
 }
 
 /// How many processes these are to the system, in order of their beginnings: what exec replaced goes on as the next one

@@ -5,7 +5,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::faults::{self, DoubleFreeView, FaultView};
-use super::process::{EndView, ThreadName, distinct, pid};
+use super::process::{EndView, ThreadName, ThreadNames, distinct, pid};
 use super::{allocator_frames, names};
 use crate::model::{Model, ProcessRow};
 use crate::trace::{Allocator, Contents, Process, ProcessIndex, StackIndex};
@@ -168,7 +168,8 @@ pub struct Summary {
     pub double_frees: u64,
     /// The first of them in short; `first_faults` has everything.
     pub first_double_frees: Vec<DoubleFreeView>,
-    /// Pointers that were no blocks, and damage that was noticed in the heap; the double frees are among them.
+    /// Pointers that were no blocks, and damage that was noticed in the heap; the double frees are among them. At most 4,096 of
+    /// each process are counted.
     pub faults: u64,
     /// The first of them, with whose blocks they are about.
     pub first_faults: Vec<FaultView>,
@@ -217,6 +218,7 @@ impl Summary {
         let unknown = unknown_frames(contents, model);
         let together = sum.timeline.most_live();
         let first_faults = faults::faults(contents, model);
+        let thread_names = ThreadNames::of(contents);
         Summary {
             command: recording.command.clone(),
             end: recording.end.map(EndView::from),
@@ -271,7 +273,7 @@ impl Summary {
                 .threads
                 .iter()
                 .map(|totals| ThreadSummary {
-                    thread: ThreadName::of(contents, totals.thread),
+                    thread: thread_names.at(totals.thread),
                     allocations: totals.allocations,
                     allocated_bytes: totals.allocated_bytes,
                     frees: totals.frees,

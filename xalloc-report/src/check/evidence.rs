@@ -177,8 +177,10 @@ impl ProcessEvidence {
         let totals = &model.sum.totals;
         let counted = process.losses.iter().fold(0u64, |sum, loss| sum.saturating_add(loss.events));
         let dropped_events = counted.max(totals.lost_events);
-        let mut faults = analysis::faults(contents, &model);
-        faults.retain(|fault| fault.reported || dropped_events == 0);
+        let faults = match dropped_events {
+            0 => analysis::faults(contents, &model),
+            _ => analysis::reported_faults(contents, &model),
+        };
         let sites = leaks
             .sites
             .into_iter()

@@ -81,9 +81,9 @@ impl Fault {
         }
     }
 
-    /// Adds it to those that are alike.
+    /// Adds it to those that are alike; sizes and neighbours are those of the first.
     pub(super) fn join(self, faults: &mut Vec<Fault>) {
-        let is_alike = |other: &&mut Fault| Fault { times: self.times, ..(**other).clone() } == self;
+        let is_alike = |other: &&mut Fault| other.fingerprint == self.fingerprint && other.program == self.program;
         match faults.iter_mut().find(is_alike) {
             Some(alike) => alike.times += self.times,
             None => faults.push(self),

@@ -89,6 +89,12 @@ impl Place {
         let file = self.file.as_deref()?;
         Some(self.line.map_or_else(|| file.to_owned(), |line| format!("{file}:{line}")))
     }
+
+    /// File and line, else the module, else nothing.
+    #[must_use]
+    pub fn source_or_module(&self) -> String {
+        self.source().or_else(|| self.module.clone()).unwrap_or_default()
+    }
 }
 
 /// The blocks of one class that share a fingerprint.

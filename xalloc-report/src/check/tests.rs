@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use super::*;
 use crate::analysis::Pattern;
 use crate::model::sample::{Sample, Stream, checked_server, server, server_with_child};
-use crate::trace::{Checked, End, Finding, LeakClass, Loss, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex};
-use xalloc_core::wire::{Call, LossReason};
+use crate::trace::{
+    Checked, End, Event, Finding, LeakClass, LiveChange, Loss, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex,
+};
+use xalloc_core::wire::{Call, FaultKind, LossReason};
 
 fn usual() -> Policy {
     Policy {
@@ -101,6 +103,23 @@ fn a_scan_that_failed_is_indeterminate_even_if_only_budgets_were_asked_for() {
     let verdict = judged(&sample, &policy);
     assert_eq!(verdict.outcome, Outcome::Indeterminate);
     assert_eq!(verdict.runs[0].reasons, ["not checked for leaks: it was stopped by a fault"]);
+}
+
+#[test]
+fn what_the_heap_noticed_fails_a_check_behind_any_number_of_doubtful_faults_of_a_recording_with_gaps() {
+    let mut sample = checked_server();
+    sample.contents.scans[0].outcome = clean();
+    sample.contents.processes[0].losses = vec![Loss { reason: LossReason::RingFull, events: 1 }];
+    let stream = &mut sample.streams[0];
+    let freed = stream.entries.iter().rev().find_map(|entry| match entry.event.live_change() {
+        Some(LiveChange::Ends { block, .. }) => Some(block.addr),
+        _ => None,
+    });
+    let addr = freed.expect("the server frees");
+    (0..20).for_each(|_| stream.push(0, StackIndex::NONE, Event::FreeUnknown { addr }));
+    assert_eq!(outcome(&sample, &usual()), Outcome::Indeterminate);
+    sample.streams[0].push(0, StackIndex::NONE, Event::Fault { addr, kind: FaultKind::DoubleFree });
+    assert_eq!(outcome(&sample, &usual()), Outcome::Fail);
 }
 
 #[test]

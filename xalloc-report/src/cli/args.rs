@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
-use super::{Existing, Failure};
+use super::values::from_zero;
+use super::{Console, Existing, Failure};
 use crate::model::{Model, Recorded, Settings};
 use crate::render::text::Extent;
 use crate::trace::{Contents, ProcessIndex};
@@ -25,7 +26,8 @@ pub(super) struct TraceArgs {
     /// Trace that `record` wrote
     #[arg(value_name = "TRACE")]
     pub(super) path: PathBuf,
-    /// Only this process: its pid, or its number in the summary's table; otherwise all are added up
+    /// Only this process: its pid, or its number in the summary's table; otherwise all are added up, or, for
+    /// `fragmentation` and `what-if`, the one with most events is taken
     #[arg(long, value_name = "PID|N")]
     pub(super) process: Option<u32>,
 }
@@ -72,10 +74,10 @@ impl From<ForceArgs> for Existing {
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ExtentArgs {
     /// Most call stacks to show
-    #[arg(short = 'n', long, value_name = "N", default_value_t = Extent::default().sites)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = Extent::default().sites, value_parser = from_zero::<usize>)]
     limit: usize,
     /// Most functions of each call stack to show
-    #[arg(long, value_name = "N", default_value_t = Extent::default().frames)]
+    #[arg(long, value_name = "N", default_value_t = Extent::default().frames, value_parser = from_zero::<usize>)]
     frames: usize,
 }
 
@@ -108,6 +110,16 @@ impl TraceArgs {
     /// The processes that are asked for.
     pub(super) fn processes(&self, contents: &Contents) -> Result<Vec<ProcessIndex>, Failure> {
         processes_of(contents, self.process)
+    }
+
+    /// Says which process the report is about, if there are several and nobody chose.
+    pub(super) fn note_choice(&self, contents: &Contents, pid: u32, console: &mut Console<'_>) -> Result<(), Failure> {
+        let programs = contents.processes.len();
+        if self.process.is_none() && programs > 1 {
+            let others = "`summary` lists the others, --process chooses";
+            writeln!(console.notes, "note: {programs} programs were recorded, this is about process {pid}; {others}")?;
+        }
+        Ok(())
     }
 
     /// The trace turned out to be unreadable.

@@ -82,7 +82,7 @@ impl Check {
         let runs = if self.command.is_empty() {
             self.traces.iter().map(|path| judge.read(path, self.process)).collect::<Result<_, _>>()?
         } else {
-            vec![command::evidence(self.recording.props(&self.command), self.trace.as_deref(), &judge, console)?]
+            vec![command::evidence(self.recording.props(&self.command)?, self.trace.as_deref(), &judge, console)?]
         };
         let verdict = judge.verdict(runs, console)?;
         let extent = self.extent.into();

@@ -49,6 +49,7 @@ impl Fragmentation {
         // A picture shows no fix.
         let predict = if self.output.is_some() { Predict::Never } else { self.fixes };
         let view = look(&self.trace, trace, &self.at, predict)?;
+        self.trace.note_choice(trace.contents(), view.pid, console)?;
         if let Some(path) = &self.output {
             let svg = heap_picture(&view, self.picture, &command_line(&trace.contents().recording.command));
             if path.as_os_str() == "-" {

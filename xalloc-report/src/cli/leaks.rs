@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::args::{CountArgs, ExtentArgs, Format, FormatArgs, TraceArgs};
 use super::opened::{gaps, open, or_salvaged};
+use super::values::from_zero;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check;
@@ -26,7 +27,7 @@ pub struct Leaks {
     #[arg(long, value_name = "PID", conflicts_with = "path")]
     pid: Option<u32>,
     /// What check number N found, whenever it was, instead of those at the ends of the processes
-    #[arg(long, value_name = "N", conflicts_with_all = ["pid", "process"])]
+    #[arg(long, value_name = "N", conflicts_with_all = ["pid", "process"], value_parser = from_zero::<u64>)]
     check: Option<u64>,
     #[command(flatten)]
     extent: ExtentArgs,

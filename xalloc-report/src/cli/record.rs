@@ -49,8 +49,9 @@ pub struct Record {
 }
 
 impl Record {
-    fn props(&self) -> Props {
-        Props { output: self.output.clone(), existing: self.force.into(), ..self.recording.props(&self.command) }
+    fn props(&self) -> Result<Props, Failure> {
+        let props = self.recording.props(&self.command)?;
+        Ok(Props { output: self.output.clone(), existing: self.force.into(), ..props })
     }
 
     /// By what the recording is judged, if it is to be judged.
@@ -63,8 +64,9 @@ impl Record {
 
     pub(super) fn run(&self, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let judge = self.judge()?;
+        let props = self.props()?;
         let mut progress = Progress::new();
-        let recorded = record::run_with_progress(&self.props(), &mut |phase| progress.show(phase));
+        let recorded = record::run_with_progress(&props, &mut |phase| progress.show(phase));
         progress.end();
         let mut outcome = recorded.map_err(failure)?;
         let exit = Exit::Program(outcome.exit_status());
@@ -160,7 +162,7 @@ mod tests {
     }
 
     fn record(words: &[&str]) -> Props {
-        parsed(words).props()
+        parsed(words).props().unwrap()
     }
 
     #[test]
@@ -188,6 +190,15 @@ mod tests {
         assert!(record(&["./app"]).follow);
         assert!(!record(&["--no-follow", "./app"]).follow);
         assert!(record(&["--no-follow", "--follow", "./app"]).follow);
+    }
+
+    #[test]
+    fn one_signal_cannot_ask_for_two_things() {
+        let asking = |look: &'static str, check: &'static str| {
+            parsed(&["--snapshot-on-signal", look, "--leak-check-on-demand", check, "./app"]).props()
+        };
+        assert_eq!(asking("usr1", "usr1").unwrap_err().exit(), Exit::Usage);
+        assert!(asking("usr1", "usr2").is_ok() && asking("usr2", "usr1").is_ok());
     }
 
     #[test]

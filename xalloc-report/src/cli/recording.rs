@@ -4,6 +4,7 @@ use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
 
+use super::Failure;
 use crate::record::{self, Props};
 
 /// Who is to serve the program's allocations.
@@ -162,8 +163,12 @@ pub(super) struct RecordingArgs {
 
 impl RecordingArgs {
     /// The recording of a command.
-    pub(super) fn props(&self, command: &[OsString]) -> Props {
-        Props {
+    pub(super) fn props(&self, command: &[OsString]) -> Result<Props, Failure> {
+        if self.snapshot_on_signal.is_some() && self.snapshot_on_signal == self.leak_check_on_demand {
+            let error = anyhow::anyhow!("--snapshot-on-signal and --leak-check-on-demand name the same signal");
+            return Err(Failure::new(error).hint("give usr1 to one of them and usr2 to the other"));
+        }
+        Ok(Props {
             allocator: self.allocator.into(),
             overflow: self.overflow.into(),
             clock: self.clock.into(),
@@ -180,6 +185,6 @@ impl RecordingArgs {
             snapshot_at_markers: self.snapshot_at_markers,
             symbols: !self.no_symbols,
             ..Props::new(command.to_vec())
-        }
+        })
     }
 }

@@ -2,6 +2,7 @@
 
 use clap::{CommandFactory, Parser};
 
+use super::values::taking_what_begins_with_a_dash;
 use super::{Cli, Console, Exit, Failure, Report};
 use crate::model::sample::{Sample, Stream, server, server_with_child};
 use crate::trace::{Event, ProcessEvent, ProcessIndex, StackIndex};
@@ -36,6 +37,38 @@ fn exit(sample: &Sample, line: &str) -> Exit {
 #[test]
 fn the_definition_of_the_command_line_is_consistent() {
     Cli::command().debug_assert();
+}
+
+#[test]
+fn a_value_below_zero_is_refused_by_its_option_which_says_what_it_takes() {
+    for (line, option, takes) in [
+        ("record --depth -5 ./app", "--depth <N>", "1..=1024"),
+        ("record --verify-stacks -1 ./app", "--verify-stacks <N>", "0..="),
+        ("leaks a.xtrace -n -5", "--limit <N>", "from 0 on"),
+        ("leaks a.xtrace --frames -5", "--frames <N>", "from 0 on"),
+        ("leaks a.xtrace --check -1", "--check <N>", "from 0 on"),
+        ("leaks --pid -5", "--pid <PID>", "0..="),
+        ("timeline a.xtrace --width -5", "--width <COLUMNS>", "20..=1000"),
+        ("events a.xtrace --from -1s", "--from <TIME|SEQ|marker:NAME>", "a time such as 1.5s"),
+        ("fragmentation a.xtrace --at -5", "--at <peak|exit|TIME|SEQ|marker:NAME>", "a time such as 1.5s"),
+        ("summary a.xtrace --format -5", "--format <FORMAT>", "human, json"),
+    ] {
+        let words = std::iter::once("xalloc-report").chain(line.split(' '));
+        let error = taking_what_begins_with_a_dash(Cli::command()).try_get_matches_from(words);
+        let error = error.expect_err(line).to_string();
+        assert!(error.contains(option) && error.contains(takes) && !error.contains("tip:"), "{line}: {error}");
+    }
+}
+
+#[test]
+fn what_follows_an_option_without_a_value_stays_an_option() {
+    for line in ["record -f --check ./app -5", "record ./app --depth -5", "leaks a.xtrace --check 1 -n 5 --frames 3"] {
+        let words = std::iter::once("xalloc-report").chain(line.split(' '));
+        assert!(taking_what_begins_with_a_dash(Cli::command()).try_get_matches_from(words).is_ok(), "{line}");
+    }
+    let lacking = ["xalloc-report", "flamegraph", "a.xtrace", "-o", "--inverted"];
+    let error = taking_what_begins_with_a_dash(Cli::command()).try_get_matches_from(lacking);
+    assert!(error.expect_err("the picture has no path").to_string().contains("a value is required for '--output"));
 }
 
 #[test]

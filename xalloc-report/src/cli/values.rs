@@ -1,6 +1,11 @@
 //! Values on the command line: names from closed sets, sizes, lists of kinds.
 
+use std::any::TypeId;
+use std::ffi::OsString;
+use std::path::PathBuf;
+
 use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Arg, Command};
 
 use crate::analysis::{EventKind, Named};
 
@@ -9,6 +14,28 @@ pub(super) fn named<T: Named + Send + Sync>() -> impl TypedValueParser<Value = T
     let names = PossibleValuesParser::new(T::ALL.iter().map(|member| member.name()));
     // Nothing but the names above gets here.
     names.map(|name| T::from_name(&name).expect("the parser accepts only names of members"))
+}
+
+/// The command, with options that take a `-5` for their value and refuse it in their own words.
+///
+/// Left alone, clap takes it for an option that nobody has and suggests `-- -5`. A text or a path may begin with a dash as
+/// well, but `-o --force` rather lacks its path.
+pub(super) fn taking_what_begins_with_a_dash(command: Command) -> Command {
+    let texts = [TypeId::of::<String>(), TypeId::of::<OsString>(), TypeId::of::<PathBuf>()];
+    let option = |arg: Arg| {
+        if arg.is_positional() || !arg.get_action().takes_values() {
+            return arg;
+        }
+        let is_text = texts.iter().any(|text| arg.get_value_parser().type_id() == *text);
+        if is_text { arg.allow_negative_numbers(true) } else { arg.allow_hyphen_values(true) }
+    };
+    command.mut_args(option).mut_subcommands(taking_what_begins_with_a_dash)
+}
+
+/// A number that is no less than 0.
+pub(super) fn from_zero<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let known = text.parse().ok().and_then(|number: u64| T::try_from(number).ok());
+    known.ok_or_else(|| format!("{text} is not a whole number from 0 on"))
 }
 
 /// Kinds of events, separated by commas.
@@ -28,6 +55,10 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     let text = text.trim();
     let digits = text.find(|letter: char| !letter.is_ascii_digit() && letter != '.').unwrap_or(text.len());
     let (number, unit) = (&text[..digits], text[digits..].trim_start());
+    let no_size = || format!("`{text}` is no size; write for example 4096, 64KiB or 1.5MiB");
+    if number.is_empty() {
+        return Err(no_size());
+    }
     let factor: u64 = match unit {
         "" | "B" => 1,
         "KiB" => 1 << 10,
@@ -48,8 +79,7 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     if let Ok(whole) = number.parse::<u64>() {
         return whole.checked_mul(factor).ok_or_else(too_large);
     }
-    let value: f64 =
-        number.parse().map_err(|_| format!("`{text}` is no size; write for example 4096, 64KiB or 1.5MiB"))?;
+    let value: f64 = number.parse().map_err(|_| no_size())?;
     let scaled = value * factor as f64;
     if scaled < u64::MAX as f64 { Ok(scaled.round() as u64) } else { Err(too_large()) }
 }

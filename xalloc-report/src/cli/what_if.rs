@@ -99,6 +99,7 @@ impl WhatIf {
         let served = self.served(&requests)?;
         let answer = Answer::of(trace, process, &requests, &recorded, &outcomes, &served)
             .map_err(|error| self.trace.unreadable(error))?;
+        self.trace.note_choice(contents, answer.pid, console)?;
         match self.format.format {
             Format::Human => console.out.write_all(text::what_if(&answer, FRAMES).as_bytes())?,
             Format::Json => json::write(&answer, &gaps(trace.contents()), &mut console.out)?,

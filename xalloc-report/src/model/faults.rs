@@ -6,15 +6,16 @@
 //!
 //! # Where a block was freed
 //! A free is recorded without its call stack unless the user asked for those (`record --free-stacks`), because to capture
-//! it would cost as much as the allocation's. But a chunk that no cache takes is put away by steps of the heap, which
-//! carry the stack of the call that caused them, and follow it in its thread. A `realloc` that moved the block tells it too.
+//! it would cost as much as the allocation's. A step of the heap may tell it ([`puts_away`]), or the allocation of a
+//! `realloc` that moved the block.
 
 use std::collections::BTreeMap;
 
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
-use xalloc_core::wire::{FaultKind, HeapEvent};
+use xalloc_core::wire::FaultKind;
 
+use super::put_away::puts_away;
 use crate::trace::{Block, Entry, Event, Replay, StackIndex, ThreadIndex};
 
 /// Addresses that are looked into, in each process.
@@ -23,8 +24,6 @@ const MOST_ADDRESSES: usize = 4096;
 const MOST_FAULTS: usize = 4096;
 /// Bytes around an address in which its neighbours are looked for.
 const NEAR_BYTES: u64 = 64 << 10;
-/// Bytes of a chunk before its block.
-const CHUNK_HEADER: u64 = 16;
 
 /// A call that gave the heap a pointer which is no block, or that came upon damage.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -112,7 +111,6 @@ enum FreedBy {
 /// What a thread freed last.
 #[derive(Clone, Copy, Debug)]
 struct LastFreed {
-    thread: ThreadIndex,
     addr: u64,
     by: FreedBy,
 }
@@ -126,7 +124,7 @@ pub(super) struct LookBack {
     /// Blocks that are free and whose memory no other has got.
     freed: BTreeMap<u64, (Block, Freed)>,
     /// What threads freed by their last events, steps aside: what follows may say where.
-    last_freed: Vec<LastFreed>,
+    last_freed: FxHashMap<ThreadIndex, LastFreed>,
     found: Vec<Fault>,
 }
 
@@ -136,7 +134,7 @@ impl LookBack {
             ranges: unexplained.surroundings(),
             live: BTreeMap::new(),
             freed: BTreeMap::new(),
-            last_freed: Vec::new(),
+            last_freed: FxHashMap::default(),
             found: Vec::new(),
         }
     }
@@ -152,8 +150,18 @@ impl LookBack {
 
     fn begins(&mut self, block: &Block) {
         if self.is_near(block) {
-            self.freed.retain_outside(block);
+            self.forget_freed_within(block);
             self.live.insert(block.addr, *block);
+        }
+    }
+
+    /// The memory of freed blocks that the block has got is no longer theirs.
+    fn forget_freed_within(&mut self, block: &Block) {
+        let begins_below = self.freed.range(..block.addr).next_back();
+        let reaches_in = begins_below.filter(|(_, (below, _))| end(below) > block.addr).map(|(&addr, _)| addr);
+        let inside: Vec<_> = self.freed.range(block.addr..end(block)).map(|(&addr, _)| addr).collect();
+        for addr in reaches_in.into_iter().chain(inside) {
+            self.freed.remove(&addr);
         }
     }
 
@@ -161,17 +169,8 @@ impl LookBack {
         if let Some(block) = self.live.remove(&block.addr) {
             let freed = Freed { at_ns: entry.at_ns, thread: entry.thread, stack: entry.stack };
             self.freed.insert(block.addr, (block, freed));
-            self.last_freed.push(LastFreed { thread: entry.thread, addr: block.addr, by });
+            self.last_freed.insert(entry.thread, LastFreed { addr: block.addr, by });
         }
-    }
-
-    /// What the thread freed last.
-    fn take_last_freed(&mut self, thread: ThreadIndex) -> Option<LastFreed> {
-        if self.last_freed.is_empty() {
-            return None;
-        }
-        let place = self.last_freed.iter().position(|last| last.thread == thread)?;
-        Some(self.last_freed.swap_remove(place))
     }
 
     fn freed_at(&mut self, addr: u64, stack: StackIndex) {
@@ -214,57 +213,13 @@ fn end(block: &Block) -> u64 {
     block.addr.saturating_add(block.size_bytes.saturating_add(u64::from(block.slack_bytes)).max(1))
 }
 
-/// What was freed, without what another block got of it.
-trait RetainOutside {
-    fn retain_outside(&mut self, block: &Block);
-}
-
-impl RetainOutside for BTreeMap<u64, (Block, Freed)> {
-    fn retain_outside(&mut self, block: &Block) {
-        let begins_below = self.range(..block.addr).next_back();
-        let reaches_in = begins_below.filter(|(_, (below, _))| end(below) > block.addr).map(|(&addr, _)| addr);
-        let inside: Vec<_> = self.range(block.addr..end(block)).map(|(&addr, _)| addr).collect();
-        for addr in reaches_in.into_iter().chain(inside) {
-            self.remove(&addr);
-        }
-    }
-}
-
-/// Whether the step puts away the chunk of the block at `addr`.
-fn puts_away(step: HeapEvent, addr: u64) -> bool {
-    let chunk = addr.saturating_sub(CHUNK_HEADER);
-    let within = |from: u64, bytes: u64| from <= chunk && chunk - from < bytes;
-    match step {
-        HeapEvent::Bin { addr, .. } => addr.0 == chunk,
-        HeapEvent::Coalesce { addr, total_bytes, .. } => within(addr.0, total_bytes),
-        HeapEvent::ChunkUnmap { addr, len_bytes } => within(addr.0, len_bytes),
-        HeapEvent::Brk { .. }
-        | HeapEvent::Trim { .. }
-        | HeapEvent::Release { .. }
-        | HeapEvent::ChunkMap { .. }
-        | HeapEvent::ChunkRemapFrom { .. }
-        | HeapEvent::ChunkRemapTo { .. }
-        | HeapEvent::Split { .. }
-        | HeapEvent::CacheBirth { .. }
-        | HeapEvent::TcacheFlush { .. }
-        | HeapEvent::Consolidate { .. }
-        | HeapEvent::ArenaBirth { .. }
-        | HeapEvent::ArenaIdle
-        | HeapEvent::ArenaAttach
-        | HeapEvent::HeapBirth { .. }
-        | HeapEvent::HeapResize { .. }
-        | HeapEvent::HeapDeath { .. }
-        | HeapEvent::Threshold { .. } => false,
-    }
-}
-
 impl Replay for LookBack {
     fn inherited(&mut self, _slot: u32, block: &Block) {
         self.begins(block);
     }
 
     fn entry(&mut self, entry: Entry<'_>) {
-        let last_freed = self.take_last_freed(entry.thread);
+        let last_freed = self.last_freed.remove(&entry.thread);
         match entry.event {
             Event::Free { block, .. } => self.ends(&entry, block, FreedBy::Free),
             Event::ReallocBegin { block, .. } => self.ends(&entry, block, FreedBy::Realloc),
@@ -280,7 +235,9 @@ impl Replay for LookBack {
                     self.freed_at(addr, entry.stack);
                 }
                 // A threshold moves before its mapping goes, and a realloc takes steps before it is done.
-                Some(last) => self.last_freed.push(last),
+                Some(last) => {
+                    self.last_freed.insert(entry.thread, last);
+                }
                 None => {}
             },
             Event::Fault { addr, kind } => self.add(&entry, addr, kind),

@@ -135,7 +135,10 @@ impl Looks {
     fn expected(&self, resident_bytes: u64) -> Duration {
         match self.last {
             None => by_size(resident_bytes),
-            Some((took, bytes)) => took.mul_f64((resident_bytes as f64 / bytes.max(1) as f64).max(1.0)),
+            // Much of a look at a small process is no matter of its size.
+            Some((took, bytes)) => {
+                took.mul_f64((by_size(resident_bytes).as_secs_f64() / by_size(bytes).as_secs_f64()).max(1.0))
+            }
         }
     }
 
@@ -235,6 +238,15 @@ mod tests {
         assert_eq!([at(1, 0, 8), at(1, 0, 8)], [Some(Reason::Signal), None]);
         assert_eq!([at(2, 1, 8), at(2, 1, 8), at(3, 2, 8)], [Some(Reason::Marker), None, Some(Reason::Marker)]);
         assert_eq!(looks.spent, Duration::from_secs(3600), "what was asked for counts for nothing");
+    }
+
+    #[test]
+    fn a_look_is_expected_to_take_longer_by_what_grows_with_the_process_and_no_less_than_the_last() {
+        let took = Duration::from_micros(800);
+        let looks = Looks { last: Some((took, 10 << 20)), ..Looks::new(0) };
+        assert_eq!([looks.expected(1 << 20), looks.expected(10 << 20)], [took, took]);
+        let of_tenfold = looks.expected(100 << 20);
+        assert!(of_tenfold > 2 * took && of_tenfold < 3 * took, "{of_tenfold:?}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::analysis::{self, EventView, EventWindow, Leaks, Named, Observer, Orde
 use crate::model::sample::{Sample, checked_server, fragmented, server, server_with_child};
 use crate::model::{BUCKETS_MAX, Model, Recorded, Settings};
 use crate::simulate::{self, Run};
-use crate::trace::{Loss, ProcessIndex, ScanOutcome};
+use crate::trace::{Loss, Occasion, ProcessIndex, Scan, ScanOutcome};
 use xalloc_core::wire::LossReason;
 
 const ALL: Extent = Extent { sites: 10, frames: 8 };
@@ -106,6 +106,18 @@ fn who_keeps_the_heap_reads_as_agreed() {
 fn leaks_with_their_classes_read_as_agreed() {
     let sample = checked_server();
     assert_golden("leaks-checked.txt", &text::leaks(&leaks(&sample), ALL));
+}
+
+#[test]
+fn each_check_is_told_with_the_process_that_it_looked_at() {
+    let mut sample = checked_server();
+    let before = Scan { at_ns: 1_000_000, occasion: Occasion::Demand, ..sample.contents.scans[0].clone() };
+    sample.contents.scans.push(before);
+    let told = |leaks: &Leaks| anstream::adapter::strip_str(&text::leaks(leaks, ALL)).to_string();
+    let text = told(&leaks(&sample));
+    assert!(text.contains("check 2 of process 4242 at 1 ms: 3.9 KiB leaked in 4 blocks"), "{text}");
+    let text = told(&analysis::leaks_at(&sample.contents, &replayed(&sample), 2));
+    assert!(text.contains("alive at check 2 of process 4242, 1 ms: "), "{text}");
 }
 
 #[test]

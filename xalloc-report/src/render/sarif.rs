@@ -36,25 +36,13 @@ const FRAMES_MAX: usize = 64;
 /// # Errors
 /// Those of `out`.
 pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
-    let leaks = verdict.failing();
-    let (mut results, mut bytes) = (Vec::new(), 0);
-    for (run, leak) in leaks.iter().take(RESULTS_MAX) {
-        let result = result(run, leak);
-        bytes += result.to_string().len();
-        if bytes > BYTES_MAX {
-            break;
-        }
-        results.push(result);
-    }
-    let faults = verdict.runs.iter().flat_map(|run| run.faults.iter().map(move |fault| of_fault(run, fault)));
-    results.splice(..0, faults);
+    let (results, left_out) = results(verdict);
     let mut notifications: Vec<_> = verdict.runs.iter().flat_map(of_run).collect();
-    if results.len() < leaks.len() {
-        let left_out = leaks.len() - results.len();
+    if left_out > 0 {
         notifications.push(notification(
             "warning",
             "xalloc/left-out",
-            &format!("{left_out} smaller leaks were left out"),
+            &format!("{left_out} results were left out, the smallest leaks first"),
         ));
     }
     let judged = verdict.runs.iter().all(|run| matches!(run.outcome, Outcome::Pass | Outcome::Fail));
@@ -74,6 +62,24 @@ pub fn write(verdict: &Verdict, out: &mut impl io::Write) -> io::Result<()> {
     });
     serde_json::to_writer_pretty(&mut *out, &document)?;
     out.write_all(b"\n")
+}
+
+/// Faults, then leaks, as many as a file may hold; and how many are left out.
+fn results(verdict: &Verdict) -> (Vec<Value>, usize) {
+    let leaks = verdict.failing();
+    let faults = verdict.runs.iter().flat_map(|run| run.faults.iter().map(move |fault| (run, fault)));
+    let wanted = faults.clone().count() + leaks.len();
+    let all = faults.map(|(run, fault)| of_fault(run, fault)).chain(leaks.iter().map(|(run, leak)| result(run, leak)));
+    let (mut results, mut bytes) = (Vec::new(), 0);
+    for result in all.take(RESULTS_MAX) {
+        bytes += result.to_string().len();
+        if bytes > BYTES_MAX {
+            break;
+        }
+        results.push(result);
+    }
+    let left_out = wanted - results.len();
+    (results, left_out)
 }
 
 fn descriptor(rule: Rule) -> Value {

@@ -12,7 +12,10 @@ use serde_json::Value;
 use super::golden::{assert_golden, path};
 use super::text::Extent;
 use super::{annotations, codequality, json, junit, sarif, step_summary, text, valgrind_xml};
-use crate::check::{Baseline, Budgets, OwnCode, Policy, Rule, RunEvidence, Selection, Suppressions, Verdict, judge};
+use crate::check::{
+    Baseline, Budgets, HEAP_FAULT_ID, Leak, Outcome, OwnCode, Policy, ProcessVerdict, Rule, RunEvidence, Selection,
+    Suppressions, Verdict, judge,
+};
 use crate::model::sample::{Sample, checked_server, server};
 use crate::trace::{Checked, Event, Finding, LeakClass, LiveChange, ProcessIndex, ScanOutcome};
 use xalloc_core::wire::FaultKind;
@@ -139,6 +142,25 @@ fn each_verdict_reads_as_agreed() {
 }
 
 #[test]
+fn processes_that_pass_are_counted_and_only_the_others_have_a_line() {
+    let of_one = |sample: &Sample, outcome| {
+        let policy = policy();
+        let verdict = judge(vec![evidence(sample, &policy)], &policy);
+        ProcessVerdict { outcome, program: format!("{outcome:?}"), ..verdict.runs[0].processes[0].clone() }
+    };
+    let sample = checked_server();
+    let mut verdict = passing();
+    verdict.runs[0].processes = vec![of_one(&sample, Outcome::Pass); 1_200];
+    let told = |verdict: &Verdict| anstream::adapter::strip_str(&text::check(verdict, Extent::default())).to_string();
+    assert!(told(&verdict).contains("\n  pass: 1,200 processes\n") && !told(&verdict).contains("Pass"));
+    verdict.runs[0].processes.push(of_one(&sample, Outcome::Fail));
+    let text = told(&verdict);
+    let lines: Vec<_> = text.lines().filter(|line| line.contains("Fail") || line.contains("Pass")).collect();
+    assert!(matches!(lines[..], [line] if line.starts_with("  Fail  ")), "{text}");
+    assert!(text.contains("\n  pass: 1,200 processes\n"));
+}
+
+#[test]
 fn each_verdict_as_json_keeps_the_contract() {
     let contract = jsonschema::validator_for(&json::schema()).expect("the schema is a schema");
     for (name, verdict) in all() {
@@ -175,6 +197,21 @@ fn every_result_of_sarif_has_one_place_and_a_fingerprint_and_what_lies_in_the_tr
     let flow = results[0]["codeFlows"][0]["threadFlows"][0]["locations"].as_array().expect("a flow");
     let steps: Vec<_> = flow.iter().map(|step| step["location"]["message"]["text"].as_str()).collect();
     assert_eq!(steps, [Some("main"), Some("cache_insert")]);
+}
+
+#[test]
+fn results_of_sarif_that_are_too_many_are_left_out_and_counted_and_faults_are_not_among_them() {
+    let mut verdict = failing();
+    verdict.runs[0].faults = faulty().runs[0].faults.clone();
+    let leak = verdict.runs[0].failing().next().expect("it fails").clone();
+    verdict.runs[0].leaks = vec![Leak { frames: Vec::new(), ..leak }; 25_000];
+    let report = written(|out| sarif::write(&verdict, out));
+    let report: Value = serde_json::from_str(&report).expect("SARIF is JSON");
+    let results = report["runs"][0]["results"].as_array().expect("results");
+    let faults = results.iter().filter(|result| result["ruleId"] == HEAP_FAULT_ID).count();
+    assert_eq!((results.len(), faults), (25_000, 2));
+    let notes = &report["runs"][0]["invocations"][0]["toolExecutionNotifications"];
+    assert!(notes.to_string().contains("2 results were left out, the smallest leaks first"), "{notes}");
 }
 
 #[test]

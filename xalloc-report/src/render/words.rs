@@ -49,7 +49,7 @@ pub(super) fn stack_lines(leak: &Leak) -> String {
     lines.extend(leak.hint.clone());
     for (nth, place) in leak.frames.iter().enumerate() {
         let mark = if leak.blamed == Some(nth as u32) { ">" } else { " " };
-        let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+        let source = place.source_or_module();
         lines.push(format!("{mark} {}  {}", printable(&place.name()), printable(&source)).trim_end().to_owned());
     }
     lines.push(format!("programs: {}", leak.programs.join(", ")));
@@ -89,7 +89,7 @@ pub(super) fn fault_lines(fault: &Fault) -> String {
     for (title, frames) in fault_stacks(fault) {
         lines.push(format!("{title}:"));
         lines.extend(frames.iter().map(|place| {
-            let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+            let source = place.source_or_module();
             format!("  {}  {}", printable(&place.name()), printable(&source)).trim_end().to_owned()
         }));
     }

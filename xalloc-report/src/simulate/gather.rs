@@ -161,7 +161,7 @@ impl Gatherer {
             Call::Valloc | Call::Pvalloc => {
                 align_log2 = PAGE.trailing_zeros() as u8;
                 if block.call == Call::Pvalloc {
-                    size = size.next_multiple_of(PAGE);
+                    size = size.checked_next_multiple_of(PAGE).unwrap_or(size);
                 }
                 Kind::Memalign
             }
@@ -189,7 +189,7 @@ impl Gatherer {
         });
         self.watcher.made(self.allocations, slot, block);
         self.requests.slots = self.requests.slots.max(slot.saturating_add(1));
-        let slack_bytes = (u64::from(block.slack_bytes) + block.size_bytes).saturating_sub(size);
+        let slack_bytes = block.size_bytes.saturating_add(block.slack_bytes.into()).saturating_sub(size);
         let placed = Placed::new(block.addr, slack_bytes as u16);
         let obtained = Obtained { placed, stack: block.stack, number: self.allocations };
         self.allocations += 1;

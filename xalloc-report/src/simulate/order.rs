@@ -17,7 +17,7 @@
 
 use std::collections::VecDeque;
 
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use xalloc_core::units::ArenaId;
 
 use super::requests::{Kind, Placed, Request, Requests};
@@ -27,6 +27,8 @@ use crate::trace::StackIndex;
 const WINDOW: usize = 1 << 16;
 /// Bit of a slot that no slot of the trace has.
 const RENAMED: u32 = 1 << 31;
+/// Numbers that an arena may be ahead of what was told of it: allocations that have no other step and are not told yet.
+const AHEAD: u16 = 1024;
 
 /// A block that a request obtained.
 #[derive(Clone, Copy, Debug)]
@@ -64,13 +66,13 @@ fn has_slot(kind: Kind) -> bool {
     kind.obtains() || matches!(kind, Kind::Free | Kind::ReallocOf)
 }
 
-/// Numbers that an arena may be ahead of what was told of it: allocations that have no other step and are not told yet.
-const AHEAD: u16 = 1024;
-
 /// Requests in the order in which they were served, as far as that is known.
 #[derive(Default, Debug)]
 pub(super) struct Order {
     window: VecDeque<Waiting>,
+    /// Threads whose last request is a free that has no step yet: steps of the others, of which there may be many, are
+    /// not looked for in the window.
+    unserved: FxHashSet<u16>,
     /// How often each slot is named in the window.
     named: FxHashMap<u32, u32>,
     /// The largest number of each arena so far.
@@ -145,6 +147,12 @@ impl Order {
         if has_slot(waiting.request.kind) {
             *self.named.entry(waiting.request.slot).or_default() += 1;
         }
+        let Request { kind, thread, .. } = waiting.request;
+        if kind == Kind::Free {
+            self.unserved.insert(thread);
+        } else if kind != Kind::Tick {
+            self.unserved.remove(&thread);
+        }
         let place = self.place_of(&waiting);
         self.window.insert(place, waiting);
         if self.window.len() > WINDOW
@@ -176,13 +184,11 @@ impl Order {
 
     /// The arena took a step for the thread: if its last request is a free that had none yet, it is served by that.
     pub(super) fn step(&mut self, thread: u16, arena: ArenaId, number: u64) {
-        if !self.is_shared {
+        if !self.unserved.remove(&thread) {
             return;
         }
-        let is_own = |waiting: &Waiting| waiting.request.thread == thread && waiting.request.kind != Kind::Tick;
-        let Some(at) = self.window.iter().rposition(is_own) else { return };
-        if self.window[at].request.kind == Kind::Free
-            && self.window[at].served.is_none()
+        let is_own = |waiting: &Waiting| waiting.request.thread == thread && waiting.request.kind == Kind::Free;
+        if let Some(at) = self.window.iter().rposition(is_own)
             && let Some(mut waiting) = self.window.remove(at)
         {
             waiting.served = Some((arena, number));

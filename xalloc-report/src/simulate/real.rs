@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use xalloc_core::heap::{Tunable, Tunables};
 
 use super::requests::{Kind, Request, Requests};
+use super::settings::number;
 pub use crate::os::server::Touch;
 use crate::os::server::{self, Answer, Ask, Header, ask};
 
@@ -27,7 +28,7 @@ pub struct Allocator {
 }
 
 /// The allocators that can be named.
-pub const ALLOCATORS: &str = "jemalloc, mimalloc, tcmalloc, glibc, glibc:NAME=VALUE:…";
+pub const ALLOCATORS: &str = "jemalloc, mimalloc, tcmalloc, glibc, glibc:NAME=VALUE:… with names as --set has them";
 
 impl Allocator {
     /// The allocator of that name; `None` if there is none.
@@ -42,13 +43,20 @@ impl Allocator {
                 _ => return None,
             },
             Some(("glibc", list)) => {
-                let pairs: Vec<_> = list.split(':').map(|pair| format!("glibc.malloc.{pair}")).collect();
-                (None, "libc6", Some(pairs.join(":")))
+                let pairs: Option<Vec<_>> = list.split(':').map(tunable).collect();
+                (None, "libc6", Some(pairs?.join(":")))
             }
             Some(_) => return None,
         };
         Some(Allocator { name: name.to_owned(), library, package, tunables })
     }
+}
+
+/// A word such as `top_pad=1M` as glibc reads it: it passes over names that it does not know, and units.
+fn tunable(word: &str) -> Option<String> {
+    let (name, value) = word.split_once('=')?;
+    let tunable = Tunable::ALL.into_iter().find(|tunable| tunable.name() == name)?;
+    Some(format!("glibc.malloc.{}={}", tunable.name(), number(value)?))
 }
 
 /// Why requests could not be served.
@@ -163,4 +171,19 @@ fn ask_of(request: &Request) -> Option<Ask> {
         }
     };
     Some(Ask { size, slot, thread, kind, align_log2 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tunables_reach_glibc_in_bytes_and_what_it_would_pass_over_is_refused() {
+        let tunables = |name| Allocator::named(name).and_then(|it| it.tunables);
+        let both = tunables("glibc:top_pad=1M:tcache_count=0");
+        assert_eq!(both.as_deref(), Some("glibc.malloc.top_pad=1048576:glibc.malloc.tcache_count=0"));
+        for wrong in ["glibc:", "glibc:top_pad", "glibc:top_pda=1", "glibc:top_pad=many", "jemalloc:top_pad=1", ""] {
+            assert_eq!(Allocator::named(wrong), None, "{wrong}");
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::requests::Requests;
 use crate::trace::Contents;
 
 /// Releases with a profile of their own, for help and errors.
-pub const PROFILES: &[&str] = &["2.31", "2.35", "2.36", "2.37", "2.38", "2.39", "2.41", "2.42", "2.43"];
+pub const PROFILES: &[&str] = &["2.31", "2.35", "2.36", "2.37", "2.38", "2.39", "2.41", "2.42", "2.43", "2.44"];
 
 /// The rules of a run.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -28,7 +28,7 @@ pub enum SettingError {
     #[error("`{0}` is no setting; there are {known}, glibc and trim_every", known = names().join(", "))]
     Name(String),
     /// The value is no number.
-    #[error("`{value}` is no value for {name}; write a number such as 131072, 128K or 4M")]
+    #[error("`{value}` is no value for {name}; write {form}", form = form(name))]
     Value {
         /// The setting.
         name: String,
@@ -41,6 +41,10 @@ pub enum SettingError {
     /// Not of the form name=value.
     #[error("`{0}` is not of the form NAME=VALUE")]
     Form(String),
+}
+
+fn form(name: &str) -> &'static str {
+    if name == "trim_every" { "seconds from 0.0001 on, such as 0.5" } else { "a number such as 131072, 128K or 4M" }
 }
 
 fn names() -> Vec<&'static str> {
@@ -63,8 +67,11 @@ impl Settings {
     /// Changes what a list of `name=value` words names.
     ///
     /// # Errors
-    /// The first word that says nothing.
+    /// The first word that says nothing, or that there is none.
     pub fn apply(&mut self, list: &str) -> Result<(), SettingError> {
+        if list.trim().is_empty() {
+            return Err(SettingError::Form(list.to_owned()));
+        }
         for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let (name, value) = word.split_once('=').ok_or_else(|| SettingError::Form(word.to_owned()))?;
             self.set(name.trim(), value.trim())?;
@@ -124,7 +131,7 @@ impl Settings {
 }
 
 /// A number, with K, M and G for the powers of 1024 in which malloc's thresholds are counted.
-fn number(text: &str) -> Option<u64> {
+pub(super) fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     let text = text.strip_suffix("iB").unwrap_or(text);
     let shift = match text.as_bytes().last()? {
@@ -163,11 +170,18 @@ mod tests {
         assert_eq!(refused("top_pda=1"), SettingError::Name("top_pda".to_owned()));
         assert_eq!(refused("top_pad"), SettingError::Form("top_pad".to_owned()));
         assert_eq!(refused("glibc=2.17"), SettingError::Version("2.17".to_owned()));
+        assert_eq!(refused(""), SettingError::Form(String::new()));
         for value in ["many", "", "-1", "1T", "99999999999G"] {
             let seen = refused(&format!("top_pad={value}"));
             assert_eq!(seen, SettingError::Value { name: "top_pad".to_owned(), value: value.to_owned() });
         }
-        assert!(untuned().apply("trim_every=0").is_err());
+        assert!(refused("trim_every=0").to_string().contains("seconds"));
+    }
+
+    #[test]
+    fn each_profile_that_an_error_names_is_one() {
+        assert!(PROFILES.iter().all(|version| Policy::for_libc(version).is_some()));
+        assert_eq!(PROFILES.last().and_then(|version| Policy::for_libc(version)), Some(Policy::nearest_to("9.9")));
     }
 
     #[test]

@@ -76,21 +76,16 @@ impl Resident {
     fn of(look: &Snapshot) -> Resident {
         let mut resident = Resident { known: Vec::new(), runs: Vec::new() };
         for mapping in &look.mappings {
-            let Some(runs) = &mapping.runs else { continue };
+            let Some(runs) = mapping.resident_runs() else { continue };
             resident.known.push((mapping.start, mapping.end));
-            let mut at = mapping.start;
-            for &(gap, pages) in runs {
-                let from = at + u64::from(gap) * PAGE_BYTES;
-                at = from + u64::from(pages) * PAGE_BYTES;
-                resident.runs.push((from, at));
-            }
+            resident.runs.extend(runs);
         }
         resident
     }
 
     /// Bytes of `[addr, addr + size_bytes)` on resident pages; `None`: it was not looked at page by page.
     fn bytes_of(&self, addr: u64, size_bytes: u64) -> Option<u64> {
-        let end = addr + size_bytes;
+        let end = addr.checked_add(size_bytes)?;
         let around = self.known.get(self.known.partition_point(|&(_, to)| to <= addr))?;
         if addr < around.0 || around.1 < end {
             return None;
@@ -134,5 +129,6 @@ mod tests {
         assert_eq!(resident.bytes_of(0x11_010, 0x8_000), Some(2 * 0x1_000 - 0x10 + 2 * 0x1_000 + 0x10));
         assert_eq!(resident.bytes_of(0x13_000, 0x1_000), Some(0));
         assert_eq!(resident.bytes_of(0x1f_000, 0x2_000), None, "its end was not looked at");
+        assert_eq!(resident.bytes_of(0x1f_000, u64::MAX), None, "a size that no block has");
     }
 }

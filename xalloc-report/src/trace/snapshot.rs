@@ -114,6 +114,19 @@ impl Mapping {
     pub const fn len_bytes(&self) -> u64 {
         self.end - self.start
     }
+
+    /// Beginning and end of each stretch of resident pages, by address and within the mapping; `None` if it was not looked at
+    /// page by page.
+    pub fn resident_runs(&self) -> Option<impl Iterator<Item = (u64, u64)> + '_> {
+        let mut at = self.start;
+        let after = |at: u64, pages: u32| at.saturating_add(u64::from(pages) * PAGE_BYTES).min(self.end);
+        let runs = self.runs.as_ref()?.iter();
+        Some(runs.map(move |&(gap, pages)| {
+            let from = after(at, gap);
+            at = after(from, pages);
+            (from, at)
+        }))
+    }
 }
 
 impl Snapshot {
@@ -243,6 +256,19 @@ mod tests {
         let snapshot = snapshot();
         let read = Snapshot::decode(ProcessIndex(3), &snapshot.encode()).expect("it is whole");
         assert_eq!(read, snapshot);
+    }
+
+    #[test]
+    fn resident_stretches_follow_each_other_and_end_with_their_mapping_whatever_the_trace_says() {
+        let start = 0x5555_0000_0000;
+        let stretches = |runs| {
+            let mapping = Mapping { runs: Some(runs), ..snapshot().mappings[0].clone() };
+            mapping.resident_runs().expect("it was looked at").collect::<Vec<_>>()
+        };
+        let page = |nth: u64| start + nth * PAGE_BYTES;
+        assert_eq!(stretches(vec![(0, 3), (30, 1)]), [(page(0), page(3)), (page(33), page(34))]);
+        assert_eq!(stretches(vec![(39, 9), (u32::MAX, 1)]), [(page(39), page(40)), (page(40), page(40))]);
+        assert!(snapshot().mappings[1].resident_runs().is_none());
     }
 
     #[test]

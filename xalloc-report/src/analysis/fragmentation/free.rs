@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use crate::analysis::process::ThreadName;
+use crate::analysis::process::{ThreadName, ThreadNames};
 use crate::model::layout::{Layout, Place};
 use crate::trace::{Contents, ThreadIndex};
 
@@ -175,7 +175,9 @@ impl FreeView {
             bin.bytes += span.size_bytes;
             bin.largest_bytes = bin.largest_bytes.max(span.size_bytes);
         });
-        let mut caches: Vec<_> = caches.into_iter().map(|(thread, sizes)| cache(contents, thread, &sizes)).collect();
+        let thread_names = ThreadNames::of(contents);
+        let mut caches: Vec<_> =
+            caches.into_iter().map(|(thread, sizes)| cache(&thread_names, thread, &sizes)).collect();
         caches.sort_by_key(|cache| std::cmp::Reverse(cache.bytes));
         FreeView {
             caches,
@@ -197,9 +199,9 @@ fn kind(is_fast: bool, index: u8) -> &'static str {
     }
 }
 
-fn cache(contents: &Contents, thread: ThreadIndex, sizes: &BTreeMap<u64, u64>) -> CacheView {
+fn cache(thread_names: &ThreadNames<'_>, thread: ThreadIndex, sizes: &BTreeMap<u64, u64>) -> CacheView {
     CacheView {
-        thread: ThreadName::of(contents, thread),
+        thread: thread_names.at(thread),
         bytes: sizes.iter().map(|(size, count)| size * count).sum(),
         chunks: sizes.values().sum(),
         sizes: sizes.iter().map(|(&chunk_bytes, &chunks)| SizeCount { chunk_bytes, chunks }).collect(),

@@ -1,21 +1,19 @@
 //! Where blocks go back: pairs of the call site that allocated and the one that freed.
 //!
-//! A free has no call stack of its own, for most of them end in the thread's cache and cost next to nothing. One that goes
-//! past the cache makes the heap take a step, and that has the stack of the free: a merge, a way into a bin, a mapping that
-//! is given back. So a free is paired with its thread's next step, if that is about its block.
+//! Most frees have no call stack of their own, so a free is paired with the step of its thread that puts its chunk away
+//! ([`puts_away`]), if one does.
 
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
-use xalloc_core::wire::{BinKind, Call, HeapEvent};
+use xalloc_core::wire::Call;
 
 use crate::analysis::frames::CallStack;
+use crate::model::puts_away;
 use crate::trace::{Block, Contents, Entry, Event, Replay, StackIndex};
 
 /// Pairs that are told.
 const MOST: usize = 100;
-/// Bytes of a chunk before its block.
-const CHUNK_HEADER: u64 = 16;
 
 /// Where the blocks of one call site are freed.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
@@ -49,35 +47,6 @@ struct Freed {
     addr: u64,
     size_bytes: u64,
     stack: StackIndex,
-}
-
-impl Freed {
-    /// Whether a step is about its chunk.
-    fn is_put_away_by(&self, step: HeapEvent) -> bool {
-        let chunk = self.addr.wrapping_sub(CHUNK_HEADER);
-        match step {
-            HeapEvent::Bin { addr, bin, .. } => addr.0 == chunk && bin != BinKind::Cache,
-            HeapEvent::Coalesce { addr, total_bytes, .. } => chunk.wrapping_sub(addr.0) < total_bytes,
-            HeapEvent::ChunkUnmap { addr, len_bytes } => self.addr.wrapping_sub(addr.0) < len_bytes,
-            HeapEvent::Brk { .. }
-            | HeapEvent::Trim { .. }
-            | HeapEvent::Release { .. }
-            | HeapEvent::ChunkMap { .. }
-            | HeapEvent::ChunkRemapFrom { .. }
-            | HeapEvent::ChunkRemapTo { .. }
-            | HeapEvent::Split { .. }
-            | HeapEvent::CacheBirth { .. }
-            | HeapEvent::TcacheFlush { .. }
-            | HeapEvent::Consolidate { .. }
-            | HeapEvent::ArenaBirth { .. }
-            | HeapEvent::ArenaIdle
-            | HeapEvent::ArenaAttach
-            | HeapEvent::HeapBirth { .. }
-            | HeapEvent::HeapResize { .. }
-            | HeapEvent::HeapDeath { .. }
-            | HeapEvent::Threshold { .. } => false,
-        }
-    }
 }
 
 /// Frees and their bytes.
@@ -136,10 +105,10 @@ impl Replay for FreePairs {
                 let Some(waiting) = self.waiting.get_mut(thread).filter(|_| entry.stack != StackIndex::NONE) else {
                     return;
                 };
-                let Some(freed) = waiting.take_if(|freed| freed.is_put_away_by(step)) else { return };
+                let Some(freed) = waiting.take_if(|freed| puts_away(step, freed.addr)) else { return };
                 let sum = self.by_pair.entry((freed.stack, entry.stack)).or_default();
                 sum.frees += 1;
-                sum.bytes += freed.size_bytes;
+                sum.bytes = sum.bytes.saturating_add(freed.size_bytes);
             }
             Event::Alloc { .. } | Event::ReallocBegin { .. } => {
                 // What the heap does from here on is for something else.

@@ -89,7 +89,8 @@ impl<R: Residency> Climb<'_, R> {
 }
 
 impl Ladder {
-    /// The ladder of the heap; `used_bytes` are those of live chunks and the heap's own.
+    /// The ladder of the heap; `used_bytes` are the resident ones of live chunks and the heap's own: what nobody has
+    /// written to takes no room anywhere.
     pub(super) fn of(layout: &Layout, residency: &impl Residency, used_bytes: u64) -> Ladder {
         let climb = |rung| Climb { residency, rung, run: Run::default(), released_bytes: 0 };
         let (mut trim, mut flush) = (climb(Rung::MallocTrim), climb(Rung::AfterFlush));

@@ -68,9 +68,7 @@ impl Picture {
         let books = layout.books()?;
         let pins = Pins::of(layout, residency);
         let arenas = arenas(layout);
-        let in_arenas = arenas.iter().filter(|view| view.arena.is_some());
-        let used_bytes = in_arenas.map(|view| view.books.live + view.books.metadata).sum();
-        let ladder = Ladder::of(layout, residency, used_bytes);
+        let ladder = Ladder::of(layout, residency, pins.used_bytes);
         let padding = padding::of(contents, layout);
         let requested = layout.requested_bytes();
         Ok(Picture {

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::pages::{PAGE, Residency, resident_bytes};
 use crate::analysis::frames::CallStack;
 use crate::model::layout::{Books, Layout, Range, RangeKind};
-use crate::trace::{Contents, Mapping, PAGE_BYTES, PagesFrom, Reason, Snapshot, StackIndex};
+use crate::trace::{Contents, Mapping, PagesFrom, Reason, Snapshot, StackIndex};
 use xalloc_core::wire::Call;
 
 /// Largest stretch without any right below a mapping that is taken for the guard of a thread's stack.
@@ -148,15 +148,7 @@ pub(super) struct Measured {
 
 impl Measured {
     pub(super) fn of(snapshot: &Snapshot) -> Measured {
-        let mut runs = Vec::new();
-        for mapping in &snapshot.mappings {
-            let mut at = mapping.start;
-            for &(gap, pages) in mapping.runs.iter().flatten() {
-                let start = at + u64::from(gap) * PAGE_BYTES;
-                at = start + u64::from(pages) * PAGE_BYTES;
-                runs.push((start, at));
-            }
-        }
+        let runs = snapshot.mappings.iter().filter_map(Mapping::resident_runs).flatten().collect();
         Measured { runs }
     }
 
@@ -184,8 +176,9 @@ impl Segment {
         }
     }
 
-    /// What a mapping is for, the heap's ranges in it aside; `before` is the mapping below.
-    fn of(mapping: &Mapping, before: Option<&Mapping>) -> Segment {
+    /// What a mapping is for, the heap's ranges in it aside; `before` is the mapping below. What the kernel calls the heap
+    /// begins with the end of bss; of another allocator's heap no range is known, and it counts as a whole.
+    fn of(mapping: &Mapping, before: Option<&Mapping>, is_heap_known: bool) -> Segment {
         let name = mapping.name.as_str();
         let is_ours = |name: &str| name.contains("libxalloc_preload") || name.contains("xalloc-session.");
         let borders = before.filter(|before| before.end == mapping.start);
@@ -194,7 +187,7 @@ impl Segment {
         }
         match name {
             "[stack]" => return Segment::Stacks,
-            "[heap]" => return Segment::Bss,
+            "[heap]" => return if is_heap_known { Segment::Bss } else { Segment::Heap },
             _ if name.starts_with("[anon") => return Segment::OtherAnonymous,
             "" => {}
             _ if mapping.is_executable() => return Segment::Text,
@@ -227,11 +220,11 @@ fn map(layout: &Layout, snapshot: &Snapshot, measured: &Measured) -> BTreeMap<Se
             let row = map.entry(Segment::of_range(range.kind)).or_default();
             row.0 += to - from;
             row.1 += resident;
-            left_virtual -= to - from;
+            left_virtual = left_virtual.saturating_sub(to - from);
             left_resident = left_resident.saturating_sub(resident);
         }
         if mapping.rights & 7 != 0 && (left_virtual > 0 || left_resident > 0) {
-            let row = map.entry(Segment::of(mapping, before)).or_default();
+            let row = map.entry(Segment::of(mapping, before, !ranges.is_empty())).or_default();
             row.0 += left_virtual;
             row.1 += left_resident;
         }
@@ -244,7 +237,8 @@ fn map(layout: &Layout, snapshot: &Snapshot, measured: &Measured) -> BTreeMap<Se
 fn untouched(contents: &Contents, layout: &Layout, measured: &Measured) -> Vec<UntouchedView> {
     let mut sites: FxHashMap<StackIndex, (u64, u64, Call)> = FxHashMap::default();
     for held in layout.blocks().filter(|held| held.size_bytes >= PAGE) {
-        let (from, to) = (held.addr.next_multiple_of(PAGE), (held.addr + held.size_bytes) / PAGE * PAGE);
+        let from = held.addr.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
+        let to = held.addr.saturating_add(held.size_bytes) / PAGE * PAGE;
         let missing = to.saturating_sub(from) - resident_bytes(measured, from, to).min(to.saturating_sub(from));
         if missing > 0 {
             let site = sites.entry(held.stack).or_insert((0, 0, held.call));

@@ -14,7 +14,7 @@ use super::pins::Pins;
 use super::staircase;
 use crate::analysis::frames::CallStack;
 use crate::analysis::names;
-use crate::analysis::process::ThreadName;
+use crate::analysis::process::{ThreadName, ThreadNames};
 use crate::model::layout::Layout;
 use crate::model::survey::{SiteCalls, Survey};
 use crate::trace::{Contents, StackIndex};
@@ -292,6 +292,7 @@ pub(super) fn cover(contents: &Contents, pins: &Pins, live: &LiveSites) -> Vec<C
 }
 
 pub(super) fn steps(contents: &Contents, layout: &Layout) -> Vec<StepView> {
+    let thread_names = ThreadNames::of(contents);
     let view = |step: staircase::Step| {
         let held = layout.block(step.slot?)?;
         Some(StepView {
@@ -303,7 +304,7 @@ pub(super) fn steps(contents: &Contents, layout: &Layout) -> Vec<StepView> {
             step_bytes: step.step_bytes,
             age_ns: layout.at_ns().saturating_sub(held.at_ns),
             addr: names::address(held.addr),
-            thread: ThreadName::of(contents, held.thread),
+            thread: thread_names.at(held.thread),
             is_mixed: step.is_mixed,
             at: CallStack::of(contents, held.stack, held.call),
         })

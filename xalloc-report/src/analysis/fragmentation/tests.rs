@@ -4,7 +4,7 @@ use super::*;
 use crate::analysis::frames::CallStack;
 use crate::model::sample::Sample;
 use crate::model::sample::simulated::Simulated;
-use crate::trace::Entry;
+use crate::trace::{Entry, Mapping, PagesFrom, Reason, Snapshot};
 
 const PAGE: u64 = pages::PAGE;
 
@@ -48,6 +48,45 @@ fn a_small_block_above_what_was_freed_is_said_to_keep_the_top() {
     let (twin, _, _) = plugin_above_work(false);
     assert_eq!(twin.staircase, []);
     assert!(twin.books.segments < 300 << 10, "what was freed went back by itself");
+}
+
+#[test]
+fn no_step_gives_back_more_than_the_ideal_where_a_live_block_was_never_written_to() {
+    let mut program = Simulated::new();
+    let work = program.site("work");
+    program.malloc(0, work, 100_000);
+    let freed = program.malloc(0, work, 20_000);
+    let base = xalloc_core::heap::sim::BREAK_BASE;
+    let end = base + program.heap.break_bytes();
+    let first = (freed.block.addr - base) / PAGE;
+    program.free(0, freed);
+    let mut sample = program.finish(Allocator::Core);
+    // The first page, and what was freed: four whole pages and the two at its ends.
+    let mapping = Mapping {
+        start: base,
+        end,
+        rights: 3,
+        name: "[heap]".to_owned(),
+        resident_bytes: 7 * PAGE,
+        anonymous_bytes: 7 * PAGE,
+        runs: Some(vec![(0, 1), (first as u32 - 1, 6)]),
+    };
+    sample.snapshots.push(Snapshot {
+        process: ProcessIndex(0),
+        at_ns: sample.contents.processes[0].ended_at_ns,
+        reason: Reason::Exit,
+        resident_bytes: 7 * PAGE,
+        swapped_bytes: 0,
+        minor_faults: 7,
+        major_faults: 0,
+        pages_from: PagesFrom::Pagemap,
+        mappings: vec![mapping],
+        cost_ns: 1000,
+    });
+    let seen = look(&sample, At::Exit);
+    assert_eq!((seen.residency, seen.ladder.resident), (ResidencyView::Measured, 7 * PAGE));
+    assert!(seen.ladder.malloc_trim >= 4 * PAGE, "{:?}", seen.ladder);
+    assert!(seen.ladder.after_flush <= seen.ladder.ideal, "{:?}", seen.ladder);
 }
 
 /// A block of nearly a page and a small one behind it, 200 times; the large ones are freed.

@@ -254,7 +254,7 @@ impl Replay for Watch<'_> {
         self.layout.entry(entry);
         if let Event::Alloc { slot, block, .. } = entry.event {
             self.births.enter(entry.seq, slot, block.addr);
-            self.recent.push(block.size_bytes + u64::from(block.slack_bytes) + CHUNK_HEAD);
+            self.recent.push(block.size_bytes.saturating_add(u64::from(block.slack_bytes) + CHUNK_HEAD));
         }
         if self.layout.seq() == self.peak_seq {
             self.unusable_at_peak = FreeSizes::of(&self.layout).unusable();

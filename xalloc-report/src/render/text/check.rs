@@ -74,12 +74,18 @@ fn of_run(out: &mut String, run: &RunVerdict, extent: Extent) {
     }
     if run.processes.len() > 1 {
         let mut table = Table::default();
-        table.row([left("process", ASIDE), left("verdict", ASIDE), right("leaks", ASIDE), right("bytes", ASIDE)]);
         // What exec replaced is there again as what it became.
         let lasting = run.processes.iter().filter(|process| process.end != EndView::Replaced);
-        lasting.for_each(|process| table.row(of_process(process)));
+        let (passing, others): (Vec<_>, Vec<_>) = lasting.partition(|process| process.outcome == Outcome::Pass);
         out.push('\n');
-        table.write(out, 2);
+        if !others.is_empty() {
+            table.row([left("process", ASIDE), left("verdict", ASIDE), right("leaks", ASIDE), right("bytes", ASIDE)]);
+            others.into_iter().for_each(|process| table.row(of_process(process)));
+            table.write(out, 2);
+        }
+        if !passing.is_empty() {
+            let _ = writeln!(out, "  {GOOD}pass{GOOD:#}: {}", counted(passing.len() as u64, "process"));
+        }
     }
     run.faults.iter().take(extent.sites).for_each(|fault| of_fault(out, fault, extent.frames));
     let more = run.faults.len().saturating_sub(extent.sites);
@@ -101,7 +107,7 @@ fn of_fault(out: &mut String, fault: &Fault, limit: usize) {
         let _ = writeln!(out, "  {title}{unknown}");
         let mut table = Table::default();
         for place in frames.iter().take(limit) {
-            let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+            let source = place.source_or_module();
             table.row([left(printable(&place.name()), FUNCTION), left(printable(&source), ASIDE)]);
         }
         table.write(out, 4);
@@ -197,7 +203,7 @@ fn stack(out: &mut String, leak: &Leak, limit: usize) {
     let mut table = Table::default();
     for (nth, place) in leak.frames.iter().enumerate().take(limit) {
         let mark = if leak.blamed == Some(nth as u32) { ">" } else { "" };
-        let source = place.source().or_else(|| place.module.clone()).unwrap_or_default();
+        let source = place.source_or_module();
         table.row([left(mark, BAD), left(printable(&place.name()), FUNCTION), left(printable(&source), ASIDE)]);
     }
     let hidden = leak.frames.len().saturating_sub(limit);

@@ -128,8 +128,9 @@ fn rss(out: &mut String, of: &Fragmentation, extent: Extent) {
         row("=", "resident heap", rss.heap_resident, plain());
     }
     for view in rss.map.iter().filter(|view| view.resident_bytes > 0) {
+        // Under another allocator no row says what the heap is made of.
         let is_heap = [Segment::Heap, Segment::Arenas, Segment::MappedChunks].contains(&view.segment);
-        let sign = if is_heap { "of it" } else { "+" };
+        let sign = if is_heap && of.core { "of it" } else { "+" };
         row(sign, segment(view.segment), view.resident_bytes, format!("of {} mapped", bytes(view.virtual_bytes)));
     }
     row("", "unexplained", rss.unexplained, plain());

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use super::{Extent, frames};
-use crate::analysis::{HolderView, LeakClass, LeakSite, Leaks, Slope};
+use crate::analysis::{CheckView, HolderView, LeakClass, LeakSite, Leaks, Slope};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, percent, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, HEADING, PLAIN};
@@ -53,7 +53,7 @@ pub fn leaks(leaks: &Leaks, extent: Extent) -> String {
 fn heading(out: &mut String, leaks: &Leaks) {
     let stacks: BTreeSet<_> = leaks.sites.iter().map(|site| &site.at.frames).collect();
     let check = leaks.check.and_then(|number| leaks.checks.iter().find(|check| check.number == number));
-    let when = check.map_or("exit".to_owned(), |check| format!("check {}, {}", check.number, span(check.at_ns)));
+    let when = check.map_or("exit".to_owned(), |check| format!("{}, {}", of_process(check), span(check.at_ns)));
     // Writing to a String does not fail, here and below.
     let _ = writeln!(
         out,
@@ -112,7 +112,7 @@ fn heading(out: &mut String, leaks: &Leaks) {
             None => format!("{} leaked in {}", bytes(check.leaked.bytes), counted(check.leaked.blocks, "block")),
             Some(reason) => format!("not checked: {}", printable(reason)),
         };
-        let _ = writeln!(out, "{ASIDE}check {} at {}: {found}{ASIDE:#}", check.number, span(check.at_ns));
+        let _ = writeln!(out, "{ASIDE}{} at {}: {found}{ASIDE:#}", of_process(check), span(check.at_ns));
     }
     if leaks.inherited_blocks > 0 {
         let _ = writeln!(
@@ -122,6 +122,10 @@ fn heading(out: &mut String, leaks: &Leaks) {
             counted(leaks.inherited_blocks, "block")
         );
     }
+}
+
+fn of_process(check: &CheckView) -> String {
+    format!("check {} of process {}", check.number, check.pid)
 }
 
 fn is_leaked(site: &LeakSite) -> bool {
