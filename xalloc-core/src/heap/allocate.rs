@@ -17,7 +17,7 @@ use crate::units::Addr;
 use crate::wire::{BinKind, HeapEvent};
 
 /// Chunks that one search sorts before it goes on (placement policy, section 1).
-const MAX_ITERATIONS: u32 = 10_000;
+const MAX_ITERATIONS: u64 = 10_000;
 
 /// What the search of the unsorted bin came to.
 enum Sorted {
@@ -33,21 +33,28 @@ pub(super) fn sorted_kind(size: u64) -> BinKind {
 impl<O: Os, S: Sink> Step<'_, O, S> {
     /// A chunk of `size` bytes or, where a rest would be too small to be a chunk, slightly more. `None`: this arena
     /// cannot serve it.
+    #[inline(never)]
     pub(super) fn allocate(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+        self.allocate_inline(arena, size)
+    }
+
+    /// The same for the one caller that is to have a copy of it.
+    #[inline(always)]
+    pub(super) fn allocate_inline(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
         if size <= self.heap.settings.max_fast.get()
             && let Some(chunk) = self.pop_fast(arena, size)
         {
             return Some(chunk);
         }
         let small = size < LARGE_MIN;
+        let bin = bin_index(size);
         if small {
-            if let Some(chunk) = self.take_small(arena, size) {
+            if let Some(chunk) = self.take_small(arena, bin, size) {
                 return Some(chunk);
             }
         } else if arena.have_fast {
             self.consolidate(arena);
         }
-        let bin = bin_index(size);
         let mut binned = 0;
         loop {
             if let Sorted::Found(chunk) = self.sort_queue(arena, size, &mut binned) {
@@ -72,25 +79,25 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
-    /// Step 5: the oldest chunk of the small bin of exactly this size; the rest of the bin moves to the cache.
-    #[inline]
-    fn take_small(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
+    /// Step 5: the oldest chunk of `bin`, the small bin of exactly this size; the rest of the bin moves to the cache.
+    #[inline(always)]
+    fn take_small(&mut self, arena: &mut ArenaState, bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let bin = bin_index(size);
         let found = arena.bins.back(bin)?;
-        if !arena.bins.is_known_ahead(words, found) {
+        let ahead = words.bk(found);
+        if !arena.bins.is_behind(words, bin, ahead, found) {
             arena.bins.abandon(bin);
             self.note_fault(HeapFault::SmallLinks, found);
             return None;
         }
-        arena.bins.unlink_back(words, bin, found);
+        arena.bins.unlink_back(words, bin, ahead);
         self.mark_live(arena, found, size);
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
         let mut filling = Filling::of(size);
         while self.cache.has_room(size)
             && let Some(moved) = arena.bins.back(bin)
         {
-            arena.bins.unlink_back(words, bin, moved);
+            arena.bins.unlink_back(words, bin, words.bk(moved));
             self.mark_live(arena, moved, size);
             self.fill_cache(arena, &mut filling, moved);
         }
@@ -107,27 +114,28 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Step 6: takes chunks from the unsorted queue, oldest first; keeps exact fits, sorts the others into their bins.
+    #[inline(always)]
     fn sort_queue(&mut self, arena: &mut ArenaState, size: u64, binned: &mut u64) -> Sorted {
         let words = self.words();
         let mut cached = false;
         let mut iterations = 0;
+        // The latest rest, if a request of this size may be cut from it; no chunk is at 0.
+        let remainder = if size < LARGE_MIN { arena.last_remainder } else { 0 };
         while let Some(chunk) = arena.bins.back(UNSORTED) {
-            let found_size = match checks::unsorted(words, arena, chunk) {
-                Ok(size) => size,
+            let (found_size, ahead) = match checks::unsorted(words, arena, chunk) {
+                Ok(found) => found,
                 Err(fault) => {
                     arena.bins.abandon(UNSORTED);
                     self.note_fault(fault, chunk);
                     break;
                 }
             };
-            let alone = arena.bins.front(UNSORTED) == Some(chunk);
-            if size < LARGE_MIN && alone && chunk == arena.last_remainder && found_size > size + MIN_CHUNK {
-                arena.bins.unlink_back(words, UNSORTED, chunk);
+            arena.bins.unlink_back(words, UNSORTED, ahead);
+            if chunk == remainder && ahead == UNSORTED as u64 && found_size > size + MIN_CHUNK {
                 self.split(arena, chunk, found_size, size);
                 arena.last_remainder = chunk + size;
                 return Sorted::Found(chunk);
             }
-            arena.bins.unlink_back(words, UNSORTED, chunk);
             if found_size == size {
                 self.mark_live(arena, chunk, size);
                 self.ensure_cache_for_fit(arena, size, Fit::Unsorted);
@@ -139,15 +147,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 return Sorted::Found(chunk);
             }
             self.put_into_own_bin(arena, chunk, found_size);
-            *binned += 1;
-            if cached && self.has_binned_enough(*binned) {
-                break;
-            }
             iterations += 1;
-            if iterations >= MAX_ITERATIONS {
+            if cached && self.has_binned_enough(*binned + iterations) || iterations >= MAX_ITERATIONS {
                 break;
             }
         }
+        *binned += iterations;
         match cached.then(|| self.cache.pop(words, size)).flatten() {
             Some(chunk) => Sorted::Found(chunk),
             None => Sorted::NotFound,
@@ -162,6 +167,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Step 7: the smallest sufficient chunk of the large bin that `size` itself belongs to.
+    #[inline(always)]
     fn take_large(&mut self, arena: &mut ArenaState, bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
         let chunk = arena.bins.best_in_large(words, bin, size)?;
@@ -175,6 +181,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Step 8: the last chunk of the lowest bin whose sizes are all larger than those of `own_bin`, that of `size`.
+    #[inline(always)]
     fn take_best_fit(&mut self, arena: &mut ArenaState, own_bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
         let bin = arena.bins.next_occupied(own_bin)?;
@@ -193,6 +200,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// Hands out an unlinked chunk of `found_size` bytes: split if the rest is a chunk, else whole. Returns whether it was
     /// split. `otherwise` is the fault if the bin that the rest goes to was overwritten.
+    #[inline(always)]
     fn take_from_sorted(
         &mut self,
         arena: &mut ArenaState,
@@ -213,6 +221,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Cuts an unlinked free chunk: the front is live, the rest goes in front of the unsorted bin.
+    #[inline(always)]
     fn split(&mut self, arena: &mut ArenaState, chunk: u64, found_size: u64, size: u64) {
         let words = self.words();
         let (rest, rest_size) = (chunk + size, found_size - size);

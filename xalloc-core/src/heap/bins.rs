@@ -60,12 +60,15 @@ impl Bins {
         (chunk >= BINS as u64).then_some(chunk)
     }
 
-    /// Takes the chunk that is at the back of the unsorted or a small bin.
+    /// Takes the chunk that is at the back of the unsorted or a small bin; `ahead` is its link towards the front.
     #[inline(always)]
-    pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, chunk: u64) {
-        let ahead = words.bk(chunk);
+    pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, ahead: u64) {
         self.ends[bin].back = ahead;
-        self.link_towards_back(words, ahead, bin as u64);
+        if ahead == bin as u64 {
+            self.ends[bin].front = ahead;
+        } else {
+            words.set_fd(ahead, bin as u64);
+        }
     }
 
     /// The chunk after `chunk` on the way from back to front.
@@ -79,10 +82,13 @@ impl Bins {
     pub(super) fn next_occupied(&mut self, index: usize) -> Option<usize> {
         let mut bin = index + 1;
         while bin < BINS {
-            let rest = self.occupied[bin / 64] >> (bin % 64);
+            let mut rest = self.occupied[bin / 64] >> (bin % 64);
             if rest == 0 {
-                bin = (bin / 64 + 1) * 64;
-                continue;
+                rest = self.occupied[1];
+                if bin >= 64 || rest == 0 {
+                    return None;
+                }
+                bin = 64;
             }
             bin += rest.trailing_zeros() as usize;
             if bin < BINS && self.ends[bin].back >= BINS as u64 {
@@ -113,35 +119,61 @@ impl Bins {
     }
 
     /// Inserts `chunk` behind `ahead` (a chunk or the bin's number), nearer to the back.
-    #[inline]
+    #[inline(always)]
     fn insert_behind<M: Memory>(&mut self, words: Words<'_, M>, ahead: u64, chunk: u64) {
-        let behind = if ahead < BINS as u64 { self.ends[ahead as usize].front } else { words.fd(ahead) };
+        let Some(ends) = self.ends.get_mut(ahead as usize) else {
+            let behind = words.fd(ahead);
+            words.set_fd(chunk, behind);
+            words.set_bk(chunk, ahead);
+            words.set_fd(ahead, chunk);
+            return self.link_towards_front(words, behind, chunk);
+        };
+        let behind = ends.front;
         words.set_fd(chunk, behind);
         words.set_bk(chunk, ahead);
-        self.link_towards_back(words, ahead, chunk);
-        self.link_towards_front(words, behind, chunk);
+        ends.front = chunk;
+        if behind < BINS as u64 {
+            ends.back = chunk;
+        } else {
+            words.set_bk(behind, chunk);
+        }
     }
 
     /// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
     #[inline(always)]
     pub(super) fn links_meet<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
-        let behind = words.fd(chunk);
-        let is_known_behind = match self.ends.get(behind as usize) {
+        self.is_known_by_behind(words, words.fd(chunk), chunk) && self.is_known_ahead(words, chunk)
+    }
+
+    /// Whether `behind`, the link of `chunk` towards the back, leads to what knows it.
+    #[inline(always)]
+    fn is_known_by_behind<M: Memory>(&self, words: Words<'_, M>, behind: u64, chunk: u64) -> bool {
+        match self.ends.get(behind as usize) {
             Some(ends) if ends.back == chunk => true,
             Some(_) | None => leads_back(words, behind, chunk),
-        };
-        is_known_behind && self.is_known_ahead(words, chunk)
+        }
     }
 
     /// Whether the neighbour nearer to the front knows `chunk`. A link that was overwritten is followed wherever it leads,
     /// as glibc follows it: a program that glibc lets the kernel end so is ended so here.
     #[inline(always)]
     pub(super) fn is_known_ahead<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
-        let ahead = words.bk(chunk);
+        self.is_known_by_ahead(words, words.bk(chunk), chunk)
+    }
+
+    /// The same of its link towards the front, `ahead`.
+    #[inline(always)]
+    fn is_known_by_ahead<M: Memory>(&self, words: Words<'_, M>, ahead: u64, chunk: u64) -> bool {
         match self.ends.get(ahead as usize) {
             Some(ends) if ends.front == chunk => true,
             Some(_) | None => leads_on(words, ahead, chunk),
         }
+    }
+
+    /// The same of a chunk at the back of `bin`.
+    #[inline(always)]
+    pub(super) fn is_behind<M: Memory>(&self, words: Words<'_, M>, bin: usize, ahead: u64, chunk: u64) -> bool {
+        if ahead == bin as u64 && self.ends[bin].front == chunk { true } else { leads_on(words, ahead, chunk) }
     }
 
     /// Forgets what is in a bin whose links were overwritten.
@@ -159,32 +191,25 @@ impl Bins {
             return Err(HeapFault::SizeMismatch);
         }
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        let is_last = self.ends.get(behind as usize).is_some_and(|ends| ends.back == chunk);
-        let is_first = self.ends.get(ahead as usize).is_some_and(|ends| ends.front == chunk);
-        if !(is_last || leads_back(words, behind, chunk)) || !(is_first || leads_on(words, ahead, chunk)) {
+        if !self.is_known_by_behind(words, behind, chunk) || !self.is_known_by_ahead(words, ahead, chunk) {
             return Err(HeapFault::CorruptedLinks);
         }
-        if size >= LARGE_MIN && words.smaller(chunk) != 0 {
-            super::checks::size_links(words, chunk)?;
-            Self::unlink_head(words, chunk, behind);
+        if size >= LARGE_MIN {
+            let smaller = words.smaller(chunk);
+            if smaller != 0 {
+                Self::unlink_head(words, chunk, smaller, behind)?;
+            }
         }
-        if is_first {
-            self.ends[ahead as usize].front = behind;
-        } else {
-            words.set_fd(ahead, behind);
-        }
-        if is_last {
-            self.ends[behind as usize].back = ahead;
-        } else {
-            words.set_bk(behind, ahead);
-        }
+        self.link_towards_back(words, ahead, behind);
+        self.link_towards_front(words, behind, ahead);
         Ok(())
     }
 
     /// Takes the head of a size group out of the ring of heads; the group's second chunk takes its place, if any.
-    #[inline]
-    fn unlink_head<M: Memory>(words: Words<'_, M>, head: u64, second: u64) {
-        let (smaller, larger) = (words.smaller(head), words.larger(head));
+    #[inline(always)]
+    fn unlink_head<M: Memory>(words: Words<'_, M>, head: u64, smaller: u64, second: u64) -> Result<(), HeapFault> {
+        let larger = words.larger(head);
+        super::checks::size_links(words, head, smaller, larger)?;
         if second >= BINS as u64 && words.smaller(second) == 0 {
             let alone = smaller == head;
             let (smaller, larger) = if alone { (second, second) } else { (smaller, larger) };
@@ -196,10 +221,11 @@ impl Bins {
             words.set_larger(smaller, larger);
             words.set_smaller(larger, smaller);
         }
+        Ok(())
     }
 
     /// Puts a chunk of `size` bytes in front of the unsorted bin.
-    #[inline]
+    #[inline(always)]
     pub(super) fn push_unsorted<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, size: u64) {
         if size >= LARGE_MIN {
             words.set_smaller(chunk, 0);
@@ -213,7 +239,7 @@ impl Bins {
     ///
     /// # Errors
     /// The links at its place do not meet; the chunk is in no bin.
-    #[inline]
+    #[inline(always)]
     pub(super) fn insert_sorted<M: Memory>(
         &mut self,
         words: Words<'_, M>,
@@ -228,6 +254,7 @@ impl Bins {
     }
 
     /// Links a chunk into the ring of heads, if it is one, and returns what stands ahead of its place in the list.
+    #[inline(always)]
     fn place_large<M: Memory>(
         &mut self,
         words: Words<'_, M>,
@@ -293,7 +320,10 @@ impl Bins {
     /// is alone (placement policy, section 3, step 7).
     #[inline]
     pub(super) fn best_in_large<M: Memory>(&self, words: Words<'_, M>, bin: usize, size: u64) -> Option<u64> {
-        let largest = self.front(bin).filter(|&chunk| words.size(chunk) >= size)?;
+        let largest = self.front(bin)?;
+        if words.size(largest) < size {
+            return None;
+        }
         let mut head = Self::smallest_head(words, largest);
         while words.size(head) < size {
             head = words.larger(head);
@@ -315,11 +345,19 @@ impl Bins {
 /// Whether `link` is the place of a chunk whose link towards the front leads to `chunk`.
 #[inline(always)]
 fn leads_back<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
-    (words.bk(round_down(link, 8)) == chunk) & link.is_multiple_of(8)
+    if link.is_multiple_of(8) { words.bk(link) == chunk } else { leads_nowhere(move || words.bk(round_down(link, 8))) }
 }
 
 /// Whether `link` is the place of a chunk whose link towards the back leads to `chunk`.
 #[inline(always)]
 fn leads_on<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
-    (words.fd(round_down(link, 8)) == chunk) & link.is_multiple_of(8)
+    if link.is_multiple_of(8) { words.fd(link) == chunk } else { leads_nowhere(move || words.fd(round_down(link, 8))) }
+}
+
+/// What is said of a link that is no chunk's place, once it was followed: the kernel may end that.
+#[cold]
+#[inline(never)]
+fn leads_nowhere(follow: impl FnOnce() -> u64) -> bool {
+    follow();
+    false
 }

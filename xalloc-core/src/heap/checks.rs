@@ -6,7 +6,7 @@
 
 use super::arena::ArenaState;
 use super::bins::{Bins, UNSORTED};
-use super::chunk::{ALIGNMENT, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, fast_index, round_down};
+use super::chunk::{ALIGNMENT, FLAGS, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, fast_index, round_down};
 use super::fault::HeapFault;
 use super::free::Merging;
 use super::os::Memory;
@@ -64,7 +64,7 @@ pub(super) fn entrance<M: Memory>(
 ) -> Result<(), HeapFault> {
     let next = chunk.wrapping_add(size);
     if size <= max_fast {
-        if !has_size(words, arena, next) {
+        if !is_size_in(arena, words.head(next)) {
             return Err(HeapFault::InvalidNextSizeFast);
         }
         return if arena.fast[fast_index(size)] == chunk { Err(HeapFault::DoubleFreeFast) } else { Ok(()) };
@@ -75,20 +75,21 @@ pub(super) fn entrance<M: Memory>(
     if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top + words.size(arena.top) {
         return Err(HeapFault::BeyondTop);
     }
-    if !words.prev_inuse(next) {
+    let next_head = words.head(next);
+    if next_head & PREV_INUSE == 0 {
         return Err(HeapFault::DoubleFree);
     }
-    if !has_size(words, arena, next) {
+    if !is_size_in(arena, next_head) {
         return Err(HeapFault::InvalidNextSize);
     }
     Ok(())
 }
 
-/// Whether the chunk at `next` has a size that one of the arena can have. The lower bound is held against the word with its
+/// Whether a size word is one that a chunk of the arena can have. The lower bound is held against the word with its
 /// flags: a fence of 16 bytes passes.
 #[inline(always)]
-fn has_size<M: Memory>(words: Words<'_, M>, arena: &ArenaState, next: u64) -> bool {
-    words.head(next) > HEADER && words.size(next) < arena.system_bytes
+fn is_size_in(arena: &ArenaState, head: u64) -> bool {
+    head > HEADER && head & !FLAGS < arena.system_bytes
 }
 
 /// Whether the free chunk below is as long as the chunk above it says.
@@ -117,15 +118,39 @@ pub(super) fn unlink<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64) ->
     if !bins.links_meet(words, chunk) {
         return Err(HeapFault::CorruptedLinks);
     }
-    if size >= LARGE_MIN && words.smaller(chunk) != 0 { size_links(words, chunk) } else { Ok(()) }
+    if size < LARGE_MIN {
+        return Ok(());
+    }
+    match words.smaller(chunk) {
+        0 => Ok(()),
+        smaller => size_links(words, chunk, smaller, words.larger(chunk)),
+    }
 }
 
 /// Whether the neighbours of a head in the ring of sizes know it.
-#[inline]
-pub(super) fn size_links<M: Memory>(words: Words<'_, M>, head: u64) -> Result<(), HeapFault> {
-    let (smaller, larger) = (words.smaller(head), words.larger(head));
-    let do_meet = words.larger(round_down(smaller, 8)) == head && words.smaller(round_down(larger, 8)) == head;
-    if do_meet && (smaller | larger).is_multiple_of(8) { Ok(()) } else { Err(HeapFault::CorruptedSizeLinks) }
+#[inline(always)]
+pub(super) fn size_links<M: Memory>(
+    words: Words<'_, M>,
+    head: u64,
+    smaller: u64,
+    larger: u64,
+) -> Result<(), HeapFault> {
+    let do_meet = if (smaller | larger).is_multiple_of(8) {
+        words.larger(smaller) == head && words.smaller(larger) == head
+    } else {
+        leads_nowhere(words, smaller, larger, head)
+    };
+    if do_meet { Ok(()) } else { Err(HeapFault::CorruptedSizeLinks) }
+}
+
+/// What is said of size links of which one is no chunk's place, once they were followed as far as libc follows them.
+#[cold]
+#[inline(never)]
+fn leads_nowhere<M: Memory>(words: Words<'_, M>, smaller: u64, larger: u64, head: u64) -> bool {
+    if words.larger(round_down(smaller, 8)) == head {
+        words.smaller(round_down(larger, 8));
+    }
+    false
 }
 
 /// Whether the chunk at the front of the unsorted bin knows that it is; else `otherwise`.
@@ -141,9 +166,14 @@ pub(super) fn front_of_unsorted<M: Memory>(
     }
 }
 
-/// The size of the chunk that has waited longest in the unsorted bin, if it can be taken out.
-#[inline]
-pub(super) fn unsorted<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk: u64) -> Result<u64, HeapFault> {
+/// The size of the chunk that has waited longest in the unsorted bin, and what is ahead of it there, if it can be taken
+/// out.
+#[inline(always)]
+pub(super) fn unsorted<M: Memory>(
+    words: Words<'_, M>,
+    arena: &ArenaState,
+    chunk: u64,
+) -> Result<(u64, u64), HeapFault> {
     let size = words.size(chunk);
     if size <= HEADER || size > arena.system_bytes {
         return Err(HeapFault::UnsortedSize);
@@ -156,16 +186,18 @@ pub(super) fn unsorted<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk
     if words.prev_size(next) != size {
         return Err(HeapFault::UnsortedMismatch);
     }
-    if !arena.bins.is_known_ahead(words, chunk) || words.fd(chunk) != UNSORTED as u64 {
+    let ahead = words.bk(chunk);
+    if !arena.bins.is_behind(words, UNSORTED, ahead, chunk) || words.fd(chunk) != UNSORTED as u64 {
         return Err(HeapFault::UnsortedLinks);
     }
     if next_head & PREV_INUSE != 0 {
         return Err(HeapFault::UnsortedInUse);
     }
-    Ok(size)
+    Ok((size, ahead))
 }
 
 /// Whether a live chunk of an arena can change its size.
+#[inline(always)]
 pub(super) fn resize<M: Memory>(
     words: Words<'_, M>,
     arena: &ArenaState,
@@ -176,7 +208,7 @@ pub(super) fn resize<M: Memory>(
         return Err(HeapFault::ReallocInvalidSize);
     }
     let next = chunk + round_down(size, 8);
-    if !has_size(words, arena, next) {
+    if !is_size_in(arena, words.head(next)) {
         return Err(HeapFault::ReallocInvalidNextSize);
     }
     Ok(())

@@ -51,7 +51,7 @@ pub(super) const fn round_down(value: u64, unit: u64) -> u64 {
 }
 
 /// The bin of a chunk size: 2 to 63 small, one size each; 64 to 126 large, with the spacing of section 1.
-#[inline]
+#[inline(always)]
 pub(super) const fn bin_index(size: u64) -> usize {
     let index = if size < LARGE_MIN {
         size >> 4

@@ -209,14 +209,29 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.cache.push(words, chunk, size);
             return Ok(());
         }
-        let number = if head & NON_MAIN == 0 { 0 } else { self.heap.arena_of(chunk) };
-        let owner = self.heap.arenas.get(number, &self.heap.main).ok_or(HeapFault::InvalidPointer)?;
-        let Some(mut arena) = self.heap.enter(owner, self.cache) else {
+        if head & NON_MAIN == 0 && !self.heap.is_multithreaded() {
+            return self.free_checked(&mut self.heap.main.enter_alone(), chunk, size);
+        }
+        self.free_to_owner(chunk, size)
+    }
+
+    /// A free to the arena that the chunk's words name.
+    #[inline(always)]
+    fn free_to_owner(&mut self, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        let heap = self.heap;
+        let owner = heap.arenas.get(heap.arena_of(chunk), &heap.main).ok_or(HeapFault::InvalidPointer)?;
+        match heap.enter(owner, self.cache) {
+            Some(mut arena) => self.free_checked(&mut arena, chunk, size),
             // The arena's state was lost with its thread in a fork; the block stays where it is.
-            return Ok(());
-        };
-        checks::entrance(words, &arena, self.heap.settings.max_fast.get(), chunk, size)?;
-        self.free_uncached(&mut arena, chunk, size);
+            None => Ok(()),
+        }
+    }
+
+    /// A free of what may be no chunk of the arena.
+    #[inline(always)]
+    fn free_checked(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        checks::entrance(self.words(), arena, self.heap.settings.max_fast.get(), chunk, size)?;
+        self.free_uncached(arena, chunk, size);
         Ok(())
     }
 
@@ -297,9 +312,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             arena.top = chunk;
             merged.top = true;
         } else {
-            let next_size = words.size(next);
+            let next_head = words.head(next);
+            let next_size = next_head & !FLAGS;
             if words.inuse(next, next_size) {
-                words.set_head(next, words.head(next) & !PREV_INUSE);
+                words.set_head(next, next_head & !PREV_INUSE);
             } else {
                 if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
                     return 0;
@@ -336,6 +352,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Puts a free chunk into the bin of its size.
+    #[inline(always)]
     pub(super) fn put_into_own_bin(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {
         match arena.bins.insert_sorted(self.words(), chunk, size) {
             Ok(bin) => self.tell_bin(arena, chunk, size, sorted_kind(size), bin),

@@ -120,6 +120,23 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         Some(made)
     }
 
+    /// As [`Step::malloc_slowly`], where nothing is to be prepared: the thread has its cache and the process has no other
+    /// thread. Only the chunk is said. The outer `None`: it is otherwise, and nothing has changed.
+    #[inline(always)]
+    pub(super) fn malloc_alone(&mut self, size: u64, bytes: u64) -> Option<Option<u64>> {
+        let heap = self.heap;
+        let is_prepared = self.cache.stage != Stage::Unborn && self.cache.is_at_home_in(heap.settings.heap());
+        if !is_prepared || heap.is_multithreaded() {
+            return None;
+        }
+        self.cache.look_for_damage(size);
+        let made = self.allocate_inline(&mut heap.main.enter_alone(), size);
+        if let Some(chunk) = made {
+            self.perturb_allocated(chunk + HEADER, bytes);
+        }
+        Some(made)
+    }
+
     /// Fills what an arena or a mapping served for the program, if the user wants that (`M_PERTURB`).
     #[inline]
     pub(super) fn perturb_allocated(&self, addr: u64, bytes: u64) {

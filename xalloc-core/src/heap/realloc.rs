@@ -17,7 +17,7 @@ use super::os::Os;
 use super::policy::ReallocSlack;
 use super::sink::Sink;
 use super::step::Step;
-use super::tcache::ThreadCache;
+use super::tcache::{Stage, ThreadCache};
 use super::{Allocation, Heap, HeapFault};
 use crate::units::Addr;
 use crate::wire::HeapEvent;
@@ -207,7 +207,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let found_size = if old_size >= size {
             old_size
         } else if next == arena.top && joined >= size + MIN_CHUNK {
-            self.extend_into_top(arena, chunk, joined, size);
+            self.extend_into_top(arena, chunk, words.head(chunk), joined, size);
             return Some(Reallocated::InPlace(self.served(arena, chunk).into()));
         } else if next != arena.top && joined >= size && !words.inuse(next, next_size) {
             if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
@@ -236,12 +236,40 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         Some(Reallocated::InPlace(self.served(arena, chunk).into()))
     }
 
-    /// Takes what a chunk needs from the top right above it.
+    /// As [`Step::realloc`], if that comes to nothing but taking more from the top, for a chunk of the main arena, and the
+    /// process has one thread. `false`: nothing has changed.
     #[inline(always)]
-    fn extend_into_top(&mut self, arena: &mut ArenaState, chunk: u64, joined: u64, size: u64) {
+    pub(super) fn extend_alone(&mut self, chunk: u64, bytes: u64) -> bool {
+        let (heap, words) = (self.heap, self.words());
+        if !chunk.is_multiple_of(ALIGNMENT) {
+            return false;
+        }
+        let head = words.head(chunk);
+        let old_size = head & !FLAGS;
+        let is_ordinary = head & (IS_MMAPPED | NON_MAIN) == 0 && chunk <= old_size.wrapping_neg();
+        if !is_ordinary || heap.is_multithreaded() || self.cache.stage == Stage::Unborn {
+            return false;
+        }
+        let Some(size) = for_request(bytes).filter(|&size| size > old_size) else { return false };
+        let mut arena = heap.main.enter_alone();
+        let next = chunk + old_size;
+        if next != arena.top || checks::resize(words, &arena, chunk, old_size).is_err() {
+            return false;
+        }
+        let joined = old_size + words.size(next);
+        if joined < size + MIN_CHUNK {
+            return false;
+        }
+        self.extend_into_top(&mut arena, chunk, head, joined, size);
+        true
+    }
+
+    /// Takes what a chunk with the size word `head` needs from the top right above it.
+    #[inline(always)]
+    fn extend_into_top(&mut self, arena: &mut ArenaState, chunk: u64, head: u64, joined: u64, size: u64) {
         let words = self.words();
         let old_top = arena.top;
-        words.set_head(chunk, size | (words.head(chunk) & (PREV_INUSE | NON_MAIN)));
+        words.set_head(chunk, size | (head & (PREV_INUSE | NON_MAIN)));
         arena.top = chunk + size;
         words.set_head(arena.top, (joined - size) | PREV_INUSE);
         let front_bytes = arena.top - old_top;

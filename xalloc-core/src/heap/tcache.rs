@@ -130,6 +130,12 @@ impl ThreadCache {
         self.heap == heap
     }
 
+    /// Whether the cache is that of heap `heap`, and an arena of it the thread's.
+    #[inline(always)]
+    pub(super) fn is_at_home_in(&self, heap: u32) -> bool {
+        self.arena.is_some() && self.heap == heap
+    }
+
     /// Remembers the thread's kernel id. A forked child has another one than its parent.
     pub(super) fn set_thread_id(&mut self, tid: u32) {
         self.tid = tid;
@@ -360,8 +366,17 @@ impl ThreadCache {
     #[inline]
     pub(super) fn look_for_damage(&mut self, size: u64) {
         let bin = Self::bin_of(size);
-        if self.room.get(bin).is_some_and(|&room| room != self.fill) && bin < self.bins as usize {
-            self.give_up(self.entries[bin % BINS], bin);
+        if self.room.get(bin).is_some_and(|&room| room != self.fill) {
+            self.give_up_if_open(bin);
+        }
+    }
+
+    /// Gives up a bin that is not empty, if it is in use at all: what is not has no room and looks filled.
+    #[cold]
+    #[inline(never)]
+    fn give_up_if_open(&mut self, bin: usize) {
+        if bin < self.bins as usize {
+            self.give_up(self.entries[bin], bin);
         }
     }
 

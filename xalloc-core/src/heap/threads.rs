@@ -205,7 +205,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             return None;
         }
         if !heap.is_multithreaded() {
-            self.cache.arena = Some(self.cache.arena.unwrap_or(0));
+            self.cache.arena.get_or_insert(0);
             return serve(self, &mut heap.main.enter_alone());
         }
         self.in_locked_arena(hint_bytes, serve)

@@ -62,7 +62,10 @@ impl<O: Os> Unhardened<'_, O> {
             return Some(Addr(found + HEADER));
         }
         let mut step = Step { heap: self.0, cache, sink: &mut NoSink };
-        step.malloc_slowly(size, bytes).map(|made| made.addr)
+        match step.malloc_alone(size, bytes) {
+            Some(made) => made.map(|chunk| Addr(chunk + HEADER)),
+            None => step.malloc_slowly(size, bytes).map(|made| made.addr),
+        }
     }
 
     /// A free that puts the block into one of the thread's bins of one size each. `false`: they do not take it, and
@@ -100,6 +103,18 @@ impl<O: Os> Unhardened<'_, O> {
         Step { heap: self.0, cache, sink: &mut NoSink }.free_slowly(chunk, head)
     }
 
+    /// A realloc to more than 0 bytes that takes what the block needs from the top above it, where that is all there is to
+    /// do. `false`: nothing has changed; [`Unhardened::realloc`] does it.
+    ///
+    /// # Safety
+    /// As for [`Heap::realloc`].
+    #[inline(always)]
+    pub unsafe fn extend(&self, cache: &mut ThreadCache, addr: Addr, bytes: u64) -> bool {
+        debug_assert!(bytes > 0);
+        let mut step = Step { heap: self.0, cache, sink: &mut NoSink };
+        step.extend_alone(addr.0.wrapping_sub(HEADER), bytes)
+    }
+
     /// As [`Heap::realloc`], of a request for more than 0 bytes, and with no more said of the block than where it is.
     ///
     /// # Safety
@@ -119,8 +134,11 @@ impl<O: Os> Unhardened<'_, O> {
 
 #[cfg(test)]
 mod tests {
+    use crate::heap::chunk::HEADER;
     use crate::heap::sim::Simulation;
-    use crate::heap::{Policy, Resized, ThreadCache, Tunables};
+    use crate::heap::words::Words;
+    use crate::heap::{NoSink, Policy, Reallocated, Resized, ThreadCache, Tunables};
+    use crate::units::Addr;
 
     #[test]
     fn a_heap_without_a_set_serves_from_the_cache_and_takes_back_as_one_that_asks_each_time() {
@@ -165,6 +183,78 @@ mod tests {
         // SAFETY: the words around are readable.
         let refused = unsafe { plain.realloc(&mut cache, addr.up(8), 24) };
         assert!(matches!(refused, Resized::Refused(_)), "{refused:?}");
+    }
+
+    /// A step of a simple generator.
+    fn next(state: &mut u64) -> u64 {
+        *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        *state >> 33
+    }
+
+    #[test]
+    fn the_short_ways_place_every_block_where_the_long_ones_place_it() {
+        let mut long = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+        let short = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+        let (mut cache, mut state, mut extended) = (ThreadCache::new(), 1, 0);
+        let plain = short.heap().unhardened().unwrap();
+        let mut blocks = [Addr(0); 200];
+        for step in 0..60_000 {
+            let place = &mut blocks[(next(&mut state) % 200) as usize];
+            let bytes = 1 + next(&mut state) % [100, 1_000, 5_000, 60_000][(next(&mut state) % 4) as usize];
+            if *place == Addr(0) {
+                let made = plain.malloc_cached(&mut cache, bytes);
+                *place = made.or_else(|| plain.malloc_uncached(&mut cache, bytes)).unwrap();
+                assert_eq!(long.malloc(0, &mut NoSink, bytes).unwrap().addr, *place, "step {step}");
+                continue;
+            }
+            if next(&mut state).is_multiple_of(2) {
+                // SAFETY: the block is live, here and below.
+                if !unsafe { plain.free_cached(&mut cache, *place) } {
+                    // SAFETY: as before, for nothing has changed.
+                    unsafe { plain.free_uncached(&mut cache, *place) }.unwrap();
+                }
+                long.free(0, &mut NoSink, *place).unwrap();
+                *place = Addr(0);
+                continue;
+            }
+            let expected = match long.realloc(0, &mut NoSink, *place, bytes).unwrap() {
+                Reallocated::InPlace(made) | Reallocated::Moved(made) => made.addr,
+                Reallocated::Freed | Reallocated::Failed => panic!("step {step}"),
+            };
+            // SAFETY: as above.
+            if unsafe { plain.extend(&mut cache, *place, bytes) } {
+                extended += 1;
+            } else {
+                // SAFETY: as before, for nothing has changed.
+                let resized = unsafe { plain.realloc(&mut cache, *place, bytes) };
+                let Resized::At(addr) = resized else { panic!("step {step}: {resized:?}") };
+                *place = addr;
+            }
+            assert_eq!(*place, expected, "step {step}");
+        }
+        assert!(extended > 10, "{extended}");
+    }
+
+    #[test]
+    fn a_block_is_extended_by_what_the_top_has_and_not_otherwise() {
+        let process = Simulation::new(&Policy::GLIBC_2_36, &Tunables::NONE, 2);
+        let mut cache = ThreadCache::new();
+        let plain = process.heap().unhardened().unwrap();
+        let below = plain.malloc_uncached(&mut cache, 24).unwrap();
+        let last = plain.malloc_uncached(&mut cache, 24).unwrap();
+        // SAFETY: the blocks are live, here and below.
+        let mut extends = |addr, bytes| unsafe { plain.extend(&mut cache, addr, bytes) };
+        assert!(!extends(below, 100), "a live block is above it");
+        assert!(!extends(last, 24), "it has the size");
+        assert!(!extends(last, 1 << 20), "the top is smaller");
+        assert!(!extends(last, u64::MAX), "no block is as large");
+        assert!(!extends(last.up(8), 100), "no block is there");
+        assert!(extends(last, 1_000));
+        // SAFETY: as above.
+        assert_eq!(unsafe { process.heap().usable_size(last) }, 1_000);
+        Words(process.heap().system()).set_head(last.0 - HEADER + 1_008, 0);
+        // SAFETY: as above.
+        assert!(!unsafe { plain.extend(&mut cache, last, 2_000) }, "the size of the top is none");
     }
 
     #[test]

@@ -239,8 +239,12 @@ pub(crate) unsafe extern "C" fn on_realloc(
         && !bootstrap::holds(addr)
         && let Some(mut brief) = guard::enter_briefly()
     {
-        brief.keep_entry(Entry { ip, sp, fp });
         // SAFETY: by the bullet of the module.
+        if unsafe { brief.heap().extend(brief.cache(), addr, bytes as u64) } {
+            return leave_with(brief, Some(addr));
+        }
+        brief.keep_entry(Entry { ip, sp, fp });
+        // SAFETY: by the bullet of the module; nothing has changed.
         return unsafe { realloc_briefly(brief, block, bytes) };
     }
     // SAFETY: by the bullet of the module.
