@@ -179,6 +179,9 @@ pub(crate) struct Drain<S: Sink> {
     trace: Option<PathBuf>,
     /// Signals that asked for a check, as far as they were heard.
     signals: u32,
+    /// Signals that asked for a look, as far as the last pass heard of them: later ones are meant for a process, too, that
+    /// the next pass finds.
+    looks_asked: u32,
     answers: Answers,
 }
 
@@ -208,6 +211,7 @@ impl<S: Sink> Drain<S> {
             observations: Observations::default(),
             trace: None,
             signals: signals::checks_asked(),
+            looks_asked: signals::snapshots_asked(),
             answers: Answers::new(),
         }
     }
@@ -358,7 +362,7 @@ impl<S: Sink> Drain<S> {
             stream: Stream::new(index, identity, segment, modules),
             path,
             pidfd,
-            looks: Looks::new(signals::snapshots_asked()),
+            looks: Looks::new(self.looks_asked),
             own_look: None,
             own_looks: 0,
             checks: Checks::default(),

@@ -15,6 +15,8 @@ impl<S: Sink> Drain<S> {
     /// Asks the kernel about the memory of the processes for which it is time. `waits` has for each how many looks its
     /// threads had asked for before the rings were read; they are told whether or not there was something to see.
     pub(super) fn look(&mut self, gone: &[bool], waits: &[u32]) -> Result<(), S::Error> {
+        let signals = signals::snapshots_asked();
+        self.looks_asked = signals;
         for ((live, gone), &waits) in self.live.iter_mut().zip(gone).zip(waits) {
             let pid = live.stream.identity.pid;
             // Without a descriptor the number may be another process's by now.
@@ -41,7 +43,7 @@ impl<S: Sink> Drain<S> {
                 (false, LastWord::Exit(_)) => Ending::Going,
                 (false, LastWord::None | LastWord::Exec) => Ending::No,
             };
-            let asked = Asked { marks: live.stream.marks, waits, signals: signals::snapshots_asked() };
+            let asked = Asked { marks: live.stream.marks, waits, signals };
             let Some(due) = live.looks.due(pid, ending, asked) else {
                 live.stream.segment.answer_looks(waits);
                 continue;
