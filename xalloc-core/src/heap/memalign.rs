@@ -128,7 +128,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let words = self.words();
         for bin in bin_index(size)..=bin_index(2 * size - ALIGNMENT) {
-            let mut next = arena.bins.back(bin);
+            let mut next = arena.bins.back(words, bin);
             while let Some(found) = next {
                 if leader_bytes(found, align, MIN_CHUNK) + size <= words.size(found) {
                     let found_size = words.size(found);
@@ -138,7 +138,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                     self.mark_live(arena, found, found_size);
                     return Some(found);
                 }
-                next = arena.bins.next_from_back(words, found);
+                next = arena.bins.next_from_back(words, bin, found);
             }
         }
         None

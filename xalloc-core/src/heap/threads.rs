@@ -206,7 +206,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         }
         if !heap.is_multithreaded() {
             self.cache.arena.get_or_insert(0);
-            return serve(self, &mut heap.main.enter_alone());
+            return serve(self, &mut heap.main.enter_alone(&heap.os));
         }
         self.in_locked_arena(hint_bytes, serve)
     }
@@ -329,7 +329,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         // SAFETY: initialised above; it lives as long as the heap and is only shared from here on.
         let arena: &'h Arena = unsafe { home.as_ref() };
         {
-            let mut state = arena.enter_alone();
+            let mut state = arena.enter_alone(&heap.os);
             state.top = top;
             state.grew(len_bytes);
         }
@@ -349,7 +349,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         let mut number = start;
         let mut entered = loop {
             let arena = arenas.get(number, &heap.main)?;
-            if let Some(guard) = arena.try_enter(tid) {
+            if let Some(guard) = arena.try_enter(&heap.os, tid) {
                 break Some((arena, guard));
             }
             number = arenas.after(number);
