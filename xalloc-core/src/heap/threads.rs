@@ -212,7 +212,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
     }
 
     /// The same in a process with threads.
-    #[inline(never)]
+    #[inline(always)]
     fn in_locked_arena<T>(
         &mut self,
         hint_bytes: u64,
@@ -228,9 +228,18 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         }
         let failed = first.number;
         drop(first);
-        let mut second =
-            if failed == 0 { self.attach(hint_bytes, Some(failed))? } else { heap.enter(&heap.main, self.cache)? };
+        let mut second = self.enter_instead(hint_bytes, failed)?;
         serve(self, &mut second)
+    }
+
+    /// Enters the arena that is asked where `failed` could not serve.
+    #[cold]
+    #[inline(never)]
+    fn enter_instead(&mut self, hint_bytes: u64, failed: ArenaRef) -> Option<ArenaGuard<'h>> {
+        if failed == 0 {
+            return self.attach(hint_bytes, Some(failed));
+        }
+        self.heap.enter(&self.heap.main, self.cache)
     }
 
     /// Enters the thread's arena; finds it one if it has none.
