@@ -218,7 +218,6 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         hint_bytes: u64,
         mut serve: impl FnMut(&mut Self, &mut ArenaState) -> Option<T>,
     ) -> Option<T> {
-        let heap = self.heap;
         let mut first = self.own_arena(hint_bytes)?;
         if let Some(served) = serve(self, &mut first) {
             return Some(served);
