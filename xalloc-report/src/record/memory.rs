@@ -12,8 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use xalloc_core::session::own_look::{MOST_PAGES, OwnLookHeader};
+use xalloc_core::units::PAGE_BYTES;
 
-use crate::trace::{Mapping, PAGE_BYTES, PagesFrom, ProcessIndex, Reason, Snapshot};
+use crate::trace::{Mapping, PagesFrom, ProcessIndex, Reason, Snapshot};
 
 /// Pages whose entries are read at once.
 const AT_ONCE: usize = 8192;
