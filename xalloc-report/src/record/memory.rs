@@ -144,7 +144,7 @@ fn mappings(text: &str) -> Vec<Mapping> {
 }
 
 /// The first line of a mapping: `start-end rwxp offset device inode   name`.
-fn head(line: &str) -> Option<Mapping> {
+pub(super) fn head(line: &str) -> Option<Mapping> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;
     let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);
