@@ -98,9 +98,9 @@ pub struct RssView {
     pub reason: String,
     /// Who said which pages were resident.
     pub pages_from: PagesView,
-    /// How long asking took the recorder, nanoseconds.
+    /// Processor time that asking took the recorder, nanoseconds.
     pub cost_ns: u64,
-    /// All looks at this process took so long together, nanoseconds.
+    /// What all looks at this process took together, nanoseconds.
     pub looks_cost_ns: u64,
     /// How often its memory was looked at.
     pub looks: u64,
@@ -124,9 +124,9 @@ pub struct RssView {
     pub heap_resident: u64,
     /// Resident bytes of everything else.
     pub others_resident: u64,
-    /// The kernel's sum less the two above, whichever is larger.
-    pub unexplained: u64,
-    /// Resident bytes of the process, as the kernel sums them up.
+    /// The kernel's count less the two above; below 0 if it counts less than they are.
+    pub unexplained: i64,
+    /// Resident bytes of the process, as the kernel counted them while it was looked at.
     pub total: u64,
     /// Bytes that are swapped out.
     pub swapped: u64,
@@ -266,7 +266,8 @@ pub struct LookView {
     pub minor_faults: u64,
     /// Who said which pages were resident.
     pub pages_from: PagesView,
-    /// How long the recorder took for it, nanoseconds.
+    /// Processor time that the recorder took for it, nanoseconds; of a look that the process made itself (`mincore`), how
+    /// long it took.
     pub cost_ns: u64,
 }
 
@@ -323,7 +324,7 @@ impl RssView {
             not_resident: books.segments_bytes.saturating_sub(heap_resident),
             heap_resident,
             others_resident,
-            unexplained: snapshot.resident_bytes.abs_diff(heap_resident + others_resident),
+            unexplained: snapshot.resident_bytes.wrapping_sub(heap_resident + others_resident).cast_signed(),
             total: snapshot.resident_bytes,
             swapped: snapshot.swapped_bytes,
             minor_faults: snapshot.minor_faults,
