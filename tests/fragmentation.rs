@@ -133,6 +133,30 @@ fn under_another_allocator_the_blocks_are_known_and_the_report_says_what_is_not(
     assert!(String::from_utf8_lossy(&text.stdout).contains("record with --allocator core"));
 }
 
+#[test]
+fn a_program_that_allocates_nothing_has_an_empty_heap_and_its_resident_memory() {
+    let recording = victim("nothing.c", &[]).record();
+    let seen = recording.json("fragmentation", &["--at", "exit"]);
+    assert_eq!((number(&seen, "blocks"), number(&seen["books"], "segments")), (0, 0), "{}", seen["books"]);
+    assert_eq!((&seen["fixes"]["identical"], &seen["fixes"]["unfixed"]), (&Value::Null, &Value::Null));
+    assert!(number(&seen["rss"], "total") > 0 && number(&seen["rss"], "heap_resident") == 0, "{}", seen["rss"]);
+    let what_if = recording.json("what-if", &["--set", "top_pad=0"]);
+    assert_eq!((number(&what_if, "allocations"), &what_if["fidelity"]["identical"]), (0, &Value::Null));
+    let text = recording.run("what-if", &[] as &[&str]);
+    assert!(String::from_utf8_lossy(&text.stdout).contains("allocated nothing"));
+}
+
+#[test]
+fn a_moment_for_a_flame_graph_of_the_whole_run_is_refused() {
+    let recording = victim("fragments.c", &[]).record();
+    let mut command = support::xalloc();
+    command.arg("flamegraph").arg(&recording.trace.path);
+    let refused = command.args(["--metric", "allocated", "--at", "exit", "-o", "-"]).output().expect("it starts");
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(refused.status.code() == Some(2) && refused.stdout.is_empty(), "{said}");
+    assert!(said.contains("--at is a moment of --metric pinned") && said.contains("hint: "), "{said}");
+}
+
 /// A redis server that is filled by a script and ends.
 const REDIS: &str = "redis-server --port 0 --save '' --unixsocket $0 & \
                      until redis-cli -s $0 ping; do sleep 0.1; done; \

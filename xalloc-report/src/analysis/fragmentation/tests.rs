@@ -133,7 +133,7 @@ fn one_small_block_on_each_page_pins_them_all() {
 fn a_fix_is_tried_for_who_pins_and_says_what_peak_and_end_would_be() {
     let fixes = one_small_block_a_page(true, Predict::Always).fixes;
     let unfixed = fixes.unfixed.expect("a fix was tried");
-    assert!(fixes.identical && unfixed.end_footprint_bytes > 800 << 10);
+    assert!(fixes.identical == Some(true) && unfixed.end_footprint_bytes > 800 << 10);
     let best = &fixes.tried[0];
     let at = best.at.as_ref().expect("the fix is of a site");
     assert_eq!((best.finding, leaf(at).as_str(), best.calls), (Suggested::Pins, "keep_note", Some(200)));
