@@ -37,6 +37,7 @@ mod recorder;
 mod session;
 mod sink;
 mod spill;
+mod status;
 mod symbolize;
 pub mod target;
 

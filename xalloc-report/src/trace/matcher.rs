@@ -18,7 +18,7 @@
 //! leaked. Waiting costs a map that is empty in nearly every recording.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::{Addr, Stamp};
+use xalloc_core::units::{Addr, CHUNK_HEADER_BYTES, Stamp};
 use xalloc_core::wire::{self, BinKind, Merged, Record};
 
 use super::encode::{Encoder, LiveSet, Request, Who, is_realloc};
@@ -37,8 +37,6 @@ const COALESCE: u8 = wire::Kind::HeapCoalesce as u8;
 const BIN: u8 = wire::Kind::HeapBin as u8;
 const FREE_BINNED: u8 = wire::Kind::FreeBinned as u8;
 const CACHE_FILL: u8 = wire::Kind::HeapCacheFill as u8;
-/// Bytes of a chunk before its block (malloc.c, `CHUNK_HDR_SZ`).
-const CHUNK_HEADER_BYTES: u64 = 16;
 /// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
 const ADDR_MASK: u64 = (1 << 48) - 1;
 
