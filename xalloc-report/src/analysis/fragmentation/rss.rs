@@ -41,7 +41,8 @@ pub enum Segment {
     Files,
     /// The recorder's own memory in the process: its library and the shared segment.
     Recorder,
-    /// Anonymous memory that is none of the above: what the program mapped itself.
+    /// Anonymous memory that is none of the above: what the program mapped itself, and by what its arenas grew while it was
+    /// looked at.
     OtherAnonymous,
 }
 
@@ -227,6 +228,11 @@ fn map(layout: &Layout, snapshot: &Snapshot, measured: &Measured) -> BTreeMap<Se
         if mapping.rights & 7 != 0 && (left_virtual > 0 || left_resident > 0) {
             let row = map.entry(Segment::of(mapping, before, !ranges.is_empty())).or_default();
             row.0 += left_virtual;
+            row.1 += left_resident;
+        } else if left_resident > 0 {
+            // It got rights between the list of mappings and its pages: a thread's arena grew meanwhile.
+            let row = map.entry(Segment::OtherAnonymous).or_default();
+            row.0 += left_resident;
             row.1 += left_resident;
         }
         before = Some(mapping);

@@ -89,10 +89,17 @@ fn no_step_gives_back_more_than_the_ideal_where_a_live_block_was_never_written_t
     assert!(seen.ladder.after_flush <= seen.ladder.ideal, "{:?}", seen.ladder);
     // What the kernel counts beside the rows has its sign.
     let unexplained = [6, 7, 9].map(|pages| {
-        sample.snapshots[0].resident_bytes = pages * PAGE;
+        sample.snapshots[0].resident_bytes = pages * PAGE_BYTES;
         look(&sample, At::Exit).rss.map(|rss| rss.unexplained)
     });
     assert_eq!(unexplained, [-4096, 0, 8192].map(Some));
+    // Pages of a mapping that got its rights while it was looked at are in a row, too.
+    let snapshot = &mut sample.snapshots[0];
+    let grown =
+        Mapping { start: end, end: end + PAGE_BYTES, rights: 0, name: String::new(), ..snapshot.mappings[0].clone() };
+    snapshot.mappings.push(Mapping { resident_bytes: PAGE_BYTES, runs: Some(vec![(0, 1)]), ..grown });
+    snapshot.resident_bytes = 8 * PAGE_BYTES;
+    assert_eq!(look(&sample, At::Exit).rss.map(|rss| (rss.unexplained, rss.others_resident)), Some((0, PAGE_BYTES)));
 }
 
 /// A block of nearly a page and a small one behind it, 200 times; the large ones are freed.
