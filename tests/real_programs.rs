@@ -22,7 +22,16 @@ fn undisturbed(load: &Load) -> Recording {
     assert_eq!(recording.status().code(), plain.status.code(), "{}", recording.stderr());
     assert!(recording.output.stdout == plain.stdout, "{} prints something else", load.program().display());
     complete(&recording.summary());
+    summed_up_as_read(&recording);
     recording
+}
+
+/// What was added up while the program ran is what its trace says when it is read.
+fn summed_up_as_read(recording: &Recording) {
+    let read = recording.run::<&str>("summary", &[]).stdout;
+    let read = String::from_utf8_lossy(&read);
+    assert!(read.contains("allocations"), "{read}");
+    assert!(recording.stderr().contains(&*read), "`record` said\n{}\nand `summary`\n{read}", recording.stderr());
 }
 
 fn complete(summary: &Value) {

@@ -196,9 +196,6 @@ pub trait Memory {
     }
 }
 
-/// What can be read is known page by page.
-pub const PAGE_BYTES: u64 = 4096;
-
 /// The memory that a scan of so many blocks needs besides the blocks and their marks; all of it zeroes at first.
 #[derive(Debug)]
 pub struct Scratch<'s> {

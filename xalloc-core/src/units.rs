@@ -3,6 +3,12 @@
 //! They are plain integers at the edge (a ring record, a file column) and newtypes everywhere else, so that an address
 //! is never added to a size by accident and a stack id never indexes a table of threads.
 
+/// Bytes of a page of x86-64, the unit in which the kernel maps and counts memory.
+pub const PAGE_BYTES: u64 = 4096;
+
+/// Bytes of a chunk before its block (malloc.c, `CHUNK_HDR_SZ`).
+pub const CHUNK_HEADER_BYTES: u64 = 16;
+
 /// A virtual address of the recorded process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]

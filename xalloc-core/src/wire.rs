@@ -14,6 +14,8 @@
 
 use crate::units::{Addr, ArenaId, StackId, Stamp};
 
+mod decode;
+mod encode;
 mod kinds;
 mod record;
 mod together;

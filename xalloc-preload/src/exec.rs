@@ -14,6 +14,8 @@
 use core::ffi::{c_char, c_int, c_void};
 use core::ptr::{NonNull, null, null_mut};
 
+use xalloc_core::units::PAGE_BYTES;
+
 use crate::backend::next::call;
 use crate::config::{PATH, SETTING_PREFIX, config, current_environment, each_string};
 use crate::guard::{self, Access};
@@ -72,7 +74,7 @@ fn look_at(envp: Strings) -> Found {
 
 /// Whether `envp` is null, or an array of strings that can be read to its end.
 fn is_sound(envp: Strings) -> bool {
-    const PAGE: usize = 4096;
+    const PAGE: usize = PAGE_BYTES as usize;
     let mut seen = usize::MAX;
     let mut can_read = |address: usize| {
         let page = address / PAGE;

@@ -94,6 +94,25 @@ pub(crate) fn enter() -> Access {
     Access::Inside(Inside::begin(thread, recording))
 }
 
+/// Passes the guard by a short way: the thread, its flag raised. `None` where the way is closed (0), the thread has no
+/// state or its flag was up.
+///
+/// # Safety
+/// `way` is 0 or what [`thread::key_offset`] said.
+#[inline(always)]
+unsafe fn pass(way: usize) -> Option<&'static Thread> {
+    if way == 0 {
+        return None;
+    }
+    // SAFETY: the caller vouches for it.
+    let thread = unsafe { thread::nearby(way) }?;
+    if thread.inside.load(Ordering::Relaxed) {
+        return None;
+    }
+    raise(thread);
+    Some(thread)
+}
+
 /// Proof that the calling thread is in a hook that has nothing to do but to serve ([`lifecycle::brief_way`]).
 pub(crate) struct Brief {
     thread: &'static Thread,
@@ -103,16 +122,8 @@ pub(crate) struct Brief {
 /// Passes the guard where nothing is recorded, if that is all there is to do. `None`: [`enter`] does the rest.
 #[inline(always)]
 pub(crate) fn enter_briefly() -> Option<Brief> {
-    let offset = lifecycle::brief_way();
-    if offset == 0 {
-        return None;
-    }
     // SAFETY: `ready` opened the way by `key_offset`.
-    let thread = unsafe { thread::nearby(offset) }?;
-    if thread.inside.load(Ordering::Relaxed) {
-        return None;
-    }
-    raise(thread);
+    let thread = unsafe { pass(lifecycle::brief_way()) }?;
     Some(Brief { thread, stays_in_its_thread: PhantomData })
 }
 
@@ -185,16 +196,8 @@ pub(crate) struct Recorded {
 /// Passes the guard where events are recorded, if there is nothing else to do. `None`: [`enter`] does the rest.
 #[inline(always)]
 pub(crate) fn enter_recorded() -> Option<Recorded> {
-    let offset = lifecycle::recorded_way();
-    if offset == 0 {
-        return None;
-    }
     // SAFETY: `enter` opened the way by `key_offset`.
-    let thread = unsafe { thread::nearby(offset) }?;
-    if thread.inside.load(Ordering::Relaxed) {
-        return None;
-    }
-    raise(thread);
+    let thread = unsafe { pass(lifecycle::recorded_way()) }?;
     Some(Recorded { thread, stays_in_its_thread: PhantomData })
 }
 

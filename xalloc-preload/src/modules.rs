@@ -22,6 +22,7 @@ use core::ops::{ControlFlow, Range};
 
 use xalloc_core::fnv::Fnv1a;
 use xalloc_core::primitive::{AtomicU64, Ordering};
+use xalloc_core::units::PAGE_BYTES;
 
 use crate::host;
 
@@ -148,11 +149,10 @@ pub(crate) fn own_image() -> Option<Image<'static>> {
 
 /// All addresses of this library itself.
 pub(crate) fn own_extent() -> Range<u64> {
-    own_image().map_or(0..0, |image| image.extent().start..image.extent().end.next_multiple_of(PAGE))
+    own_image().map_or(0..0, |image| image.extent().start..image.extent().end.next_multiple_of(PAGE_BYTES))
 }
 
 const KNOWN: usize = 1024;
-const PAGE: u64 = 4096;
 
 /// Which modules were announced. Zeroed memory is an empty list.
 ///
@@ -180,13 +180,13 @@ impl Announced {
         for (known, end) in self.starts.iter().zip(&self.ends) {
             let before = known.load(Ordering::Relaxed);
             // Relaxed: the entry says nothing about other memory.
-            let free = before == 0 || before % PAGE != entry % PAGE;
+            let free = before == 0 || before % PAGE_BYTES != entry % PAGE_BYTES;
             if before == entry {
                 return;
             }
             if free && known.compare_exchange(before, entry, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
                 // Relaxed: who sees the entry without it asks the kernel.
-                end.store(self::entry(image.extent().end.next_multiple_of(PAGE), generation), Ordering::Relaxed);
+                end.store(self::entry(image.extent().end.next_multiple_of(PAGE_BYTES), generation), Ordering::Relaxed);
                 return;
             }
         }
@@ -198,7 +198,9 @@ impl Announced {
     }
 
     fn start_of(&self, pc: u64, generation: u32) -> Option<u64> {
-        let mine = |known: u64| (known % PAGE == u64::from(generation) % PAGE).then_some(known & !(PAGE - 1));
+        let mine = |known: u64| {
+            (known % PAGE_BYTES == u64::from(generation) % PAGE_BYTES).then_some(known & !(PAGE_BYTES - 1))
+        };
         let ranges = self.entries().filter_map(|(start, end)| Some(mine(start)?..mine(end)?));
         ranges.filter(|range| range.contains(&pc)).map(|range| range.start).find(|&start| {
             // SAFETY: a module that holds the pc was announced here, and a page is mapped.
@@ -215,7 +217,7 @@ impl Announced {
 }
 
 fn entry(start: u64, generation: u32) -> u64 {
-    start | (u64::from(generation) % PAGE)
+    start | (u64::from(generation) % PAGE_BYTES)
 }
 
 #[cold]
@@ -276,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_module_that_is_gone_without_a_word_is_not_touched_for_a_pc_elsewhere() {
-        const BYTES: u64 = 2 * PAGE;
+        const BYTES: u64 = 2 * PAGE_BYTES;
         let (announced, mut heard) = (none_announced(), Heard(Vec::new()));
         // SAFETY: no place is asked for.
         let memory = unsafe { host::map_anonymous(BYTES as usize, core::ptr::null_mut()) }.expect("two pages");
@@ -295,8 +297,8 @@ mod tests {
         // SAFETY: the mapping stays until the image was announced.
         let image = unsafe { Image::at(start) }.expect("an image");
         announced.once(&image, 0, &mut heard);
-        assert_eq!(announced.start_of(start + PAGE, 0), Some(start));
-        assert_eq!(announced.start_of(start + PAGE, 1), None, "another generation");
+        assert_eq!(announced.start_of(start + PAGE_BYTES, 0), Some(start));
+        assert_eq!(announced.start_of(start + PAGE_BYTES, 1), None, "another generation");
         assert_eq!(announced.start_of(start + BYTES, 0), None);
         // SAFETY: the image is not used any more. The pages stay taken, so that nobody else's come in their place.
         assert_eq!(unsafe { libc::mprotect(memory.as_ptr().cast(), BYTES as usize, libc::PROT_NONE) }, 0);

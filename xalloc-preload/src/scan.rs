@@ -34,10 +34,11 @@ use core::ffi::CStr;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU32, Ordering};
 
-use xalloc_core::reach::{Block, Mark, Marker, PAGE_BYTES, Scratch, Span, Verdict, flag};
+use xalloc_core::reach::{Block, Mark, Marker, Scratch, Span, Verdict, flag};
 use xalloc_core::session::blocks::{self, BLOCKS_MAGIC, BlocksHeader, answer, result};
 use xalloc_core::session::leak_check;
 use xalloc_core::sys::clock;
+use xalloc_core::units::PAGE_BYTES;
 
 use crate::host::{self, File};
 use crate::segment::Segment;

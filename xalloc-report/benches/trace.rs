@@ -175,7 +175,7 @@ fn encode(events: &[Incoming], contents: Contents, memory: Memory) -> Written {
         writer.push_all(ProcessIndex(0), events)?;
         writer.finish(contents)
     };
-    encoded().expect("memory takes what is written")
+    encoded().expect("memory takes what is written").0
 }
 
 /// Sums what is live, the least that an analysis does.

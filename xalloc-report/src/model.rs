@@ -140,17 +140,35 @@ impl Model {
             let mut replayer = Replayer::of(recorded.contents(), process, settings);
             recorded.tally(process, &mut replayer)?;
             let unexplained = replayer.take_unexplained();
-            let aggregates = replayer.finish();
-            let mut row = ProcessRow::of(process, &aggregates);
+            let mut faults = Vec::new();
             if !unexplained.is_empty() {
                 let mut look_back = LookBack::at(&unexplained);
                 recorded.replay(process, &mut look_back)?;
-                row.faults = look_back.finish();
+                faults = look_back.finish();
             }
-            model.processes.push(row);
-            model.sum.absorb(aggregates);
+            model.add(process, replayer, faults);
         }
         Ok(model)
+    }
+
+    /// The recording of which these, made with `settings`, were told everything: one for each process, in the order of
+    /// the trace. `None` if a process did something wrong with its heap: to whose block, only its events say.
+    #[must_use]
+    pub fn of_tallied(replayers: Vec<Replayer>, settings: Settings) -> Option<Model> {
+        if replayers.iter().any(Replayer::has_unexplained) {
+            return None;
+        }
+        let mut model = Model { settings, sum: Aggregates::default(), processes: Vec::new() };
+        for (process, replayer) in (0..).map(ProcessIndex).zip(replayers) {
+            model.add(process, replayer, Vec::new());
+        }
+        Some(model)
+    }
+
+    fn add(&mut self, process: ProcessIndex, replayer: Replayer, faults: Vec<Fault>) {
+        let aggregates = replayer.finish();
+        self.processes.push(ProcessRow { faults, ..ProcessRow::of(process, &aggregates) });
+        self.sum.absorb(aggregates);
     }
 }
 

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use crate::symbols::Places;
-use crate::trace::Contents;
+use crate::trace::{Contents, ProcessIndex, Tallied, Tally};
 
 pub mod clock;
 pub mod demand;
@@ -37,6 +37,7 @@ mod recorder;
 mod session;
 mod sink;
 mod spill;
+mod status;
 mod symbolize;
 pub mod target;
 
@@ -187,7 +188,7 @@ pub enum Phase {
 /// # Errors
 /// [`RecordError`] if nothing was recorded. A recording that stopped early is an [`Outcome`] that says so.
 pub fn run(props: &Props) -> Result<Outcome, RecordError> {
-    recorder::run(props, &mut |_| ())
+    run_with_progress(props, &mut |_| ())
 }
 
 /// As [`run`]; `on_phase` is told what takes time after the program has ended, for a progress bar.
@@ -195,7 +196,21 @@ pub fn run(props: &Props) -> Result<Outcome, RecordError> {
 /// # Errors
 /// As [`run`].
 pub fn run_with_progress(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outcome, RecordError> {
-    recorder::run(props, on_phase)
+    let (outcome, _) = run_tallied(props, |_, _| (), on_phase)?;
+    Ok(outcome)
+}
+
+/// As [`run_with_progress`]; the tallies that `tally_of` makes, one for each process, are told what happens in it while it runs. They
+/// are returned where the trace came to its end; see [`Writer::finish`](crate::trace::Writer::finish).
+///
+/// # Errors
+/// As [`run`].
+pub fn run_tallied<T: Tally>(
+    props: &Props,
+    tally_of: impl FnMut(&Contents, ProcessIndex) -> T + Send + 'static,
+    on_phase: &mut dyn FnMut(Phase),
+) -> Result<(Outcome, Option<Tallied<T>>), RecordError> {
+    recorder::run(props, tally_of, on_phase)
 }
 
 /// Names the frames of a recording whose recorder did not come to it, from the files of this machine.

@@ -50,9 +50,9 @@ pub use event::{Entry, Event, LiveChange, ProcessEvent, ProgramEvent};
 pub use moment::{Moment, MomentError};
 pub use reader::{Limits, Trace, read_untrusted};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
-pub use snapshot::{Mapping, PAGE_BYTES, PagesFrom, Reason, Snapshot};
+pub use snapshot::{Mapping, PagesFrom, Reason, Snapshot};
 pub use tally::{By, Obtained, Tally, Told};
-pub use writer::{Writer, Written};
+pub use writer::{Tallied, Writer, Written};
 
 /// Index into [`Contents::processes`]; the recorded command is process 0.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -4,12 +4,14 @@
 //! bits are flags; the user's block follows. Addresses are chunk addresses, plain numbers; the block is 16 bytes on.
 //! Every constant is from the placement policy, section 1.
 
+use crate::units::CHUNK_HEADER_BYTES;
+
 /// Chunks are multiples of this, and so are user addresses.
 pub(super) const ALIGNMENT: u64 = 16;
 /// Smallest chunk: room for both words and the two links of a bin.
 pub(super) const MIN_CHUNK: u64 = 32;
 /// From a chunk's address to its user address.
-pub(super) const HEADER: u64 = 16;
+pub(super) const HEADER: u64 = CHUNK_HEADER_BYTES;
 /// Bytes of a live heap chunk that the user cannot have: the size word.
 pub(super) const OVERHEAD: u64 = 8;
 /// Chunks from here on are large: their bins hold ranges of sizes.

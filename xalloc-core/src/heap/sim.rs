@@ -27,10 +27,11 @@ use core::alloc::Layout;
 use core::cell::{Cell, RefCell};
 use core::ptr::NonNull;
 
-use self::pages::{PAGE, Page, Pages};
+use self::pages::{Page, Pages};
 use self::slab::Density;
 use super::chunk::round_up;
 use super::{ARENA_BYTES, Memory, Os};
+use crate::units::PAGE_BYTES;
 
 /// Where the simulated break begins. Only its alignment matters: results are compared as offsets to it.
 pub const BREAK_BASE: u64 = 0x0000_1000_0000_0000;
@@ -172,7 +173,7 @@ impl Sim {
                 on(&mut self.above.borrow_mut(), number_above(last), number_above(addr));
             }
         } else if addr >= BREAK_BASE {
-            let number = |addr: u64| ((addr - BREAK_BASE) / PAGE) as usize;
+            let number = |addr: u64| ((addr - BREAK_BASE) / PAGE_BYTES) as usize;
             on(&mut self.below.borrow_mut(), number(addr), number(last));
         }
     }
@@ -188,9 +189,12 @@ impl Sim {
         self.on_pages(addr, len, |pages, first, last| {
             let is_above = addr >= MAPS_START;
             for number in (first..=last).filter(|&number| pages.is_resident(number)) {
-                let start =
-                    if is_above { MAPS_END - (number as u64 + 1) * PAGE } else { BREAK_BASE + number as u64 * PAGE };
-                bytes += (addr + len).min(start + PAGE) - addr.max(start);
+                let start = if is_above {
+                    MAPS_END - (number as u64 + 1) * PAGE_BYTES
+                } else {
+                    BREAK_BASE + number as u64 * PAGE_BYTES
+                };
+                bytes += (addr + len).min(start + PAGE_BYTES) - addr.max(start);
             }
         });
         bytes
@@ -198,29 +202,29 @@ impl Sim {
 
     /// Bytes of all pages that were written to since the system gave them.
     fn resident_bytes(&self) -> u64 {
-        (self.below.borrow().resident() + self.above.borrow().resident()) * PAGE
+        (self.below.borrow().resident() + self.above.borrow().resident()) * PAGE_BYTES
     }
 
     /// The word at `addr` will be read soon.
     fn expect(&self, addr: u64) {
-        let slot = (addr % PAGE / 8) as usize;
+        let slot = (addr % PAGE_BYTES / 8) as usize;
         if (BREAK_BASE..MAPS_START).contains(&addr) {
-            self.below.borrow().expect((addr - BREAK_BASE) / PAGE, slot);
+            self.below.borrow().expect((addr - BREAK_BASE) / PAGE_BYTES, slot);
         }
     }
 
     fn take_page(&self, addr: u64) -> Option<Page> {
         if addr >= MAPS_START {
-            self.above.borrow_mut().take((MAPS_END - 1 - addr) / PAGE)
+            self.above.borrow_mut().take((MAPS_END - 1 - addr) / PAGE_BYTES)
         } else {
-            self.below.borrow_mut().take(addr.checked_sub(BREAK_BASE)? / PAGE)
+            self.below.borrow_mut().take(addr.checked_sub(BREAK_BASE)? / PAGE_BYTES)
         }
     }
 }
 
 /// Number of the page of an address in the area of mappings, counted from its upper end.
 fn number_above(addr: u64) -> usize {
-    ((MAPS_END - 1 - addr) / PAGE) as usize
+    ((MAPS_END - 1 - addr) / PAGE_BYTES) as usize
 }
 
 impl Drop for Sim {
@@ -245,9 +249,9 @@ unsafe impl Os for Sim {
         }
         self.count(|calls| calls.brk += 1);
         let now = old.checked_add_signed(delta)?;
-        let (old_end, end) = (round_up(old, PAGE), round_up(now, PAGE));
+        let (old_end, end) = (round_up(old, PAGE_BYTES), round_up(now, PAGE_BYTES));
         // Linux keeps a page free between a growing break and the next mapping.
-        if now < BREAK_BASE || (end > old_end && end + PAGE > self.obstacle.get()) {
+        if now < BREAK_BASE || (end > old_end && end + PAGE_BYTES > self.obstacle.get()) {
             return None;
         }
         if end < old_end {
@@ -286,13 +290,13 @@ unsafe impl Os for Sim {
             return Some(addr);
         }
         let to = self.take_hole(new_len)?;
-        for offset in (0..old_len).step_by(PAGE as usize) {
+        for offset in (0..old_len).step_by(PAGE_BYTES as usize) {
             if self.above.borrow().is_resident(number_above(addr + offset)) {
-                self.touch(to + offset, PAGE);
+                self.touch(to + offset, PAGE_BYTES);
             }
             if let Some(page) = self.take_page(addr + offset) {
                 for (slot, &word) in page.iter().enumerate().filter(|&(_, &word)| word != 0) {
-                    let at = (MAPS_END - 1 - to - offset) / PAGE;
+                    let at = (MAPS_END - 1 - to - offset) / PAGE_BYTES;
                     self.above.borrow_mut().set_word(at, slot, word);
                 }
             }
@@ -321,7 +325,7 @@ unsafe impl Os for Sim {
     }
 
     fn page_bytes(&self) -> u64 {
-        PAGE
+        PAGE_BYTES
     }
 
     fn cores(&self) -> u64 {
@@ -343,7 +347,7 @@ unsafe impl Os for Sim {
     }
 
     fn side_table(&self, len: u64) -> Option<NonNull<u8>> {
-        let layout = Layout::from_size_align(len as usize, PAGE as usize).ok()?;
+        let layout = Layout::from_size_align(len as usize, PAGE_BYTES as usize).ok()?;
         // SAFETY: no caller asks for a table of no bytes.
         let table = NonNull::new(unsafe { alloc::alloc::alloc_zeroed(layout) })?;
         self.tables.borrow_mut().push((table, layout));
@@ -354,20 +358,20 @@ unsafe impl Os for Sim {
 // SAFETY: by the first bullet of the module.
 unsafe impl Memory for Sim {
     unsafe fn load(&self, addr: u64) -> u64 {
-        let slot = (addr % PAGE / 8) as usize;
+        let slot = (addr % PAGE_BYTES / 8) as usize;
         if addr >= MAPS_START {
-            self.above.borrow().word(MAPS_END.wrapping_sub(1 + addr) / PAGE, slot)
+            self.above.borrow().word(MAPS_END.wrapping_sub(1 + addr) / PAGE_BYTES, slot)
         } else {
-            self.below.borrow().word(addr.wrapping_sub(BREAK_BASE) / PAGE, slot)
+            self.below.borrow().word(addr.wrapping_sub(BREAK_BASE) / PAGE_BYTES, slot)
         }
     }
 
     unsafe fn store(&self, addr: u64, value: u64) {
-        let slot = (addr % PAGE / 8) as usize;
+        let slot = (addr % PAGE_BYTES / 8) as usize;
         if (MAPS_START..MAPS_END).contains(&addr) {
-            self.above.borrow_mut().set_word((MAPS_END - 1 - addr) / PAGE, slot, value);
-        } else if (BREAK_BASE..self.brk.get() + PAGE).contains(&addr) {
-            self.below.borrow_mut().set_word((addr - BREAK_BASE) / PAGE, slot, value);
+            self.above.borrow_mut().set_word((MAPS_END - 1 - addr) / PAGE_BYTES, slot, value);
+        } else if (BREAK_BASE..self.brk.get() + PAGE_BYTES).contains(&addr) {
+            self.below.borrow_mut().set_word((addr - BREAK_BASE) / PAGE_BYTES, slot, value);
         }
     }
 

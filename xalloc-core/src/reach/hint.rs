@@ -3,7 +3,8 @@
 use core::ops::Range;
 
 use super::mark::AT_ONCE;
-use super::{Marker, Memory, PAGE_BYTES, Verdict, disguise};
+use super::{Marker, Memory, Verdict, disguise};
+use crate::units::PAGE_BYTES;
 
 /// Bits by which a pointer may be shifted either way: what packs pointers into fewer bits uses these.
 const SHIFTS: [u32; 5] = [1, 3, 4, 12, 16];

@@ -11,7 +11,8 @@
 
 use super::Marker;
 use super::mark::AT_ONCE;
-use super::{Memory, PAGE_BYTES, Verdict, flag};
+use super::{Memory, Verdict, flag};
+use crate::units::PAGE_BYTES;
 
 /// Words of scratch memory for each block: number, low, parent, cursor, component stack.
 pub(super) const WORDS_PER_BLOCK: usize = 5;

@@ -7,7 +7,8 @@
 use core::ops::Range;
 
 use super::index::Index;
-use super::{Block, Mark, Memory, PAGE_BYTES, Scratch, Verdict, flag, shape};
+use super::{Block, Mark, Memory, Scratch, Verdict, flag, shape};
+use crate::units::PAGE_BYTES;
 
 /// Words that are copied at once.
 pub(super) const AT_ONCE: usize = 256;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
+use crate::units::PAGE_BYTES;
 
 /// Memory made by hand: words by address. What is not there cannot be read.
 #[derive(Clone, Debug, Default)]

@@ -7,10 +7,8 @@
 //! takes them [apart](Stamped::apart) again, into the very events that they were.
 
 use super::{BinKind, Event, HeapEvent, Merged, Stamped};
-use crate::units::{Addr, StackId};
+use crate::units::{Addr, CHUNK_HEADER_BYTES, StackId};
 
-/// Bytes of a chunk before its block (malloc.c, `CHUNK_HDR_SZ`).
-const CHUNK_HEADER: u64 = 16;
 /// Sizes below this one fit a record two at a time.
 const SIZE_LIMIT: u64 = 1 << 36;
 
@@ -78,7 +76,7 @@ impl PutAway {
     /// Where the result is: known but where both neighbours below and above joined, for their sizes are not.
     #[inline(always)]
     fn addr(&self, block: Addr) -> Option<Addr> {
-        let chunk = block.0.wrapping_sub(CHUNK_HEADER);
+        let chunk = block.0.wrapping_sub(CHUNK_HEADER_BYTES);
         let Merged { previous, next, top } = self.merged;
         match (previous, next | top) {
             (false, _) => Some(Addr(chunk)),

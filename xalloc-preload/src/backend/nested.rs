@@ -9,13 +9,11 @@
 #![allow(unsafe_code)]
 
 use xalloc_core::heap::{AllocError, NoSink};
-use xalloc_core::units::Addr;
+use xalloc_core::units::{Addr, PAGE_BYTES};
 use xalloc_core::wire::Call;
 
 use super::{Block, HEAP, Outcome, Request, bootstrap, is_core, next};
 use crate::thread::Thread;
-
-const PAGE: u64 = 4096;
 
 /// Allocates by a mapping; zeroed, for the mapping is new.
 pub(super) fn detached(request: &Request) -> Result<Block, AllocError> {
@@ -23,7 +21,7 @@ pub(super) fn detached(request: &Request) -> Result<Block, AllocError> {
     let align = match request.call {
         Call::PosixMemalign if !is_power || !request.align.is_multiple_of(8) => return Err(AllocError::BadAlignment),
         Call::AlignedAlloc if !is_power => return Err(AllocError::BadAlignment),
-        Call::Valloc | Call::Pvalloc => PAGE,
+        Call::Valloc | Call::Pvalloc => PAGE_BYTES,
         Call::Memalign | Call::AlignedAlloc | Call::PosixMemalign => {
             request.align.max(16).checked_next_power_of_two().ok_or(AllocError::BadAlignment)?
         }
@@ -36,7 +34,7 @@ pub(super) fn detached(request: &Request) -> Result<Block, AllocError> {
         | Call::FreeSized
         | Call::FreeAlignedSized => 16,
     };
-    if align > PAGE {
+    if align > PAGE_BYTES {
         return Err(AllocError::NoMemory);
     }
     HEAP.malloc_detached(&mut NoSink, request.bytes(), align).map(Block::from).ok_or(AllocError::NoMemory)

@@ -18,11 +18,12 @@
 //! - A page whose first word in question can be read can be read to its end, while it is mapped.
 #![allow(unsafe_code)]
 
+use xalloc_core::units::PAGE_BYTES;
+
 use crate::host::{is_confined, is_readable, keeping_errno, pid};
 
 const WORDS: usize = 256;
 const BEFORE_BYTES: u64 = 128;
-const PAGE: u64 = 4096;
 
 /// Reads words of memory, which may be mapped or not; the number of words from the start that are whole.
 pub(super) fn read_words(at: u64, words: &mut [u64]) -> usize {
@@ -45,10 +46,10 @@ fn load_words(at: u64, words: &mut [u64]) -> usize {
     let mut loaded = 0;
     for word in words {
         let at = at.wrapping_add((loaded * size_of::<u64>()) as u64);
-        if page != Some(at / PAGE) && !is_readable(at as usize) {
+        if page != Some(at / PAGE_BYTES) && !is_readable(at as usize) {
             break;
         }
-        page = Some(at / PAGE);
+        page = Some(at / PAGE_BYTES);
         let place = core::ptr::with_exposed_provenance::<u64>(at as usize);
         // SAFETY: by the second bullet of the module; other threads may write there, so the word is loaded once.
         *word = unsafe { place.read_volatile() };
@@ -81,9 +82,9 @@ impl Window {
             return Some(word);
         }
         // A frame's saved registers lie a little below the return address that is read first.
-        let before = (at % PAGE).min(BEFORE_BYTES);
+        let before = (at % PAGE_BYTES).min(BEFORE_BYTES);
         self.start = at - before;
-        let to_page_end = (PAGE - self.start % PAGE) as usize / 8;
+        let to_page_end = (PAGE_BYTES - self.start % PAGE_BYTES) as usize / 8;
         self.len = read_words(self.start, self.words.get_mut(..WORDS.min(to_page_end))?);
         self.words.get(..self.len)?.get((before / 8) as usize).copied()
     }

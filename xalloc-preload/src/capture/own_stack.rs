@@ -25,6 +25,8 @@
 //!   made once.
 #![allow(unsafe_code)]
 
+use xalloc_core::units::PAGE_BYTES;
+
 use super::walk::Memory;
 use crate::modules::range_at;
 use crate::{arch, host};
@@ -34,7 +36,6 @@ const GROWTH_BYTES: u64 = 128 << 20;
 
 /// How far a stack is probed: 8 MiB, what a thread is given where nobody says otherwise.
 const PROBED_PAGES: u64 = 2048;
-const PAGE_BYTES: u64 = 4096;
 
 /// The bounds of a thread's stack.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

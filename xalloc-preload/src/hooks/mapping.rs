@@ -9,7 +9,7 @@
 
 use core::ffi::{c_int, c_void};
 
-use xalloc_core::units::Addr;
+use xalloc_core::units::{Addr, PAGE_BYTES};
 use xalloc_core::wire::{Advice, Event, Protection};
 
 use super::alloc::note;
@@ -21,7 +21,7 @@ use crate::scan;
 use crate::stacks;
 use crate::text::Text;
 
-const PAGE: usize = 4096;
+const PAGE: usize = PAGE_BYTES as usize;
 
 /// Records an event with the caller's stack.
 fn record(entry: Entry, event: Event) {

@@ -12,8 +12,7 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use xalloc_core::heap::{HeapFault, NoSink, Resized, Verdict};
-use xalloc_core::reach::PAGE_BYTES;
-use xalloc_core::units::{Addr, StackId};
+use xalloc_core::units::{Addr, PAGE_BYTES, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::{allocate_for_realloc, leave_damaged, leave_with, made, malloc_briefly, note, tell_ignored};

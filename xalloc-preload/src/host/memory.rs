@@ -9,6 +9,8 @@ use core::ffi::{c_int, c_long, c_void};
 use core::ops::Range;
 use core::ptr::NonNull;
 
+use xalloc_core::units::PAGE_BYTES;
+
 use super::{errno, keeping_errno, own, word};
 
 /// Maps `bytes` of zeroed memory of our own, for ever; over what is at `place`, if that is given.
@@ -55,7 +57,7 @@ pub(crate) unsafe fn protect(pages: &Range<u64>, rights: c_int) -> bool {
 /// # Safety
 /// - `bytes` from `place`, which begins at a page, are a mapping that may be written to, and stay one.
 pub(crate) unsafe fn populate(place: NonNull<u8>, bytes: usize) -> bool {
-    const PAGE: usize = 4096;
+    const PAGE: usize = PAGE_BYTES as usize;
     // See futex(2): the operation in the top four bits, here FUTEX_OP_ADD of 0; the comparison decides on waking only.
     const ADD_NOTHING: usize = 1 << 28;
     keeping_errno(|| {

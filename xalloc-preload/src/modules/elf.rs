@@ -12,10 +12,10 @@ use core::ops::Range;
 use core::slice;
 
 use libc::{Elf64_Ehdr, Elf64_Phdr};
+use xalloc_core::units::PAGE_BYTES;
 
 const PT_GNU_EH_FRAME: u32 = libc::PT_GNU_EH_FRAME;
 const NT_GNU_BUILD_ID: u32 = 3;
-const PAGE: u64 = 4096;
 
 /// The program headers of a loaded module.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ impl<'a> Image<'a> {
         let count = u64::from(header.e_phnum);
         let end = header.e_phoff.checked_add(count * size_of::<Elf64_Phdr>() as u64)?;
         let is_usual = usize::from(header.e_phentsize) == size_of::<Elf64_Phdr>() && header.e_phoff.is_multiple_of(8);
-        if !is_elf64 || !is_usual || end > PAGE {
+        if !is_elf64 || !is_usual || end > PAGE_BYTES {
             return None;
         }
         let first = core::ptr::with_exposed_provenance::<Elf64_Phdr>((start + header.e_phoff) as usize);
@@ -47,7 +47,7 @@ impl<'a> Image<'a> {
         // with relocation and nobody writes the headers.
         let segments = unsafe { slice::from_raw_parts(first, count as usize) };
         let lowest = segments.iter().find(|segment| segment.p_type == libc::PT_LOAD)?;
-        let bias = start.wrapping_sub(lowest.p_vaddr & !(PAGE - 1));
+        let bias = start.wrapping_sub(lowest.p_vaddr & !(PAGE_BYTES - 1));
         Some(Image { start, bias, segments })
     }
 

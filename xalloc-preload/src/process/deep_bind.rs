@@ -20,7 +20,7 @@
 use core::ffi::{c_char, c_int, c_long};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use xalloc_core::reach::PAGE_BYTES;
+use xalloc_core::units::PAGE_BYTES;
 
 use crate::backend::next::{self, Symbol};
 use crate::host;

@@ -12,8 +12,8 @@
 
 use core::ptr::NonNull;
 
-use xalloc_core::reach::PAGE_BYTES;
 use xalloc_core::session::blocks::control::{BLOCKS, BYTES, POINTERS, ROOT};
+use xalloc_core::units::PAGE_BYTES;
 
 use crate::host;
 

@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-use xalloc_core::reach::PAGE_BYTES;
+use xalloc_core::units::PAGE_BYTES;
 
 use super::Whose;
 use crate::host::{self, File};

@@ -21,9 +21,9 @@
 use core::ffi::c_void;
 use core::ops::Range;
 
-use xalloc_core::reach::{Block, Marker, Memory, PAGE_BYTES};
+use xalloc_core::reach::{Block, Marker, Memory};
 use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
-use xalloc_core::units::{Addr, StackId};
+use xalloc_core::units::{Addr, PAGE_BYTES, StackId};
 
 use super::excluded::Excluded;
 use super::memory::{Kind, Map, Own, Piece, path_at};

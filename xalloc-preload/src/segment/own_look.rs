@@ -8,12 +8,12 @@ use core::ops::ControlFlow;
 use core::sync::atomic::Ordering;
 
 use xalloc_core::session::own_look::{MOST_PAGES, NAME, OwnLookHeader};
+use xalloc_core::units::PAGE_BYTES;
 
 use super::Segment;
 use crate::host::{self, File};
 use crate::modules;
 
-const PAGE: u64 = 4096;
 /// Bytes of text that are copied at once.
 const TEXT: usize = 2048;
 /// Runs that are written at once.
@@ -106,7 +106,7 @@ fn copy_text(out: &mut Out) -> Option<u64> {
 fn write_runs(out: &mut Out) -> Option<u64> {
     let mut runs = Runs { out, waiting: [0; 16 * RUNS], filled: 0, written: 0 };
     let failed = modules::maps::search(|mapping| {
-        let pages = (mapping.range.end - mapping.range.start) / PAGE;
+        let pages = (mapping.range.end - mapping.range.start) / PAGE_BYTES;
         let is_anonymous = mapping.path.is_empty() || mapping.path == b"[heap]";
         if !is_anonymous || pages > MOST_PAGES {
             return ControlFlow::Continue(());
@@ -135,16 +135,16 @@ impl Runs<'_> {
     fn of(&mut self, start: u64, end: u64) -> Option<()> {
         let (mut at, mut run) = (start, start..start);
         while at < end {
-            let pages = ((end - at) / PAGE).min(AT_ONCE as u64) as usize;
+            let pages = ((end - at) / PAGE_BYTES).min(AT_ONCE as u64) as usize;
             let resident = host::residency::<AT_ONCE>(at, pages).unwrap_or([0; AT_ONCE]);
             for told in resident.get(..pages)? {
                 if told & 1 == 0 {
                     self.push(&run)?;
-                    run = at + PAGE..at + PAGE;
+                    run = at + PAGE_BYTES..at + PAGE_BYTES;
                 } else {
-                    run.end = at + PAGE;
+                    run.end = at + PAGE_BYTES;
                 }
-                at += PAGE;
+                at += PAGE_BYTES;
             }
         }
         self.push(&run)

@@ -17,11 +17,11 @@ use super::recording::RecordingArgs;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{RunEvidence, Verdict};
-use crate::model::{Model, Recorded, Settings};
+use crate::model::{Model, Recorded, Replayer, Settings};
 use crate::record::{self, Outcome, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text::{self, Extent};
-use crate::trace::{ProcessIndex, Trace, TraceError};
+use crate::trace::{ProcessIndex, Tallied, Trace, TraceError};
 
 /// Run a program, record its allocations, print the summary
 #[derive(Args, Clone, Debug)]
@@ -66,14 +66,20 @@ impl Record {
         let judge = self.judge()?;
         let props = self.props()?;
         let mut progress = Progress::new();
-        let recorded = record::run_with_progress(&props, &mut |phase| progress.show(phase));
+        let settings = Settings { temporary_threshold: CountArgs::usual().temporary_threshold };
+        let on_phase = &mut |phase| progress.show(phase);
+        let recorded = if self.quiet {
+            record::run_with_progress(&props, on_phase).map(|outcome| (outcome, None))
+        } else {
+            record::run_tallied(&props, move |contents, process| Replayer::of(contents, process, settings), on_phase)
+        };
         progress.end();
-        let mut outcome = recorded.map_err(failure)?;
+        let (mut outcome, tallied) = recorded.map_err(failure)?;
         let exit = Exit::Program(outcome.exit_status());
         if let Some(stopped) = outcome.stopped.take() {
             write!(console.notes, "{}", stopped_early(stopped, &outcome.path))?;
         }
-        let shown = self.after(&outcome, judge.as_ref(), console);
+        let shown = self.after(&outcome, tallied, settings, judge.as_ref(), console);
         // The program's status is the caller's first interest: what goes wrong with the summary may not replace it.
         let verdict = match shown {
             Ok(verdict) => verdict,
@@ -90,23 +96,34 @@ impl Record {
     fn after(
         &self,
         outcome: &Outcome,
+        tallied: Option<Tallied<Replayer>>,
+        settings: Settings,
         judge: Option<&Judge>,
         console: &mut Console<'_>,
     ) -> Result<Option<Verdict>, Failure> {
-        if self.quiet && judge.is_none() {
-            return Ok(None);
-        }
         let name = outcome.path.to_string_lossy();
-        let trace = Trace::open(&outcome.path).map_err(|error| unreadable(&name, error))?;
-        let settings = Settings { temporary_threshold: CountArgs::usual().temporary_threshold };
-        let (summary, run) = or_salvaged(trace, &outcome.path, |trace| {
-            let all: Vec<_> = (0..trace.contents().processes.len() as u32).map(ProcessIndex).collect();
-            let run = judge.map(|judge| judge.evidence(trace, &all)).transpose();
-            let run = run.map_err(|error| unreadable(&name, error))?;
-            let model = Model::of(trace, all, settings).map_err(|error| unreadable(&name, error))?;
-            Ok((analysis::summary(trace.contents(), &model), run))
-        })?;
-        if !self.quiet {
+        let known = tallied.and_then(|Tallied { contents, tallies }| {
+            let model = Model::of_tallied(tallies, settings)?;
+            Some(analysis::summary(&contents, &model))
+        });
+        let is_known = known.is_some() || self.quiet;
+        let (mut summary, mut run) = (known, None);
+        if !is_known || judge.is_some() {
+            let trace = Trace::open(&outcome.path).map_err(|error| unreadable(&name, error))?;
+            let (read, judged) = or_salvaged(trace, &outcome.path, |trace| {
+                let all: Vec<_> = (0..trace.contents().processes.len() as u32).map(ProcessIndex).collect();
+                let run = judge.map(|judge| judge.evidence(trace, &all)).transpose();
+                let run = run.map_err(|error| unreadable(&name, error))?;
+                if is_known {
+                    return Ok((None, run));
+                }
+                let model = Model::of(trace, all, settings).map_err(|error| unreadable(&name, error))?;
+                Ok((Some(analysis::summary(trace.contents(), &model)), run))
+            })?;
+            summary = summary.or(read);
+            run = judged;
+        }
+        if let Some(summary) = summary {
             console.notes.write_all(text::summary(&summary, &name).as_bytes())?;
             for note in outcome.notes() {
                 writeln!(console.notes, "note: {}", printable(&note))?;

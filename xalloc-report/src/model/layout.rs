@@ -21,7 +21,7 @@
 
 use rustc_hash::FxHashMap;
 use xalloc_core::heap::{Parameter, Policy, Tunable};
-use xalloc_core::units::ArenaId;
+use xalloc_core::units::{ArenaId, PAGE_BYTES};
 use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapCall, HeapEvent};
 
 use crate::trace::{Block, Contents, Entry, Event, Replay, StackIndex, ThreadIndex};
@@ -37,7 +37,7 @@ pub use books::{Books, Imbalance};
 pub use ranges::{Range, RangeKind};
 pub use spans::{Place, Span};
 
-use marks::{Mark, Marks, PAGE};
+use marks::{Mark, Marks};
 use ranges::Ranges;
 
 /// Smallest chunk, and what a fenced top must keep to be freed (placement policy, sections 1 and 8).
@@ -286,7 +286,7 @@ impl Layout {
                 && range.kind == RangeKind::Mapped
             {
                 // Of a mapping that was resized, pages that it had before count again.
-                let pages = (block.addr + block.size_bytes).div_ceil(PAGE) - range.start / PAGE;
+                let pages = (block.addr + block.size_bytes).div_ceil(PAGE_BYTES) - range.start / PAGE_BYTES;
                 range.slot = Some(slot);
                 *self.faults.entry(block.stack).or_default() += pages;
             }

@@ -152,6 +152,11 @@ impl Replayer {
         }
     }
 
+    /// Whether there were faults, or frees that no recorded allocation explains.
+    pub(super) fn has_unexplained(&self) -> bool {
+        !self.unexplained.is_empty()
+    }
+
     /// The addresses of faults, and of frees that no recorded allocation explains.
     pub(super) fn take_unexplained(&mut self) -> Unexplained {
         std::mem::take(&mut self.unexplained)

@@ -182,7 +182,8 @@ impl Site {
 /// The sites of one process while it is replayed.
 #[derive(Debug)]
 pub(super) struct Sites {
-    /// Site number by stack, one more than the index; 0: none yet.
+    /// Site number by stack, one more than the index; 0: none yet. A process that still runs brings stacks that were
+    /// not there when it began.
     by_stack: Vec<u32>,
     sites: Vec<Site>,
     epoch: u64,
@@ -205,16 +206,26 @@ impl Sites {
         }
     }
 
-    /// Number of the site of `stack`, made at its first use. A stack that the trace does not define is unknown.
+    /// Number of the site of `stack`, made at its first use.
     #[inline]
     pub(super) fn number(&mut self, stack: StackIndex, call: Call) -> u32 {
-        let stack = if (stack.0 as usize) < self.by_stack.len() { stack } else { StackIndex::UNKNOWN };
-        let entry = &mut self.by_stack[stack.0 as usize];
-        if *entry == 0 {
-            self.sites.push(Site::of(stack, call, self.epoch));
-            *entry = self.sites.len() as u32;
+        match self.by_stack.get(stack.0 as usize) {
+            Some(&number) if number != 0 => number - 1,
+            Some(_) | None => self.make(stack, call),
         }
-        *entry - 1
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn make(&mut self, stack: StackIndex, call: Call) -> u32 {
+        let at = stack.0 as usize;
+        if at >= self.by_stack.len() {
+            self.by_stack.resize((at + 1).next_power_of_two(), 0);
+        }
+        self.sites.push(Site::of(stack, call, self.epoch));
+        let number = self.sites.len() as u32;
+        self.by_stack[at] = number;
+        number - 1
     }
 
     /// The site with a number that [`Sites::number`] gave.

@@ -47,25 +47,32 @@ impl ThreadTotals {
     }
 }
 
-/// The threads of a trace while one process is replayed.
+/// The threads of a trace while one process is replayed. One that still runs brings threads that were not there when it
+/// began.
 #[derive(Debug)]
 pub(super) struct Threads {
     by_index: Vec<ThreadTotals>,
-    /// Takes what a damaged trace says about threads that it does not define.
-    nowhere: ThreadTotals,
 }
 
 impl Threads {
     pub(super) fn new(threads: usize) -> Threads {
-        Threads {
-            by_index: (0..threads as u32).map(|index| ThreadTotals::of(ThreadIndex(index))).collect(),
-            nowhere: ThreadTotals::of(ThreadIndex(u32::MAX)),
-        }
+        Threads { by_index: (0..threads as u32).map(|index| ThreadTotals::of(ThreadIndex(index))).collect() }
     }
 
     #[inline]
     pub(super) fn at(&mut self, thread: ThreadIndex) -> &mut ThreadTotals {
-        self.by_index.get_mut(thread.0 as usize).unwrap_or(&mut self.nowhere)
+        let place = thread.0 as usize;
+        if place >= self.by_index.len() {
+            self.grow(thread);
+        }
+        &mut self.by_index[place]
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self, to: ThreadIndex) {
+        let missing = self.by_index.len() as u32..=to.0;
+        self.by_index.extend(missing.map(|index| ThreadTotals::of(ThreadIndex(index))));
     }
 
     /// The threads that allocated or freed, ascending.

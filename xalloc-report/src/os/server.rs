@@ -27,6 +27,8 @@ use std::cell::UnsafeCell;
 use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ptr::null_mut;
 
+use xalloc_core::units::PAGE_BYTES;
+
 use batch::Batch;
 pub use format::{Answer, Ask, Header, Touch, ask};
 use memory::Meter;
@@ -63,7 +65,7 @@ extern "C" fn at_start(count: c_int, arguments: *const *const c_char, _: *const 
     unsafe { libc::_exit(status) };
 }
 
-const PAGE: usize = 4096;
+const PAGE: usize = PAGE_BYTES as usize;
 /// How often memory is looked at.
 const SAMPLES: u64 = 2000;
 /// After a request of this size it is looked at as well.

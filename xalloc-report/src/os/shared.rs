@@ -31,8 +31,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Once, OnceLock};
 
 use memmap2::MmapRaw;
+use xalloc_core::units::PAGE_BYTES;
 
-const PAGE_BYTES: usize = 4096;
+const PAGE: usize = PAGE_BYTES as usize;
 
 /// A map that survives that its file is shortened.
 #[derive(Debug)]
@@ -150,7 +151,7 @@ extern "C" fn on_bus_error(signal: libc::c_int, info: *mut libc::siginfo_t, _con
     let address = unsafe { info.si_addr() }.addr();
     let entry = if info.si_code == libc::BUS_ADRERR { Entry::of(address) } else { None };
     if let Some(entry) = entry
-        && put_zeroes_at(address & !(PAGE_BYTES - 1))
+        && put_zeroes_at(address & !(PAGE - 1))
     {
         entry.is_cut.store(true, Ordering::Relaxed);
         return;
@@ -170,7 +171,7 @@ fn put_zeroes_at(page: usize) -> bool {
     let rights = libc::PROT_READ | libc::PROT_WRITE;
     let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_FIXED;
     // SAFETY: first bullet of the module; the third says what its readers see.
-    let answer = unsafe { libc::mmap(place, PAGE_BYTES, rights, flags, -1, 0) };
+    let answer = unsafe { libc::mmap(place, PAGE, rights, flags, -1, 0) };
     answer != libc::MAP_FAILED
 }
 
@@ -183,17 +184,17 @@ mod tests {
     #[test]
     fn a_page_that_its_file_lost_reads_as_zeroes_and_the_others_as_before() {
         let file = tempfile::tempfile().unwrap();
-        file.set_len(3 * PAGE_BYTES as u64).unwrap();
+        file.set_len(3 * PAGE as u64).unwrap();
         let map = SharedMap::new(MmapOptions::new().map_raw(&file).unwrap());
         let other = SharedMap::new(MmapOptions::new().map_raw(&file).unwrap());
         let byte = |map: &SharedMap, page: usize| {
-            assert!(page * PAGE_BYTES < map.len());
+            assert!(page * PAGE < map.len());
             // SAFETY: inside the map, and nobody writes it meanwhile.
-            unsafe { map.as_ptr().wrapping_add(page * PAGE_BYTES).read_volatile() }
+            unsafe { map.as_ptr().wrapping_add(page * PAGE).read_volatile() }
         };
         // SAFETY: inside the map, which is writable.
-        unsafe { map.as_ptr().cast_mut().write_bytes(7, 3 * PAGE_BYTES) };
-        file.set_len(PAGE_BYTES as u64).unwrap();
+        unsafe { map.as_ptr().cast_mut().write_bytes(7, 3 * PAGE) };
+        file.set_len(PAGE as u64).unwrap();
         assert!(!map.is_cut());
         assert_eq!([0, 1, 2].map(|page| byte(&map, page)), [7, 0, 0]);
         assert!(map.is_cut() && !other.is_cut());

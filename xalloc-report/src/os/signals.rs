@@ -52,7 +52,7 @@ pub enum AskingSignal {
 }
 
 /// Counts, from here on and from 0, the signals that ask for a look at the memory of the processes, and those that ask
-/// for a check of them for leaks; one may be for both. To be called when the program has been started: what the program
+/// for a check of them for leaks: two different signals. To be called when the program has been started: what the program
 /// finds of the signals is what the recorder found.
 ///
 /// # Errors
@@ -64,13 +64,10 @@ pub fn catch_asking(snapshots: Option<AskingSignal>, checks: Option<AskingSignal
         AskingSignal::Usr1 => libc::SIGUSR1,
         AskingSignal::Usr2 => libc::SIGUSR2,
     };
-    if let Some(signal) = snapshots {
-        handle(number(signal), if checks == snapshots { on_both } else { on_snapshot })?;
+    for (asked, handler) in [(snapshots, on_snapshot as Handler), (checks, on_check)] {
+        asked.map_or(Ok(()), |signal| handle(number(signal), handler))?;
     }
-    match checks {
-        Some(signal) if checks != snapshots => handle(number(signal), on_check),
-        Some(_) | None => Ok(()),
-    }
+    Ok(())
 }
 
 /// Signals so far that asked for a look at the memory.
@@ -119,11 +116,6 @@ extern "C" fn on_snapshot(_signal: libc::c_int, _info: *mut libc::siginfo_t, _co
 
 extern "C" fn on_check(_signal: libc::c_int, _info: *mut libc::siginfo_t, _context: *mut libc::c_void) {
     CHECKS.fetch_add(1, Ordering::Relaxed);
-}
-
-extern "C" fn on_both(signal: libc::c_int, info: *mut libc::siginfo_t, context: *mut libc::c_void) {
-    on_snapshot(signal, info, context);
-    on_check(signal, info, context);
 }
 
 extern "C" fn on_signal(signal: libc::c_int, info: *mut libc::siginfo_t, _context: *mut libc::c_void) {

@@ -12,8 +12,9 @@ use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use xalloc_core::session::own_look::{MOST_PAGES, OwnLookHeader};
+use xalloc_core::units::PAGE_BYTES;
 
-use crate::trace::{Mapping, PAGE_BYTES, PagesFrom, ProcessIndex, Reason, Snapshot};
+use crate::trace::{Mapping, PagesFrom, ProcessIndex, Reason, Snapshot};
 
 /// Pages whose entries are read at once.
 const AT_ONCE: usize = 8192;
@@ -143,7 +144,7 @@ fn mappings(text: &str) -> Vec<Mapping> {
 }
 
 /// The first line of a mapping: `start-end rwxp offset device inode   name`.
-fn head(line: &str) -> Option<Mapping> {
+pub(super) fn head(line: &str) -> Option<Mapping> {
     let (range, rest) = line.split_once(' ')?;
     let (start, end) = range.split_once('-')?;
     let (start, end) = (u64::from_str_radix(start, 16).ok()?, u64::from_str_radix(end, 16).ok()?);

@@ -32,7 +32,7 @@ use crate::os::pidfd::Pidfd;
 use crate::os::signals;
 use crate::os::system::processors_online;
 use crate::symbols::Places;
-use crate::trace::{Contents, End, Recording, TraceError, Writer, Written};
+use crate::trace::{Contents, End, ProcessIndex, Recording, Tallied, Tally, TraceError, Writer, Written};
 
 /// Sleep after a pass that found events. A ring of 1 MiB that is half full rings the doorbell before.
 const SHORT_SLEEP_NS: u64 = 1_000_000;
@@ -43,11 +43,16 @@ const IMPATIENT: u32 = 2;
 /// Passes after the end of the command: children of children of … that have to begin one after another.
 const LAST_PASSES: usize = 64;
 
-/// Runs the command of `props` and records it. `on_phase` is told what takes time after the program has ended.
+/// Runs the command of `props` and records it. `tally_of` makes what is told of each process's events as they come,
+/// `on_phase` is told what takes time after the program has ended.
 ///
 /// # Errors
 /// [`RecordError`] if nothing was recorded. A recording that stopped early is an [`Outcome`] that says so.
-pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outcome, RecordError> {
+pub(crate) fn run<T: Tally>(
+    props: &Props,
+    tally_of: impl FnMut(&Contents, ProcessIndex) -> T + Send + 'static,
+    on_phase: &mut dyn FnMut(Phase),
+) -> Result<(Outcome, Option<Tallied<T>>), RecordError> {
     let (mut assignments, words) = split_assignments(&props.command);
     assignments.splice(0..0, props.env.iter().cloned());
     let program = words.first().ok_or(RecordError::NoCommand)?;
@@ -56,7 +61,7 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
         return Err(RecordError::NotRecordable { path: PathBuf::from(program), source });
     }
     let mut output = Output::create(props.output.as_deref(), &Names::of(&target.path), props.existing)?;
-    let launched = launch(props, &target, words, &assignments, &mut output);
+    let launched = launch(props, &target, words, &assignments, tally_of, &mut output);
     let Launched { session, desk, drain, waiter } = match launched {
         Ok(launched) => launched,
         Err(error) => {
@@ -74,27 +79,28 @@ pub(crate) fn run(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Result<Outc
     }
     // The segments are drained: their memory is given back before symbols ask for some.
     drop(session);
-    let mut outcome = finish(naming, drained, end, output.path().to_owned(), on_phase)?;
+    let (mut outcome, tallied) = finish(naming, drained, end, output.path().to_owned(), on_phase);
     outcome.path = if outcome.stopped.is_none() { output.keep() } else { output.keep_beside() };
-    Ok(outcome)
+    Ok((outcome, tallied))
 }
 
 /// What runs once the program does.
-struct Launched {
+struct Launched<T: Tally> {
     session: Session,
     /// `None`: the session's directory can hold no socket, and nobody can ask.
     desk: Option<Desk>,
-    drain: Drain<Writer>,
+    drain: Drain<Writer<T>>,
     waiter: Waiter,
 }
 
-fn launch(
+fn launch<T: Tally>(
     props: &Props,
     target: &Target,
     words: &[OsString],
     assignments: &[Assignment],
+    tally_of: impl FnMut(&Contents, ProcessIndex) -> T + Send + 'static,
     output: &mut Output,
-) -> Result<Launched, RecordError> {
+) -> Result<Launched<T>, RecordError> {
     let session = Session::open(&places(), &options(props))?;
     let library = unpack(&Caches::of_environment(), session.directory())
         .map_err(|source| RecordError::Unpack { directory: session.directory().to_owned(), source })?;
@@ -102,7 +108,7 @@ fn launch(
         .file
         .try_clone()
         .map_err(|source| RecordError::Trace(TraceError::Create { path: output.path().to_owned(), source }))?;
-    let writer = Writer::new(Box::new(file))?;
+    let writer = Writer::telling(Box::new(file), tally_of)?;
     let recording = Recording {
         command: words.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         started_unix_ns: realtime_ns(),
@@ -199,22 +205,22 @@ impl Waiter {
 }
 
 /// A trace without its end.
-pub(super) struct Drained {
+pub(super) struct Drained<T: Tally> {
     pub(super) contents: Contents,
     pub(super) observations: Observations,
-    pub(super) writer: Writer,
+    pub(super) writer: Writer<T>,
     pub(super) processes: usize,
     pub(super) stopped: Option<TraceError>,
 }
 
 /// Records until the command has ended, its user has lost patience, or the trace cannot be written any more.
-fn drain_all(
-    mut drain: Drain<Writer>,
+fn drain_all<T: Tally>(
+    mut drain: Drain<Writer<T>>,
     desk: Option<Desk>,
     control: &ControlPage,
     waiter: &Waiter,
     naming: &mut Option<Naming>,
-) -> Drained {
+) -> Drained<T> {
     let mut stopped = record_until_the_end(&mut drain, desk.as_ref(), control, waiter, naming).err();
     drop(desk);
     control.finish();
@@ -236,7 +242,7 @@ fn drain_all(
 }
 
 fn record_until_the_end(
-    drain: &mut Drain<Writer>,
+    drain: &mut Drain<Writer<impl Tally>>,
     desk: Option<&Desk>,
     control: &ControlPage,
     waiter: &Waiter,
@@ -262,7 +268,11 @@ fn record_until_the_end(
 }
 
 /// Takes what descendants pushed before they saw that the recording is over, and begins those that nobody waited for.
-fn last_passes(drain: &mut Drain<Writer>, control: &ControlPage, waiter: &Waiter) -> Result<(), TraceError> {
+fn last_passes(
+    drain: &mut Drain<Writer<impl Tally>>,
+    control: &ControlPage,
+    waiter: &Waiter,
+) -> Result<(), TraceError> {
     for _ in 0..LAST_PASSES {
         let unborn = drain.unborn();
         let came = drain.pass(control.hellos(), waiter.command())?;
@@ -295,13 +305,13 @@ fn no_hello(binary: PathBuf, observations: &Observations, session: &Path) -> NoH
 }
 
 /// Names the frames, if that is wanted, and writes what is not events.
-pub(super) fn finish(
+pub(super) fn finish<T: Tally>(
     naming: Option<Naming>,
-    drained: Drained,
+    drained: Drained<T>,
     end: End,
     path: PathBuf,
     on_phase: &mut dyn FnMut(Phase),
-) -> Result<Outcome, RecordError> {
+) -> (Outcome, Option<Tallied<T>>) {
     let Drained { mut contents, observations, writer, processes, mut stopped } = drained;
     contents.recording.end = Some(end);
     let duration_ns = contents.processes.iter().map(|process| process.ended_at_ns).max().unwrap_or_default();
@@ -316,15 +326,16 @@ pub(super) fn finish(
     owners::settle(&mut contents);
     on_phase(Phase::Writing);
     let mut written: Written = writer.written();
+    let mut tallied = None;
     // After a failed write the file ends with its last whole block, and a reader salvages it.
     if stopped.is_none() {
         match writer.finish(contents) {
-            Ok(all) => written = all,
+            Ok(whole) => (written, tallied) = whole,
             Err(error) => stopped = Some(error),
         }
     }
     on_phase(Phase::Done);
-    Ok(Outcome { path, end, written, processes, observations, duration_ns, unnamed, stopped })
+    (Outcome { path, end, written, processes, observations, duration_ns, unnamed, stopped }, tallied)
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
 //! The trace's writer as the place where the drain's events go.
 
 use super::drain::Sink;
-use crate::trace::{Block, Contents, Incoming, LiveSet, ProcessIndex, Snapshot, TraceError, Writer};
+use crate::trace::{Block, Contents, Incoming, LiveSet, ProcessIndex, Snapshot, Tally, TraceError, Writer};
 
-impl Sink for Writer {
+impl<T: Tally> Sink for Writer<T> {
     type Error = TraceError;
     type LiveSet = LiveSet;
 

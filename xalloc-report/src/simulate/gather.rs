@@ -6,7 +6,7 @@
 
 use rustc_hash::FxHashMap;
 use xalloc_core::heap::Tunable;
-use xalloc_core::units::ArenaId;
+use xalloc_core::units::{ArenaId, PAGE_BYTES};
 use xalloc_core::wire::{Call, GrowthRule, HeapCall, HeapEvent};
 
 use super::order::{Obtained, Order, Waiting};
@@ -17,8 +17,6 @@ use crate::trace::{Block, Entry, Event, ProcessEvent, ProcessIndex, ProgramEvent
 
 /// Time is told to the requests in steps of at least this.
 const TICK_NS: u64 = 100_000;
-/// Bytes of a page, and alignment that `valloc` asks for.
-const PAGE: u64 = 4096;
 
 /// A request that the heap itself fails is smaller than the largest dynamic mmap threshold (placement policy, section
 /// 1); larger ones fail because the machine has no more.
@@ -159,9 +157,9 @@ impl Gatherer {
             Call::Calloc => Kind::Calloc,
             Call::Realloc | Call::Reallocarray if realloc_of.is_some() => Kind::Realloc,
             Call::Valloc | Call::Pvalloc => {
-                align_log2 = PAGE.trailing_zeros() as u8;
+                align_log2 = PAGE_BYTES.trailing_zeros() as u8;
                 if block.call == Call::Pvalloc {
-                    size = size.checked_next_multiple_of(PAGE).unwrap_or(size);
+                    size = size.checked_next_multiple_of(PAGE_BYTES).unwrap_or(size);
                 }
                 Kind::Memalign
             }

@@ -8,12 +8,12 @@
 use rustc_hash::FxHashMap;
 use xalloc_core::heap::Allocation;
 use xalloc_core::heap::sim::{BREAK_BASE, Simulation};
+use xalloc_core::units::PAGE_BYTES;
 
 use super::requests::Placed;
 
 /// Sub-heaps are aligned to their largest size (placement policy, section 1).
 const SUB_HEAP: u64 = 64 << 20;
-const PAGE: u64 = 4096;
 
 /// The first allocation that is not where the recording has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -70,11 +70,11 @@ impl Placement {
                 let simulated = *self.sub_heaps.entry(recorded).or_insert(place & !(SUB_HEAP - 1));
                 placed.addr() - recorded == place.wrapping_sub(simulated)
             }
-            (None, None) => placed.addr() % PAGE == place % PAGE,
+            (None, None) => placed.addr() % PAGE_BYTES == place % PAGE_BYTES,
         };
         // How much of a mapping lies before a block that is aligned to more than a page depends on where the kernel
         // puts the mapping.
-        let is_free_to_differ = words.is_mapped && 1 << align_log2.min(63) > PAGE;
+        let is_free_to_differ = words.is_mapped && 1 << align_log2.min(63) > PAGE_BYTES;
         let slack_is_equal = slack.min(u64::from(u16::MAX)) == u64::from(placed.slack_bytes());
         let allocation = self.compared;
         self.compared += 1;

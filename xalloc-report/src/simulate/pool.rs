@@ -5,10 +5,10 @@
 //! slab has a mapping of its own, which goes back when it is freed.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::units::PAGE_BYTES;
 
 /// Bytes of a slab.
 const SLAB: u64 = 64 << 10;
-const PAGE: u64 = 4096;
 const ALIGNMENT: u64 = 16;
 
 /// What the pool holds, without contents.
@@ -27,7 +27,7 @@ pub(super) struct Pool {
 /// Bytes that a request takes.
 fn rounded(size: u64) -> u64 {
     let size = size.max(1);
-    if size > SLAB / 2 { size.next_multiple_of(PAGE) } else { size.next_multiple_of(ALIGNMENT) }
+    if size > SLAB / 2 { size.next_multiple_of(PAGE_BYTES) } else { size.next_multiple_of(ALIGNMENT) }
 }
 
 impl Pool {
@@ -49,8 +49,8 @@ impl Pool {
             self.held_bytes += SLAB;
             self.maps += 1;
         }
-        let pages = |left: u64| (SLAB - left).div_ceil(PAGE);
-        self.resident_bytes += (pages(self.left_bytes - bytes) - pages(self.left_bytes)) * PAGE;
+        let pages = |left: u64| (SLAB - left).div_ceil(PAGE_BYTES);
+        self.resident_bytes += (pages(self.left_bytes - bytes) - pages(self.left_bytes)) * PAGE_BYTES;
         self.left_bytes -= bytes;
     }
 
@@ -100,14 +100,14 @@ mod tests {
         pool.make(30);
         assert_eq!(pool.held_bytes(), SLAB);
         pool.make(31);
-        assert_eq!((pool.held_bytes(), pool.resident_bytes()), (2 * SLAB, SLAB + PAGE));
+        assert_eq!((pool.held_bytes(), pool.resident_bytes()), (2 * SLAB, SLAB + PAGE_BYTES));
     }
 
     #[test]
     fn a_large_block_has_a_mapping_that_goes_back_with_it() {
         let mut pool = Pool::default();
         pool.make(100_000);
-        assert_eq!(pool.held_bytes(), 25 * PAGE);
+        assert_eq!(pool.held_bytes(), 25 * PAGE_BYTES);
         pool.resize(100_000, 100_100);
         pool.take_back(100_100);
         assert_eq!((pool.held_bytes(), pool.maps, pool.unmaps), (0, 1, 1));

@@ -5,8 +5,9 @@
 //! nothing need be.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::units::PAGE_BYTES;
 
-use crate::trace::{Block, PAGE_BYTES, Snapshot};
+use crate::trace::{Block, Snapshot};
 
 /// The blocks of a page and more that live, and what is known of all that did.
 #[derive(Debug)]

@@ -21,6 +21,7 @@ use super::encode::{Encoder, slack_expected};
 use super::error::Malformed;
 use super::mirror::{self, Mirror, Place, Restored};
 use super::ops::BLOCK_EVENTS;
+use super::tally::Tally;
 use super::varint::{Cursor, fold, put, unfold, unzigzag, zigzag};
 use super::{Block, StackIndex, ThreadIndex};
 
@@ -161,7 +162,7 @@ impl Part {
 /// The encoder forgets what a reader that starts here cannot know.
 pub(super) fn write<E: From<io::Error>>(
     process: u32,
-    encoder: &mut Encoder,
+    encoder: &mut Encoder<impl Tally>,
     packer: &mut Packer,
     mut emit: impl FnMut(Vec<u8>) -> Result<(), E>,
 ) -> Result<(), E> {

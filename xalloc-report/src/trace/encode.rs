@@ -11,7 +11,7 @@ use std::io;
 
 use rustc_hash::FxHashMap;
 use xalloc_core::units::{Addr, ArenaId};
-use xalloc_core::wire::{BinKind, Call, MOST_FILLED};
+use xalloc_core::wire::{BinKind, Call, HeapEvent, MOST_FILLED};
 
 use super::columns::Packer;
 use super::container::{BlockHeader, BlockKind};
@@ -19,6 +19,7 @@ use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, StepKind};
 use super::mirror::{self, FreedAs, Mirror};
 use super::ops::*;
+use super::tally::{By, Obtained, Tally};
 use super::varint::{fold, put, zigzag};
 use super::{Block, Event, StackIndex, ThreadIndex, rare};
 
@@ -96,8 +97,9 @@ impl ThreadRun {
     const NONE: ThreadRun = ThreadRun { thread: u32::MAX, begins_at: 0 };
 }
 
-/// Writes the events of one process.
-pub(super) struct Encoder {
+/// Writes the events of one process, and tells a tally of each what [`super::skim`] would read for it.
+pub(super) struct Encoder<T: Tally> {
+    tally: T,
     mirror: Mirror,
     /// The block in each slot that is not free.
     blocks: Vec<Block>,
@@ -117,12 +119,16 @@ pub(super) struct Encoder {
     last_us: u64,
 }
 
-impl Encoder {
+impl<T: Tally> Encoder<T> {
     /// An encoder of a process that begins with the blocks of `inherited`.
-    pub(super) fn new(inherited: Option<LiveSet>) -> Encoder {
+    pub(super) fn new(inherited: Option<LiveSet>, mut tally: T) -> Encoder<T> {
         let LiveSet { mirror, blocks } =
             inherited.unwrap_or_else(|| LiveSet { mirror: Mirror::new(mirror::MOST_SLOTS), blocks: Vec::new() });
+        for (slot, block) in (0..).zip(&blocks).filter(|&(slot, _)| mirror.is_live(slot)) {
+            tally.inherited(slot, block.size_bytes);
+        }
         Encoder {
+            tally,
             mirror,
             blocks,
             fields: std::array::from_fn(|_| Vec::new()),
@@ -175,6 +181,11 @@ impl Encoder {
         live.map(|(block, _)| *block).collect()
     }
 
+    /// The tally, which was told of all that came.
+    pub(super) fn into_tally(self) -> T {
+        self.tally
+    }
+
     /// What a fork of this process inherits now.
     pub(super) fn live_set(&self) -> LiveSet {
         LiveSet { mirror: self.mirror.forked(), blocks: self.blocks.clone() }
@@ -194,6 +205,12 @@ impl Encoder {
         let passed_us = at_us - self.last_us;
         self.last_us = at_us;
         put(self.field(Field::Time), passed_us);
+    }
+
+    /// Who did the event that was begun last, and when.
+    #[inline]
+    fn by(&self, who: Who) -> By {
+        By { thread: who.thread, at_ns: self.last_us * 1000 }
     }
 
     /// Goes to the event's thread, so that an op can be chosen by what the thread did.
@@ -263,6 +280,9 @@ impl Encoder {
             Some(entry) => *entry = block,
             None => self.blocks.push(block),
         }
+        let in_place = op == ALLOC_IN_PLACE;
+        let obtained = Obtained { size_bytes, slack_bytes, stack: who.stack, call, in_place };
+        self.tally.obtained(self.by(who), slot, obtained);
         Ok(slot)
     }
 
@@ -397,6 +417,7 @@ impl Encoder {
             }
         };
         self.no_alloc(who, op);
+        self.tally.freed(self.by(who), slot);
     }
 
     /// A realloc of the block in `slot` begins.
@@ -412,6 +433,7 @@ impl Encoder {
         self.no_alloc(who, op);
         let was_live = self.mirror.hold(slot);
         debug_assert!(was_live, "the matcher's table holds live slots only");
+        self.tally.realloc_begins(self.by(who), slot);
     }
 
     /// The slot that the thread's realloc holds.
@@ -424,10 +446,20 @@ impl Encoder {
         self.enter(who);
         let slot = self.mirror.revive_held()?;
         self.no_alloc(who, REALLOC_UNDO);
+        self.tally.realloc_undone(self.by(who), slot);
         Some(slot)
     }
 
-    /// A step of a heap.
+    /// A step of a heap of which a tally is told, unless it stays within the heap.
+    pub(super) fn heap_step(&mut self, who: Who, arena: ArenaId, seq: u16, step: HeapEvent) {
+        let flat = Flat::of(step);
+        self.heap(who, arena, seq, flat);
+        if !flat.stays_within() {
+            self.tally.heap(self.by(who), step);
+        }
+    }
+
+    /// A step that stays within its heap.
     #[inline(never)]
     pub(super) fn heap(&mut self, who: Who, arena: ArenaId, seq: u16, flat: Flat) {
         self.enter(who);
@@ -531,6 +563,7 @@ impl Encoder {
         self.enter(who);
         self.no_alloc(who, RARE);
         rare::encode(event, self.field(Field::Rare));
+        self.tally.other(self.by(who), *event);
     }
 
     /// Closes the open block: its header and payload, or `None` if it has no events.
@@ -538,6 +571,7 @@ impl Encoder {
         if self.events == 0 {
             return Ok(None);
         }
+        self.tally.passed(u64::from(self.events), self.last_us * 1000);
         self.close_run();
         let without = std::mem::take(&mut self.without_stack);
         let others = self.field(Field::OtherStack);

@@ -18,7 +18,7 @@
 //! leaked. Waiting costs a map that is empty in nearly every recording.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::{Addr, Stamp};
+use xalloc_core::units::{Addr, CHUNK_HEADER_BYTES, Stamp};
 use xalloc_core::wire::{self, BinKind, Merged, Record};
 
 use super::encode::{Encoder, LiveSet, Request, Who, is_realloc};
@@ -26,6 +26,7 @@ use super::error::Malformed;
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
 use super::table::{Entry, Table};
+use super::tally::Tally;
 use super::{Event, Incoming, ProcessEvent, ProgramEvent, Repairs, StackIndex};
 
 /// Most frees that wait; with more, the oldest assumption (they are foreign) is made for all.
@@ -37,8 +38,6 @@ const COALESCE: u8 = wire::Kind::HeapCoalesce as u8;
 const BIN: u8 = wire::Kind::HeapBin as u8;
 const FREE_BINNED: u8 = wire::Kind::FreeBinned as u8;
 const CACHE_FILL: u8 = wire::Kind::HeapCacheFill as u8;
-/// Bytes of a chunk before its block (malloc.c, `CHUNK_HDR_SZ`).
-const CHUNK_HEADER_BYTES: u64 = 16;
 /// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
 const ADDR_MASK: u64 = (1 << 48) - 1;
 
@@ -104,7 +103,12 @@ impl Matcher {
     ///
     /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
     #[inline(always)]
-    pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder) -> Result<(), Malformed> {
+    pub(super) fn push(
+        &mut self,
+        incoming: &Incoming,
+        text: &str,
+        encoder: &mut Encoder<impl Tally>,
+    ) -> Result<(), Malformed> {
         let Incoming { record, at_us, thread, stack } = incoming;
         let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
         match record.kind {
@@ -144,7 +148,7 @@ impl Matcher {
     }
 
     #[inline(never)]
-    fn other(&mut self, who: Who, incoming: &Incoming, text: &str, encoder: &mut Encoder) {
+    fn other(&mut self, who: Who, incoming: &Incoming, text: &str, encoder: &mut Encoder<impl Tally>) {
         let Some(event) = incoming.event() else { return };
         match event {
             wire::Event::ReallocBegin { addr } => {
@@ -157,7 +161,7 @@ impl Matcher {
                 }
             }
             wire::Event::ReallocUndo { .. } => self.undo(who, encoder),
-            wire::Event::Heap { arena, seq, step } => encoder.heap(who, arena, seq, Flat::of(step)),
+            wire::Event::Heap { arena, seq, step } => encoder.heap_step(who, arena, seq, step),
             wire::Event::AllocFailed { size_bytes, call } => {
                 encoder.other(who, &Event::AllocFailed { size_bytes, call });
             }
@@ -210,7 +214,13 @@ impl Matcher {
     }
 
     #[inline(always)]
-    fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder) -> Result<(), Malformed> {
+    fn alloc(
+        &mut self,
+        who: Who,
+        stamp: Stamp,
+        request: Request,
+        encoder: &mut Encoder<impl Tally>,
+    ) -> Result<(), Malformed> {
         let addr = request.addr;
         let (had, place) = match self.table.get(addr) {
             (Some(Entry::Gone(slot)), place) if self.is_quiet() => (Some(slot), place),
@@ -229,7 +239,7 @@ impl Matcher {
         who: Who,
         stamp: Stamp,
         request: Request,
-        encoder: &mut Encoder,
+        encoder: &mut Encoder<impl Tally>,
     ) -> Result<(), Malformed> {
         let addr = request.addr;
         if is_realloc(request.call)
@@ -271,7 +281,7 @@ impl Matcher {
     }
 
     #[inline(always)]
-    fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
+    fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder<impl Tally>) {
         if self.implied.is_empty()
             && let Some(slot) = self.table.remove(addr)
         {
@@ -283,7 +293,7 @@ impl Matcher {
 
     /// A free of an address where nothing is known to live, or while a late one is waited for.
     #[inline(never)]
-    fn free_unquiet(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder) {
+    fn free_unquiet(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder<impl Tally>) {
         if let Some(implied_by) = self.implied.remove(&addr)
             && stamp < implied_by
         {
@@ -302,7 +312,7 @@ impl Matcher {
         }
     }
 
-    fn undo(&mut self, who: Who, encoder: &mut Encoder) {
+    fn undo(&mut self, who: Who, encoder: &mut Encoder<impl Tally>) {
         if self.unknown_reallocs.remove(&who.thread.0).is_some() {
             return;
         }
@@ -318,23 +328,23 @@ impl Matcher {
         }
     }
 
-    fn tell_unknown(&mut self, who: Who, addr: u64, encoder: &mut Encoder) {
+    fn tell_unknown(&mut self, who: Who, addr: u64, encoder: &mut Encoder<impl Tally>) {
         encoder.other(who, &Event::FreeUnknown { addr });
         self.repairs.unknown_frees += 1;
     }
 
     /// Gives up on frees that have waited for a block of events.
-    pub(super) fn settle_old(&mut self, encoder: &mut Encoder) {
+    pub(super) fn settle_old(&mut self, encoder: &mut Encoder<impl Tally>) {
         let before_seq = encoder.seq().saturating_sub(BLOCK_EVENTS as u64);
         self.settle(encoder, before_seq);
     }
 
     /// Gives up on all frees that wait.
-    pub(super) fn settle_all(&mut self, encoder: &mut Encoder) {
+    pub(super) fn settle_all(&mut self, encoder: &mut Encoder<impl Tally>) {
         self.settle(encoder, u64::MAX);
     }
 
-    fn settle(&mut self, encoder: &mut Encoder, before_seq: u64) {
+    fn settle(&mut self, encoder: &mut Encoder<impl Tally>, before_seq: u64) {
         if self.parked.is_empty() {
             return;
         }
@@ -348,7 +358,7 @@ impl Matcher {
 
 /// Tells the steps that a record of a free names.
 #[inline]
-fn put_away(who: Who, record: &Record, encoder: &mut Encoder) {
+fn put_away(who: Who, record: &Record, encoder: &mut Encoder<impl Tally>) {
     let (block, put_away) = (record.addr(), record.put_away());
     if put_away.merged == Merged::default()
         && let Some(bin @ (BinKind::Fast | BinKind::Small)) = put_away.bin
@@ -361,7 +371,7 @@ fn put_away(who: Who, record: &Record, encoder: &mut Encoder) {
 }
 
 #[inline(never)]
-fn put_away_otherwise(who: Who, record: &Record, encoder: &mut Encoder) {
+fn put_away_otherwise(who: Who, record: &Record, encoder: &mut Encoder<impl Tally>) {
     let (block, put_away) = (record.addr(), record.put_away());
     let mut seq = record.extra;
     for step in [put_away.merge_step(block), put_away.bin_step(block)].into_iter().flatten() {

@@ -12,8 +12,6 @@
 use std::fs::File;
 use std::path::Path;
 
-use xalloc_core::wire::HeapEvent;
-
 use super::checkpoint::Restoring;
 use super::columns::Unpacker;
 use super::container::{BlockKind, FILE_HEADER_BYTES, FLAG_FIRST_PART, Source, Trust};
@@ -26,7 +24,7 @@ use super::moment::Moment;
 use super::pipeline::Pipeline;
 use super::play::Player;
 use super::skim::Skimmer;
-use super::tally::{By, Obtained, Tally};
+use super::tally::Tally;
 use super::varint::Cursor;
 use super::{Contents, ProcessIndex, Replay, Snapshot, salvage};
 
@@ -423,23 +421,13 @@ pub fn read_untrusted(bytes: &[u8]) {
         fn inherited(&mut self, _slot: u32, _block: &super::Block) {}
         fn entry(&mut self, _entry: super::Entry<'_>) {}
     }
-    impl Tally for Ignore {
-        fn inherited(&mut self, _slot: u32, _size_bytes: u64) {}
-        fn passed(&mut self, _events: u64, _at_ns: u64) {}
-        fn obtained(&mut self, _by: By, _slot: u32, _obtained: Obtained) {}
-        fn freed(&mut self, _by: By, _slot: u32) {}
-        fn realloc_begins(&mut self, _by: By, _slot: u32) {}
-        fn realloc_undone(&mut self, _by: By, _slot: u32) {}
-        fn heap(&mut self, _by: By, _step: HeapEvent) {}
-        fn other(&mut self, _by: By, _event: super::Event<'_>) {}
-    }
     let limits = Limits { live_blocks: 1 << 20, contents_bytes: 64 << 20 };
     for trust in [Trust::Checksum, Trust::Anything] {
         let Ok(trace) = Trace::read(Source::Memory(bytes.to_vec()), trust, limits) else { continue };
         for process in (0..trace.contents.processes.len() as u32).map(ProcessIndex) {
             // An error is a good answer to bad bytes; a panic is not.
             let _ = trace.replay(process, &mut Ignore);
-            let _ = trace.tally(process, &mut Ignore, &mut |_| {});
+            let _ = trace.tally(process, &mut (), &mut |_| {});
             let _ = trace.snapshots(process);
             let _ = trace.replay_from(process, Moment::Seq(u64::MAX), &mut Ignore);
         }

@@ -8,12 +8,11 @@
 //! are runs: pages to skip, pages that are resident, and so on to the mapping's end. Behind the mappings stands who told the
 //! pages; a file that says nothing of that has them from `pagemap`.
 
+use xalloc_core::units::PAGE_BYTES;
+
 use super::ProcessIndex;
 use super::error::Malformed;
 use super::varint::{Cursor, put, put_bytes};
-
-/// Bytes of a page on x86-64.
-pub const PAGE_BYTES: u64 = 4096;
 
 /// Why a snapshot was made.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,7 +3,8 @@
 //! Most reports are sums by call stack, thread and size. They ask which blocks come and go, and never for an address;
 //! nor do they ask how the heap cut and joined its chunks, which is half of all events where programs allocate most.
 //! Addresses and such steps are what reading a trace takes longest over, and nothing else in it depends on them. So who
-//! only adds up is a [`Tally`]: [`super::skim`] reads for it what it is told, and passes over the rest unread.
+//! only adds up is a [`Tally`]: [`super::skim`] reads for it what it is told, and passes over the rest unread. Who has a
+//! tally while the trace is written need not read at all: [`super::Writer`] tells it the same as it goes.
 //!
 //! [`Told`] tells a tally what a full replay says; what is read for it alone has to say the same.
 
@@ -40,7 +41,7 @@ pub struct Obtained {
 
 /// Takes the events of one process in order, each by what it is.
 ///
-/// The reader calls `inherited` first, once for every block that a forked process has from its parent.
+/// `inherited` is called first, once for every block that a forked process has from its parent.
 pub trait Tally {
     /// A block that the process had from its parent at its start.
     fn inherited(&mut self, slot: u32, size_bytes: u64);
@@ -58,6 +59,26 @@ pub trait Tally {
     fn heap(&mut self, by: By, step: HeapEvent);
     /// Anything else.
     fn other(&mut self, by: By, event: Event<'_>);
+}
+
+/// Who wants to know nothing.
+impl Tally for () {
+    #[inline]
+    fn inherited(&mut self, _slot: u32, _size_bytes: u64) {}
+    #[inline]
+    fn passed(&mut self, _events: u64, _at_ns: u64) {}
+    #[inline]
+    fn obtained(&mut self, _by: By, _slot: u32, _obtained: Obtained) {}
+    #[inline]
+    fn freed(&mut self, _by: By, _slot: u32) {}
+    #[inline]
+    fn realloc_begins(&mut self, _by: By, _slot: u32) {}
+    #[inline]
+    fn realloc_undone(&mut self, _by: By, _slot: u32) {}
+    #[inline]
+    fn heap(&mut self, _by: By, _step: HeapEvent) {}
+    #[inline]
+    fn other(&mut self, _by: By, _event: Event<'_>) {}
 }
 
 /// Tells a tally what a replay is told.

@@ -338,7 +338,7 @@ fn random_programs_reach_every_kind_of_op() {
         event.at_us = 0;
     }
     let mut matcher = matcher::Matcher::new();
-    let mut encoder = encode::Encoder::new(None);
+    let mut encoder = encode::Encoder::new(None, ());
     for event in &events {
         matcher.push(event, text(event), &mut encoder).unwrap();
     }
@@ -394,7 +394,7 @@ fn chunks_that_go_to_a_cache_in_the_order_of_their_bin_are_told_without_their_ad
     for (first, is_silent) in [(1, true), (2, false)] {
         let events = filled_cache(first);
         let mut matcher = matcher::Matcher::new();
-        let mut encoder = encode::Encoder::new(None);
+        let mut encoder = encode::Encoder::new(None, ());
         for event in &events {
             matcher.push(event, "", &mut encoder).unwrap();
         }

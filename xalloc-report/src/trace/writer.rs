@@ -23,6 +23,7 @@ use super::error::TraceError;
 use super::footer;
 use super::matcher::Matcher;
 use super::ops::BLOCK_EVENTS;
+use super::tally::Tally;
 use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Snapshot};
 
 /// What was written.
@@ -44,19 +45,67 @@ pub struct Written {
 /// [`super::ops::MAX_BLOCK_EVENTS`].
 const AT_ONCE: usize = 512;
 
-struct ProcessWriter {
+/// What a whole trace says, for who wrote it and need not read it.
+pub struct Tallied<T> {
+    /// Everything but the events.
+    pub contents: Contents,
+    /// What each process's tally was told, in the order of [`Contents::processes`].
+    pub tallies: Vec<T>,
+}
+
+/// Makes the tally of a process that begins.
+type TallyOf<T> = Box<dyn FnMut(&Contents, ProcessIndex) -> T + Send>;
+
+/// Tallies of processes that are over. A tally takes some 100 KiB, and a build of a large program has ten thousand
+/// processes: with more than this, all are let go, and who wants the sums reads them from the trace.
+const MOST_TALLIES: usize = 64;
+
+/// The tallies of processes that wait for their first event, or are over.
+struct Tallies<T> {
+    of: TallyOf<T>,
+    /// By process; `None` while the process has it.
+    waiting: Vec<Option<T>>,
+    ended: usize,
+}
+
+impl<T> Tallies<T> {
+    /// Makes those of processes that the contents gained.
+    fn gain(&mut self, contents: &Contents) {
+        for process in self.waiting.len()..contents.processes.len() {
+            let tally = (self.of)(contents, ProcessIndex(process as u32));
+            self.waiting.push(Some(tally));
+        }
+    }
+
+    fn ended(&mut self, process: usize, tally: T) {
+        self.ended += 1;
+        if self.ended <= MOST_TALLIES {
+            self.waiting[process] = Some(tally);
+        } else {
+            self.waiting.iter_mut().for_each(|tally| *tally = None);
+        }
+    }
+
+    /// All of them, unless some were let go.
+    fn all(self) -> Option<Vec<T>> {
+        self.waiting.into_iter().collect()
+    }
+}
+
+struct ProcessWriter<T: Tally> {
     matcher: Matcher,
-    encoder: Encoder,
+    encoder: Encoder<T>,
     /// Number of the event before which the last checkpoint stands.
     checkpoint_seq: u64,
 }
 
-/// Writes one trace.
-pub struct Writer {
+/// Writes one trace, and tells tallies what happens in its processes as [`super::Trace::tally`] would.
+pub struct Writer<T: Tally = ()> {
     out: Box<dyn Write + Send>,
     packer: Packer,
     collector: Collector,
-    processes: Vec<Option<ProcessWriter>>,
+    tallies: Tallies<T>,
+    processes: Vec<Option<ProcessWriter<T>>>,
     repairs: Vec<Repairs>,
     index: Vec<footer::Entry>,
     written: Written,
@@ -79,11 +128,25 @@ impl Writer {
     /// # Errors
     /// [`TraceError::Write`].
     pub fn new(out: Box<dyn Write + Send>) -> Result<Writer, TraceError> {
+        Writer::telling(out, |_, _| ())
+    }
+}
+
+impl<T: Tally> Writer<T> {
+    /// As [`Writer::new`], with tallies that are told everything.
+    ///
+    /// # Errors
+    /// [`TraceError::Write`].
+    pub fn telling(
+        out: Box<dyn Write + Send>,
+        tally_of: impl FnMut(&Contents, ProcessIndex) -> T + Send + 'static,
+    ) -> Result<Writer<T>, TraceError> {
         let packer = Packer::new().map_err(|source| TraceError::Write { written_bytes: 0, source })?;
         let mut writer = Writer {
             out,
             packer,
             collector: Collector::default(),
+            tallies: Tallies { of: Box::new(tally_of), waiting: Vec::new(), ended: 0 },
             processes: Vec::new(),
             repairs: Vec::new(),
             index: Vec::new(),
@@ -114,6 +177,7 @@ impl Writer {
     /// thread or stack is pushed.
     pub fn sync_contents(&mut self, contents: &Contents) {
         self.collector.gain(contents);
+        self.tallies.gain(contents);
     }
 
     /// Opens a process for events. With `inherits_from` it begins with the blocks that are live in that process now:
@@ -170,16 +234,19 @@ impl Writer {
     /// Opens a process that begins with these blocks.
     ///
     /// # Errors
-    /// [`TraceError::Write`].
+    /// [`TraceError::NotInContents`], [`TraceError::Write`].
     pub fn begin_process_with(&mut self, process: ProcessIndex, inherited: Option<LiveSet>) -> Result<(), TraceError> {
         let at = process.0 as usize;
+        let known = self.tallies.waiting.len();
+        let tally = self.tallies.waiting.get_mut(at).and_then(Option::take);
+        let tally = tally.ok_or_else(|| not_synced("process", process.0, known))?;
         if self.processes.len() <= at {
             self.processes.resize_with(at + 1, || None);
             self.repairs.resize(at + 1, Repairs::default());
         }
         let matcher = inherited.as_ref().map_or_else(Matcher::new, Matcher::inheriting);
         let has_inherited = inherited.is_some();
-        let encoder = Encoder::new(inherited);
+        let encoder = Encoder::new(inherited, tally);
         self.processes[at] = Some(ProcessWriter { matcher, encoder, checkpoint_seq: 0 });
         if has_inherited { self.checkpoint(process) } else { Ok(()) }
     }
@@ -270,22 +337,26 @@ impl Writer {
     /// # Errors
     /// [`TraceError::Write`], [`TraceError::Stopped`].
     pub fn end_process(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
-        if let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) {
+        let at = process.0 as usize;
+        if let Some(open) = self.processes.get_mut(at).and_then(Option::as_mut) {
             open.matcher.settle_all(&mut open.encoder);
-            self.repairs[process.0 as usize] = open.matcher.repairs();
+            self.repairs[at] = open.matcher.repairs();
             self.close_block(process)?;
-            self.processes[process.0 as usize] = None;
+            if let Some(ProcessWriter { encoder, .. }) = self.processes[at].take() {
+                self.tallies.ended(at, encoder.into_tally());
+            }
         }
         Ok(())
     }
 
     /// Ends the trace with the final contents, in which indices mean what they meant when they were synchronised.
     ///
-    /// The repairs that matching made are filled in; late events are the caller's to count.
+    /// The repairs that matching made are filled in; late events are the caller's to count. What the trace says is
+    /// returned, unless it has so many processes that not all of their tallies were kept.
     ///
     /// # Errors
     /// [`TraceError::Write`], [`TraceError::Stopped`].
-    pub fn finish(mut self, mut contents: Contents) -> Result<Written, TraceError> {
+    pub fn finish(mut self, mut contents: Contents) -> Result<(Written, Option<Tallied<T>>), TraceError> {
         for process in 0..self.processes.len() {
             self.end_process(ProcessIndex(process as u32))?;
         }
@@ -301,7 +372,8 @@ impl Writer {
         }
         self.emit(&container::trailer(footer_offset_bytes))?;
         self.out.flush().map_err(|source| self.failed(source))?;
-        Ok(self.written)
+        let tallies = self.tallies.all();
+        Ok((self.written, tallies.map(|tallies| Tallied { contents, tallies })))
     }
 
     fn close_block(&mut self, process: ProcessIndex) -> Result<(), TraceError> {

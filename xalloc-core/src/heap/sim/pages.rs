@@ -8,12 +8,10 @@ use alloc::vec::Vec;
 
 use super::slab::{Density, SLAB, Slab};
 use crate::sys::prefetch;
+use crate::units::PAGE_BYTES;
 
-/// Bytes of a simulated page.
-pub(super) const PAGE: u64 = 4096;
-
-const PAGE_WORDS: usize = PAGE as usize / 8;
-const SLAB_PAGES: usize = SLAB / PAGE as usize;
+const PAGE_WORDS: usize = PAGE_BYTES as usize / 8;
+const SLAB_PAGES: usize = SLAB / PAGE_BYTES as usize;
 
 /// The words of a page.
 pub(super) type Page = [u64; PAGE_WORDS];

@@ -12,9 +12,8 @@ use super::super::{
     AllocError, Allocation, Books, Explanation, Heap, HeapFault, Imbalance, MallInfo, Os, Policy, Reallocated, Sink,
     Span, ThreadCache, Tunables, WalkError,
 };
-use super::pages::PAGE;
 use super::{BREAK_BASE, Sim, SystemCalls};
-use crate::units::Addr;
+use crate::units::{Addr, PAGE_BYTES};
 
 /// A simulated process: a heap and its threads, number 0 the main one.
 ///
@@ -168,7 +167,7 @@ impl Simulation {
 
     /// Something is mapped right behind the break, where it stays in the way.
     pub fn block_break(&mut self) {
-        let end = round_up(self.heap.os.brk.get(), PAGE);
+        let end = round_up(self.heap.os.brk.get(), PAGE_BYTES);
         self.heap.os.obstacle.set(end.min(self.heap.os.obstacle.get()));
     }
 

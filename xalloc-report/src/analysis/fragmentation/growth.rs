@@ -6,9 +6,9 @@
 //! 128 KiB of padding, so every healthy heap has some cached chunk when it grows.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::units::PAGE_BYTES;
 use xalloc_core::wire::{GrowthRule, HeapEvent};
 
-use super::pages::PAGE;
 use crate::model::layout::{Layout, Place, RangeKind};
 use crate::model::{Moved, Segments};
 use crate::trace::{Entry, Event, StackIndex, ThreadIndex};
@@ -118,7 +118,7 @@ impl Between {
         });
         let (from, to) = (largest[0].1.min(largest[1].1), largest[0].1.max(largest[1].1));
         let mut sites: FxHashMap<StackIndex, u64> = FxHashMap::default();
-        if largest[1].0 > 0 && to - from < (PAGE << 12) {
+        if largest[1].0 > 0 && to - from < (PAGE_BYTES << 12) {
             layout.spans(|span| {
                 if let Place::Live(slot) = span.place
                     && (from..to).contains(&span.addr)

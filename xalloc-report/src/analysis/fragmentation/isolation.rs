@@ -16,8 +16,8 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
+use xalloc_core::units::PAGE_BYTES;
 
-use super::pages::PAGE;
 use crate::model::layout::{Held, Layout, RangeKind};
 use crate::trace::StackIndex;
 
@@ -68,7 +68,7 @@ impl Births {
             self.window.pop_front();
             self.leave(birth);
         }
-        let page = addr / PAGE;
+        let page = addr / PAGE_BYTES;
         let count = self.on_page.entry(page).or_default();
         self.window.push_back(Birth { seq, page, slot, before: *count });
         *count += 1;
@@ -111,13 +111,13 @@ impl Births {
             if let Some(born) = born
                 && !has_own_mapping(held)
             {
-                living.push((held.addr / PAGE, held.seq, held, born));
+                living.push((held.addr / PAGE_BYTES, held.seq, held, born));
             }
         }
         living.sort_unstable_by_key(|&(page, seq, ..)| (page, seq));
         let mut by_site: FxHashMap<StackIndex, Neighbours> = FxHashMap::default();
         for (at, &(page, seq, held, born)) in living.iter().enumerate() {
-            if held.size_bytes >= PAGE {
+            if held.size_bytes >= PAGE_BYTES {
                 continue;
             }
             let is_neighbour = |other: &&(u64, u64, &Held, u64)| other.0 == page && other.1.abs_diff(seq) <= TOGETHER;

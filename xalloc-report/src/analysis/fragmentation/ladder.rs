@@ -1,6 +1,8 @@
 //! The release ladder: how much resident memory would go back, step by step.
 
-use super::pages::{PAGE, Residency, resident_bytes};
+use xalloc_core::units::PAGE_BYTES;
+
+use super::pages::{Residency, resident_bytes};
 use crate::model::layout::{Layout, Place, RangeKind, Span};
 
 /// Smallest chunk, and the byte more that a trim leaves (placement policy, section 7).
@@ -72,7 +74,7 @@ impl<R: Residency> Climb<'_, R> {
             self.run = Run::default();
             // Only the break is trimmed; the top of a thread's arena waits for a free of its own.
             if span.range.kind == RangeKind::Main {
-                let extra = (span.end() - start).saturating_sub(KEPT) / PAGE * PAGE;
+                let extra = (span.end() - start).saturating_sub(KEPT) / PAGE_BYTES * PAGE_BYTES;
                 self.released_bytes += resident_bytes(self.residency, span.end() - extra, span.end());
             }
             return;
@@ -114,7 +116,7 @@ impl Ladder {
             systrim: systrim(layout, residency),
             malloc_trim: trim.released_bytes,
             after_flush: flush.released_bytes,
-            ideal: resident.saturating_sub(used_bytes.next_multiple_of(PAGE)),
+            ideal: resident.saturating_sub(used_bytes.next_multiple_of(PAGE_BYTES)),
             resident,
         }
     }
@@ -123,6 +125,6 @@ impl Ladder {
 fn systrim(layout: &Layout, residency: &impl Residency) -> u64 {
     let threshold = layout.trim_threshold_bytes();
     let Some((top, end)) = layout.top(0).filter(|(top, end)| end - top >= threshold) else { return 0 };
-    let extra = (end - top).saturating_sub(KEPT).saturating_sub(layout.top_pad_bytes()) / PAGE * PAGE;
+    let extra = (end - top).saturating_sub(KEPT).saturating_sub(layout.top_pad_bytes()) / PAGE_BYTES * PAGE_BYTES;
     resident_bytes(residency, end - extra, end)
 }

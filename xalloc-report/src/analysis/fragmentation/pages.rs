@@ -1,10 +1,9 @@
 //! The heap page by page: what of each page is live, and whose.
 
+use xalloc_core::units::PAGE_BYTES;
+
 use crate::model::layout::{Layout, Place, RangeKind, Span};
 use crate::trace::StackIndex;
-
-/// Bytes of a page on x86-64.
-pub(super) const PAGE: u64 = 4096;
 
 /// Which pages of the heap the kernel keeps.
 pub(crate) trait Residency {
@@ -14,11 +13,11 @@ pub(crate) trait Residency {
 
 /// Bytes of whole resident pages within `[from, to)`.
 pub(super) fn resident_bytes(residency: &impl Residency, from: u64, to: u64) -> u64 {
-    let (mut page, end) = (from.next_multiple_of(PAGE), to / PAGE * PAGE);
+    let (mut page, end) = (from.next_multiple_of(PAGE_BYTES), to / PAGE_BYTES * PAGE_BYTES);
     let mut bytes = 0;
     while page < end {
-        bytes += if residency.is_resident(page) { PAGE } else { 0 };
-        page += PAGE;
+        bytes += if residency.is_resident(page) { PAGE_BYTES } else { 0 };
+        page += PAGE_BYTES;
     }
     bytes
 }
@@ -38,7 +37,7 @@ pub(super) struct Page {
 impl Page {
     /// Bytes that are free and stay because the page has something live on it.
     pub(super) fn pinned_bytes(&self) -> u64 {
-        PAGE.saturating_sub(self.live_bytes + self.metadata_bytes)
+        PAGE_BYTES.saturating_sub(self.live_bytes + self.metadata_bytes)
     }
 
     fn is_empty(&self) -> bool {
@@ -75,8 +74,8 @@ impl<V: Visit> Filler<'_, V> {
     fn fill(&mut self, from: u64, to: u64, site: Option<StackIndex>) {
         let mut at = from;
         while at < to {
-            let base = at / PAGE * PAGE;
-            let whole_end = to / PAGE * PAGE;
+            let base = at / PAGE_BYTES * PAGE_BYTES;
+            let whole_end = to / PAGE_BYTES * PAGE_BYTES;
             if let Some(site) = site
                 && at == base
                 && whole_end > at
@@ -89,7 +88,7 @@ impl<V: Visit> Filler<'_, V> {
                 self.end_page();
                 self.page.addr = base;
             }
-            let bytes = (base + PAGE).min(to) - at;
+            let bytes = (base + PAGE_BYTES).min(to) - at;
             match site {
                 Some(site) => {
                     self.page.live_bytes += bytes;

@@ -5,8 +5,9 @@
 //! pin, so they can be drawn; the marginal gain, of pages that are one site's alone, is what a fix is sure to bring.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::units::PAGE_BYTES;
 
-use super::pages::{PAGE, Page, Residency, Visit, resident_bytes, visit};
+use super::pages::{Page, Residency, Visit, resident_bytes, visit};
 use crate::model::layout::{Layout, Span};
 use crate::trace::StackIndex;
 
@@ -51,7 +52,7 @@ impl<R: Residency> Visit for Walk<'_, R> {
         }
         let pins = &mut self.pins;
         pins.pages += 1;
-        pins.used_bytes += (page.live_bytes + page.metadata_bytes).min(PAGE);
+        pins.used_bytes += (page.live_bytes + page.metadata_bytes).min(PAGE_BYTES);
         let sites = page.sites.len() as u64;
         if sites == 0 {
             return;
@@ -66,22 +67,22 @@ impl<R: Residency> Visit for Walk<'_, R> {
             pin.pages += 1;
             pin.share_bytes += each + u64::from(nth < left);
             if sites == 1 && !is_heaps_own {
-                pin.marginal_bytes += PAGE;
+                pin.marginal_bytes += PAGE_BYTES;
             }
         }
         if (2..=SET_SITES).contains(&page.sites.len()) && !is_heaps_own {
             let mut set = page.sites.clone();
             set.sort_unstable();
-            *pins.sets.entry(set).or_default() += PAGE;
+            *pins.sets.entry(set).or_default() += PAGE_BYTES;
         }
     }
 
     fn filled(&mut self, from: u64, to: u64, site: StackIndex) {
         let bytes = resident_bytes(self.residency, from, to);
-        self.pins.pages += bytes / PAGE;
+        self.pins.pages += bytes / PAGE_BYTES;
         self.pins.used_bytes += bytes;
         let pin = self.pins.by_site.entry(site).or_default();
-        pin.pages += bytes / PAGE;
+        pin.pages += bytes / PAGE_BYTES;
         pin.marginal_bytes += bytes;
     }
 }

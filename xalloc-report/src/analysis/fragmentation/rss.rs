@@ -8,8 +8,9 @@ use std::collections::BTreeMap;
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
+use xalloc_core::units::PAGE_BYTES;
 
-use super::pages::{PAGE, Residency, resident_bytes};
+use super::pages::{Residency, resident_bytes};
 use crate::analysis::frames::CallStack;
 use crate::model::layout::{Books, Layout, Range, RangeKind};
 use crate::trace::{Contents, Mapping, PagesFrom, Reason, Snapshot, StackIndex};
@@ -236,9 +237,9 @@ fn map(layout: &Layout, snapshot: &Snapshot, measured: &Measured) -> BTreeMap<Se
 /// Whole pages of blocks that are not resident, by call site.
 fn untouched(contents: &Contents, layout: &Layout, measured: &Measured) -> Vec<UntouchedView> {
     let mut sites: FxHashMap<StackIndex, (u64, u64, Call)> = FxHashMap::default();
-    for held in layout.blocks().filter(|held| held.size_bytes >= PAGE) {
-        let from = held.addr.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
-        let to = held.addr.saturating_add(held.size_bytes) / PAGE * PAGE;
+    for held in layout.blocks().filter(|held| held.size_bytes >= PAGE_BYTES) {
+        let from = held.addr.checked_next_multiple_of(PAGE_BYTES).unwrap_or(u64::MAX);
+        let to = held.addr.saturating_add(held.size_bytes) / PAGE_BYTES * PAGE_BYTES;
         let missing = to.saturating_sub(from) - resident_bytes(measured, from, to).min(to.saturating_sub(from));
         if missing > 0 {
             let site = sites.entry(held.stack).or_insert((0, 0, held.call));

@@ -3,7 +3,8 @@
 //! The top can only give back what lies above the highest live chunk. Chunks that follow one another without room for a
 //! page between them are one step: freeing one of them alone would bring nothing.
 
-use super::pages::PAGE;
+use xalloc_core::units::PAGE_BYTES;
+
 use crate::model::layout::{Layout, Place, RangeKind, Span};
 use crate::trace::StackIndex;
 
@@ -61,7 +62,7 @@ pub(super) fn steps(layout: &Layout) -> Vec<Step> {
         }
         let slot = if let Place::Live(slot) = span.place { Some(slot) } else { None };
         let site = slot.and_then(|slot| layout.block(slot)).map(|held| held.stack);
-        match clusters.last_mut().filter(|cluster| span.addr.saturating_sub(cluster.end) < PAGE) {
+        match clusters.last_mut().filter(|cluster| span.addr.saturating_sub(cluster.end) < PAGE_BYTES) {
             Some(cluster) => {
                 cluster.end = span.end();
                 cluster.chunks += 1;
@@ -91,7 +92,7 @@ fn finish(clusters: &mut Vec<Cluster>, last: Option<Span>, pad_bytes: u64, steps
     let clusters = std::mem::take(clusters);
     let Some(Span { range, place: Place::Top, .. }) = last else { return };
     let gain = |below: Option<&Cluster>| {
-        let to = below.map_or(range.first_chunk(), |cluster| cluster.end).next_multiple_of(PAGE);
+        let to = below.map_or(range.first_chunk(), |cluster| cluster.end).next_multiple_of(PAGE_BYTES);
         range.end.saturating_sub(to).saturating_sub(pad_bytes)
     };
     let mut before = gain(clusters.last());
@@ -103,7 +104,7 @@ fn finish(clusters: &mut Vec<Cluster>, last: Option<Span>, pad_bytes: u64, steps
         let gain_bytes = gain(nth.checked_sub(1).and_then(|below| clusters.get(below)));
         let step_bytes = gain_bytes - before;
         before = gain_bytes;
-        if step_bytes >= PAGE {
+        if step_bytes >= PAGE_BYTES {
             let Cluster { chunks, live_bytes, last, is_mixed, .. } = *cluster;
             steps.push(Step { arena: range.arena, slot: last, chunks, live_bytes, is_mixed, gain_bytes, step_bytes });
         }

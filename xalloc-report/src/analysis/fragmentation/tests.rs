@@ -1,12 +1,12 @@
 //! Heaps with a known culprit, each with a twin that has none.
 
+use xalloc_core::units::PAGE_BYTES;
+
 use super::*;
 use crate::analysis::frames::CallStack;
 use crate::model::sample::Sample;
 use crate::model::sample::simulated::Simulated;
 use crate::trace::{Entry, Mapping, PagesFrom, Reason, Snapshot};
-
-const PAGE: u64 = pages::PAGE;
 
 fn look(sample: &Sample, at: At) -> Fragmentation {
     fragmentation(sample, ProcessIndex(0), at, Predict::Never).expect("the books balance")
@@ -42,7 +42,7 @@ fn a_small_block_above_what_was_freed_is_said_to_keep_the_top() {
     let (seen, end, lowest) = plugin_above_work(true);
     let step = &seen.staircase[0];
     assert_eq!((leaf(&step.at).as_str(), step.chunks, step.size), ("plugin_register", 1, 72));
-    assert_eq!(step.gain_bytes, end - lowest.next_multiple_of(PAGE) - (128 << 10));
+    assert_eq!(step.gain_bytes, end - lowest.next_multiple_of(PAGE_BYTES) - (128 << 10));
     assert!(step.gain_bytes > 14 << 20);
     assert_eq!(seen.ladder.systrim, 0, "the top itself is small");
     let (twin, _, _) = plugin_above_work(false);
@@ -58,7 +58,7 @@ fn no_step_gives_back_more_than_the_ideal_where_a_live_block_was_never_written_t
     let freed = program.malloc(0, work, 20_000);
     let base = xalloc_core::heap::sim::BREAK_BASE;
     let end = base + program.heap.break_bytes();
-    let first = (freed.block.addr - base) / PAGE;
+    let first = (freed.block.addr - base) / PAGE_BYTES;
     program.free(0, freed);
     let mut sample = program.finish(Allocator::Core);
     // The first page, and what was freed: four whole pages and the two at its ends.
@@ -67,15 +67,15 @@ fn no_step_gives_back_more_than_the_ideal_where_a_live_block_was_never_written_t
         end,
         rights: 3,
         name: "[heap]".to_owned(),
-        resident_bytes: 7 * PAGE,
-        anonymous_bytes: 7 * PAGE,
+        resident_bytes: 7 * PAGE_BYTES,
+        anonymous_bytes: 7 * PAGE_BYTES,
         runs: Some(vec![(0, 1), (first as u32 - 1, 6)]),
     };
     sample.snapshots.push(Snapshot {
         process: ProcessIndex(0),
         at_ns: sample.contents.processes[0].ended_at_ns,
         reason: Reason::Exit,
-        resident_bytes: 7 * PAGE,
+        resident_bytes: 7 * PAGE_BYTES,
         swapped_bytes: 0,
         minor_faults: 7,
         major_faults: 0,
@@ -84,8 +84,8 @@ fn no_step_gives_back_more_than_the_ideal_where_a_live_block_was_never_written_t
         cost_ns: 1000,
     });
     let seen = look(&sample, At::Exit);
-    assert_eq!((seen.residency, seen.ladder.resident), (ResidencyView::Measured, 7 * PAGE));
-    assert!(seen.ladder.malloc_trim >= 4 * PAGE, "{:?}", seen.ladder);
+    assert_eq!((seen.residency, seen.ladder.resident), (ResidencyView::Measured, 7 * PAGE_BYTES));
+    assert!(seen.ladder.malloc_trim >= 4 * PAGE_BYTES, "{:?}", seen.ladder);
     assert!(seen.ladder.after_flush <= seen.ladder.ideal, "{:?}", seen.ladder);
 }
 
@@ -95,7 +95,7 @@ fn one_small_block_a_page(has_small: bool, predict: Predict) -> Fragmentation {
     let (page, note) = (program.site("read_page"), program.site("keep_note"));
     let mut blocks = Vec::new();
     for _ in 0..200 {
-        blocks.push(program.malloc(0, page, PAGE - 64));
+        blocks.push(program.malloc(0, page, PAGE_BYTES - 64));
         if has_small {
             program.malloc(0, note, 40);
         }
@@ -115,8 +115,8 @@ fn one_small_block_on_each_page_pins_them_all() {
     // A chunk of 48 bytes on each of 200 pages, which hold nothing else but the cache's bookkeeping on the first.
     let shares: u64 = seen.pins.iter().map(|pin| pin.share_bytes).sum();
     assert_eq!(shares, seen.pinned_bytes);
-    assert!(pin.share_bytes + 2 * PAGE > 200 * (PAGE - 48), "{}", pin.share_bytes);
-    assert!(pin.marginal_bytes >= 198 * PAGE && pin.leverage > 90.0);
+    assert!(pin.share_bytes + 2 * PAGE_BYTES > 200 * (PAGE_BYTES - 48), "{}", pin.share_bytes);
+    assert!(pin.marginal_bytes >= 198 * PAGE_BYTES && pin.leverage > 90.0);
     assert_eq!(leaf(&seen.cover[0].at), "keep_note");
     assert!(pin.pin_byte_seconds > 0.0);
     let twin = one_small_block_a_page(false, Predict::Never);
@@ -320,7 +320,7 @@ fn the_rung_of_the_automatic_trim_follows_what_the_program_tuned() {
     assert_eq!(systrim(&[]), 0, "the top is smaller than the threshold");
     // 25 pages of the top were written to.
     let all = systrim(&[(M_TRIM_THRESHOLD, 4096), (M_TOP_PAD, 0)]);
-    assert_eq!(all, 24 * PAGE);
+    assert_eq!(all, 24 * PAGE_BYTES);
     let padded = systrim(&[(M_TRIM_THRESHOLD, 4096), (M_TOP_PAD, 64 << 10)]);
     assert!(padded > 0 && padded < all, "{padded}");
     assert_eq!(systrim(&[(M_TRIM_THRESHOLD, -1), (M_TOP_PAD, 0)]), 0, "-1 means never");

@@ -3,12 +3,12 @@
 use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
+use xalloc_core::units::PAGE_BYTES;
 
 use super::free::{FreeSizes, Recent, UnusableView};
 use super::growth::Growths;
 use super::isolation::Births;
 use super::moment::Still;
-use super::pages::PAGE;
 use super::picture::{Modelled, Picture};
 use super::pins::Pins;
 use super::rss::{Measured, RssView};
@@ -303,7 +303,7 @@ impl Painter {
 
 impl Strip {
     fn of(range: &Range) -> Strip {
-        let cell_bytes = range.len_bytes().div_ceil(CELLS).next_multiple_of(PAGE);
+        let cell_bytes = range.len_bytes().div_ceil(CELLS).next_multiple_of(PAGE_BYTES);
         let cells = range.len_bytes().div_ceil(cell_bytes) as usize;
         Strip { from: range.start, end: range.end, cell_bytes, cells: vec![[0; 5]; cells] }
     }

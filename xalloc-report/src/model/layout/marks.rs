@@ -13,15 +13,14 @@
 //! that is there already against 45 to 100 ns of a hash map, three or four times an event.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::units::PAGE_BYTES;
 
 use crate::trace::ThreadIndex;
 
 const LEAF_SHIFT: u32 = 20;
 const LEAF_BYTES: u64 = 1 << LEAF_SHIFT;
 const WORDS: usize = 1 << (LEAF_SHIFT - 4);
-/// Bytes of a page on x86-64.
-pub(super) const PAGE: u64 = 4096;
-const PAGES: usize = (LEAF_BYTES / PAGE) as usize;
+const PAGES: usize = (LEAF_BYTES / PAGE_BYTES) as usize;
 /// Leaves found without the map: a direct-mapped cache by the low bits of the leaf's number.
 const NEAR: usize = 64;
 const NO_LEAF: (u64, u32) = (u64::MAX, 0);
@@ -129,7 +128,7 @@ const fn word_at(addr: u64) -> usize {
 }
 
 const fn page_at(addr: u64) -> usize {
-    ((addr / PAGE) as usize) & (PAGES - 1)
+    ((addr / PAGE_BYTES) as usize) & (PAGES - 1)
 }
 
 impl Marks {
@@ -224,7 +223,7 @@ impl Marks {
     pub(super) fn touch(&mut self, addr: u64, len_bytes: u64) -> u64 {
         let mut fresh = 0;
         let last = addr + len_bytes.max(1) - 1;
-        let mut page = addr & !(PAGE - 1);
+        let mut page = addr & !(PAGE_BYTES - 1);
         while page <= last {
             let leaf = self.make(page);
             let at = page_at(page);
@@ -236,15 +235,15 @@ impl Marks {
             }
             fresh += !leaf.touched[at / 64] >> (at % 64) & 1;
             leaf.touched[at / 64] |= 1 << (at % 64);
-            page += PAGE;
+            page += PAGE_BYTES;
         }
         fresh
     }
 
     /// The whole pages of `[addr, addr + len_bytes)` went back to the system.
     pub(super) fn release(&mut self, addr: u64, len_bytes: u64) {
-        let mut page = addr.next_multiple_of(PAGE);
-        let end = (addr + len_bytes) & !(PAGE - 1);
+        let mut page = addr.next_multiple_of(PAGE_BYTES);
+        let end = (addr + len_bytes) & !(PAGE_BYTES - 1);
         while page < end {
             let Some(place) = self.find(page) else {
                 page = (page | (LEAF_BYTES - 1)) + 1;
@@ -252,7 +251,7 @@ impl Marks {
             };
             let at = page_at(page);
             self.leaves[place as usize].touched[at / 64] &= !(1 << (at % 64));
-            page += PAGE;
+            page += PAGE_BYTES;
         }
     }
 

@@ -4,10 +4,9 @@ use std::collections::BTreeMap;
 
 use xalloc_core::heap::sim::Simulation;
 use xalloc_core::heap::{Allocation, Class, Policy, Reallocated, Tunables};
-use xalloc_core::units::{Addr, ArenaId};
+use xalloc_core::units::{Addr, ArenaId, PAGE_BYTES};
 use xalloc_core::wire::{Call, HeapEvent};
 
-use super::marks::PAGE;
 use super::*;
 
 /// Where the simulator's mappings begin; the break is below.
@@ -268,15 +267,15 @@ fn a_page_is_resident_from_its_first_use_to_its_release() {
     let mut pair = Pair::new(&Policy::GLIBC_2_36, "2.36", &Tunables::NONE);
     pair.allocate(0, 40_000, 0);
     let (top, end) = pair.layout.top(0).expect("the arena has memory");
-    assert!(pair.layout.is_touched(top) && !pair.layout.is_touched(top + PAGE));
+    assert!(pair.layout.is_touched(top) && !pair.layout.is_touched(top + PAGE_BYTES));
     assert!(end - top > 64 << 10);
     pair.allocate(0, 40_000, 0);
     pair.allocate(0, 100, 0);
-    assert!(pair.layout.is_touched(top + 2 * PAGE));
+    assert!(pair.layout.is_touched(top + 2 * PAGE_BYTES));
     pair.free(0, 1);
-    assert!(pair.layout.is_touched(top + 2 * PAGE), "a free gives nothing back");
+    assert!(pair.layout.is_touched(top + 2 * PAGE_BYTES), "a free gives nothing back");
     pair.other(0, |heap, tell| {
         heap.trim(0, &mut |arena: ArenaId, _: u16, step: HeapEvent| tell(arena, step), 0);
     });
-    assert!(!pair.layout.is_touched(top + 2 * PAGE) && pair.layout.is_touched(top), "whole pages went back");
+    assert!(!pair.layout.is_touched(top + 2 * PAGE_BYTES) && pair.layout.is_touched(top), "whole pages went back");
 }

@@ -11,6 +11,7 @@ use xalloc_core::session::{CONTROL_NAME, OUT_VARIABLE, SESSION_VARIABLE};
 use super::DemandError;
 use crate::os::lock::is_locked;
 use crate::record::session::{directories, places};
+use crate::record::status::{Status, Uid};
 
 /// The session that records a process.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,7 +25,7 @@ impl Session {
     /// # Errors
     /// [`DemandError`] if there is none.
     pub(super) fn of(pid: u32) -> Result<Session, DemandError> {
-        let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(|_| DemandError::NoProcess { pid })?;
+        let status = Status::of(pid).map_err(|_| DemandError::NoProcess { pid })?;
         let environment = Environment::of(pid);
         let mut candidates: Vec<PathBuf> = environment.session.iter().cloned().collect();
         // A process may have cleared its environment, and one whose environment is not ours to read may be recorded.
@@ -34,7 +35,7 @@ impl Session {
             return Ok(Session { directory: directory.clone() });
         }
         let own_uid = fs::metadata("/proc/self").map_or(0, |own| own.uid());
-        match uid(&status).filter(|&uid| uid != own_uid && own_uid != 0) {
+        match status.uid(Uid::Real).filter(|&uid| uid != own_uid && own_uid != 0) {
             Some(uid) => Err(DemandError::AnotherUser { pid, uid }),
             None if !candidates.is_empty() || environment.session.is_some() => Err(DemandError::RecorderGone { pid }),
             None if environment.is_alone => Err(DemandError::StandAlone { pid }),
@@ -78,12 +79,6 @@ fn is_alive(directory: &Path) -> bool {
     control.and_then(|control| is_locked(&control)).unwrap_or(false)
 }
 
-/// The user that the process runs as, from its status.
-fn uid(status: &str) -> Option<u32> {
-    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    line.split_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -92,11 +87,5 @@ mod tests {
     fn a_process_that_is_not_there_and_one_that_nobody_records_are_told_apart() {
         assert!(matches!(Session::of(1 << 30), Err(DemandError::NoProcess { .. })));
         assert!(matches!(Session::of(std::process::id()), Err(DemandError::NotRecorded { .. })));
-    }
-
-    #[test]
-    fn the_user_of_a_process_is_its_real_one() {
-        assert_eq!(uid("Name:\tx\nUid:\t1000\t0\t0\t0\n"), Some(1000));
-        assert_eq!(uid("Name:\tx\n"), None);
     }
 }

@@ -26,6 +26,7 @@ use super::{Drain, Sink};
 use crate::os::file::reserve;
 use crate::os::segment::Asked;
 use crate::record::clock::Clock;
+use crate::record::status::{Status, Uid};
 use crate::trace::{Block, Checked, Contents, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex};
 
 /// Time between two looks whether a copy of a process is still there.
@@ -359,19 +360,12 @@ impl Drop for Table {
     }
 }
 
-/// A field of the status that the kernel tells of a process.
-fn status_of(process: &str, field: &str) -> Option<String> {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
-    let mut values = status.lines().filter_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    values.next().map(|value| value.trim().to_owned())
-}
-
 /// Whether the process has more filters of system calls than the recorder. One that a program sets for itself the process
 /// knows of; this finds those that it had before it became this program, or set by an instruction of its own.
 fn is_confined(pid: u32) -> bool {
     let filters = |process: &str| -> Option<u64> {
-        let counted = status_of(process, "Seccomp_filters").or_else(|| status_of(process, "Seccomp"));
-        counted?.parse().ok()
+        let status = Status::of(process).ok()?;
+        status.field("Seccomp_filters").or_else(|| status.field("Seccomp"))?.parse().ok()
     };
     let (own, its) = (filters("self"), filters(&pid.to_string()));
     own.zip(its).is_some_and(|(own, its)| its > own)
@@ -379,6 +373,6 @@ fn is_confined(pid: u32) -> bool {
 
 /// The user as whom the process opens files, if it is not the recorder's.
 fn other_user(pid: u32) -> Option<u32> {
-    let user = |process: &str| status_of(process, "Uid")?.split_whitespace().nth(3)?.parse::<u32>().ok();
+    let user = |process: &str| Status::of(process).ok()?.uid(Uid::FileSystem);
     user(&pid.to_string()).filter(|&its| Some(its) != user("self"))
 }

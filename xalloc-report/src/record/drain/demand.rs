@@ -4,15 +4,16 @@
 //! is being interrupted, where nothing can be told. Between two signals the time doubles, for a program may have put a
 //! handler of its own in the place of ours.
 
-use std::fs;
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use super::live::Live;
 use super::{Drain, Identity, Sink};
 use crate::os::pidfd::{Pidfd, urge_by_number};
 use crate::os::signals;
 use crate::record::demand::{Refusal, Reply};
+use crate::record::status::Status;
 use crate::trace::Block;
 
 /// Longest time until a demand is taken up.
@@ -21,8 +22,6 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const FIRST_AGAIN: Duration = Duration::from_millis(4);
 /// Longest time between two signals.
 const LAST_AGAIN: Duration = Duration::from_millis(250);
-/// SIGURG in a mask of /proc.
-const URGENT: u64 = 1 << (libc::SIGURG - 1);
 
 /// Who is told what came of a demand; nobody, where a signal asked.
 pub(super) type Asker = Option<Sender<Reply>>;
@@ -169,32 +168,27 @@ impl Live {
     }
 }
 
-/// A mask of signals in the status of a process or a thread.
-fn mask(status: &str, name: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-    u64::from_str_radix(line.trim(), 16).ok()
-}
-
 /// Whether no thread of the process would take the signal: a program that waits for all signals itself would find it.
 pub(super) fn is_deaf(pid: u32) -> bool {
-    let blocks = |path: &str| fs::read_to_string(path).ok().and_then(|status| mask(&status, "SigBlk:"));
-    let is_blocked = |blocked: Option<u64>| blocked.is_some_and(|mask| mask & URGENT != 0);
-    if !is_blocked(blocks(&format!("/proc/{pid}/status"))) {
+    let blocks = |status: io::Result<Status>| {
+        status.ok().and_then(|status| status.has_signal("SigBlk", libc::SIGURG)).unwrap_or(false)
+    };
+    if !blocks(Status::of(pid)) {
         return false;
     }
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads.map(|thread| thread.path().join("status")).all(|path| is_blocked(blocks(&path.to_string_lossy())))
+    threads.map(|thread| thread.path().join("status")).all(|path| blocks(Status::read(&path)))
 }
 
 /// Why a process did not take the demand up, as far as the kernel tells.
 fn why_not(pid: u32, is_unheard: bool) -> String {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let has = |name| mask(&status, name).is_some_and(|mask| mask & URGENT != 0);
-    let state = status.lines().find_map(|line| line.strip_prefix("State:")).map(str::trim).unwrap_or_default();
+    let Ok(status) = Status::of(pid) else { return "it is gone".to_owned() };
+    let has = |mask| status.has_signal(mask, libc::SIGURG).unwrap_or(false);
+    let state = status.field("State").unwrap_or_default();
     match () {
         () if state.starts_with(['T', 't']) => "it is stopped".to_owned(),
-        () if has("SigIgn:") => "it ignores SIGURG".to_owned(),
-        () if !has("SigCgt:") => "it has no handler for SIGURG any more".to_owned(),
+        () if has("SigIgn") => "it ignores SIGURG".to_owned(),
+        () if !has("SigCgt") => "it has no handler for SIGURG any more".to_owned(),
         () if is_unheard => {
             "its handler for SIGURG is the program's own, or a thread of it waits for signals".to_owned()
         }
@@ -205,7 +199,5 @@ fn why_not(pid: u32, is_unheard: bool) -> String {
 /// Whether the process that is a copy of another one has ended, to whose parent nobody tells it.
 pub(super) fn has_copy_ended(copy: u32, of: &Identity) -> bool {
     // The numbers of one that is not there are those of another namespace.
-    of.is_here()
-        && fs::read_to_string(format!("/proc/{copy}/status"))
-            .map_or(true, |status| status.lines().any(|line| line.starts_with("State:\tZ")))
+    of.is_here() && Status::of(copy).map_or(true, |status| status.is_zombie())
 }

@@ -5,6 +5,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::record::memory;
+
 /// The name of a thread; empty where it is gone.
 pub(super) fn thread_name(pid: u32, tid: u32) -> String {
     let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
@@ -21,16 +23,10 @@ pub(super) fn module_path(pid: u32, bias: u64) -> PathBuf {
     mappings.lines().find_map(|line| path_at(line, bias)).unwrap_or_default()
 }
 
-/// The path in a line of the list of mappings (`start-end perms offset device inode path`), if it holds `address`.
+/// The path in a line of the list of mappings, if it holds `address`.
 fn path_at(line: &str, address: u64) -> Option<PathBuf> {
-    let (start, rest) = line.split_once('-')?;
-    let (end, rest) = rest.split_once(' ')?;
-    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
-    if !(number(start)?..number(end)?).contains(&address) {
-        return None;
-    }
-    let path = rest.splitn(5, ' ').nth(4)?.trim_start();
-    path.starts_with('/').then(|| path.into())
+    let mapping = memory::head(line).filter(|mapping| (mapping.start..mapping.end).contains(&address))?;
+    mapping.name.starts_with('/').then(|| mapping.name.into())
 }
 
 #[cfg(test)]

@@ -16,6 +16,9 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 
 use rustc_hash::FxHashMap;
 use xalloc_core::session::ring_state;
@@ -417,6 +420,7 @@ impl Stream {
                         if module.path.as_os_str().is_empty() {
                             module.path = outside::module_path(self.identity.pid, bias.0);
                         }
+                        module.path = unmarked(module.path);
                         self.modules.announce(serial, shared.dictionary.module(module), bias.0);
                     }
                     None => self.damaged += 1,
@@ -512,11 +516,14 @@ impl Stream {
 
 /// A module's text: one byte of build-id length, the build-id, the path.
 fn module(text: &[u8]) -> Option<Module> {
-    use std::os::unix::ffi::OsStrExt;
     let (&length, rest) = text.split_first()?;
     let (build_id, path) = rest.split_at_checked(usize::from(length))?;
-    // What the kernel says of a file that was replaced or removed; the one in its place proves by its build-id whether it
-    // is the same.
-    let path = path.strip_suffix(b" (deleted)").unwrap_or(path);
-    Some(Module { path: std::ffi::OsStr::from_bytes(path).into(), build_id: build_id.to_vec() })
+    Some(Module { path: OsStr::from_bytes(path).into(), build_id: build_id.to_vec() })
+}
+
+/// A path without what the kernel says of a file that was replaced or removed; the one in its place proves by its build-id
+/// whether it is the same.
+fn unmarked(path: PathBuf) -> PathBuf {
+    let plain = path.as_os_str().as_bytes().strip_suffix(b" (deleted)");
+    plain.map(|plain| OsStr::from_bytes(plain).into()).unwrap_or(path)
 }

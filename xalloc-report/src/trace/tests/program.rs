@@ -78,7 +78,7 @@ pub(super) fn text(incoming: &Incoming) -> &'static str {
 }
 
 /// Pushes events, each with its text.
-pub(super) fn push(writer: &mut Writer, process: u32, events: &[Incoming]) -> Result<(), TraceError> {
+pub(super) fn push(writer: &mut Writer<impl Tally>, process: u32, events: &[Incoming]) -> Result<(), TraceError> {
     events.chunk_by(|before, after| text(before).is_empty() && text(after).is_empty()).try_for_each(|some| match some {
         [one] => writer.push_with_text(ProcessIndex(process), one, text(one)),
         more => writer.push_all(ProcessIndex(process), more),
