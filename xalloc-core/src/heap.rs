@@ -273,12 +273,12 @@ impl<O: Os> Heap<O> {
     #[inline(always)]
     fn enter<'a>(&self, arena: &'a Arena, cache: &mut ThreadCache) -> Option<ArenaGuard<'a>> {
         if !self.is_multithreaded() {
-            return Some(arena.enter_alone());
+            return Some(arena.enter_alone(&self.os));
         }
         if arena.lost.load(Ordering::Relaxed) {
             return None;
         }
-        Some(arena.enter(self.tid(cache)))
+        Some(arena.enter(&self.os, self.tid(cache)))
     }
 
     /// Remembers where a range of the main arena begins. Beyond the table's room a walk of the heap is incomplete.

@@ -24,7 +24,7 @@ use oracle::Oracle;
 use simulate::simulate;
 use trace::{Kind, Op, Outcome};
 use xalloc_core::heap::{
-    AlignedRests, ArenaLimit, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack, Tunables,
+    AlignedRests, ArenaLimit, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack, Tunable, Tunables,
 };
 
 /// What a variable says, if it is a number.
@@ -247,7 +247,14 @@ fn a_rule_that_is_changed_is_noticed() {
         ("mmap_threshold_is_limited", Policy { mmap_threshold_is_limited: true, ..policy }),
         ("mapped_layout", Policy { mapped_layout: MappedLayout::ShortOfTheEnd, ..policy }),
     ];
-    // `aligned_alloc_is_strict` only refuses, and moves no chunk: `xalloc-preload/tests/api.rs` asks for the answer.
+    // The limit follows below. `aligned_alloc_is_strict` only refuses, and moves no chunk: its test is beside `heap::memalign`.
+    let elsewhere = ["arena_limit", "aligned_alloc_is_strict"];
+    let rules = format!("{policy:?}");
+    for rule in rules.trim_start_matches("Policy {").split(", ").filter_map(|field| field.split(':').next()) {
+        let rule = rule.trim();
+        let is_changed = policies.iter().any(|&(changed, _)| changed == rule) || elsewhere.contains(&rule);
+        assert!(is_changed, "nobody changes {rule}");
+    }
     for (rule, changed) in policies {
         assert!(runs.iter().any(|run| run.differs(&changed, &run.tunables)), "{rule} was changed and nobody noticed");
     }
@@ -270,7 +277,11 @@ fn a_rule_that_is_changed_is_noticed() {
         ("tcache_count", Tunables { tcache_count: Some(6), ..none }),
         ("tcache_max", Tunables { tcache_max_bytes: Some(500), ..none }),
     ];
-    // `perturb` moves no chunk: its test is beside `heap::free`.
+    for tunable in Tunable::ALL {
+        let name = tunable.name();
+        // `perturb` moves no chunk: `xalloc-preload/tests/perturb.rs` compares what it fills.
+        assert!(name == "perturb" || tunables.iter().any(|&(changed, _)| changed == name), "nobody changes {name}");
+    }
     for (tunable, changed) in tunables {
         let is_noticed = runs.iter().any(|run| run.tunables == none && run.differs(&policy, &changed));
         assert!(is_noticed, "{tunable} was changed and nobody noticed");

@@ -5,7 +5,7 @@
 //! among larger chunks; the top last, because what is cut from it moves the frontier.
 
 use super::arena::ArenaState;
-use super::bins::UNSORTED;
+use super::bins::{UNSORTED, is_known_ahead};
 use super::checks;
 use super::chunk::{FLAGS, LARGE_MIN, MIN_CHUNK, PREV_INUSE, bin_index};
 use super::fault::HeapFault;
@@ -83,10 +83,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     #[inline(always)]
     fn take_small(&mut self, arena: &mut ArenaState, bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let found = arena.bins.back(bin)?;
+        let found = arena.bins.back(words, bin)?;
         let ahead = words.bk(found);
-        if !arena.bins.is_behind(words, bin, ahead, found) {
-            arena.bins.abandon(bin);
+        if !is_known_ahead(words, ahead, found) {
+            arena.bins.abandon(words, bin);
             self.note_fault(HeapFault::SmallLinks, found);
             return None;
         }
@@ -95,7 +95,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         self.ensure_cache_for_fit(arena, size, Fit::SmallBin);
         let mut filling = Filling::of(size);
         while self.cache.has_room(size)
-            && let Some(moved) = arena.bins.back(bin)
+            && let Some(moved) = arena.bins.back(words, bin)
         {
             arena.bins.unlink_back(words, bin, words.bk(moved));
             self.mark_live(arena, moved, size);
@@ -121,17 +121,17 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let mut iterations = 0;
         // The latest rest, if a request of this size may be cut from it; no chunk is at 0.
         let remainder = if size < LARGE_MIN { arena.last_remainder } else { 0 };
-        while let Some(chunk) = arena.bins.back(UNSORTED) {
+        while let Some(chunk) = arena.bins.back(words, UNSORTED) {
             let (found_size, ahead) = match checks::unsorted(words, arena, chunk) {
                 Ok(found) => found,
                 Err(fault) => {
-                    arena.bins.abandon(UNSORTED);
+                    arena.bins.abandon(words, UNSORTED);
                     self.note_fault(fault, chunk);
                     break;
                 }
             };
             arena.bins.unlink_back(words, UNSORTED, ahead);
-            if chunk == remainder && ahead == UNSORTED as u64 && found_size > size + MIN_CHUNK {
+            if chunk == remainder && ahead == arena.bins.end(UNSORTED) && found_size > size + MIN_CHUNK {
                 self.split(arena, chunk, found_size, size);
                 arena.last_remainder = chunk + size;
                 return Sorted::Found(chunk);
@@ -173,7 +173,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let chunk = arena.bins.best_in_large(words, bin, size)?;
         let found_size = words.size(chunk);
         if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
-            arena.bins.abandon(bin);
+            arena.bins.abandon(words, bin);
             return None;
         }
         self.take_from_sorted(arena, chunk, found_size, size, HeapFault::UnsortedAtSplit);
@@ -184,11 +184,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     #[inline(always)]
     fn take_best_fit(&mut self, arena: &mut ArenaState, own_bin: usize, size: u64) -> Option<u64> {
         let words = self.words();
-        let bin = arena.bins.next_occupied(own_bin)?;
-        let chunk = arena.bins.back(bin)?;
+        let (bin, chunk) = arena.bins.next_occupied(words, own_bin)?;
         let found_size = words.size(chunk);
         if self.is_faulty(arena.bins.unlink(words, chunk, found_size), chunk) {
-            arena.bins.abandon(bin);
+            arena.bins.abandon(words, bin);
             return None;
         }
         let was_split = self.take_from_sorted(arena, chunk, found_size, size, HeapFault::UnsortedAtBestFit);
@@ -213,8 +212,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             self.mark_live(arena, chunk, found_size);
             return false;
         }
-        if self.is_faulty(checks::front_of_unsorted(self.words(), &arena.bins, otherwise), chunk) {
-            arena.bins.abandon(UNSORTED);
+        let words = self.words();
+        if self.is_faulty(checks::front_of_unsorted(words, &arena.bins, otherwise), chunk) {
+            arena.bins.abandon(words, UNSORTED);
         }
         self.split(arena, chunk, found_size, size);
         true

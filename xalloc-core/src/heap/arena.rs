@@ -16,7 +16,9 @@ use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
 use core::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
-use super::bins::Bins;
+use super::bins::{Bins, Ends};
+use super::os::Os;
+use super::words::Words;
 use crate::sys::lock::Lock;
 use crate::units::ArenaId;
 
@@ -43,6 +45,8 @@ pub(super) struct Arena {
     pub(super) attached: AtomicU32,
     /// The next arena of the free list, or [`NO_ARENA`]; changed under the lock of the table of arenas.
     pub(super) next_free: AtomicU32,
+    /// The ends of the lists in the state's bins. Reached by their address, as the words of chunks are.
+    ends: Ends,
     state: UnsafeCell<ArenaState>,
 }
 
@@ -83,6 +87,7 @@ impl Arena {
             lost: AtomicBool::new(false),
             attached: AtomicU32::new(1),
             next_free: AtomicU32::new(NO_ARENA),
+            ends: Ends::new(),
             state: UnsafeCell::new(ArenaState {
                 number,
                 seq: 0,
@@ -99,24 +104,24 @@ impl Arena {
     }
 
     /// Enters the arena without its lock: the process has one thread.
-    #[inline]
-    pub(super) fn enter_alone(&self) -> ArenaGuard<'_> {
-        ArenaGuard { arena: self, locked: false }
+    #[inline(always)]
+    pub(super) fn enter_alone<O: Os>(&self, os: &O) -> ArenaGuard<'_> {
+        ArenaGuard { arena: self, locked: false }.settled(os)
     }
 
     /// Enters the arena, waiting for its lock.
     #[inline]
-    pub(super) fn enter(&self, tid: u32) -> ArenaGuard<'_> {
+    pub(super) fn enter<O: Os>(&self, os: &O, tid: u32) -> ArenaGuard<'_> {
         self.lock.acquire(tid);
-        ArenaGuard { arena: self, locked: true }
+        ArenaGuard { arena: self, locked: true }.settled(os)
     }
 
     /// Enters the arena if its lock is free and its state was not left half changed.
-    pub(super) fn try_enter(&self, tid: u32) -> Option<ArenaGuard<'_>> {
+    pub(super) fn try_enter<O: Os>(&self, os: &O, tid: u32) -> Option<ArenaGuard<'_>> {
         if self.lost.load(Ordering::Relaxed) || !self.lock.try_acquire(tid) {
             return None;
         }
-        Some(ArenaGuard { arena: self, locked: true })
+        Some(ArenaGuard { arena: self, locked: true }.settled(os))
     }
 }
 
@@ -160,6 +165,16 @@ pub(super) struct ArenaGuard<'a> {
     locked: bool,
 }
 
+impl ArenaGuard<'_> {
+    /// This guard, once the bins know their ends: a heap is a value, and values move.
+    #[inline(always)]
+    fn settled<O: Os>(mut self, os: &O) -> Self {
+        let ends = os.ends_home(self.arena.number, self.arena.ends.expose());
+        self.bins.settle(Words(os), ends);
+        self
+    }
+}
+
 impl Deref for ArenaGuard<'_> {
     type Target = ArenaState;
 
@@ -183,6 +198,40 @@ impl Drop for ArenaGuard<'_> {
     fn drop(&mut self) {
         if self.locked {
             self.arena.lock.release();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::heap::{Heap, Live, NoSink, Policy, ThreadCache, Tunables};
+
+    #[test]
+    fn a_heap_that_is_moved_finds_its_free_chunks_again() {
+        let mut heap = Heap::new(Live::new());
+        heap.configure(&Policy::GLIBC_2_36, &Tunables::NONE);
+        let mut cache = ThreadCache::new();
+        let sizes = [3_000, 5_000, 7_000];
+        let blocks = sizes.map(|bytes| {
+            let block = heap.malloc(&mut cache, &mut NoSink, bytes).unwrap().addr;
+            // What lies between keeps the free chunks apart.
+            heap.malloc(&mut cache, &mut NoSink, 24).unwrap();
+            block
+        });
+        for &block in &blocks[..2] {
+            // SAFETY: the block is live and nobody uses it, here and below.
+            unsafe { heap.free(&mut cache, &mut NoSink, block) }.unwrap();
+        }
+        // Sorts the queue: two chunks are in large bins then, and the third waits.
+        heap.malloc(&mut cache, &mut NoSink, 9_000).unwrap();
+        // SAFETY: as above.
+        unsafe { heap.free(&mut cache, &mut NoSink, blocks[2]) }.unwrap();
+        let mut moved = Vec::with_capacity(2);
+        moved.push(Heap::new(Live::new()));
+        core::mem::swap(&mut heap, &mut moved[0]);
+        moved[0].validate(&mut cache).unwrap();
+        for (block, bytes) in blocks.into_iter().zip(sizes) {
+            assert_eq!(moved[0].malloc(&mut cache, &mut NoSink, bytes).unwrap().addr, block);
         }
     }
 }

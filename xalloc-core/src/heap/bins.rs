@@ -1,14 +1,17 @@
 //! The doubly linked lists of free chunks: unsorted, small, large.
 //!
 //! # Invariant
-//! A list is a ring through its bin: the links of its first and last chunk are the bin's number, which is smaller than
-//! any chunk's address. The front is where chunks enter, the back where they leave. A large bin is sorted by size, the
-//! largest in front; the first chunk of each size is the *head* of its group, and the heads form a ring of their own
-//! (`smaller`, `larger`) that a search walks instead of the list. A chunk in the unsorted bin is no head.
+//! A list is a ring through its bin's *end*: two words that a link leads to as if a chunk began 16 bytes before them. The
+//! front is where chunks enter, the back where they leave. A large bin is sorted by size, the largest in front; the first
+//! chunk of each size is the *head* of its group, and the heads form a ring of their own (`smaller`, `larger`) that a search
+//! walks instead of the list. A chunk in the unsorted bin is no head.
 //!
-//! # Why numbers as ends
-//! glibc lets the links of the ends point into the arena. Arena state is out of band here (a simulated heap has no
-//! memory to put it in), and a number needs no address; telling the two apart costs one comparison.
+//! # Why ends that look like chunks
+//! Half of all links lead to an end, in no order that a processor could guess. Where the ends are read and written as chunks
+//! are, as in glibc, nothing asks which it was. The price is an address that the ends must know of themselves
+//! ([`Bins::settle`]), and in a simulated heap, which has no memory to put them in, a table of their own.
+
+use core::sync::atomic::AtomicU64;
 
 use super::chunk::{LARGE_MIN, bin_index, round_down};
 use super::fault::HeapFault;
@@ -20,66 +23,112 @@ pub(super) const BINS: usize = 127;
 /// The queue of chunks that were freed or split off and not sorted yet.
 pub(super) const UNSORTED: usize = 1;
 
-/// The ends of one list: chunk addresses, or the bin's number if it is empty.
-#[derive(Clone, Copy, Debug)]
-struct Ends {
-    front: u64,
-    back: u64,
+/// Bytes of an end.
+const END_BYTES: u64 = 16;
+/// Bytes from where a chunk begins, or seems to, to its links.
+const LINKS: u64 = 16;
+
+/// The ends of the bins from 1 on, front and back of each, and of one bin more, which stays empty: so each end is followed by
+/// a word that is not 0, as a chunk that is no head of its size is not.
+#[derive(Debug)]
+pub(super) struct Ends([AtomicU64; 2 * BINS]);
+
+impl Ends {
+    pub(super) const fn new() -> Ends {
+        Ends([const { AtomicU64::new(0) }; 2 * BINS])
+    }
+
+    /// Where they are, for accesses as to words of the heap.
+    #[inline(always)]
+    pub(super) fn expose(&self) -> u64 {
+        self.0.as_ptr().expose_provenance() as u64
+    }
 }
 
 /// The bins of an arena.
 #[derive(Debug)]
 pub(super) struct Bins {
-    ends: [Ends; BINS],
+    /// Where the ends are, or 0: they are not linked yet.
+    ends: u64,
     /// One bit per bin that may hold something: only an index, it never changes a decision.
     occupied: [u64; 2],
 }
 
 impl Bins {
     pub(super) const fn new() -> Bins {
-        let mut ends = [Ends { front: 0, back: 0 }; BINS];
-        let mut bin = 0;
-        while bin < BINS {
-            ends[bin] = Ends { front: bin as u64, back: bin as u64 };
-            bin += 1;
+        Bins { ends: 0, occupied: [0; 2] }
+    }
+
+    /// Says where the ends are. Before anything else is asked of the bins, and again whenever they have moved.
+    #[inline(always)]
+    pub(super) fn settle<M: Memory>(&mut self, words: Words<'_, M>, ends: u64) {
+        if self.ends != ends {
+            self.link_ends(words, ends);
         }
-        Bins { ends, occupied: [0; 2] }
+    }
+
+    /// Links the ends that lie at `ends`: what they hold was copied there with them.
+    #[cold]
+    #[inline(never)]
+    fn link_ends<M: Memory>(&mut self, words: Words<'_, M>, ends: u64) {
+        let before = Bins { ends: self.ends, ..*self };
+        self.ends = ends;
+        for bin in UNSORTED..=BINS {
+            let (old, end) = (before.end(bin), self.end(bin));
+            let (front, back) = (words.fd(end), words.bk(end));
+            if before.ends == 0 || front == old {
+                self.set_empty(words, bin);
+            } else {
+                words.set_bk(front, end);
+                words.set_fd(back, end);
+            }
+        }
+    }
+
+    fn set_empty<M: Memory>(&self, words: Words<'_, M>, bin: usize) {
+        let end = self.end(bin);
+        words.set_fd(end, end);
+        words.set_bk(end, end);
+    }
+
+    /// What a link to the end of `bin` leads to.
+    #[inline(always)]
+    pub(super) fn end(&self, bin: usize) -> u64 {
+        (self.ends + bin as u64 * END_BYTES).wrapping_sub(UNSORTED as u64 * END_BYTES + LINKS)
     }
 
     /// The chunk that entered `bin` last, or of a large bin the head of the largest size.
     #[inline]
-    pub(super) fn front(&self, bin: usize) -> Option<u64> {
-        let chunk = self.ends[bin].front;
-        (chunk >= BINS as u64).then_some(chunk)
+    pub(super) fn front<M: Memory>(&self, words: Words<'_, M>, bin: usize) -> Option<u64> {
+        let end = self.end(bin);
+        let chunk = words.fd(end);
+        (chunk != end).then_some(chunk)
     }
 
     /// The chunk that leaves `bin` next.
     #[inline]
-    pub(super) fn back(&self, bin: usize) -> Option<u64> {
-        let chunk = self.ends[bin].back;
-        (chunk >= BINS as u64).then_some(chunk)
+    pub(super) fn back<M: Memory>(&self, words: Words<'_, M>, bin: usize) -> Option<u64> {
+        self.next_from_back(words, bin, self.end(bin))
     }
 
     /// Takes the chunk that is at the back of the unsorted or a small bin; `ahead` is its link towards the front.
     #[inline(always)]
     pub(super) fn unlink_back<M: Memory>(&mut self, words: Words<'_, M>, bin: usize, ahead: u64) {
-        self.ends[bin].back = ahead;
-        if ahead == bin as u64 {
-            self.ends[bin].front = ahead;
-        } else {
-            words.set_fd(ahead, bin as u64);
-        }
+        let end = self.end(bin);
+        words.set_bk(end, ahead);
+        words.set_fd(ahead, end);
     }
 
-    /// The chunk after `chunk` on the way from back to front.
-    pub(super) fn next_from_back<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> Option<u64> {
+    /// The chunk of `bin` after `chunk` on the way from back to front.
+    #[inline(always)]
+    pub(super) fn next_from_back<M: Memory>(&self, words: Words<'_, M>, bin: usize, chunk: u64) -> Option<u64> {
         let next = words.bk(chunk);
-        (next >= BINS as u64).then_some(next)
+        (next != self.end(bin)).then_some(next)
     }
 
-    /// The lowest bin above `index` that holds something.
+    /// The lowest bin above `index` that holds something, and the chunk at its back.
     #[inline]
-    pub(super) fn next_occupied(&mut self, index: usize) -> Option<usize> {
+    pub(super) fn next_occupied<M: Memory>(&mut self, words: Words<'_, M>, index: usize) -> Option<(usize, u64)> {
         let mut bin = index + 1;
         while bin < BINS {
             let mut rest = self.occupied[bin / 64] >> (bin % 64);
@@ -91,8 +140,10 @@ impl Bins {
                 bin = 64;
             }
             bin += rest.trailing_zeros() as usize;
-            if bin < BINS && self.ends[bin].back >= BINS as u64 {
-                return Some(bin);
+            if bin < BINS
+                && let Some(chunk) = self.back(words, bin)
+            {
+                return Some((bin, chunk));
             }
             self.occupied[bin / 64] &= !(1 << (bin % 64));
             bin += 1;
@@ -100,85 +151,19 @@ impl Bins {
         None
     }
 
-    #[inline]
-    fn link_towards_back<M: Memory>(&mut self, words: Words<'_, M>, at: u64, next: u64) {
-        if at < BINS as u64 {
-            self.ends[at as usize].front = next;
-        } else {
-            words.set_fd(at, next);
-        }
-    }
-
-    #[inline]
-    fn link_towards_front<M: Memory>(&mut self, words: Words<'_, M>, at: u64, next: u64) {
-        if at < BINS as u64 {
-            self.ends[at as usize].back = next;
-        } else {
-            words.set_bk(at, next);
-        }
-    }
-
-    /// Inserts `chunk` behind `ahead` (a chunk or the bin's number), nearer to the back.
+    /// Inserts `chunk` behind `ahead` (a chunk or the end), nearer to the back.
     #[inline(always)]
-    fn insert_behind<M: Memory>(&mut self, words: Words<'_, M>, ahead: u64, chunk: u64) {
-        let Some(ends) = self.ends.get_mut(ahead as usize) else {
-            let behind = words.fd(ahead);
-            words.set_fd(chunk, behind);
-            words.set_bk(chunk, ahead);
-            words.set_fd(ahead, chunk);
-            return self.link_towards_front(words, behind, chunk);
-        };
-        let behind = ends.front;
+    fn insert_behind<M: Memory>(words: Words<'_, M>, ahead: u64, chunk: u64) {
+        let behind = words.fd(ahead);
         words.set_fd(chunk, behind);
         words.set_bk(chunk, ahead);
-        ends.front = chunk;
-        if behind < BINS as u64 {
-            ends.back = chunk;
-        } else {
-            words.set_bk(behind, chunk);
-        }
-    }
-
-    /// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
-    #[inline(always)]
-    pub(super) fn links_meet<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
-        self.is_known_by_behind(words, words.fd(chunk), chunk) && self.is_known_ahead(words, chunk)
-    }
-
-    /// Whether `behind`, the link of `chunk` towards the back, leads to what knows it.
-    #[inline(always)]
-    fn is_known_by_behind<M: Memory>(&self, words: Words<'_, M>, behind: u64, chunk: u64) -> bool {
-        match self.ends.get(behind as usize) {
-            Some(ends) if ends.back == chunk => true,
-            Some(_) | None => leads_back(words, behind, chunk),
-        }
-    }
-
-    /// Whether the neighbour nearer to the front knows `chunk`. A link that was overwritten is followed wherever it leads,
-    /// as glibc follows it: a program that glibc lets the kernel end so is ended so here.
-    #[inline(always)]
-    pub(super) fn is_known_ahead<M: Memory>(&self, words: Words<'_, M>, chunk: u64) -> bool {
-        self.is_known_by_ahead(words, words.bk(chunk), chunk)
-    }
-
-    /// The same of its link towards the front, `ahead`.
-    #[inline(always)]
-    fn is_known_by_ahead<M: Memory>(&self, words: Words<'_, M>, ahead: u64, chunk: u64) -> bool {
-        match self.ends.get(ahead as usize) {
-            Some(ends) if ends.front == chunk => true,
-            Some(_) | None => leads_on(words, ahead, chunk),
-        }
-    }
-
-    /// The same of a chunk at the back of `bin`.
-    #[inline(always)]
-    pub(super) fn is_behind<M: Memory>(&self, words: Words<'_, M>, bin: usize, ahead: u64, chunk: u64) -> bool {
-        if ahead == bin as u64 && self.ends[bin].front == chunk { true } else { leads_on(words, ahead, chunk) }
+        words.set_fd(ahead, chunk);
+        words.set_bk(behind, chunk);
     }
 
     /// Forgets what is in a bin whose links were overwritten.
-    pub(super) fn abandon(&mut self, bin: usize) {
-        self.ends[bin] = Ends { front: bin as u64, back: bin as u64 };
+    pub(super) fn abandon<M: Memory>(&mut self, words: Words<'_, M>, bin: usize) {
+        self.set_empty(words, bin);
     }
 
     /// Takes a chunk of `size` bytes out of whatever list it is in.
@@ -191,7 +176,7 @@ impl Bins {
             return Err(HeapFault::SizeMismatch);
         }
         let (behind, ahead) = (words.fd(chunk), words.bk(chunk));
-        if !self.is_known_by_behind(words, behind, chunk) || !self.is_known_by_ahead(words, ahead, chunk) {
+        if !do_meet(words, behind, ahead, chunk) {
             return Err(HeapFault::CorruptedLinks);
         }
         if size >= LARGE_MIN {
@@ -200,8 +185,8 @@ impl Bins {
                 Self::unlink_head(words, chunk, smaller, behind)?;
             }
         }
-        self.link_towards_back(words, ahead, behind);
-        self.link_towards_front(words, behind, ahead);
+        words.set_fd(ahead, behind);
+        words.set_bk(behind, ahead);
         Ok(())
     }
 
@@ -210,7 +195,7 @@ impl Bins {
     fn unlink_head<M: Memory>(words: Words<'_, M>, head: u64, smaller: u64, second: u64) -> Result<(), HeapFault> {
         let larger = words.larger(head);
         super::checks::size_links(words, head, smaller, larger)?;
-        if second >= BINS as u64 && words.smaller(second) == 0 {
+        if words.smaller(second) == 0 {
             let alone = smaller == head;
             let (smaller, larger) = if alone { (second, second) } else { (smaller, larger) };
             words.set_smaller(second, smaller);
@@ -231,7 +216,7 @@ impl Bins {
             words.set_smaller(chunk, 0);
             words.set_larger(chunk, 0);
         }
-        self.insert_behind(words, UNSORTED as u64, chunk);
+        Self::insert_behind(words, self.end(UNSORTED), chunk);
     }
 
     /// Puts a chunk of `size` bytes into the bin of its size and returns that bin: in front of a small bin; behind the
@@ -247,8 +232,8 @@ impl Bins {
         size: u64,
     ) -> Result<usize, HeapFault> {
         let bin = bin_index(size);
-        let ahead = if size < LARGE_MIN { bin as u64 } else { self.place_large(words, bin, chunk, size)? };
-        self.insert_behind(words, ahead, chunk);
+        let ahead = if size < LARGE_MIN { self.end(bin) } else { self.place_large(words, bin, chunk, size)? };
+        Self::insert_behind(words, ahead, chunk);
         self.occupied[bin / 64] |= 1 << (bin % 64);
         Ok(bin)
     }
@@ -262,10 +247,10 @@ impl Bins {
         chunk: u64,
         size: u64,
     ) -> Result<u64, HeapFault> {
-        let Some(largest) = self.front(bin) else {
+        let Some(largest) = self.front(words, bin) else {
             words.set_smaller(chunk, chunk);
             words.set_larger(chunk, chunk);
-            return Ok(bin as u64);
+            return Ok(self.end(bin));
         };
         let smallest = Self::smallest_head(words, largest);
         // The head at or above `size`, searched from the smallest; `None`: a new largest.
@@ -273,9 +258,9 @@ impl Bins {
         while words.size(head) < size {
             head = words.larger(head);
             if head == smallest {
-                self.check_place(words, largest)?;
-                self.link_head(words, chunk, largest, smallest);
-                return Ok(bin as u64);
+                Self::check_place(words, largest)?;
+                Self::link_head(words, chunk, largest, smallest);
+                return Ok(self.end(bin));
             }
         }
         if words.size(head) == size {
@@ -287,21 +272,21 @@ impl Bins {
         let smaller = words.smaller(head);
         let ahead = if head == smallest {
             // glibc checks nothing where the chunk is the smallest of all.
-            self.ends[bin].back
+            words.bk(self.end(bin))
         } else {
-            self.check_place(words, smaller)?;
+            Self::check_place(words, smaller)?;
             words.bk(smaller)
         };
-        self.link_head(words, chunk, smaller, head);
+        Self::link_head(words, chunk, smaller, head);
         Ok(ahead)
     }
 
     /// Whether the links meet ahead of a head before which a chunk is to stand.
-    fn check_place<M: Memory>(&self, words: Words<'_, M>, head: u64) -> Result<(), HeapFault> {
+    fn check_place<M: Memory>(words: Words<'_, M>, head: u64) -> Result<(), HeapFault> {
         let larger = words.larger(head);
         if words.smaller(round_down(larger, 8)) != head || !larger.is_multiple_of(8) {
             Err(HeapFault::LargeSizeLinks)
-        } else if !self.is_known_ahead(words, head) {
+        } else if !is_known_ahead(words, words.bk(head), head) {
             Err(HeapFault::LargeLinks)
         } else {
             Ok(())
@@ -309,7 +294,7 @@ impl Bins {
     }
 
     /// Links `chunk` as head between `smaller` and `larger` (which is the smallest when `chunk` is the largest).
-    fn link_head<M: Memory>(&mut self, words: Words<'_, M>, chunk: u64, smaller: u64, larger: u64) {
+    fn link_head<M: Memory>(words: Words<'_, M>, chunk: u64, smaller: u64, larger: u64) {
         words.set_smaller(chunk, smaller);
         words.set_larger(chunk, larger);
         words.set_larger(smaller, chunk);
@@ -320,7 +305,7 @@ impl Bins {
     /// is alone (placement policy, section 3, step 7).
     #[inline]
     pub(super) fn best_in_large<M: Memory>(&self, words: Words<'_, M>, bin: usize, size: u64) -> Option<u64> {
-        let largest = self.front(bin)?;
+        let largest = self.front(words, bin)?;
         if words.size(largest) < size {
             return None;
         }
@@ -328,7 +313,7 @@ impl Bins {
         while words.size(head) < size {
             head = words.larger(head);
         }
-        if self.ends[bin].back == head {
+        if words.bk(self.end(bin)) == head {
             return Some(head);
         }
         let second = words.fd(head);
@@ -342,22 +327,40 @@ impl Bins {
     }
 }
 
-/// Whether `link` is the place of a chunk whose link towards the front leads to `chunk`.
-#[inline(always)]
-fn leads_back<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
-    if link.is_multiple_of(8) { words.bk(link) == chunk } else { leads_nowhere(move || words.bk(round_down(link, 8))) }
+/// Whether the neighbours of `chunk` in its list know it: what an overwritten link breaks.
+pub(super) fn links_meet<M: Memory>(words: Words<'_, M>, chunk: u64) -> bool {
+    do_meet(words, words.fd(chunk), words.bk(chunk), chunk)
 }
 
-/// Whether `link` is the place of a chunk whose link towards the back leads to `chunk`.
+/// The same of its links. One that was overwritten is followed wherever it leads, as glibc follows it: a program that glibc
+/// lets the kernel end so is ended so here.
 #[inline(always)]
-fn leads_on<M: Memory>(words: Words<'_, M>, link: u64, chunk: u64) -> bool {
-    if link.is_multiple_of(8) { words.fd(link) == chunk } else { leads_nowhere(move || words.fd(round_down(link, 8))) }
+fn do_meet<M: Memory>(words: Words<'_, M>, behind: u64, ahead: u64, chunk: u64) -> bool {
+    if (behind | ahead).is_multiple_of(8) {
+        words.bk(behind) == chunk && words.fd(ahead) == chunk
+    } else {
+        lead_nowhere(words, behind, ahead, chunk)
+    }
 }
 
-/// What is said of a link that is no chunk's place, once it was followed: the kernel may end that.
+/// Whether `ahead`, the link of `chunk` towards the front, leads to what knows it.
+#[inline(always)]
+pub(super) fn is_known_ahead<M: Memory>(words: Words<'_, M>, ahead: u64, chunk: u64) -> bool {
+    if ahead.is_multiple_of(8) { words.fd(ahead) == chunk } else { leads_nowhere(words, ahead) }
+}
+
+/// What is said of links of which one is no chunk's place, once they were followed as far as libc follows them.
 #[cold]
 #[inline(never)]
-fn leads_nowhere(follow: impl FnOnce() -> u64) -> bool {
-    follow();
+fn lead_nowhere<M: Memory>(words: Words<'_, M>, behind: u64, ahead: u64, chunk: u64) -> bool {
+    let is_known_behind = words.bk(round_down(behind, 8)) == chunk;
+    is_known_behind && behind.is_multiple_of(8) && leads_nowhere(words, ahead)
+}
+
+/// The same of one link towards the front.
+#[cold]
+#[inline(never)]
+fn leads_nowhere<M: Memory>(words: Words<'_, M>, ahead: u64) -> bool {
+    words.fd(round_down(ahead, 8));
     false
 }

@@ -5,7 +5,7 @@
 //! the words alone, so that [`super::Verdict`] can ask them about memory that may not be there.
 
 use super::arena::ArenaState;
-use super::bins::{Bins, UNSORTED};
+use super::bins::{Bins, UNSORTED, is_known_ahead, links_meet};
 use super::chunk::{ALIGNMENT, FLAGS, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, fast_index, round_down};
 use super::fault::HeapFault;
 use super::free::Merging;
@@ -40,12 +40,12 @@ pub(super) fn free<M: Memory>(
         let previous_size = words.prev_size(chunk);
         let previous = chunk.wrapping_sub(previous_size);
         size_below(words, previous, previous_size, Merging::Free)?;
-        unlink(words, &arena.bins, previous)?;
+        unlink(words, previous)?;
     }
     let next = chunk.wrapping_add(size);
     if next != arena.top {
         if !words.inuse(next, words.size(next)) {
-            unlink(words, &arena.bins, next)?;
+            unlink(words, next)?;
         }
         front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree)?;
     }
@@ -110,12 +110,12 @@ pub(super) fn size_below<M: Memory>(
 }
 
 /// Whether a chunk can leave whatever list it is in: what [`Bins::unlink`] looks at, which also does it.
-pub(super) fn unlink<M: Memory>(words: Words<'_, M>, bins: &Bins, chunk: u64) -> Result<(), HeapFault> {
+pub(super) fn unlink<M: Memory>(words: Words<'_, M>, chunk: u64) -> Result<(), HeapFault> {
     let size = words.size(chunk);
     if words.prev_size(chunk.wrapping_add(size)) != size {
         return Err(HeapFault::SizeMismatch);
     }
-    if !bins.links_meet(words, chunk) {
+    if !links_meet(words, chunk) {
         return Err(HeapFault::CorruptedLinks);
     }
     if size < LARGE_MIN {
@@ -160,10 +160,8 @@ pub(super) fn front_of_unsorted<M: Memory>(
     bins: &Bins,
     otherwise: HeapFault,
 ) -> Result<(), HeapFault> {
-    match bins.front(UNSORTED) {
-        Some(front) if words.bk(front) != UNSORTED as u64 => Err(otherwise),
-        Some(_) | None => Ok(()),
-    }
+    let end = bins.end(UNSORTED);
+    if words.bk(words.fd(end)) == end { Ok(()) } else { Err(otherwise) }
 }
 
 /// The size of the chunk that has waited longest in the unsorted bin, and what is ahead of it there, if it can be taken
@@ -187,7 +185,7 @@ pub(super) fn unsorted<M: Memory>(
         return Err(HeapFault::UnsortedMismatch);
     }
     let ahead = words.bk(chunk);
-    if !arena.bins.is_behind(words, UNSORTED, ahead, chunk) || words.fd(chunk) != UNSORTED as u64 {
+    if !is_known_ahead(words, ahead, chunk) || words.fd(chunk) != arena.bins.end(UNSORTED) {
         return Err(HeapFault::UnsortedLinks);
     }
     if next_head & PREV_INUSE != 0 {

@@ -55,22 +55,50 @@ pub(super) const fn round_down(value: u64, unit: u64) -> u64 {
 /// The bin of a chunk size: 2 to 63 small, one size each; 64 to 126 large, with the spacing of section 1.
 #[inline(always)]
 pub(super) const fn bin_index(size: u64) -> usize {
-    let index = if size < LARGE_MIN {
-        size >> 4
-    } else if size >> 6 <= 48 {
-        48 + (size >> 6)
-    } else if size >> 9 <= 20 {
-        91 + (size >> 9)
-    } else if size >> 12 <= 10 {
-        110 + (size >> 12)
-    } else if size >> 15 <= 4 {
-        119 + (size >> 15)
-    } else if size >> 18 <= 2 {
-        124 + (size >> 18)
-    } else {
-        126
-    };
-    index as usize
+    if size < LARGE_MIN {
+        return (size >> 4) as usize;
+    }
+    let [finer, coarser] = &SPACINGS[lesser(size.ilog2(), LAST_SPACED) as usize - LARGE_MIN.ilog2() as usize];
+    lesser(finer.index(size), coarser.index(size)) as usize
+}
+
+/// How the bins of some large sizes are spaced.
+#[derive(Clone, Copy)]
+struct Spacing {
+    base: u8,
+    shift: u8,
+}
+
+impl Spacing {
+    #[inline(always)]
+    const fn index(self, size: u64) -> u32 {
+        self.base as u32 + (size >> self.shift) as u32
+    }
+}
+
+/// The highest power of two that has a row in [`SPACINGS`].
+const LAST_SPACED: u32 = 19;
+
+/// The spacings that hold for sizes from a power of two to the next, 1 KiB first. Where one gives way to the other the
+/// coarser one leads to the lower bin, and before that to none lower: so the lesser of the two counts, and nobody has to
+/// guess on which side of the border a size lies, as a processor would.
+const SPACINGS: [[Spacing; 2]; 10] = {
+    let [a, b, c, d, e, last] = [(48, 6), (91, 9), (110, 12), (119, 15), (124, 18), (126, 63)];
+    let rows = [(a, a), (a, b), (b, b), (b, c), (c, c), (c, d), (d, d), (d, e), (e, e), (last, last)];
+    let mut spacings = [[Spacing { base: 0, shift: 0 }; 2]; 10];
+    let mut row = 0;
+    while row < rows.len() {
+        let ((finer_base, finer_shift), (coarser_base, coarser_shift)) = rows[row];
+        spacings[row] =
+            [Spacing { base: finer_base, shift: finer_shift }, Spacing { base: coarser_base, shift: coarser_shift }];
+        row += 1;
+    }
+    spacings
+};
+
+#[inline(always)]
+const fn lesser(a: u32, b: u32) -> u32 {
+    if a < b { a } else { b }
 }
 
 /// The fast bin of a chunk size between 32 and 176.
@@ -101,5 +129,15 @@ mod tests {
         assert_eq!(bin_index(45_056), 120);
         assert_eq!(bin_index(65_520), 120);
         assert_eq!(bin_index(1 << 40), 126);
+    }
+
+    #[test]
+    fn the_bin_of_every_large_size_is_that_of_the_first_row_of_the_policy_that_holds() {
+        let rows = [(6, 48, 48), (9, 20, 91), (12, 10, 110), (15, 4, 119), (18, 2, 124)];
+        for size in (1024..1 << 21).step_by(16).chain((21..63).map(|bit| 1 << bit)) {
+            let row = rows.iter().find(|(shift, most, _)| size >> shift <= *most);
+            let bin = row.map_or(126, |(shift, _, base)| base + (size >> shift));
+            assert_eq!(bin_index(size) as u64, bin, "{size}");
+        }
     }
 }

@@ -139,14 +139,14 @@ impl<O: Os> Heap<O> {
             return None;
         }
         let is_sound = checks::shape(chunk, size).is_ok()
-            && checks::entrance(words, &self.main.enter_alone(), max_fast, chunk, size).is_ok();
+            && checks::entrance(words, &self.main.enter_alone(&self.os), max_fast, chunk, size).is_ok();
         is_sound.then_some(FastBinnable { chunk, size_bytes: size })
     }
 
     /// Puts the block into the bin that was asked for. The answer is the step's place in the order of the arena.
     #[inline(always)]
     pub fn free_fast(&self, FastBinnable { chunk, size_bytes }: FastBinnable) -> u16 {
-        let mut arena = self.main.enter_alone();
+        let mut arena = self.main.enter_alone(&self.os);
         arena.push_fast(Words(&self.os), chunk, fast_index(size_bytes));
         arena.tick()
     }
@@ -210,7 +210,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return Ok(());
         }
         if head & NON_MAIN == 0 && !self.heap.is_multithreaded() {
-            return self.free_checked(&mut self.heap.main.enter_alone(), chunk, size);
+            return self.free_checked(&mut self.heap.main.enter_alone(&self.heap.os), chunk, size);
         }
         self.free_to_owner(chunk, size)
     }
@@ -344,7 +344,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 return self.put_into_own_bin(arena, chunk, size);
             }
             if self.is_faulty(checks::front_of_unsorted(words, &arena.bins, HeapFault::UnsortedAtFree), chunk) {
-                arena.bins.abandon(UNSORTED);
+                arena.bins.abandon(words, UNSORTED);
             }
         }
         arena.bins.push_unsorted(words, chunk, size);

@@ -64,11 +64,11 @@ impl Counts {
             }
         }
         for bin in 1..BINS {
-            let mut next = arena.bins.back(bin);
+            let mut next = arena.bins.back(words, bin);
             while let Some(chunk) = next {
                 counts.bin_chunks += 1;
                 counts.bin_bytes += words.size(chunk);
-                next = arena.bins.next_from_back(words, chunk);
+                next = arena.bins.next_from_back(words, bin, chunk);
             }
         }
         counts

@@ -130,7 +130,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return None;
         }
         self.cache.look_for_damage(size);
-        let made = self.allocate_inline(&mut heap.main.enter_alone(), size);
+        let made = self.allocate_inline(&mut heap.main.enter_alone(&heap.os), size);
         if let Some(chunk) = made {
             self.perturb_allocated(chunk + HEADER, bytes);
         }

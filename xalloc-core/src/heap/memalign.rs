@@ -3,7 +3,9 @@
 //! Section 5 of the placement policy.
 
 use super::arena::ArenaState;
-use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, bin_index, for_request, round_up};
+use super::chunk::{
+    ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, OVERHEAD, PREV_INUSE, bin_index, for_request, round_up,
+};
 use super::os::Os;
 use super::policy::AlignedRests;
 use super::sink::Sink;
@@ -108,15 +110,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let padded = for_request(padded_request).ok_or(AllocError::NoMemory)?;
         // An arena is told of the bytes that were asked for, not of the chunk that they come to.
         self.in_some_arena(bytes + align + MIN_CHUNK, |step, arena| {
-            let found = match step.take_alignable(arena, size, align) {
-                Some(found) => found,
-                None => step.allocate(arena, padded)?,
+            let (found, served_bytes) = match step.take_alignable(arena, size, align) {
+                Some(found) => (found, step.words().size(found) - OVERHEAD),
+                None => (step.allocate(arena, padded)?, padded_request),
             };
+            // What is cut off afterwards as well: the cache may hand it out as it is.
+            step.perturb_allocated(found + HEADER, served_bytes);
             let chunk = step.align_within(arena, found, align);
             step.trim_tail(arena, chunk, size);
             Some(step.served(arena, chunk))
         })
-        .inspect(|made| self.perturb_allocated(made.addr.0, made.usable_bytes))
         .ok_or(AllocError::NoMemory)
     }
 
@@ -128,7 +131,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let words = self.words();
         for bin in bin_index(size)..=bin_index(2 * size - ALIGNMENT) {
-            let mut next = arena.bins.back(bin);
+            let mut next = arena.bins.back(words, bin);
             while let Some(found) = next {
                 if leader_bytes(found, align, MIN_CHUNK) + size <= words.size(found) {
                     let found_size = words.size(found);
@@ -138,7 +141,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                     self.mark_live(arena, found, found_size);
                     return Some(found);
                 }
-                next = arena.bins.next_from_back(words, found);
+                next = arena.bins.next_from_back(words, bin, found);
             }
         }
         None
@@ -200,6 +203,24 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             AlignedRests::Freed => self.free_inner(arena, chunk),
             AlignedRests::Merged => {
                 self.free_merged(arena, chunk, size);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::heap::{AllocError, Heap, Live, NoSink, Policy, ThreadCache, Tunables};
+
+    #[test]
+    fn an_alignment_that_is_no_power_of_two_is_rounded_up_or_rejected_as_the_release_does() {
+        for (policy, is_strict) in [(Policy::GLIBC_2_36, false), (Policy::GLIBC_2_38, true)] {
+            let heap = Heap::new(Live::new());
+            heap.configure(&policy, &Tunables::NONE);
+            let made = heap.aligned_alloc(&mut ThreadCache::new(), &mut NoSink, 100, 24);
+            match made {
+                Ok(made) => assert!(!is_strict && made.addr.0.is_multiple_of(128)),
+                Err(error) => assert!(is_strict && error == AllocError::BadAlignment),
             }
         }
     }

@@ -21,7 +21,7 @@ use core::ptr::NonNull;
 /// # Safety
 /// - Ranges that `break_by`, `map`, `remap` and `commit` hand out are readable, writable, zero where never written
 ///   before, and belong to the heap alone until it gives them back.
-/// - [`Os::arena_home`] returns storage as described there.
+/// - [`Os::arena_home`] and [`Os::ends_home`] return storage as described there.
 pub unsafe trait Os: Memory {
     /// Moves the break by `delta` bytes and returns where it was: the semantics of `sbrk`. `None`: it cannot be moved.
     ///
@@ -91,6 +91,10 @@ pub unsafe trait Os: Memory {
     /// - `addr` is a multiple of 16 in a range that [`Os::commit`] made accessible, [`super::ARENA_BYTES`] before its
     ///   end, which is never given back, and this is the only call for it.
     unsafe fn arena_home(&self, addr: u64) -> NonNull<u8>;
+
+    /// Where [`Memory`] finds the ends of an arena's lists, which lie at `addr` in this process: there, or at another
+    /// address, always the same for an arena, where as many words can be read and written that no other range has.
+    fn ends_home(&self, arena: u16, addr: u64) -> u64;
 
     /// Zeroed memory out of the heap, for the heap's own bookkeeping, a multiple of a page long and so aligned; it is
     /// there as long as `self` lives, and takes no more pages than are written to.

@@ -251,7 +251,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             return false;
         }
         let Some(size) = for_request(bytes).filter(|&size| size > old_size) else { return false };
-        let mut arena = heap.main.enter_alone();
+        let mut arena = heap.main.enter_alone(&heap.os);
         let next = chunk + old_size;
         if next != arena.top || checks::resize(words, &arena, chunk, old_size).is_err() {
             return false;

@@ -35,6 +35,10 @@ use crate::units::PAGE_BYTES;
 
 /// Where the simulated break begins. Only its alignment matters: results are compared as offsets to it.
 pub const BREAK_BASE: u64 = 0x0000_1000_0000_0000;
+/// Where the ends of the arenas' lists seem to lie, a page for each arena; nothing of it counts as memory.
+const ENDS_BASE: u64 = 0x0000_0800_0000_0000;
+/// Behind those of the last arena that there can be.
+const ENDS_END: u64 = ENDS_BASE + (u16::MAX as u64 + 1) * PAGE_BYTES;
 /// Upper end of the area of mappings, which are placed downwards as Linux does.
 const MAPS_END: u64 = 0x0000_7f00_0000_0000;
 /// Lower end of the area of mappings.
@@ -82,6 +86,7 @@ impl core::ops::AddAssign for SystemCalls {
 pub struct Sim {
     below: RefCell<Pages>,
     above: RefCell<Pages>,
+    ends: RefCell<Vec<u64>>,
     holes: RefCell<BTreeMap<u64, u64>>,
     homes: RefCell<Vec<NonNull<Home>>>,
     tables: RefCell<Vec<(NonNull<u8>, Layout)>>,
@@ -98,6 +103,7 @@ impl Sim {
         Sim {
             below: RefCell::new(Pages::new(Density::Dense)),
             above: RefCell::new(Pages::new(Density::Sparse)),
+            ends: RefCell::default(),
             holes: RefCell::new(BTreeMap::from([(MAPS_START, MAPS_END - MAPS_START)])),
             homes: RefCell::default(),
             tables: RefCell::default(),
@@ -220,6 +226,11 @@ impl Sim {
             self.below.borrow_mut().take(addr.checked_sub(BREAK_BASE)? / PAGE_BYTES)
         }
     }
+}
+
+/// Number of the word of an address among those of ends.
+fn end_slot(addr: u64) -> usize {
+    (addr.wrapping_sub(ENDS_BASE) / 8) as usize
 }
 
 /// Number of the page of an address in the area of mappings, counted from its upper end.
@@ -346,6 +357,10 @@ unsafe impl Os for Sim {
         home.cast()
     }
 
+    fn ends_home(&self, arena: u16, _: u64) -> u64 {
+        ENDS_BASE + u64::from(arena) * PAGE_BYTES
+    }
+
     fn side_table(&self, len: u64) -> Option<NonNull<u8>> {
         let layout = Layout::from_size_align(len as usize, PAGE_BYTES as usize).ok()?;
         // SAFETY: no caller asks for a table of no bytes.
@@ -361,8 +376,10 @@ unsafe impl Memory for Sim {
         let slot = (addr % PAGE_BYTES / 8) as usize;
         if addr >= MAPS_START {
             self.above.borrow().word(MAPS_END.wrapping_sub(1 + addr) / PAGE_BYTES, slot)
+        } else if addr >= BREAK_BASE {
+            self.below.borrow().word((addr - BREAK_BASE) / PAGE_BYTES, slot)
         } else {
-            self.below.borrow().word(addr.wrapping_sub(BREAK_BASE) / PAGE_BYTES, slot)
+            self.ends.borrow().get(end_slot(addr)).copied().unwrap_or(0)
         }
     }
 
@@ -372,6 +389,12 @@ unsafe impl Memory for Sim {
             self.above.borrow_mut().set_word((MAPS_END - 1 - addr) / PAGE_BYTES, slot, value);
         } else if (BREAK_BASE..self.brk.get() + PAGE_BYTES).contains(&addr) {
             self.below.borrow_mut().set_word((addr - BREAK_BASE) / PAGE_BYTES, slot, value);
+        } else if (ENDS_BASE..ENDS_END).contains(&addr) {
+            let mut ends = self.ends.borrow_mut();
+            if end_slot(addr) >= ends.len() {
+                ends.resize(end_slot(addr) + 1, 0);
+            }
+            ends[end_slot(addr)] = value;
         }
     }
 

@@ -253,9 +253,9 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let mut released = false;
         let first_with_pages = super::chunk::bin_index(page);
         for bin in (1..super::bins::BINS).filter(|&bin| bin == super::bins::UNSORTED || bin >= first_with_pages) {
-            let mut next = arena.bins.back(bin);
+            let mut next = arena.bins.back(words, bin);
             while let Some(chunk) = next {
-                next = arena.bins.next_from_back(words, chunk);
+                next = arena.bins.next_from_back(words, bin, chunk);
                 let end = chunk + words.size(chunk);
                 // The first 48 bytes hold the chunk's own words (placement policy, section 7).
                 let first_page = round_up(chunk + 48, page);

@@ -206,19 +206,18 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         }
         if !heap.is_multithreaded() {
             self.cache.arena.get_or_insert(0);
-            return serve(self, &mut heap.main.enter_alone());
+            return serve(self, &mut heap.main.enter_alone(&heap.os));
         }
         self.in_locked_arena(hint_bytes, serve)
     }
 
     /// The same in a process with threads.
-    #[inline(never)]
+    #[inline(always)]
     fn in_locked_arena<T>(
         &mut self,
         hint_bytes: u64,
         mut serve: impl FnMut(&mut Self, &mut ArenaState) -> Option<T>,
     ) -> Option<T> {
-        let heap = self.heap;
         let mut first = self.own_arena(hint_bytes)?;
         if let Some(served) = serve(self, &mut first) {
             return Some(served);
@@ -228,9 +227,18 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         }
         let failed = first.number;
         drop(first);
-        let mut second =
-            if failed == 0 { self.attach(hint_bytes, Some(failed))? } else { heap.enter(&heap.main, self.cache)? };
+        let mut second = self.enter_instead(hint_bytes, failed)?;
         serve(self, &mut second)
+    }
+
+    /// Enters the arena that is asked where `failed` could not serve.
+    #[cold]
+    #[inline(never)]
+    fn enter_instead(&mut self, hint_bytes: u64, failed: ArenaRef) -> Option<ArenaGuard<'h>> {
+        if failed == 0 {
+            return self.attach(hint_bytes, Some(failed));
+        }
+        self.heap.enter(&self.heap.main, self.cache)
     }
 
     /// Enters the thread's arena; finds it one if it has none.
@@ -329,7 +337,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         // SAFETY: initialised above; it lives as long as the heap and is only shared from here on.
         let arena: &'h Arena = unsafe { home.as_ref() };
         {
-            let mut state = arena.enter_alone();
+            let mut state = arena.enter_alone(&heap.os);
             state.top = top;
             state.grew(len_bytes);
         }
@@ -349,7 +357,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         let mut number = start;
         let mut entered = loop {
             let arena = arenas.get(number, &heap.main)?;
-            if let Some(guard) = arena.try_enter(tid) {
+            if let Some(guard) = arena.try_enter(&heap.os, tid) {
                 break Some((arena, guard));
             }
             number = arenas.after(number);

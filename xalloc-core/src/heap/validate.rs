@@ -6,7 +6,7 @@
 
 use super::Heap;
 use super::arena::{ArenaState, FAST_BINS};
-use super::bins::{BINS, UNSORTED};
+use super::bins::{BINS, UNSORTED, links_meet};
 use super::chunk::{LARGE_MIN, bin_index};
 use super::inspect::{Class, Span, WalkError};
 use super::os::Os;
@@ -140,16 +140,16 @@ fn validate_lists<O: Os>(words: Words<'_, O>, arena: &ArenaState) -> Result<u64,
     let mut listed = 0;
     for bin in 1..BINS {
         let mut smallest = 0;
-        let mut next = arena.bins.back(bin);
+        let mut next = arena.bins.back(words, bin);
         while let Some(chunk) = next {
             let size = words.size(chunk);
             let belongs = bin == UNSORTED || (bin_index(size) == bin && (size < LARGE_MIN || size >= smallest));
-            if !belongs || !arena.bins.links_meet(words, chunk) {
+            if !belongs || !links_meet(words, chunk) {
                 return Err(Imbalance::WrongBin(Addr(chunk)));
             }
             smallest = size;
             listed += 1;
-            next = arena.bins.next_from_back(words, chunk);
+            next = arena.bins.next_from_back(words, bin, chunk);
         }
     }
     for index in 0..FAST_BINS {

@@ -64,11 +64,11 @@ impl<M: Memory> Words<'_, M> {
         head, set_head, 8
     );
     word!(
-        /// Next chunk of a list on its way from front to back, or the number of the bin.
+        /// Next chunk of a list on its way from front to back, or the end of the list.
         fd, set_fd, 16
     );
     word!(
-        /// Next chunk of a list on its way from back to front, or the number of the bin.
+        /// Next chunk of a list on its way from back to front, or the end of the list.
         bk, set_bk, 24
     );
     word!(

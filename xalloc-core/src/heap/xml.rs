@@ -67,10 +67,10 @@ impl Census {
             range.from = range.to.saturating_sub(ALIGNMENT - 1);
         }
         for (bin, range) in census.bins.iter_mut().enumerate().skip(UNSORTED) {
-            let mut next = arena.bins.back(bin);
+            let mut next = arena.bins.back(words, bin);
             while let Some(chunk) = next {
                 range.enter(words.size(chunk) | PREV_INUSE);
-                next = arena.bins.next_from_back(words, chunk);
+                next = arena.bins.next_from_back(words, bin, chunk);
             }
         }
         let sum = |ranges: &[Range]| ranges.iter().fold((0, 0), |sum, r| (sum.0 + r.count, sum.1 + r.total));
