@@ -9,6 +9,7 @@ pub mod control;
 pub mod file;
 pub mod inherited;
 pub mod lock;
+pub mod pagemap;
 pub mod pidfd;
 pub mod segment;
 pub mod server;
