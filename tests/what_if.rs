@@ -280,3 +280,12 @@ fn an_allocator_that_is_none_is_refused() {
     assert_eq!(output.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&output.stderr).contains("hint: there are jemalloc"));
 }
+
+#[test]
+fn a_site_is_named_by_the_operator_that_allocates() {
+    let recording = victim("threaded_maps.cpp", &[]).record();
+    let answer = recording.json("what-if", &["--without", "operator new*"]);
+    let runs = list(&answer, "runs");
+    let [before, without] = [0, 1].map(|run| number(&runs[run], "peak_footprint_bytes"));
+    assert!(without * 4 < before, "{without} of {before}");
+}

@@ -18,6 +18,9 @@ use std::process::{Command, Stdio};
 
 #[path = "build/elf.rs"]
 mod elf;
+#[path = "../xalloc-core/src/fnv.rs"]
+#[allow(unreachable_pub, reason = "it is the core's file, and public there")]
+mod fnv;
 
 /// The only library that the preload may need: whatever it needed besides would be loaded into every program.
 const NEEDED: &str = "libc.so.6";
@@ -62,6 +65,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let library = fs::read(build(&root, &out)?)?;
     verify(&library, &exports).map_err(|seen| format!("the preload must not ship like this: {seen}"))?;
+    println!("cargo::rustc-env=XALLOC_LIBRARY_HASH={:016x}", fnv::Fnv1a::of(&library));
     fs::write(out.join("libxalloc_preload.so"), library)?;
     Ok(())
 }

@@ -36,6 +36,7 @@ pub(crate) mod sample;
 mod segments;
 mod sites;
 mod sizes;
+mod spreads;
 pub mod survey;
 #[cfg(test)]
 mod tests;
@@ -106,11 +107,23 @@ pub trait Recorded {
 pub struct Settings {
     /// An allocation is temporary if freed by its thread before its next so many allocations; 0 counts none.
     pub temporary_threshold: u32,
+    /// Whether sizes and lifetimes are counted one by one.
+    pub spread: Spread,
+}
+
+/// Whether the sizes of allocations and the lifetimes of blocks are counted: half of what adding up costs, for what only
+/// some reports show.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Spread {
+    /// They are.
+    Counted,
+    /// They are not: the distributions are empty.
+    LeftOut,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { temporary_threshold: 1 }
+        Settings { temporary_threshold: 1, spread: Spread::Counted }
     }
 }
 

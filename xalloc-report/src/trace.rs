@@ -27,6 +27,7 @@ mod matcher;
 mod mirror;
 mod moment;
 mod ops;
+mod packing;
 mod pipeline;
 mod play;
 mod rare;

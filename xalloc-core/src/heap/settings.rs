@@ -12,15 +12,12 @@ use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::chunk::{self, MXFAST_LIMIT};
 use super::policy::Policy;
-use super::tcache::LARGE_LIMIT;
-use super::tunables::{Parameter, Tunables};
+use super::tunables::{MMAP_THRESHOLD_MAX, Parameter, Tunable, Tunables};
 
 /// Placement policy, section 1: `top_pad` is 128 KiB, not the 0 of the manual.
 const TOP_PAD: u64 = 131_072;
 /// Placement policy, section 1: trim and mmap thresholds before they move.
 const THRESHOLD: u64 = 131_072;
-/// Placement policy, section 1: largest value of the dynamic mmap threshold, and of a tuned one up to 2.34.
-const MMAP_THRESHOLD_MAX: u64 = 32 << 20;
 /// Placement policy, section 1.
 const MMAP_MAX: u64 = 65_536;
 /// Placement policy, section 1: largest chunk of the fast bins by default.
@@ -179,12 +176,12 @@ impl Settings {
                 self.set(policy, parameter, value);
             }
         }
-        if let Some(count) = tunables.tcache_count.filter(|&count| count <= u64::from(u16::MAX)) {
+        let in_range = |tunable: Tunable, value: &u64| tunable.most(policy).is_none_or(|most| *value <= most);
+        if let Some(count) = tunables.tcache_count.filter(|count| in_range(Tunable::TcacheCount, count)) {
             self.tcache_count.set(count);
         }
-        let limit =
-            if policy.tcache_large_bins { LARGE_LIMIT - chunk::ALIGNMENT } else { policy.tcache_chunk_max_bytes };
-        if let Some(largest) = tunables.tcache_max_bytes.and_then(chunk::for_request).filter(|&size| size <= limit) {
+        let largest = tunables.tcache_max_bytes.filter(|bytes| in_range(Tunable::TcacheMax, bytes));
+        if let Some(largest) = largest.and_then(chunk::for_request) {
             self.tcache_chunk_max.set(largest);
         }
         if let Some(limit) = tunables.tcache_unsorted_limit {

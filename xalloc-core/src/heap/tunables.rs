@@ -6,6 +6,13 @@
 //! A name that is no tunable of malloc, and a value that is no number, are ignored, as glibc ignores them. The caller
 //! does not read the environment of a process of raised privilege (`AT_SECURE`).
 
+use super::chunk::{ALIGNMENT, MXFAST_LIMIT, OVERHEAD};
+use super::policy::Policy;
+use super::tcache::LARGE_LIMIT;
+
+/// Placement policy, section 1: largest value of the dynamic mmap threshold, and of a tuned one up to 2.34.
+pub(super) const MMAP_THRESHOLD_MAX: u64 = 32 << 20;
+
 /// The tunables of malloc; `None` leaves the policy's default in force.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tunables {
@@ -81,6 +88,25 @@ impl Tunable {
             Tunable::TcacheMax => "tcache_max",
             Tunable::TcacheUnsortedLimit => "tcache_unsorted_limit",
             Tunable::Perturb => "perturb",
+        }
+    }
+
+    /// Largest value that a release takes, if there is one; it ignores what is larger.
+    #[must_use]
+    pub fn most(self, policy: &Policy) -> Option<u64> {
+        match self {
+            Tunable::MaxFast => Some(MXFAST_LIMIT),
+            Tunable::MmapThreshold => policy.mmap_threshold_is_limited.then_some(MMAP_THRESHOLD_MAX),
+            Tunable::TcacheCount => Some(u64::from(u16::MAX)),
+            Tunable::TcacheMax if policy.tcache_large_bins => Some(LARGE_LIMIT - ALIGNMENT - OVERHEAD),
+            Tunable::TcacheMax => policy.tcache_chunk_max_bytes.checked_sub(OVERHEAD),
+            Tunable::TopPad
+            | Tunable::TrimThreshold
+            | Tunable::MmapMax
+            | Tunable::ArenaMax
+            | Tunable::ArenaTest
+            | Tunable::TcacheUnsortedLimit
+            | Tunable::Perturb => None,
         }
     }
 

@@ -19,10 +19,11 @@ use core::cell::Cell;
 use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, NON_MAIN, for_request};
 use super::fault::HeapFault;
 use super::os::{Memory, Os};
+use super::step::Step;
 use super::subheap::heap_of;
 use super::tcache::{KEY, Stage, ThreadCache};
 use super::words::Words;
-use super::{CacheBirth, Heap, checks};
+use super::{CacheBirth, Heap, NoSink, checks};
 use crate::units::Addr;
 
 /// What libc does with a pointer.
@@ -93,6 +94,19 @@ impl<O: Os> Heap<O> {
     /// - By the bullet of the module.
     pub unsafe fn verdict_on_free<A: Access>(&self, cache: &mut ThreadCache, addr: Addr, access: A) -> Verdict {
         self.verdict(access, |words| self.would_free(words, cache, addr.0.wrapping_sub(HEADER)))
+    }
+
+    /// Frees `addr`, of which [`Heap::verdict_on_free`] has just said that libc notices nothing, as libc does: its lists
+    /// of free chunks are damaged by that, and so are these. No sink is told, for no block was freed.
+    ///
+    /// # Safety
+    /// - By the bullet of the module; what the verdict has looked at can be written as well.
+    /// - The program has asked for it: from here on its blocks may overlap.
+    pub unsafe fn free_unnoticed(&self, cache: &mut ThreadCache, addr: Addr) {
+        let chunk = addr.0.wrapping_sub(HEADER);
+        let head = Words(&self.os).head(chunk);
+        // The verdict was that no check fails; one that does changes nothing.
+        let _is_freed = Step { heap: self, cache, sink: &mut NoSink }.free_slowly(chunk, head);
     }
 
     /// As [`Heap::verdict_on_free`], of a `realloc` to `bytes`.
@@ -227,4 +241,43 @@ fn head_of<M: Memory>(words: Words<'_, M>, chunk: u64) -> u64 {
 
 fn round_to_words(chunk: u64) -> u64 {
     chunk & !7
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::Live;
+
+    /// Where everything can be read and written.
+    struct Everywhere;
+
+    impl Access for Everywhere {
+        fn is_readable(&self, _: u64) -> bool {
+            true
+        }
+
+        fn is_writable(&self, _: u64) -> bool {
+            true
+        }
+    }
+
+    #[test]
+    fn a_second_free_that_libc_does_not_notice_makes_two_blocks_of_one() {
+        let heap = Heap::new(Live::new());
+        assert!(heap.harden());
+        let mut cache = ThreadCache::new();
+        let block = heap.malloc(&mut cache, &mut NoSink, 24).unwrap().addr;
+        // SAFETY: the block is live and nobody uses it.
+        unsafe { heap.free(&mut cache, &mut NoSink, block) }.unwrap();
+        // The mark of what is in a cache, by which libc notices a second free.
+        Words(heap.system()).set_bk(block.0 - HEADER, 0);
+        // SAFETY: the block's words are mapped, here and below.
+        assert_eq!(unsafe { heap.verdict_on_free(&mut cache, block, Everywhere) }, Verdict::Passes);
+        // SAFETY: libc lets it pass, and the blocks that follow from it are not used.
+        unsafe { heap.free_unnoticed(&mut cache, block) };
+        for _ in 0..2 {
+            assert_eq!(heap.malloc(&mut cache, &mut NoSink, 24).unwrap().addr, block);
+        }
+        assert_ne!(heap.malloc(&mut cache, &mut NoSink, 24).unwrap().addr, block);
+    }
 }

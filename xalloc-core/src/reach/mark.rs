@@ -6,6 +6,7 @@
 
 use core::ops::Range;
 
+use super::hint::Aim;
 use super::index::Index;
 use super::{Block, Mark, Memory, Scratch, Verdict, flag, shape};
 use crate::units::PAGE_BYTES;
@@ -24,6 +25,7 @@ pub struct Marker<'s, M> {
     depth: usize,
     /// For the order in what is lost.
     pub(super) rest: &'s mut [u32],
+    pub(super) aim: Aim,
     is_strong: bool,
     read_words: u64,
     unreadable_pages: u64,
@@ -48,6 +50,7 @@ impl<'s, M: Memory> Marker<'s, M> {
             stack,
             depth: 0,
             rest,
+            aim: Aim::NOTHING,
             is_strong: true,
             read_words: 0,
             unreadable_pages: 0,
@@ -103,6 +106,7 @@ impl<'s, M: Memory> Marker<'s, M> {
         }
         self.drain();
         self.order_lost();
+        self.aim = Aim::at(self.blocks, self.marks);
     }
 
     /// Words that were read, of roots and of blocks.

@@ -54,6 +54,12 @@ pub fn ticks_are_invariant() -> bool {
         && core::arch::x86_64::__cpuid(POWER_LEAF).edx & 1 << 8 != 0
 }
 
+/// Processor time that the calling thread has taken so far, in nanoseconds.
+#[must_use]
+pub fn thread_cpu_ns() -> u64 {
+    nanoseconds(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 fn nanoseconds(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: second bullet of the module.
@@ -75,5 +81,13 @@ mod tests {
         }
         assert!(monotonic_ns() > 0);
         assert!(realtime_ns() > 1_600_000_000 * 1_000_000_000);
+    }
+
+    #[test]
+    fn a_thread_that_sleeps_takes_no_processor_time() {
+        let (before, began) = (thread_cpu_ns(), monotonic_ns());
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        let (taken, passed) = (thread_cpu_ns() - before, monotonic_ns() - began);
+        assert!(passed >= 50_000_000 && taken < passed / 2, "{taken} of {passed}");
     }
 }

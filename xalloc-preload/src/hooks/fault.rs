@@ -8,8 +8,8 @@
 //! # What becomes of the program
 //! What would become of it on libc: where that aborts, it ends by the same message and `abort`, unless the user asked to
 //! go on; where libc would read memory that is not there, that is read; and where libc notices nothing, the program goes
-//! on. Then a refused pointer is left alone, for to free what is no block as libc does would damage the heap. What such a free would have
-//! made of libc's own lists is not followed: a later call may be judged otherwise there.
+//! on, and the free is done as libc does it: what that makes of the lists of free chunks decides how later calls end. Where
+//! the user asked to go on after errors, a refused pointer is left alone and the heap stays whole.
 //!
 //! # Safety
 //! - What the heap reads to find that out is what the kernel has said can be read. A program that gives
@@ -99,9 +99,31 @@ pub(super) fn refuse(mut inside: Inside<'_>, entry: Entry, asked: Asked, fault: 
         Verdict::Aborts(fault)
     };
     report(&mut inside, entry, asked, fault, Some(verdict));
+    if is_followed(asked, verdict) {
+        // SAFETY: the verdict, made above, has looked at what can be read and written.
+        unsafe { HEAP.free_unnoticed(&mut inside.own().cache, asked.addr) };
+    }
     // A handler of the signal that follows may allocate: the hook ends first.
     drop(inside);
     follow(verdict);
+}
+
+/// Whether a free that libc lets pass is done as libc does it. A `realloc` is not: who called gives the program a block of
+/// its own.
+fn is_followed(asked: Asked, verdict: Verdict) -> bool {
+    let is_free = match asked.call {
+        Call::Free | Call::FreeSized | Call::FreeAlignedSized => true,
+        Call::Realloc | Call::Reallocarray => asked.bytes == 0,
+        Call::Malloc
+        | Call::Calloc
+        | Call::Memalign
+        | Call::AlignedAlloc
+        | Call::PosixMemalign
+        | Call::Valloc
+        | Call::Pvalloc
+        | Call::GlobalAlloc => false,
+    };
+    is_free && verdict == Verdict::Passes && backend::is_core() && backend::on_error() != on_error::REPORT
 }
 
 /// Reports that the words of a live block do not agree with those around it, which libc may not notice: the call is to
@@ -191,9 +213,10 @@ fn report(inside: &mut Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault,
         Some(Verdict::CrashesWriting(_)) => {
             b"  libc writes to memory that cannot be, for which the kernel ends the program\n"
         }
-        Some(Verdict::Passes) => {
-            b"  libc lets it pass; here it has no effect, and what libc's lists would become is not followed\n"
+        Some(verdict @ Verdict::Passes) if is_followed(asked, verdict) => {
+            b"  libc lets it pass, and its lists of free memory are damaged by it, here as there\n"
         }
+        Some(Verdict::Passes) => b"  libc lets it pass; here it has no effect\n",
         None => b"  libc lets it pass, and the call is served\n",
     });
     print(&text);

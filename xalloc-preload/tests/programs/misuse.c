@@ -734,6 +734,123 @@ static void cached_link_overwritten_at_thread_end(void)
 	pthread_join(other, 0);
 }
 
+/* --- what a fault that was let pass leads to --- */
+
+/* Says whether a call gave what an earlier one gave. */
+static void say_same(const void *a, const void *b)
+{
+	write(1, a == b ? "same\n" : "other\n", a == b ? 5 : 6);
+}
+/* A block that is in the thread's cache twice. */
+static word *twice_in_cache(size_t size)
+{
+	word *block = take(size);
+	give(block);
+	block[1] = 0;
+	give(block);
+	return block;
+}
+/* A block that is in its fast bin twice, with another one between. */
+static void *twice_in_fast_bin(void)
+{
+	take_many(12, 100);
+	for (int i = 0; i < 9; i++)
+		give(many[i]);
+	give(many[7]);
+	return many[7];
+}
+static void after_twice_cached_it_is_taken_twice(void)
+{
+	word *block = twice_in_cache(24);
+	say_same(take(24), block);
+	say_same(take(24), block);
+	say_same(take(24), block);
+}
+static void after_twice_cached_it_is_freed_again(void)
+{
+	give(twice_in_cache(24));
+}
+static void after_twice_cached_the_owners_free_it(void)
+{
+	twice_in_cache(40);
+	void *first = take(40), *second = take(40);
+	give(first);
+	give(second);
+}
+static void after_twice_fast_it_is_taken_twice(void)
+{
+	void *block = twice_in_fast_bin();
+	for (int i = 0; i < 7; i++)
+		take(100);
+	for (int i = 0; i < 3; i++)
+		say_same(take(100), block);
+}
+static void after_twice_fast_the_bins_are_emptied(void)
+{
+	twice_in_fast_bin();
+	take(5000);
+	take(5000);
+}
+static void after_inside_cached_it_is_taken(void)
+{
+	word *block = calloc(1, 500);
+	block[1] = 0x41;
+	give(block + 2);
+	void *taken = take(56);
+	say_same(taken, block + 2);
+	give(taken);
+	give(block);
+}
+static void after_stack_cached_it_is_taken(void)
+{
+	word words[10] __attribute__((aligned(16))) = {0, 0x41};
+	give(words + 2);
+	say_same(take(56), words + 2);
+}
+static void *cache_twice(void *unused)
+{
+	twice_in_cache(24);
+	return unused;
+}
+static void after_twice_cached_the_thread_ends(void)
+{
+	pthread_t thread;
+	pthread_create(&thread, NULL, cache_twice, NULL);
+	pthread_join(thread, NULL);
+}
+static void after_a_larger_size_the_block_above_is_covered(void)
+{
+	char *below = take(2000), *above = take(2000);
+	take(24);
+	*size_word(below) = 2 * 2016 + 1;
+	give(below);
+	char *both = take(4000);
+	say_same(both, below);
+	give(above);
+	write(1, "freed\n", 6);
+	give(both);
+}
+static void after_a_zero_beyond_the_end(void)
+{
+	char *below = take(1400), *above = take(0x4f8), *last = take(24);
+	give(below);
+	below[1400] = 0;
+	give(above);
+	give(last);
+}
+static void after_links_in_a_large_bin_were_exchanged(void)
+{
+	word *small = take(3000);
+	take(24);
+	word *large = take(3200);
+	take(24);
+	give(small);
+	give(large);
+	take(9000);
+	large[2] = small[2];
+	take(3200);
+}
+
 static const struct {
 	const char *name;
 	void (*run)(void);
@@ -768,6 +885,12 @@ static const struct {
 	CASE(large_nextsize), CASE(large_unlinked_with_bad_nextsize), CASE(large_unlinked_with_bad_links),
 	CASE(unlinked_below_with_bad_links), CASE(unlinked_above_with_bad_links), CASE(best_fit_footer_overwritten),
 	CASE(top_overwritten_by_letters), CASE(top_overwritten_by_zeroes), CASE(cached_link_overwritten_at_thread_end),
+	CASE(after_twice_cached_it_is_taken_twice), CASE(after_twice_cached_it_is_freed_again),
+	CASE(after_twice_cached_the_owners_free_it), CASE(after_twice_fast_it_is_taken_twice),
+	CASE(after_twice_fast_the_bins_are_emptied), CASE(after_inside_cached_it_is_taken),
+	CASE(after_stack_cached_it_is_taken), CASE(after_twice_cached_the_thread_ends),
+	CASE(after_a_larger_size_the_block_above_is_covered), CASE(after_a_zero_beyond_the_end),
+	CASE(after_links_in_a_large_bin_were_exchanged),
 };
 
 int main(int argc, char **argv)

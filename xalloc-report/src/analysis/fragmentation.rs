@@ -115,7 +115,9 @@ pub fn fragmentation<R: Recorded>(
     }
     let told = contents.processes.get(process.0 as usize);
     let is_core = told.is_some_and(|process| process.allocator == Allocator::Core);
-    if is_core && !survey.knows_steps() && !layout.knows_steps() {
+    // Who never allocated has an empty heap, which took no step.
+    let has_blocks = survey.most_requested.requested_bytes > 0;
+    if is_core && has_blocks && !survey.knows_steps() && !layout.knows_steps() {
         return Err(FragmentationError::NoSteps);
     }
     let target = match at {

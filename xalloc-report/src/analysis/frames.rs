@@ -62,6 +62,27 @@ pub(super) fn innermost(contents: &Contents, stack: StackIndex) -> Option<FrameV
     CallStack::of(contents, stack, Call::Malloc).frames.into_iter().next()
 }
 
+/// All function names of a stack, the allocator's included and the hooks' left out, innermost first.
+pub(super) fn functions(contents: &Contents, stack: StackIndex) -> impl Iterator<Item = &str> {
+    let mut next = (stack != StackIndex::NONE).then_some(stack);
+    let nodes = std::iter::from_fn(move || {
+        let at = next?;
+        let node = contents.stacks.get(at.0 as usize)?;
+        // A parent's index is smaller than its child's; a damaged trace could otherwise go round for ever.
+        next = (node.parent < at && node.parent != StackIndex::NONE).then_some(node.parent);
+        Some(node)
+    });
+    let frames = nodes.filter_map(|node| contents.frames.get(node.frame?.0 as usize));
+    let is_hook = |frame: &&Frame| {
+        let module = frame.module.and_then(|module| contents.modules.get(module.0 as usize));
+        module.is_some_and(|module| allocator_frames::is_hook_module(&module.path))
+    };
+    frames.filter(move |frame| !is_hook(frame)).flat_map(|frame| {
+        let called = frame.functions.iter().map(|function| function.name.as_str());
+        frame.jumped.as_deref().into_iter().chain(called)
+    })
+}
+
 impl CallStack {
     /// Resolves a stack.
     #[must_use]

@@ -1,9 +1,8 @@
 //! Naming a call site on the command line: by the id that reports give it, or by a function.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::wire::Call;
 
-use super::frames::{self, CallStack};
+use super::frames;
 use super::pattern::Pattern;
 use crate::simulate::Requests;
 use crate::trace::{Contents, StackIndex};
@@ -24,13 +23,13 @@ pub struct Sites {
 
 impl Sites {
     /// The stacks of these requests that `word` names: a stack whose id begins with it, or which goes through a
-    /// function of that name. A name may be written without its parameters and without its namespaces, and is a
-    /// [`Pattern`] of the whole.
+    /// function of that name, the allocator's own included (`operator new*`). A name may be written without its parameters
+    /// and without its namespaces, and is a [`Pattern`] of the whole.
     #[must_use]
     pub fn named(contents: &Contents, requests: &Requests, word: &str) -> Sites {
         let function = Pattern::whole(word);
         Sites::of(contents, requests, |stack| {
-            is_id(contents, stack, word) || is_named(&CallStack::of(contents, stack, Call::Malloc), &function)
+            is_id(contents, stack, word) || frames::functions(contents, stack).any(|name| is_function(name, &function))
         })
     }
 
@@ -71,15 +70,42 @@ fn is_id(contents: &Contents, stack: StackIndex, word: &str) -> bool {
     is_id && frames::id(contents, stack).starts_with(&word.to_ascii_lowercase())
 }
 
-fn is_named(stack: &CallStack, word: &Pattern) -> bool {
-    stack.frames.iter().filter_map(|frame| frame.function.as_deref()).any(|name| is_function(name, word))
-}
-
 /// Whether a word means the function `name`.
 fn is_function(name: &str, word: &Pattern) -> bool {
-    let without_parameters = name.split('(').next().unwrap_or(name);
-    let last = without_parameters.rsplit("::").next().unwrap_or(without_parameters);
-    [name, without_parameters, last].iter().any(|name| word.matches(name))
+    let bare = without_parameters(name);
+    [name, bare, without_namespaces(bare)].iter().any(|name| word.matches(name))
+}
+
+/// `ns::f<int (char)>(long) const` without `(long) const`: from the bracket that the last one closes.
+fn without_parameters(name: &str) -> &str {
+    let Some(closing) = name.rfind(')') else { return name };
+    let mut depth = 0;
+    let opening = name[..=closing].rfind(|letter| {
+        depth += match letter {
+            ')' => 1,
+            '(' => -1,
+            _ => 0,
+        };
+        depth == 0
+    });
+    let bare = opening.map_or(name, |opening| &name[..opening]);
+    // `(anonymous namespace)::f` has none, and `operator()` without parameters is one.
+    let is_name = name[closing..].contains("::") || bare.is_empty() || bare.ends_with("operator");
+    if is_name { name } else { bare }
+}
+
+/// What follows the last `::` that stands in no brackets.
+fn without_namespaces(name: &str) -> &str {
+    let mut depth = 0_i32;
+    for (at, letter) in name.char_indices().rev() {
+        match letter {
+            '>' | ')' => depth += 1,
+            '<' | '(' => depth -= 1,
+            ':' if depth <= 0 => return &name[at + 1..],
+            _ => {}
+        }
+    }
+    name
 }
 
 #[cfg(test)]
@@ -95,5 +121,24 @@ mod tests {
         for word in ["parse", "Parser", "header", "parse_header(", "x*", ""] {
             assert!(!is_function(name, &Pattern::whole(word)), "{word}");
         }
+    }
+
+    #[test]
+    fn brackets_of_other_kinds_are_not_taken_for_parameters() {
+        for (name, words) in [
+            ("operator new(unsigned long)", &["operator new*", "operator new", "operator new(unsigned long)"][..]),
+            ("operator new[](unsigned long)", &["operator new[]", "operator new*"]),
+            ("(anonymous namespace)::fill(int)", &["fill", "(anonymous namespace)::fill", "*::fill"]),
+            ("(anonymous namespace)::fill", &["fill"]),
+            ("Vec<int (char)>::at(long) const", &["at", "Vec<int (char)>::at", "Vec<*>::at"]),
+            ("std::map<a::b, c::d>::operator[](a::b const&)", &["operator[]", "std::map*"]),
+            ("Job::operator()(int)", &["operator()", "Job::operator()"]),
+            ("<alloc::vec::Vec<T> as Clone>::clone", &["clone"]),
+        ] {
+            for word in words {
+                assert!(is_function(name, &Pattern::whole(word)), "{word} is {name}");
+            }
+        }
+        assert!(!is_function("operator new(unsigned long)", &Pattern::whole("operator delete*")));
     }
 }

@@ -96,10 +96,10 @@ pub struct PartingView {
 /// Whether the simulated heap, under the recording's own rules, is the recorded one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, JsonSchema)]
 pub struct Fidelity {
-    /// Blocks whose place and size were compared; 0 if the recorded heap was not xalloc's.
+    /// Blocks whose place and size were compared; 0 if the recorded heap was not xalloc's, or nobody asked it for one.
     pub compared_blocks: u64,
-    /// Whether all of them are where the recording has them.
-    pub identical: bool,
+    /// Whether all of them are where the recording has them; `null` if none was compared.
+    pub identical: Option<bool>,
     /// The first that is not.
     pub parting: Option<PartingView>,
 }
@@ -211,6 +211,7 @@ impl WhatIf {
             Some(parting) => Some(PartingView::of(recorded, process, &parting)?),
             None => None,
         };
+        let is_compared = compared_blocks > 0 || parting.is_some();
         Ok(WhatIf {
             pid: found.map_or(0, |found| found.pid),
             command: found.map(|found| found.command.clone()).unwrap_or_default(),
@@ -218,7 +219,7 @@ impl WhatIf {
             processors: settings.processors,
             requests: requests.served(),
             allocations: requests.placed.len() as u64,
-            fidelity: Fidelity { compared_blocks, identical: compared_blocks > 0 && parting.is_none(), parting },
+            fidelity: Fidelity { compared_blocks, identical: is_compared.then_some(parting.is_none()), parting },
             runs: outcomes
                 .iter()
                 .map(|outcome| RunView::simulated(outcome, &baseline))

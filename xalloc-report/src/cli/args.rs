@@ -129,9 +129,8 @@ impl TraceArgs {
 
     /// Replays them.
     pub(super) fn model<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Model, Failure> {
-        let settings = Settings { temporary_threshold: count.temporary_threshold };
         let processes = self.processes(trace.contents())?;
-        Model::of(trace, processes, settings).map_err(|error| self.unreadable(error))
+        Model::of(trace, processes, count.into()).map_err(|error| self.unreadable(error))
     }
 }
 
@@ -139,6 +138,12 @@ impl TraceArgs {
 pub(super) fn unreadable(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> Failure {
     let path = crate::render::escape::printable(&path.to_string_lossy()).into_owned();
     Failure::new(error).while_doing(format!("cannot read {path}"))
+}
+
+impl From<CountArgs> for Settings {
+    fn from(count: CountArgs) -> Settings {
+        Settings { temporary_threshold: count.temporary_threshold, ..Settings::default() }
+    }
 }
 
 impl CountArgs {

@@ -21,10 +21,10 @@ pub struct Flamegraph {
     /// What the width of a flame is; `alive` is what was alive at exit, `leaked` what of it nothing reached any more
     #[arg(long, value_name = "METRIC", default_value = "allocated", value_parser = named::<Metric>())]
     metric: Metric,
-    /// The moment of `--metric pinned`: `peak`, `exit`, a time such as `1.5s`, the number of an event, or the first mark
+    /// The moment of `--metric pinned`: `peak` (if nothing is said), `exit`, a time such as `1.5s`, the number of an event, or the first mark
     /// of a name
-    #[arg(long, value_name = "peak|exit|TIME|SEQ|marker:NAME", default_value = "peak")]
-    at: When,
+    #[arg(long, value_name = "peak|exit|TIME|SEQ|marker:NAME")]
+    at: Option<When>,
     /// Begin with the functions that allocate, their callers below them
     #[arg(long)]
     inverted: bool,
@@ -41,8 +41,20 @@ pub struct Flamegraph {
 impl Flamegraph {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
         let contents = trace.contents();
+        if self.at.is_some() && self.metric != Metric::Pinned {
+            let error =
+                anyhow::anyhow!("--at is a moment of --metric pinned; {} is of the whole run", self.metric.name());
+            return Err(
+                Failure::new(error).hint("`alive` is what was alive at exit, `peak` at the peak; leave --at out")
+            );
+        }
         let flame = match self.metric {
-            Metric::Pinned => analysis::flame_of_pins(&look(&self.trace, trace, &self.at, Predict::Never)?),
+            Metric::Pinned => analysis::flame_of_pins(&look(
+                &self.trace,
+                trace,
+                self.at.as_ref().unwrap_or(&When::Peak),
+                Predict::Never,
+            )?),
             Metric::Allocated | Metric::Count | Metric::Peak | Metric::Alive | Metric::Leaked | Metric::Temporary => {
                 analysis::flame(contents, &self.trace.model(trace, self.count)?, self.metric)
             }

@@ -10,7 +10,7 @@ use super::values::from_zero;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check;
-use crate::model::{Model, Recorded, Settings};
+use crate::model::{Model, Recorded};
 use crate::record::demand::{self, Made};
 use crate::render::{json, text};
 use crate::trace::Contents;
@@ -105,7 +105,7 @@ fn found_by<R: Recorded>(trace: &R, number: u64, asked: &TraceArgs) -> Result<an
             last => format!("it has checks 1 to {last}; `leaks` without the option lists those while a process ran"),
         }));
     };
-    let settings = Settings { temporary_threshold: CountArgs::usual().temporary_threshold };
+    let settings = CountArgs::usual().into();
     let model = Model::of(trace, [scan.process], settings).map_err(|error| asked.unreadable(error))?;
     Ok(analysis::leaks_at(contents, &model, number))
 }

@@ -17,7 +17,7 @@ use super::recording::RecordingArgs;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{RunEvidence, Verdict};
-use crate::model::{Model, Recorded, Replayer, Settings};
+use crate::model::{Model, Recorded, Replayer, Settings, Spread};
 use crate::record::{self, Outcome, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text::{self, Extent};
@@ -66,7 +66,7 @@ impl Record {
         let judge = self.judge()?;
         let props = self.props()?;
         let mut progress = Progress::new();
-        let settings = Settings { temporary_threshold: CountArgs::usual().temporary_threshold };
+        let settings = Settings { spread: Spread::LeftOut, ..CountArgs::usual().into() };
         let on_phase = &mut |phase| progress.show(phase);
         let recorded = if self.quiet {
             record::run_with_progress(&props, on_phase).map(|outcome| (outcome, None))

@@ -2,17 +2,16 @@
 
 use xalloc_core::wire::{Call, HeapEvent};
 
-use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
-use super::distribution::{Distribution, OneTwoFive};
 use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::marks::Marks;
 use super::segments::Segments;
 use super::sites::Sites;
-use super::sizes::Sizes;
+use super::spreads::{SpreadOut, Spreads};
 use super::threads::Threads;
 use super::timeline::Timeline;
+use super::{Settings, Spread};
 use crate::trace::{Allocator, By, Contents, Event, Obtained, ProcessIndex, Tally, ThreadIndex};
 
 /// A realloc that has begun: its block is not live, and whether that was a free is not known yet.
@@ -35,8 +34,7 @@ pub struct Replayer {
     threads: Threads,
     live: LiveBlocks,
     pending: Vec<(ThreadIndex, Pending)>,
-    sizes: Sizes,
-    lifetime: Distribution<OneTwoFive>,
+    spreads: Option<Spreads>,
     timeline: Timeline,
     marks: Marks,
     segments: Segments,
@@ -59,8 +57,10 @@ impl Replayer {
             threads: Threads::new(contents.threads.len()),
             live: LiveBlocks::default(),
             pending: Vec::new(),
-            sizes: Sizes::default(),
-            lifetime: Distribution::default(),
+            spreads: match settings.spread {
+                Spread::Counted => Some(Spreads::default()),
+                Spread::LeftOut => None,
+            },
             timeline: Timeline::default(),
             marks: Marks::default(),
             segments: Segments::default(),
@@ -135,9 +135,12 @@ impl Replayer {
                 self.inherited.freed_bytes = self.inherited.freed_bytes.saturating_add(size_bytes);
             }
             Owner::Own { site, thread, nth: _ } => {
-                let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
-                self.lifetime.record(lifetime_ns, 1);
-                self.sites.at(site).freed(lifetime_ns);
+                if let Some(spreads) = &mut self.spreads {
+                    let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
+                    spreads.lived(lifetime_ns);
+                    self.sites.at(site).lived(lifetime_ns);
+                }
+                self.sites.at(site).frees += 1;
                 let freeing = self.threads.at(by);
                 freeing.frees += 1;
                 if thread != by {
@@ -180,7 +183,7 @@ impl Replayer {
         }
         self.sites.total(&mut self.totals);
         let (peak, at_ns) = self.sites.peak();
-        let (requested, usable) = self.sizes.finish();
+        let SpreadOut { requested, usable, lifetime } = self.spreads.unwrap_or_default().finish();
         Aggregates {
             totals: self.totals,
             reallocs: self.reallocs,
@@ -190,7 +193,7 @@ impl Replayer {
             threads: self.threads.finish(),
             requested,
             usable,
-            lifetime: self.lifetime,
+            lifetime,
             timeline: self.timeline,
             marks: self.marks,
             heap_unknown_processes: u32::from(!self.heap_known),
@@ -219,11 +222,8 @@ impl Tally for Replayer {
         let Obtained { size_bytes, slack_bytes, stack, call, in_place } = obtained;
         let replaced = if self.pending.is_empty() { None } else { self.end_realloc(by.thread) };
         let number = self.sites.number(stack, call);
-        let site = self.sites.at(number);
-        site.allocations += 1;
-        site.allocated_bytes = site.allocated_bytes.saturating_add(size_bytes);
         if let (Some(old), Call::Realloc | Call::Reallocarray) = (replaced, call) {
-            site.reallocations += 1;
+            self.sites.at(number).reallocations += 1;
             if in_place {
                 self.reallocs.in_place += 1;
             } else {
@@ -237,10 +237,12 @@ impl Tally for Replayer {
         thread.allocations += 1;
         thread.allocated_bytes = thread.allocated_bytes.saturating_add(size_bytes);
 
-        self.sizes.record(size_bytes, slack_bytes);
+        if let Some(spreads) = &mut self.spreads {
+            spreads.asked(size_bytes, slack_bytes);
+        }
         let owner = Owner::Own { site: number, thread: by.thread, nth };
         self.occupy(slot, LiveBlock { owner, size_bytes, at_ns: by.at_ns }, by.at_ns);
-        self.sites.live_up(number, size_bytes, by.at_ns);
+        self.sites.allocated(number, size_bytes, by.at_ns);
         self.timeline.allocated(by.at_ns, size_bytes, self.sites.live().bytes);
     }
 

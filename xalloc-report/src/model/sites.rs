@@ -102,32 +102,36 @@ impl Alive {
 }
 
 /// Everything that one call stack allocated.
+///
+/// What every allocation and every free touches comes first, and lies in one cache line: a program has more call stacks
+/// than a cache has lines.
 #[derive(Clone, Debug)]
+#[repr(C, align(64))]
 pub struct Site {
-    /// The stack.
-    pub stack: StackIndex,
-    /// The call of its first allocation.
-    pub call: Call,
+    live: AtPeak,
+    epoch: u64,
+    /// Its share of the peak; of the sum of peaks when processes were added up.
+    pub at_peak: AtPeak,
+    /// Frees of its blocks, whoever freed them.
+    pub frees: u64,
     /// Allocations, reallocs included.
     pub allocations: u64,
     /// Requested bytes of all of them.
     pub allocated_bytes: u64,
-    /// Of the allocations, those that were a realloc of a block.
-    pub reallocations: u64,
-    /// Frees of its blocks, whoever freed them.
-    pub frees: u64,
     /// Of the frees, those that make an allocation temporary.
     pub temporary: u64,
     /// Requested bytes of the temporary allocations.
     pub temporary_bytes: u64,
     /// How long its freed blocks lived.
     pub lifetimes: LifetimeClasses,
-    /// Its share of the peak; of the sum of peaks when processes were added up.
-    pub at_peak: AtPeak,
+    /// Of the allocations, those that were a realloc of a block.
+    pub reallocations: u64,
     /// What is left at the end.
     pub alive: Alive,
-    live: AtPeak,
-    epoch: u64,
+    /// The stack.
+    pub stack: StackIndex,
+    /// The call of its first allocation.
+    pub call: Call,
 }
 
 impl Site {
@@ -162,9 +166,9 @@ impl Site {
         self.alive.absorb(other.alive);
     }
 
+    /// A block was freed after so long.
     #[inline]
-    pub(super) fn freed(&mut self, lifetime_ns: u64) {
-        self.frees += 1;
+    pub(super) fn lived(&mut self, lifetime_ns: u64) {
         self.lifetimes.record(lifetime_ns);
     }
 
@@ -246,6 +250,15 @@ impl Sites {
                 totals.unknown_stacks += site.allocations;
             }
         }
+    }
+
+    /// A block of the site is allocated.
+    #[inline]
+    pub(super) fn allocated(&mut self, number: u32, size_bytes: u64, at_ns: u64) {
+        let site = &mut self.sites[number as usize];
+        site.allocations += 1;
+        site.allocated_bytes = site.allocated_bytes.saturating_add(size_bytes);
+        self.live_up(number, size_bytes, at_ns);
     }
 
     /// A block of the site begins to live.

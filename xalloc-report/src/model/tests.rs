@@ -100,7 +100,7 @@ fn a_wider_threshold_takes_in_what_was_freed_later() {
     stream.free(0, second);
     sample.process(1, "app", &["a"], stream);
     let temporary = |threshold| {
-        let settings = Settings { temporary_threshold: threshold };
+        let settings = Settings { temporary_threshold: threshold, ..Settings::default() };
         replayed(&sample, settings).sum.totals.temporary
     };
     assert_eq!((temporary(0), temporary(1), temporary(2)), (0, 1, 2));

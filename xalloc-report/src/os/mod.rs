@@ -4,10 +4,12 @@
 //! source of undefined behaviour has one directory to read. Unsafe code is denied for the crate and allowed file by
 //! file, each after an essay that says what its callers and the system must keep.
 
+pub mod cache;
 pub mod control;
 pub mod file;
 pub mod inherited;
 pub mod lock;
+pub mod pagemap;
 pub mod pidfd;
 pub mod segment;
 pub mod server;

@@ -11,9 +11,10 @@ use xalloc_core::session::{Refusal, layout};
 use xalloc_core::sys::clock::ticks_are_invariant;
 
 use super::launch::{split_assignments, value_of};
-use super::preload::{Caches, unpack};
+use super::preload::unpack;
 use super::session::{LEAST_FREE_BYTES, by_preference, has_room, places, private_directory};
 use super::target::inspect;
+use crate::os::cache::Caches;
 use crate::os::pidfd::Pidfd;
 use crate::os::system::{Limited, free_bytes, libc_version, limit_bytes};
 use crate::symbols::Places;
@@ -223,7 +224,7 @@ fn tracing() -> Check {
 
 fn debug_files() -> Check {
     const SUBJECT: &str = "debug files";
-    let Places { debug_root, debuginfod_find } = Places::of_this_machine();
+    let Places { debug_root, debuginfod_find, answers: _ } = Places::of_this_machine();
     let has_build_ids = debug_root.join(".build-id").is_dir();
     match (has_build_ids, debuginfod_find) {
         (_, Some(client)) => Check::good(SUBJECT, format!("asked for with {}", client.display())),

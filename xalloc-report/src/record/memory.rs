@@ -1,25 +1,35 @@
 //! What the kernel says of a process's memory: its mappings, and which of its pages are resident.
 //!
-//! Everything is read from outside, from /proc, while the program runs on. `smaps` sums up each mapping, `smaps_rollup`
-//! all of them, `pagemap` tells page by page; of the last only the anonymous memory is read, for nothing else holds
-//! chunks. Where `pagemap` may not be read the mappings are told without their pages, and where `smaps` may not be read
-//! either nothing is; then the process can tell what it sees of itself (`xalloc_core::session::own_look`), which is
-//! believed no more than anything else that it writes.
+//! Everything is read from outside, from /proc, while the program runs on. `maps` names the mappings, and one walk over the
+//! page tables tells their pages ([`pagemap::scan`]). A kernel that has no such walk, swapped pages, and pages that its
+//! counters leave out (of hugetlbfs) need more: `smaps` sums up each mapping, `smaps_rollup` all of them, `pagemap`
+//! tells page by page; of the last only the anonymous memory is read, for nothing else holds chunks. Where `pagemap` may
+//! not be read the mappings are told without their pages, and where `smaps` may not be read either nothing is; then the
+//! process can tell what it sees of itself (`xalloc_core::session::own_look`), which is believed no more than anything else
+//! that it writes.
+//!
+//! # One moment
+//! A program that runs on changes between any two reads. So each mapping has its bytes from one read, the one that told
+//! its pages if any did; and the kernel's count of the whole is asked before and after. Between the two it had any value
+//! in between, so what is nearest to the mappings' sum is the count that was true when they were read.
 
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use xalloc_core::session::own_look::{MOST_PAGES, OwnLookHeader};
+use xalloc_core::sys::clock::thread_cpu_ns;
 use xalloc_core::units::PAGE_BYTES;
 
+use crate::os::pagemap;
 use crate::trace::{Mapping, PagesFrom, ProcessIndex, Reason, Snapshot};
 
 /// Pages whose entries are read at once.
 const AT_ONCE: usize = 8192;
 /// Bits of a page's entry: it is in memory.
 const PRESENT: u64 = 1 << 63;
+/// The walk is believed if it is off the kernel's count by less than one part in this.
+const BELIEVED: u64 = 200;
 
 /// Resident bytes of a process, which costs the kernel next to nothing to tell.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
@@ -30,32 +40,100 @@ pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
 
 /// Looks at a process. `None` if it is gone or may not be looked at.
 pub(super) fn look(pid: u32, process: ProcessIndex, at_ns: u64, reason: Reason) -> Option<Snapshot> {
-    let began = Instant::now();
-    let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?);
-    let mut pages_from = PagesFrom::Nobody;
-    if let Ok(pagemap) = File::open(format!("/proc/{pid}/pagemap")) {
-        for mapping in mappings.iter_mut().filter(|mapping| is_asked_about(mapping)) {
-            mapping.runs = runs(&pagemap, mapping).ok();
-            if mapping.runs.is_some() {
-                pages_from = PagesFrom::Pagemap;
-            }
-        }
-    }
-    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let sum = || mappings.iter().map(|mapping| mapping.resident_bytes).sum();
+    let began_ns = thread_cpu_ns();
+    let pagemap = File::open(format!("/proc/{pid}/pagemap")).ok();
+    let walked = pagemap.as_ref().and_then(|pagemap| by_walk(pid, pagemap));
+    let Told { mappings, resident_bytes, swapped_bytes } = walked.or_else(|| by_smaps(pid, pagemap.as_ref()))?;
+    let is_told = mappings.iter().any(|mapping| mapping.runs.is_some());
     let (minor_faults, major_faults) = faults(pid).unwrap_or_default();
     Some(Snapshot {
         process,
         at_ns,
         reason,
-        resident_bytes: field(&rollup, "Rss:").unwrap_or_else(sum),
-        swapped_bytes: field(&rollup, "Swap:").unwrap_or(0),
+        resident_bytes,
+        swapped_bytes,
         minor_faults,
         major_faults,
-        pages_from,
+        pages_from: if is_told { PagesFrom::Pagemap } else { PagesFrom::Nobody },
         mappings,
-        cost_ns: began.elapsed().as_nanos() as u64,
+        cost_ns: thread_cpu_ns() - began_ns,
     })
+}
+
+/// What one way of looking told.
+struct Told {
+    mappings: Vec<Mapping>,
+    resident_bytes: u64,
+    swapped_bytes: u64,
+}
+
+fn sum(mappings: &[Mapping]) -> u64 {
+    mappings.iter().map(|mapping| mapping.resident_bytes).sum()
+}
+
+/// The kernel's count while `told` was read: of all between those before and after, the nearest.
+fn count_meanwhile(told: u64, before: u64, after: u64) -> u64 {
+    told.clamp(before.min(after), before.max(after))
+}
+
+/// The mappings with their pages, by one walk. `None` if the kernel has none, or it does not tell everything.
+fn by_walk(pid: u32, pagemap: &File) -> Option<Told> {
+    let before = resident_bytes(pid)?;
+    let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/maps")).ok()?);
+    // The last mapping may be the kernel's, in its half of the addresses.
+    let end = mappings.iter().rev().map(|mapping| mapping.end).find(|end| end >> 63 == 0)?;
+    let pages = pagemap::scan(pagemap, end).ok().filter(|pages| !pages.is_swapped)?;
+    lay(&mut mappings, &pages.resident);
+    let told = sum(&mappings);
+    let resident_bytes = count_meanwhile(told, before, resident_bytes(pid)?);
+    let is_believed = resident_bytes.abs_diff(told) * BELIEVED <= resident_bytes;
+    is_believed.then_some(Told { mappings, resident_bytes, swapped_bytes: 0 })
+}
+
+/// Lays resident stretches over the mappings that have them, both ascending.
+fn lay(mappings: &mut [Mapping], mut resident: &[(u64, u64)]) {
+    for mapping in mappings {
+        resident = &resident[resident.partition_point(|&(_, end)| end <= mapping.start)..];
+        let its = resident.iter().take_while(|&&(start, _)| start < mapping.end);
+        let its = its.map(|&(start, end)| (start.max(mapping.start), end.min(mapping.end)));
+        mapping.resident_bytes = its.clone().map(|(start, end)| end - start).sum();
+        if mapping.name.is_empty() || mapping.name.starts_with('[') {
+            mapping.anonymous_bytes = mapping.resident_bytes;
+        }
+        if !is_asked_about(mapping) {
+            continue;
+        }
+        let pages = |bytes: u64| (bytes / PAGE_BYTES) as u32;
+        let mut runs: Vec<(u32, u32)> = Vec::new();
+        let mut at = mapping.start;
+        for (start, end) in its {
+            match runs.last_mut() {
+                Some((_, length)) if start == at => *length += pages(end - start),
+                _ => runs.push((pages(start - at), pages(end - start))),
+            }
+            at = end;
+        }
+        mapping.runs = Some(runs);
+    }
+}
+
+/// The mappings by their sums, and those that may hold chunks page by page if `pagemap` can be read.
+fn by_smaps(pid: u32, pagemap: Option<&File>) -> Option<Told> {
+    let rollup = || fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let count = |rollup: &str| field(rollup, "Rss:");
+    let before = count(&rollup());
+    let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?);
+    for mapping in mappings.iter_mut().filter(|mapping| is_asked_about(mapping)) {
+        mapping.runs = pagemap.and_then(|pagemap| runs(pagemap, mapping).ok());
+        if let Some(runs) = &mapping.runs {
+            mapping.resident_bytes = runs.iter().map(|&(_, pages)| u64::from(pages) * PAGE_BYTES).sum();
+        }
+    }
+    let told = sum(&mappings);
+    let rollup = rollup();
+    let after = count(&rollup).unwrap_or(told);
+    let resident_bytes = count_meanwhile(told, before.unwrap_or(after), after);
+    Some(Told { mappings, resident_bytes, swapped_bytes: field(&rollup, "Swap:").unwrap_or(0) })
 }
 
 /// Whether the pages of a mapping are told: all that may hold chunks.
@@ -101,7 +179,7 @@ pub(super) fn own_look(
         process,
         at_ns,
         reason,
-        resident_bytes: mappings.iter().map(|mapping| mapping.resident_bytes).sum(),
+        resident_bytes: sum(&mappings),
         swapped_bytes: 0,
         minor_faults,
         major_faults,
@@ -120,7 +198,7 @@ fn kib(value: &str) -> Option<u64> {
     value.trim().strip_suffix(" kB")?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
-/// The mappings of the text of `smaps`.
+/// The mappings of the text of `smaps`, or of `maps`, which has the first line of each.
 fn mappings(text: &str) -> Vec<Mapping> {
     let mut mappings: Vec<Mapping> = Vec::new();
     let mut is_told = false;
@@ -218,6 +296,51 @@ mod tests {
         assert!(resident >= 3 << 20, "{resident}");
         assert!(resident.abs_diff(around.resident_bytes) * 10 < resident);
         assert!(resident_bytes(pid).is_some_and(|bytes| bytes > 3 << 20));
+    }
+
+    #[test]
+    fn both_ways_of_looking_tell_the_same_pages_and_sums() {
+        let pid = std::process::id();
+        let touched = vec![1u8; 3 << 20];
+        let pagemap = File::open("/proc/self/pagemap").ok();
+        let Some(walked) = pagemap.as_ref().and_then(|pagemap| by_walk(pid, pagemap)) else {
+            println!("skipped: the kernel has no walk over page tables, or something of us is swapped out");
+            return;
+        };
+        let read = by_smaps(pid, pagemap.as_ref()).expect("a process may look at itself");
+        let addr = touched.as_ptr().addr() as u64;
+        let mut compared = 0;
+        for mapping in &walked.mappings {
+            // Other tests' threads change other mappings meanwhile.
+            let is_still = mapping.start <= addr && addr < mapping.end || mapping.name.contains("/libc.so");
+            let same = |other: &&Mapping| (other.start, other.end) == (mapping.start, mapping.end);
+            if let Some(other) = read.mappings.iter().find(same).filter(|_| is_still) {
+                assert_eq!((mapping.resident_bytes, &mapping.runs), (other.resident_bytes, &other.runs), "{mapping:?}");
+                compared += 1;
+            }
+        }
+        assert!(compared > 3, "{compared}");
+        assert!(sum(&walked.mappings).abs_diff(walked.resident_bytes) * BELIEVED <= walked.resident_bytes);
+    }
+
+    #[test]
+    fn stretches_are_cut_at_the_borders_of_mappings_and_joined_within() {
+        let text = "10000-20000 rw-p 0 00:00 0\n20000-30000 rw-p 0 00:00 0 [heap]\n40000-50000 r--p 0 00:00 0 /a\n";
+        let mut mappings = mappings(text);
+        lay(&mut mappings, &[(0x1000, 0x2000), (0x12000, 0x14000), (0x14000, 0x22000), (0x38000, 0x42000)]);
+        let told: Vec<_> = mappings.iter().map(|mapping| (mapping.resident_bytes, mapping.runs.clone())).collect();
+        assert_eq!(
+            told,
+            [(0xe000, Some(vec![(2, 14)])), (0x2000, Some(vec![(0, 2)])), (0x2000, None)],
+            "the pages below the first mapping and between the others are nobody's"
+        );
+    }
+
+    #[test]
+    fn the_count_that_is_true_meanwhile_is_the_nearest_to_what_was_read() {
+        assert_eq!(count_meanwhile(7, 5, 9), 7, "it grew");
+        assert_eq!(count_meanwhile(7, 9, 5), 7, "it shrank");
+        assert_eq!([count_meanwhile(4, 9, 5), count_meanwhile(10, 5, 9)], [5, 9], "the rest stays unexplained");
     }
 
     /// A file as a process writes it.

@@ -9,53 +9,33 @@
 //! cannot be used; the session's directory, whose name we choose, always can.
 
 use std::ffi::{OsStr, OsString};
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{self, Write};
+use std::fs;
+use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use xalloc_core::fnv::Fnv1a;
+use crate::os::cache::{self, Caches};
 
 /// The library, as the build script made and verified it.
 pub static LIBRARY: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/libxalloc_preload.so"));
+
+/// The FNV-1a hash of [`LIBRARY`], 16 hexadecimal digits, by the build script: to hash it at each start would take longer
+/// than all else before the program runs. It names the contents; what protects against tampering is the comparison of all
+/// bytes before use.
+const HASH: &str = env!("XALLOC_LIBRARY_HASH");
 
 /// Versions of the library that stay in the cache.
 const VERSIONS_KEPT: usize = 8;
 
 const NAME: &str = "libxalloc_preload.so";
 
-/// Where a user's caches are, as the environment says.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Caches {
-    /// `XDG_CACHE_HOME`.
-    pub xdg: Option<PathBuf>,
-    /// `HOME`.
-    pub home: Option<PathBuf>,
-}
-
-impl Caches {
-    /// As this process's environment says.
-    #[must_use]
-    pub fn of_environment() -> Caches {
-        let path = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
-        Caches { xdg: path("XDG_CACHE_HOME"), home: path("HOME") }
-    }
-
-    fn directory(&self) -> Option<PathBuf> {
-        self.xdg.clone().or_else(|| self.home.as_ref().map(|home| home.join(".cache")))
-    }
-}
-
 /// Unpacks the library and returns where it is: in the user's cache, or in `session` where that cannot be used.
 ///
 /// # Errors
 /// What writing into `session` reports.
 pub fn unpack(caches: &Caches, session: &Path) -> io::Result<PathBuf> {
-    // Names the contents. What protects against tampering is the comparison of all bytes before use.
-    let hash = Fnv1a::of(LIBRARY);
-    let cached = caches.directory().map(|caches| caches.join("xalloc").join(format!("{hash:016x}")));
+    let cached = caches.directory().map(|caches| caches.join(HASH));
     if let Some(directory) = cached.filter(|directory| is_loadable(directory))
         && let Ok(path) = unpack_into(&directory)
     {
@@ -88,30 +68,12 @@ fn is_version(name: &OsStr) -> bool {
 }
 
 fn unpack_into(directory: &Path) -> io::Result<PathBuf> {
-    DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    let metadata = fs::metadata(directory)?;
-    let own = fs::metadata("/proc/self")?;
-    if metadata.uid() != own.uid() || metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write to the cache"));
-    }
+    cache::make_private(directory)?;
     let path = directory.join(NAME);
     if fs::read(&path).is_ok_and(|present| present == LIBRARY) {
         return Ok(path);
     }
-    let temporary = directory.join(format!("{NAME}.{}", std::process::id()));
-    let written = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o500)
-        .open(&temporary)
-        .and_then(|mut file| file.write_all(LIBRARY))
-        .and_then(|()| fs::rename(&temporary, &path));
-    if let Err(error) = written {
-        // The error that matters is the one above; the temporary file may not even exist.
-        let _ = fs::remove_file(&temporary);
-        return Err(error);
-    }
+    cache::replace(&path, LIBRARY, 0o500)?;
     Ok(path)
 }
 
@@ -134,6 +96,8 @@ pub fn with_ours_first(library: &Path, present: Option<&OsStr>) -> OsString {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
+
     use super::*;
 
     fn caches(xdg: &Path) -> Caches {

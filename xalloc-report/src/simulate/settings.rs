@@ -35,6 +35,16 @@ pub enum SettingError {
         /// What was given.
         value: String,
     },
+    /// glibc ignores the value.
+    #[error("{name} is at most {most} in glibc, which ignores {value}")]
+    Range {
+        /// The setting.
+        name: &'static str,
+        /// What was given.
+        value: u64,
+        /// Its largest value.
+        most: u64,
+    },
     /// No profile has this version.
     #[error("there is no profile of glibc {0}; there are {known}", known = PROFILES.join(", "))]
     Version(String),
@@ -72,9 +82,21 @@ impl Settings {
         if list.trim().is_empty() {
             return Err(SettingError::Form(list.to_owned()));
         }
+        let mut named = Vec::new();
         for word in list.split(',').map(str::trim).filter(|word| !word.is_empty()) {
             let (name, value) = word.split_once('=').ok_or_else(|| SettingError::Form(word.to_owned()))?;
             self.set(name.trim(), value.trim())?;
+            named.push(name.trim());
+        }
+        // Of a release that may stand behind the value in the list.
+        let tunables = Tunable::ALL.into_iter().filter(|tunable| named.contains(&tunable.name()));
+        for tunable in tunables {
+            let (value, most) = (self.tunables.get(tunable), tunable.most(&self.policy));
+            if let (Some(value), Some(most)) = (value, most)
+                && value > most
+            {
+                return Err(SettingError::Range { name: tunable.name(), value, most });
+            }
         }
         Ok(())
     }
@@ -176,6 +198,13 @@ mod tests {
             assert_eq!(seen, SettingError::Value { name: "top_pad".to_owned(), value: value.to_owned() });
         }
         assert!(refused("trim_every=0").to_string().contains("seconds"));
+        let range = |name, value, most| SettingError::Range { name, value, most };
+        assert_eq!(refused("mxfast=1G"), range("mxfast", 1 << 30, 160));
+        assert_eq!(refused("tcache_count=65536"), range("tcache_count", 65_536, 65_535));
+        assert_eq!(refused("mmap_threshold=64M,glibc=2.31"), range("mmap_threshold", 64 << 20, 32 << 20));
+        for largest in ["mxfast=160", "tcache_count=65535,tcache_max=1032", "mmap_threshold=64M", "top_pad=1G"] {
+            assert_eq!(untuned().apply(largest), Ok(()), "{largest}");
+        }
     }
 
     #[test]

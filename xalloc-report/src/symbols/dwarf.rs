@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use addr2line::{Context, LookupContinuation, LookupResult, SplitDwarfLoad};
-use gimli::{Dwarf, DwarfSections, EndianSlice, RunTimeEndian, SectionId};
+use gimli::{AbbreviationsCacheStrategy, Dwarf, DwarfSections, EndianSlice, RunTimeEndian, SectionId};
 use object::Object;
 
 use super::image::Image;
@@ -77,6 +77,8 @@ pub(super) fn context<'a>(
     endian: RunTimeEndian,
 ) -> Result<Context<Bytes<'a>>, Error> {
     let mut dwarf = sections.borrow(|bytes| EndianSlice::new(bytes, endian));
+    // Every unit is read twice, below and by the context, which keeps the tables in any case.
+    dwarf.populate_abbreviations_cache(AbbreviationsCacheStrategy::All);
     if let Some(supplementary) = supplementary {
         dwarf.set_sup(supplementary.borrow(|bytes| EndianSlice::new(bytes, endian)));
     }

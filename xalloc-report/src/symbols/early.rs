@@ -16,7 +16,8 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 
-use super::resolve::{Answer, resolve};
+use super::remember::resolve;
+use super::resolve::Answer;
 use super::symbolizer::reader_failed;
 use super::{Module, ModuleIndex, Places};
 

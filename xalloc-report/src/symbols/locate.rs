@@ -7,17 +7,18 @@
 //! A file is given out only if it was proved to belong to the module: by build-id where both sides have one, else by the
 //! CRC of the debug link, else (a binary without build-id) by its path alone. A file that fails is a [`Missing`].
 
-use std::fs::{self, File, OpenOptions};
+use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::image::Image;
 use super::missing::Hex;
+use super::trail::Trail;
 use super::{Error, Missing, Module};
-use crate::os::file::{FileMap, map_readonly};
+use crate::os::cache::Caches;
+use crate::os::file::FileMap;
 
 /// Where debug information is looked for besides the modules' own files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,18 +27,22 @@ pub struct Places {
     pub debug_root: PathBuf,
     /// The `debuginfod-find` program, if it is to be asked.
     pub debuginfod_find: Option<PathBuf>,
+    /// The directory of the answers that were given before, if they are to be kept.
+    pub answers: Option<PathBuf>,
 }
 
 impl Places {
-    /// The places of this machine: `/usr/lib/debug`, and the debuginfod client if it is installed and
-    /// `DEBUGINFOD_URLS` names a server.
+    /// The places of this machine: `/usr/lib/debug`, the debuginfod client if it is installed and `DEBUGINFOD_URLS`
+    /// names a server, and the user's cache unless `XALLOC_NAMES_CACHE` is `off`.
     pub fn of_this_machine() -> Self {
         let has_server = std::env::var_os("DEBUGINFOD_URLS").is_some_and(|urls| !urls.is_empty());
+        let is_kept = std::env::var_os("XALLOC_NAMES_CACHE").is_none_or(|choice| choice != "off");
         let find = |dir: PathBuf| Some(dir.join("debuginfod-find")).filter(|program| program.is_file());
         let path = std::env::var_os("PATH").filter(|_| has_server).unwrap_or_default();
         Places {
             debug_root: PathBuf::from("/usr/lib/debug"),
             debuginfod_find: std::env::split_paths(&path).find_map(find),
+            answers: Caches::of_environment().directory().filter(|_| is_kept).map(|ours| ours.join("names")),
         }
     }
 
@@ -54,17 +59,6 @@ pub(super) struct Opened {
     pub(super) bytes: FileMap,
 }
 
-impl Opened {
-    /// Opens and maps a regular file. What names it may be hostile, so a pipe must not make this wait.
-    pub(super) fn open(path: &Path) -> Result<Self, Error> {
-        let file: File = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
-        if !file.metadata()?.is_file() {
-            return Err(Error::NotAFile);
-        }
-        Ok(Opened { path: path.to_owned(), bytes: map_readonly(&file)? })
-    }
-}
-
 /// What was found for a module.
 #[derive(Default)]
 pub(super) struct Found {
@@ -79,13 +73,13 @@ pub(super) struct Found {
 }
 
 /// Finds the files of `module`.
-pub(super) fn locate(module: &Module, places: &Places) -> Found {
+pub(super) fn locate(module: &Module, places: &Places, trail: &Trail) -> Found {
     let mut found = Found::default();
     if let Some(name) = kernel_name(&module.path) {
         found.missing.push(Missing::Kernel { name });
         return found;
     }
-    match binary(module) {
+    match binary(module, trail) {
         Ok(opened) => found.binary = Some(opened),
         Err(missing) => found.missing.push(missing),
     }
@@ -100,9 +94,10 @@ pub(super) fn locate(module: &Module, places: &Places) -> Found {
     };
     let directories = directories_of(&module.path);
     let link = image.as_ref().and_then(Image::debug_link);
-    found.debug = by_build_id(build_id, places, &mut found.looked_for)
-        .or_else(|| by_link(link?, build_id, &directories, places, &mut found.looked_for))
-        .or_else(|| by_debuginfod(build_id, places));
+    let mut search = Search { build_id, places, trail, looked_for: Vec::new() };
+    found.debug =
+        search.by_build_id().or_else(|| search.by_link(link?, &directories)).or_else(|| search.by_debuginfod());
+    found.looked_for = search.looked_for;
     found
 }
 
@@ -113,13 +108,13 @@ fn kernel_name(path: &Path) -> Option<String> {
     is_kernels.then(|| name.into_owned())
 }
 
-fn binary(module: &Module) -> Result<Opened, Missing> {
+fn binary(module: &Module, trail: &Trail) -> Result<Opened, Missing> {
     let unreadable = |error: Error| {
         let is_gone = matches!(&error, Error::Io(error) if error.kind() == io::ErrorKind::NotFound);
         let path = module.path.clone();
         if is_gone { Missing::NoFile { path } } else { Missing::Unreadable { path, reason: error.to_string() } }
     };
-    let opened = Opened::open(&module.path).map_err(unreadable)?;
+    let opened = trail.open(&module.path).map_err(unreadable)?;
     let found_id = Image::parse(&opened.bytes).map_err(unreadable)?.build_id();
     if !module.build_id.is_empty() && found_id != module.build_id {
         return Err(Missing::BuildIdMismatch {
@@ -140,67 +135,82 @@ fn directories_of(path: &Path) -> Vec<PathBuf> {
     directories
 }
 
-fn by_build_id(build_id: &[u8], places: &Places, looked_for: &mut Vec<PathBuf>) -> Option<Opened> {
-    let path = places.build_id_file(build_id)?;
-    let opened = open_debug_file(&path, build_id);
-    if opened.is_none() {
-        looked_for.push(path);
-    }
-    opened
+/// The search for the debug file of one module.
+struct Search<'a> {
+    build_id: &'a [u8],
+    places: &'a Places,
+    trail: &'a Trail,
+    looked_for: Vec<PathBuf>,
 }
 
-fn by_link(
-    (name, crc): (&[u8], u32),
-    build_id: &[u8],
-    directories: &[PathBuf],
-    places: &Places,
-    looked_for: &mut Vec<PathBuf>,
-) -> Option<Opened> {
-    // A link is a file name; one with directories in it was made to lead elsewhere.
-    if name.is_empty() || name.contains(&b'/') {
-        return None;
+impl Search<'_> {
+    fn by_build_id(&mut self) -> Option<Opened> {
+        let path = self.places.build_id_file(self.build_id)?;
+        let opened = self.open(&path);
+        if opened.is_none() {
+            self.looked_for.push(path);
+        }
+        opened
     }
-    let name = std::ffi::OsStr::from_bytes(name);
-    for directory in directories {
-        // `join` with an absolute path would forget the root.
-        let below_root = places.debug_root.join(directory.strip_prefix("/").unwrap_or(directory));
-        for path in [directory.join(name), directory.join(".debug").join(name), below_root.join(name)] {
-            match open_debug_file(&path, build_id) {
-                Some(opened) if crc32fast::hash(&opened.bytes) == crc => return Some(opened),
-                Some(_) | None => looked_for.push(path),
+
+    fn by_link(&mut self, (name, crc): (&[u8], u32), directories: &[PathBuf]) -> Option<Opened> {
+        // A link is a file name; one with directories in it was made to lead elsewhere.
+        if name.is_empty() || name.contains(&b'/') {
+            return None;
+        }
+        let name = std::ffi::OsStr::from_bytes(name);
+        for directory in directories {
+            // `join` with an absolute path would forget the root.
+            let below_root = self.places.debug_root.join(directory.strip_prefix("/").unwrap_or(directory));
+            for path in [directory.join(name), directory.join(".debug").join(name), below_root.join(name)] {
+                match self.open(&path) {
+                    Some(opened) if crc32fast::hash(&opened.bytes) == crc => return Some(opened),
+                    Some(_) | None => self.looked_for.push(path),
+                }
             }
         }
+        None
     }
-    None
-}
 
-fn by_debuginfod(build_id: &[u8], places: &Places) -> Option<Opened> {
-    let program = places.debuginfod_find.as_ref().filter(|_| !build_id.is_empty())?;
-    // The client has its own time limit (DEBUGINFOD_TIMEOUT, 90 s) and cache, and prints the path of the cached file.
-    let output = Command::new(program)
-        .args(["debuginfo", &Hex(build_id).to_string()])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()
-        .filter(|output| output.status.success())?;
-    open_debug_file(Path::new(std::ffi::OsStr::from_bytes(output.stdout.trim_ascii())), build_id)
-}
+    fn by_debuginfod(&self) -> Option<Opened> {
+        let program = self.places.debuginfod_find.as_ref().filter(|_| !self.build_id.is_empty())?;
+        // The client has its own time limit (DEBUGINFOD_TIMEOUT, 90 s) and cache, and prints the path of the cached file.
+        let output = Command::new(program)
+            .args(["debuginfo", &Hex(self.build_id).to_string()])
+            .stdin(Stdio::null())
+            .stderr(Stdio::null())
+            .output()
+            .ok()
+            .filter(|output| output.status.success());
+        let found =
+            output.and_then(|output| self.open(Path::new(std::ffi::OsStr::from_bytes(output.stdout.trim_ascii()))));
+        if found.is_none() {
+            // The server may know it the next time.
+            self.trail.lose();
+        }
+        found
+    }
 
-/// Opens a file with debug information, if it is one and its build-id does not contradict.
-fn open_debug_file(path: &Path, build_id: &[u8]) -> Option<Opened> {
-    let opened = Opened::open(path).ok()?;
-    let image = Image::parse(&opened.bytes).ok()?;
-    let found_id = image.build_id();
-    let is_same_build = build_id.is_empty() || found_id.is_empty() || found_id == build_id;
-    (is_same_build && (image.has_dwarf() || image.has_symtab())).then_some(opened)
+    /// Opens a file with debug information, if it is one and its build-id does not contradict.
+    fn open(&self, path: &Path) -> Option<Opened> {
+        let opened = self.trail.open(path).ok()?;
+        let image = Image::parse(&opened.bytes).ok()?;
+        let found_id = image.build_id();
+        let is_same_build = self.build_id.is_empty() || found_id.is_empty() || found_id == self.build_id;
+        (is_same_build && (image.has_dwarf() || image.has_symtab())).then_some(opened)
+    }
 }
 
 /// Opens the supplementary file that `image`, read from `path`, refers to.
 ///
 /// # Errors
 /// The path that it gives, when no file with the wanted build-id is found.
-pub(super) fn supplementary(image: &Image<'_>, path: &Path, places: &Places) -> Result<Option<Opened>, PathBuf> {
+pub(super) fn supplementary(
+    image: &Image<'_>,
+    path: &Path,
+    places: &Places,
+    trail: &Trail,
+) -> Result<Option<Opened>, PathBuf> {
     let Some((name, build_id)) = image.alt_link() else { return Ok(None) };
     let wanted = PathBuf::from(std::ffi::OsStr::from_bytes(name));
     let beside = path.parent().unwrap_or(Path::new("")).join(&wanted);
@@ -208,7 +218,7 @@ pub(super) fn supplementary(image: &Image<'_>, path: &Path, places: &Places) -> 
     [Some(beside), places.build_id_file(build_id), in_root]
         .into_iter()
         .flatten()
-        .filter_map(|path| Opened::open(&path).ok())
+        .filter_map(|path| trail.open(&path).ok())
         .find(|opened| Image::parse(&opened.bytes).is_ok_and(|image| image.build_id() == build_id))
         .map(Some)
         .ok_or(wanted)
@@ -227,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_build_id_directory_is_named_by_the_first_byte() {
-        let places = Places { debug_root: "/d".into(), debuginfod_find: None };
+        let places = Places { debug_root: "/d".into(), debuginfod_find: None, answers: None };
         assert_eq!(places.build_id_file(&[0xab, 0xcd, 0x0f]), Some("/d/.build-id/ab/cd0f.debug".into()));
         assert_eq!(places.build_id_file(&[0xab]), None);
         assert_eq!(places.build_id_file(&[]), None);
@@ -235,7 +245,7 @@ mod tests {
 
     #[test]
     fn a_device_and_a_directory_are_no_files_to_read() {
-        assert!(matches!(Opened::open(Path::new("/dev/null")), Err(Error::NotAFile)));
-        assert!(matches!(Opened::open(Path::new("/")), Err(Error::NotAFile)));
+        assert!(matches!(Trail::default().open(Path::new("/dev/null")), Err(Error::NotAFile)));
+        assert!(matches!(Trail::default().open(Path::new("/")), Err(Error::NotAFile)));
     }
 }

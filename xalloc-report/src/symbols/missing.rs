@@ -3,9 +3,11 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 /// A reason for frames without a name or without a line. Its [`Display`](fmt::Display) says what was looked for and what
 /// to do.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Missing {
     /// The kernel maps this module from its own memory; there is no file.

@@ -12,8 +12,10 @@
 //! it hold many copies of one long directory name.
 //!
 //! # Layers
-//! `symbolizer` (all modules) and `early` (while the program runs) use `resolve` (one module), which uses `locate` (files), `dwarf` and `split` (lines and inlined functions), `table`, `plt` and
-//! `minidebug` (names), `call` (what a call names), `demangle`. All parse through `image`. No file of this room knows the trace's format.
+//! `symbolizer` (all modules) and `early` (while the program runs) use `remember` (one module, from memory), which uses
+//! `resolve` (one module, from its files), which uses `locate` (files), `dwarf` and `split` (lines and inlined functions),
+//! `table`, `plt` and `minidebug` (names), `call` (what a call names), `demangle`. All open files through `trail` and
+//! parse through `image`. No file of this room knows the trace's format.
 //!
 //! # Why our own locator
 //! No library finds all debug information by itself; each knows the build-id directory or the debug link, few both, and
@@ -30,6 +32,7 @@ mod minidebug;
 mod missing;
 mod nesting;
 mod plt;
+mod remember;
 mod resolve;
 mod shelf;
 mod split;
@@ -37,9 +40,12 @@ mod symbolizer;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trail;
 mod untrusted;
 
 use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 pub use self::demangle::{MAX_NAME_BYTES, demangle};
 pub use self::early::Early;
@@ -63,7 +69,7 @@ pub struct Module {
 }
 
 /// One function at an address, and where in its source.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Frame {
     /// The readable name, at most [`MAX_NAME_BYTES`] long; `None` when only the line is known.
     pub function: Option<String>,
@@ -80,7 +86,7 @@ pub struct Frame {
 }
 
 /// How much is known about a module; each grade includes the ones before it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Detail {
     /// No names at all.
     Nothing,

@@ -5,7 +5,7 @@
 //! without recursion and without reading its values. Units too short to do harm are not walked. This costs
 //! a tenth of the time of 20,000 lookups in a 41 MB Rust program (12 MB of `.debug_info`, 0.2 s in all).
 
-use gimli::{Dwarf, Reader, ReaderOffset, Unit};
+use gimli::{Dwarf, EntriesRaw, Reader, ReaderOffset};
 
 use super::Error;
 
@@ -24,18 +24,17 @@ pub(super) fn check<R: Reader>(dwarf: &Dwarf<R>) -> Result<(), Error> {
         if header.length_including_self().into_u64() <= MAX_DEPTH.unsigned_abs() as u64 {
             continue;
         }
-        // What the reader cannot open as a unit it passes over.
-        let Ok(unit) = dwarf.unit(header) else { continue };
-        if !is_shallow(&unit) {
+        // The reader passes over such a unit.
+        let Ok(abbreviations) = dwarf.abbreviations(&header) else { continue };
+        if header.entries_raw(&abbreviations, None).is_ok_and(|entries| !is_shallow(entries)) {
             return Err(Error::TooDeep);
         }
     }
     Ok(())
 }
 
-/// Whether `unit` is shallow up to its end or to the first entry that cannot be read, where the reader stops as well.
-fn is_shallow<R: Reader>(unit: &Unit<R>) -> bool {
-    let Ok(mut entries) = unit.entries_raw(None) else { return true };
+/// Whether a unit is shallow up to its end or to the first entry that cannot be read, where the reader stops as well.
+fn is_shallow<R: Reader>(mut entries: EntriesRaw<'_, R>) -> bool {
     // Superfluous end marks make the depth negative; what counts is the height above the lowest point.
     let mut lowest = 0;
     while !entries.is_empty() {

@@ -10,6 +10,7 @@ use super::image::Image;
 use super::locate::{Found, Opened, Places, locate, supplementary};
 use super::split::{Decompressed, Maps, SplitFiles};
 use super::table::Table;
+use super::trail::Trail;
 use super::{Detail, Error, Frame, Missing, Module, minidebug, plt};
 
 /// What is known about the addresses of one module.
@@ -20,13 +21,20 @@ pub(super) struct Answer {
     pub(super) callees: Vec<Option<String>>,
     pub(super) detail: Detail,
     pub(super) missing: Vec<Missing>,
+    /// Whether it was kept on disk for the first time.
+    pub(super) is_written: bool,
 }
 
 /// Resolves addresses of `module` (ELF virtual addresses) in batches, whose answers follow one another; the module's
-/// files stay open until there are no more.
-pub(super) fn resolve(module: &Module, places: &Places, batches: impl Iterator<Item = Vec<u64>>) -> Answer {
-    let found = locate(module, places);
-    let answer = resolve_in(&found, module, places, batches);
+/// files stay open until there are no more. What was looked at is on the trail.
+pub(super) fn resolve(
+    module: &Module,
+    places: &Places,
+    trail: &Trail,
+    batches: impl Iterator<Item = Vec<u64>>,
+) -> Answer {
+    let found = locate(module, places, trail);
+    let answer = resolve_in(&found, module, places, trail, batches);
     let cut = found.binary.iter().chain(&found.debug).find(|opened| opened.bytes.is_cut());
     match cut {
         // Zeroes stood where names were, and nobody knows which of those that were found were read from them.
@@ -41,7 +49,13 @@ pub(super) fn resolve(module: &Module, places: &Places, batches: impl Iterator<I
 /// Why a file that was opened is not believed.
 const CUT: &str = "it was cut short while its symbols were read";
 
-fn resolve_in(found: &Found, module: &Module, places: &Places, mut batches: impl Iterator<Item = Vec<u64>>) -> Answer {
+fn resolve_in(
+    found: &Found,
+    module: &Module,
+    places: &Places,
+    trail: &Trail,
+    mut batches: impl Iterator<Item = Vec<u64>>,
+) -> Answer {
     let binary = found.binary.as_ref().and_then(Parsed::of);
     let debug = found.debug.as_ref().and_then(Parsed::of);
     let (looked_for, mut missing) = (found.looked_for.clone(), found.missing.clone());
@@ -72,7 +86,7 @@ fn resolve_in(found: &Found, module: &Module, places: &Places, mut batches: impl
     let mut detail = Detail::Nothing;
     if let Some(file) = files.iter().find(|file| file.image.has_dwarf()) {
         let owners = files.iter().map(|file| file.path.to_owned()).collect();
-        match (DwarfSource { file, owners, places }).frames(&mut batches, &mut complete, &mut missing) {
+        match (DwarfSource { file, owners, places, trail }).frames(&mut batches, &mut complete, &mut missing) {
             Ok(()) => detail = Detail::Lines,
             Err(error) => {
                 missing.push(Missing::Malformed { path: file.path.to_owned(), reason: error.to_string() });
@@ -107,6 +121,7 @@ impl Answer {
             callees: vec![None; addresses],
             detail: Detail::Nothing,
             missing: Vec::new(),
+            is_written: false,
         }
     }
 }
@@ -171,6 +186,7 @@ struct DwarfSource<'a> {
     file: &'a Parsed<'a>,
     owners: Vec<PathBuf>,
     places: &'a Places,
+    trail: &'a Trail,
 }
 
 impl DwarfSource<'_> {
@@ -183,7 +199,7 @@ impl DwarfSource<'_> {
     ) -> Result<(), Error> {
         let Parsed { path, image } = self.file;
         let sections = dwarf::sections(image, SectionSet::Main)?;
-        let supplementary = supplementary(image, path, self.places).unwrap_or_else(|wanted| {
+        let supplementary = supplementary(image, path, self.places, self.trail).unwrap_or_else(|wanted| {
             missing.push(Missing::NoSupplementaryFile { path: path.to_path_buf(), wanted });
             None
         });
@@ -192,7 +208,7 @@ impl DwarfSource<'_> {
         let maps = Maps::new();
         let decompressed = Decompressed::new();
         let context = dwarf::context(&sections, supplementary.as_ref(), endian)?;
-        let mut split = SplitFiles::new(&maps, &decompressed, endian, self.owners.clone());
+        let mut split = SplitFiles::new(&maps, &decompressed, endian, self.owners.clone(), self.trail);
 
         let mut first_error = None;
         for addresses in batches {

@@ -18,6 +18,7 @@ use super::image::Image;
 use super::locate::Opened;
 use super::nesting;
 use super::shelf::Shelf;
+use super::trail::Trail;
 
 /// Keeps the maps of split files for as long as a lookup lasts.
 pub(super) struct Maps(Shelf<Opened>);
@@ -47,6 +48,7 @@ pub(super) struct SplitFiles<'m, 's> {
     endian: RunTimeEndian,
     /// The files whose names a package's name is made from, and beside which moved `.dwo` files are looked for.
     owners: Vec<PathBuf>,
+    trail: &'m Trail,
     /// Opened at the first need, because most modules have no split files.
     packages: Option<Vec<DwarfPackage<Bytes<'s>>>>,
     /// The first `.dwo` file that was not found.
@@ -59,8 +61,9 @@ impl<'m, 's> SplitFiles<'m, 's> {
         decompressed: &'s Decompressed<'m>,
         endian: RunTimeEndian,
         owners: Vec<PathBuf>,
+        trail: &'m Trail,
     ) -> Self {
-        SplitFiles { maps, decompressed, endian, owners, packages: None, missing: None }
+        SplitFiles { maps, decompressed, endian, owners, trail, packages: None, missing: None }
     }
 
     /// The split DWARF of one skeleton unit, from a package or from its own file.
@@ -98,7 +101,7 @@ impl<'m, 's> SplitFiles<'m, 's> {
     }
 
     fn open_package(&self, path: &Path) -> Result<Option<DwarfPackage<Bytes<'s>>>, Error> {
-        let Some(opened) = self.maps.0.put(Opened::open(path)?) else { return Ok(None) };
+        let Some(opened) = self.maps.0.put(self.trail.open(path)?) else { return Ok(None) };
         let image = Image::parse(&opened.bytes)?;
         let loaded = DwarfPackageSections::load(|id| section(&image, id, SectionSet::Package))?;
         let Some(loaded) = self.decompressed.packages.put(loaded) else { return Ok(None) };
@@ -114,7 +117,7 @@ impl<'m, 's> SplitFiles<'m, 's> {
     }
 
     fn open_unit(&self, path: &Path, wanted: &SplitDwarfLoad<Bytes<'s>>) -> Result<Option<Dwarf<Bytes<'s>>>, Error> {
-        let Some(opened) = self.maps.0.put(Opened::open(path)?) else { return Ok(None) };
+        let Some(opened) = self.maps.0.put(self.trail.open(path)?) else { return Ok(None) };
         let image = Image::parse(&opened.bytes)?;
         let Some(loaded) = self.decompressed.units.put(sections(&image, SectionSet::Split)?) else { return Ok(None) };
         let mut dwarf = loaded.borrow(|bytes| EndianSlice::new(bytes, self.endian));

@@ -12,7 +12,8 @@ use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use super::early::{Early, STACK_BYTES};
-use super::resolve::{Answer, resolve};
+use super::remember::{self, resolve};
+use super::resolve::Answer;
 use super::{Detail, Frame, Missing, Module, ModuleIndex, Places};
 
 /// Addresses of one module whose names are wanted.
@@ -84,6 +85,11 @@ impl Symbolizer {
         for (index, asked, answer) in early.finish() {
             addresses.insert(index, asked);
             answers.insert(index, answer);
+        }
+        if let Some(directory) = &self.places.answers
+            && answers.values().any(|answer| answer.is_written)
+        {
+            remember::tidy(directory);
         }
         wanted.iter().map(|question| pick(question, &addresses, &answers)).collect()
     }

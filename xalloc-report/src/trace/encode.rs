@@ -7,18 +7,16 @@
 //! After every call the mirror is what a reader has after the event. Whatever op is chosen, its operands and the mirror
 //! alone say which slot and which address are meant.
 
-use std::io;
-
 use rustc_hash::FxHashMap;
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::{BinKind, Call, HeapEvent, MOST_FILLED};
 
-use super::columns::Packer;
 use super::container::{BlockHeader, BlockKind};
 use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, StepKind};
 use super::mirror::{self, FreedAs, Mirror};
 use super::ops::*;
+use super::packing::Unpacked;
 use super::tally::{By, Obtained, Tally};
 use super::varint::{fold, put, zigzag};
 use super::{Block, Event, StackIndex, ThreadIndex, rare};
@@ -103,7 +101,7 @@ pub(super) struct Encoder<T: Tally> {
     mirror: Mirror,
     /// The block in each slot that is not free.
     blocks: Vec<Block>,
-    fields: [Vec<u8>; FIELDS],
+    fields: Box<[Vec<u8>; FIELDS]>,
     addrs: Vec<u64>,
     slots: Vec<u64>,
     /// Events without a stack that [`Field::OtherStack`] does not hold yet: it stays empty if there are no others.
@@ -131,7 +129,7 @@ impl<T: Tally> Encoder<T> {
             tally,
             mirror,
             blocks,
-            fields: std::array::from_fn(|_| Vec::new()),
+            fields: empty_fields(),
             addrs: Vec::new(),
             slots: Vec::new(),
             without_stack: 0,
@@ -566,10 +564,10 @@ impl<T: Tally> Encoder<T> {
         self.tally.other(self.by(who), *event);
     }
 
-    /// Closes the open block: its header and payload, or `None` if it has no events.
-    pub(super) fn take_block(&mut self, process: u32, packer: &mut Packer) -> io::Result<Option<Vec<u8>>> {
+    /// Closes the open block, unless it has no events. The next one is put into the columns of `spare`, which are empty.
+    pub(super) fn take_block(&mut self, process: u32, spare: Option<Unpacked>) -> Option<Unpacked> {
         if self.events == 0 {
-            return Ok(None);
+            return None;
         }
         self.tally.passed(u64::from(self.events), self.last_us * 1000);
         self.close_run();
@@ -580,13 +578,7 @@ impl<T: Tally> Encoder<T> {
         }
         spread(&self.addrs, &mut self.fields[Field::Addr as usize..][..ADDR_PLANES]);
         spread(&self.slots, &mut self.fields[Field::Slot as usize..][..SLOT_PLANES]);
-        let mut payload = Vec::with_capacity(self.events as usize);
-        let mut raw_bytes = 0;
-        for field in &mut self.fields {
-            packer.pack(field, &mut payload)?;
-            raw_bytes += field.len();
-            field.clear();
-        }
+        let raw_bytes: usize = self.fields.iter().map(Vec::len).sum();
         let header = BlockHeader {
             process,
             raw_bytes: u32::try_from(raw_bytes).expect("a block's events are limited, and so are their texts"),
@@ -605,8 +597,13 @@ impl<T: Tally> Encoder<T> {
         self.origins.clear();
         self.near_origins = [(Triple::NONE, 0); NEAR_ORIGINS];
         self.history.clear();
-        Ok(Some(header.frame(&payload)))
+        let next = spare.map_or_else(empty_fields, |spare| spare.fields);
+        Some(Unpacked { header, fields: std::mem::replace(&mut self.fields, next) })
     }
+}
+
+fn empty_fields() -> Box<[Vec<u8>; FIELDS]> {
+    Box::new(std::array::from_fn(|_| Vec::new()))
 }
 
 /// Bytes of the values by significance: all lowest ones into the first column, and so on. Columns of zeros stay empty.

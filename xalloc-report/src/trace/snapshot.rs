@@ -59,9 +59,11 @@ pub struct Snapshot {
     pub at_ns: u64,
     /// Why.
     pub reason: Reason,
-    /// How long the recorder took for it, nanoseconds; the program ran on meanwhile.
+    /// Processor time that the recorder took for it, nanoseconds; the program ran on meanwhile. Of a look that the process
+    /// made itself: how long it took.
     pub cost_ns: u64,
-    /// Resident bytes of the process, as the kernel sums them up.
+    /// Resident bytes of the process, as the kernel counts them. Where it counted differently before and after the look, what
+    /// lies between the two and nearest to the mappings' sum.
     pub resident_bytes: u64,
     /// Bytes that are swapped out.
     pub swapped_bytes: u64,
@@ -88,7 +90,7 @@ pub struct Mapping {
     pub name: String,
     /// Resident bytes.
     pub resident_bytes: u64,
-    /// Of these, bytes that belong to no file.
+    /// Of these, bytes that belong to no file; 0 for a mapping of a file where that was not asked for.
     pub anonymous_bytes: u64,
     /// Resident pages, as pairs of pages to skip and pages that are resident; `None` if it was not looked at page by
     /// page.

@@ -5,10 +5,7 @@
 //! in the file stays there, so that a recorder that is killed or a disk that is full leaves a trace up to the last whole
 //! block.
 //!
-//! # Why compression has no thread of its own
-//! It is a tenth to a quarter of the writer's instructions (47 to 144 of 450 to 610 an event). On two cores the recorded
-//! program needs one; a second thread in the recorder would take turns with the first and pass a megabyte a block
-//! between them. With more cores the recorder is idle most of the time anyway.
+//! Full blocks are compressed by a thread of their own ([`super::packing`]); all is written by the one that calls.
 
 use std::fs::File;
 use std::io::Write;
@@ -23,6 +20,7 @@ use super::error::TraceError;
 use super::footer;
 use super::matcher::Matcher;
 use super::ops::BLOCK_EVENTS;
+use super::packing::{Packing, Unpacked};
 use super::tally::Tally;
 use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Snapshot};
 
@@ -103,6 +101,9 @@ struct ProcessWriter<T: Tally> {
 pub struct Writer<T: Tally = ()> {
     out: Box<dyn Write + Send>,
     packer: Packer,
+    packing: Option<Packing>,
+    /// Columns of a block that is in the file, for their memory.
+    spare: Option<Unpacked>,
     collector: Collector,
     tallies: Tallies<T>,
     processes: Vec<Option<ProcessWriter<T>>>,
@@ -145,6 +146,8 @@ impl<T: Tally> Writer<T> {
         let mut writer = Writer {
             out,
             packer,
+            packing: None,
+            spare: None,
             collector: Collector::default(),
             tallies: Tallies { of: Box::new(tally_of), waiting: Vec::new(), ended: 0 },
             processes: Vec::new(),
@@ -258,8 +261,8 @@ impl<T: Tally> Writer<T> {
     ///
     /// # Errors
     /// [`TraceError::NotInContents`] and [`TraceError::ProcessNotOpen`] before anything has changed;
-    /// [`TraceError::Write`] when the events' block was full and could not be written, [`TraceError::Stopped`] after
-    /// that.
+    /// [`TraceError::Write`] when a full block could not be written, which shows when the next one is full or at
+    /// [`Self::flush`]; [`TraceError::Stopped`] after that.
     pub fn push_all(&mut self, process: ProcessIndex, incoming: &[Incoming]) -> Result<(), TraceError> {
         let most = |most: (u32, u32), next: &Incoming| (most.0.max(next.stack.0), most.1.max(next.thread.0));
         let (stack, thread) = incoming.iter().fold((0, 0), most);
@@ -305,6 +308,7 @@ impl<T: Tally> Writer<T> {
         for process in 0..self.processes.len() {
             self.close_block(ProcessIndex(process as u32))?;
         }
+        self.emit_packed()?;
         self.emit_increments()
     }
 
@@ -318,6 +322,7 @@ impl<T: Tally> Writer<T> {
         let Some(raw_bytes) = u32::try_from(column.len()).ok().filter(|_| column.len() <= MAX_RAW_BYTES) else {
             return Ok(());
         };
+        self.emit_packed()?;
         let mut payload = Vec::new();
         self.packer.pack(&column, &mut payload).map_err(|source| self.failed(source))?;
         let at_us = snapshot.at_ns / 1000;
@@ -365,6 +370,7 @@ impl<T: Tally> Writer<T> {
             process.repairs.implied_frees = repairs.implied_frees;
         }
         self.collector.finish(&contents);
+        self.emit_packed()?;
         self.emit_increments()?;
         let footer_offset_bytes = self.written.file_bytes;
         for framed in footer::frame(&self.index, &mut self.packer).map_err(|source| self.failed(source))? {
@@ -377,28 +383,57 @@ impl<T: Tally> Writer<T> {
     }
 
     fn close_block(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
+        self.emit_packed()?;
         self.emit_increments()?;
-        let written_bytes = self.written.file_bytes;
         let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
         open.matcher.settle_old(&mut open.encoder);
-        let events = open.encoder.events() as u64;
-        let framed = open.encoder.take_block(process.0, &mut self.packer);
-        let framed = framed.map_err(|source| TraceError::Write { written_bytes, source })?;
-        let next_seq = open.encoder.seq();
+        let closed = open.encoder.take_block(process.0, self.spare.take());
         let is_due = checkpoint::is_due(
-            next_seq - open.checkpoint_seq,
+            open.encoder.seq() - open.checkpoint_seq,
             open.encoder.mirror().slots(),
             self.checkpoint_interval_events,
         );
-        if let Some(framed) = framed {
-            self.emit_block(&framed)?;
-            self.written.events += events;
-            self.written.event_bytes += framed.len() as u64;
+        if let Some(closed) = closed {
+            self.pack(closed)?;
         }
         if is_due { self.checkpoint(process) } else { Ok(()) }
     }
 
+    /// Packs a closed block: in the thread for that, if it is a full one.
+    fn pack(&mut self, mut closed: Unpacked) -> Result<(), TraceError> {
+        if closed.header.items as usize >= BLOCK_EVENTS {
+            if self.packing.is_none() {
+                // Without a thread the work is done here.
+                self.packing = Packing::start().ok();
+            }
+            if let Some(packing) = &mut self.packing {
+                return packing.give(closed).map_err(|source| self.failed(source));
+            }
+        }
+        let framed = closed.pack(&mut self.packer).map_err(|source| self.failed(source))?;
+        self.emit_events(closed, &framed)
+    }
+
+    /// Writes the block that was given away to be packed.
+    fn emit_packed(&mut self) -> Result<(), TraceError> {
+        let Some(packing) = &mut self.packing else { return Ok(()) };
+        match packing.back() {
+            Ok(Some((block, framed))) => self.emit_events(block, &framed),
+            Ok(None) => Ok(()),
+            Err(source) => Err(self.failed(source)),
+        }
+    }
+
+    fn emit_events(&mut self, block: Unpacked, framed: &[u8]) -> Result<(), TraceError> {
+        self.emit_block(framed)?;
+        self.written.events += u64::from(block.header.items);
+        self.written.event_bytes += framed.len() as u64;
+        self.spare = Some(block);
+        Ok(())
+    }
+
     fn checkpoint(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
+        self.emit_packed()?;
         self.emit_increments()?;
         let written_bytes = self.written.file_bytes;
         let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };

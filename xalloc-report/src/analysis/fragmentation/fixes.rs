@@ -145,8 +145,8 @@ pub struct FixesView {
     /// The simulated memory without a fix; `null` if none was tried.
     pub unfixed: Option<FootprintView>,
     /// Whether the simulated heap without a fix put every block where the recording has it; if not, the figures are
-    /// estimates.
-    pub identical: bool,
+    /// estimates. `null` if none was tried.
+    pub identical: Option<bool>,
     /// The fixes, least memory at the end first.
     pub tried: Vec<FixView>,
 }
@@ -290,7 +290,7 @@ fn run(contents: &Contents, requests: &Requests, candidates: Vec<Candidate>) -> 
         let mut outcomes = run_all(&runs).into_iter();
         if is_first && let Some(unfixed) = outcomes.next() {
             fixes.unfixed = Some((&unfixed.measured).into());
-            fixes.identical = unfixed.parting.is_none();
+            fixes.identical = Some(unfixed.parting.is_none());
         }
         fixes.tried.extend(prepared.into_iter().zip(outcomes).map(|(fix, outcome)| fix.view(&outcome.measured)));
     }

@@ -41,7 +41,8 @@ pub enum Segment {
     Files,
     /// The recorder's own memory in the process: its library and the shared segment.
     Recorder,
-    /// Anonymous memory that is none of the above: what the program mapped itself.
+    /// Anonymous memory that is none of the above: what the program mapped itself, and by what its arenas grew while it was
+    /// looked at.
     OtherAnonymous,
 }
 
@@ -99,9 +100,9 @@ pub struct RssView {
     pub reason: String,
     /// Who said which pages were resident.
     pub pages_from: PagesView,
-    /// How long asking took the recorder, nanoseconds.
+    /// Processor time that asking took the recorder, nanoseconds.
     pub cost_ns: u64,
-    /// All looks at this process took so long together, nanoseconds.
+    /// What all looks at this process took together, nanoseconds.
     pub looks_cost_ns: u64,
     /// How often its memory was looked at.
     pub looks: u64,
@@ -125,9 +126,9 @@ pub struct RssView {
     pub heap_resident: u64,
     /// Resident bytes of everything else.
     pub others_resident: u64,
-    /// The kernel's sum less the two above, whichever is larger.
-    pub unexplained: u64,
-    /// Resident bytes of the process, as the kernel sums them up.
+    /// The kernel's count less the two above; below 0 if it counts less than they are.
+    pub unexplained: i64,
+    /// Resident bytes of the process, as the kernel counted them while it was looked at.
     pub total: u64,
     /// Bytes that are swapped out.
     pub swapped: u64,
@@ -228,6 +229,11 @@ fn map(layout: &Layout, snapshot: &Snapshot, measured: &Measured) -> BTreeMap<Se
             let row = map.entry(Segment::of(mapping, before, !ranges.is_empty())).or_default();
             row.0 += left_virtual;
             row.1 += left_resident;
+        } else if left_resident > 0 {
+            // It got rights between the list of mappings and its pages: a thread's arena grew meanwhile.
+            let row = map.entry(Segment::OtherAnonymous).or_default();
+            row.0 += left_resident;
+            row.1 += left_resident;
         }
         before = Some(mapping);
     }
@@ -267,7 +273,8 @@ pub struct LookView {
     pub minor_faults: u64,
     /// Who said which pages were resident.
     pub pages_from: PagesView,
-    /// How long the recorder took for it, nanoseconds.
+    /// Processor time that the recorder took for it, nanoseconds; of a look that the process made itself (`mincore`), how
+    /// long it took.
     pub cost_ns: u64,
 }
 
@@ -324,7 +331,7 @@ impl RssView {
             not_resident: books.segments_bytes.saturating_sub(heap_resident),
             heap_resident,
             others_resident,
-            unexplained: snapshot.resident_bytes.abs_diff(heap_resident + others_resident),
+            unexplained: snapshot.resident_bytes.wrapping_sub(heap_resident + others_resident).cast_signed(),
             total: snapshot.resident_bytes,
             swapped: snapshot.swapped_bytes,
             minor_faults: snapshot.minor_faults,

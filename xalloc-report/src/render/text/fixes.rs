@@ -45,7 +45,7 @@ pub(super) fn append(out: &mut String, of: &FixesView) {
     if !idle.is_empty() {
         let _ = writeln!(out, "  {ASIDE}would save nothing: {}{ASIDE:#}", idle.join(", "));
     }
-    if !of.identical {
+    if of.identical == Some(false) {
         let _ = writeln!(
             out,
             "  {DOUBT}the simulated heap parts from the recorded one: these are estimates; what-if says where{DOUBT:#}"

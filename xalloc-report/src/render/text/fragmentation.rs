@@ -133,11 +133,16 @@ fn rss(out: &mut String, of: &Fragmentation, extent: Extent) {
         let sign = if is_heap && of.core { "of it" } else { "+" };
         row(sign, segment(view.segment), view.resident_bytes, format!("of {} mapped", bytes(view.virtual_bytes)));
     }
-    row("", "unexplained", rss.unexplained, plain());
+    let (sign, meaning) = match rss.unexplained {
+        0 => ("", ""),
+        1.. => ("+", "the kernel counts more than the rows above"),
+        ..0 => ("-", "the kernel counts less than the rows above"),
+    };
+    row(sign, "unexplained", rss.unexplained.unsigned_abs(), meaning.to_owned());
     table.write(out, 2);
     let _ = writeln!(
         out,
-        "  {ASIDE}{} minor and {} major page faults; {} took {} in all, {} of the process's life{ASIDE:#}",
+        "  {ASIDE}{} minor and {} major page faults; {} took {} of a processor in all, {} of the process's life{ASIDE:#}",
         count(rss.minor_faults),
         count(rss.major_faults),
         counted(rss.looks, "look"),

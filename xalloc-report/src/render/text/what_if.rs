@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::frames;
-use crate::analysis::{Fidelity, RunView, WhatIf};
+use crate::analysis::{RunView, WhatIf};
 use crate::render::escape::{command_line, printable};
 use crate::render::number::{bytes, count, counted, instant, kib, kib_change, span};
 use crate::render::style::{ASIDE, FIGURE, HEADING, PLAIN};
@@ -24,7 +24,7 @@ pub fn what_if(what_if: &WhatIf, frames_shown: usize) -> String {
         printable(&what_if.libc),
         counted(what_if.processors, "processor")
     );
-    fidelity(&mut out, &what_if.fidelity, frames_shown);
+    fidelity(&mut out, what_if, frames_shown);
     out.push('\n');
     table(&what_if.runs).write(&mut out, 0);
     out.push('\n');
@@ -34,10 +34,14 @@ pub fn what_if(what_if: &WhatIf, frames_shown: usize) -> String {
     out
 }
 
-fn fidelity(out: &mut String, fidelity: &Fidelity, frames_shown: usize) {
+fn fidelity(out: &mut String, what_if: &WhatIf, frames_shown: usize) {
+    let WhatIf { fidelity, allocations, .. } = what_if;
     let blocks = counted(fidelity.compared_blocks, "block");
     let Some(parting) = &fidelity.parting else {
         let _ = match fidelity.compared_blocks {
+            0 if *allocations == 0 => {
+                writeln!(out, "{ASIDE}the process allocated nothing: there is no block to compare{ASIDE:#}")
+            }
             0 => writeln!(
                 out,
                 "{ASIDE}the recorded heap was not glibc's: nothing to compare the simulated one with{ASIDE:#}"

@@ -65,7 +65,7 @@ impl Lab {
     }
 
     pub(super) fn places(&self) -> Places {
-        Places { debug_root: self.path("debug-root"), debuginfod_find: None }
+        Places { debug_root: self.path("debug-root"), debuginfod_find: None, answers: None }
     }
 
     pub(super) fn resolve_module(&self, module: Module, addresses: Vec<u64>) -> Resolved {

@@ -5,6 +5,7 @@
 mod hostile;
 mod kit;
 mod lines;
+mod remembered;
 mod separate;
 mod split_dwarf;
 mod tables;
