@@ -44,6 +44,7 @@ use crate::host::{self, File};
 use crate::segment::Segment;
 use crate::thread;
 
+mod apart;
 mod asked;
 mod control;
 mod excluded;
@@ -163,12 +164,15 @@ impl Check<'_> {
             return Err(Failure(why));
         }
         let suppressions = say::suppressions();
-        let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
-        let control = self.plant()?;
-        self.request(number);
-        let leaked = self.mark(number, &stopped, suppressions);
-        drop(control);
-        leaked
+        let marked = apart::on_own_stack(|| {
+            let stopped = Stopped::all_others().ok_or(Failure(result::NO_MEMORY))?;
+            let control = self.plant()?;
+            self.request(number);
+            let leaked = self.mark(number, &stopped, suppressions);
+            drop(control);
+            leaked
+        });
+        marked.unwrap_or(Err(Failure(result::NO_MEMORY)))
     }
 
     /// Lays the positive control out, and says where.
@@ -188,7 +192,7 @@ impl Check<'_> {
             let scratch = Working::for_blocks(blocks.len()).ok_or(Failure(result::NO_MEMORY))?;
             // Read when the list is there, which is a mapping too.
             let map = Map::read().ok_or(Failure(result::NO_MAPS))?;
-            let guarded = fault::Guard::new(self.whose);
+            let guarded = fault::Guard::new();
             let memory = memory::Own::new(&map, &guarded);
             let marker = Marker::new(blocks, marks, scratch.scratch(), memory);
             let marker = marker.ok_or(Failure(result::NO_MEMORY))?;

@@ -6,6 +6,7 @@
  *   awaiting       reachable    indirect     in the frame of a coroutine that another one waits for
  *   parameter      reachable    indirect     as a parameter, which the frame has a copy of
  *   exits          reachable    definite~reachable in main's frame, while a coroutine on another stack calls exit
+ *   small          reachable    definite~reachable the same, and that stack has 16 KiB and a guard below it
  */
 #include <coroutine>
 #include <exception>
@@ -70,18 +71,30 @@ void leaving() {
     wipe();
     exit(0);
 }
-AWAY void exits() {
+/* On a stack with no room to wipe. */
+void leaving_at_once() { exit(0); }
+AWAY void exits_on(char *stack, size_t bytes, void (*leave)()) {
     void *volatile made = nullptr;
     put((void *)&made);
     getcontext(&routine);
-    routine.uc_stack.ss_size = 1 << 16;
-    routine.uc_stack.ss_sp = mmap(nullptr, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    makecontext(&routine, leaving, 0);
+    routine.uc_stack.ss_size = bytes;
+    routine.uc_stack.ss_sp = stack;
+    makecontext(&routine, leave, 0);
     wipe();
     swapcontext(&back, &routine);
     use((void *)made);
 }
+char *memory(size_t bytes, int rights) {
+    return (char *)mmap(nullptr, bytes, rights, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+}
+void exits() { exits_on(memory(1 << 16, PROT_READ | PROT_WRITE), 1 << 16, leaving); }
+void small() {
+    char *guard = memory(4096 + (1 << 14), PROT_NONE);
+    mprotect(guard + 4096, 1 << 14, PROT_READ | PROT_WRITE);
+    exits_on(guard + 4096, 1 << 14, leaving_at_once);
+}
 
 } // namespace
 
-PROGRAMS({"frame", frame}, {"local", local}, {"awaiting", awaiting}, {"parameter", parameter}, {"exits", exits})
+PROGRAMS({"frame", frame}, {"local", local}, {"awaiting", awaiting}, {"parameter", parameter}, {"exits", exits},
+         {"small", small})

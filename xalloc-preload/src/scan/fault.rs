@@ -17,7 +17,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 
-use super::{Whose, stop};
+use super::stop;
 
 unsafe extern "C" {
     /// glibc's `sigaction` by the name that a program does not define.
@@ -97,12 +97,11 @@ const SIGNALS: [c_int; 2] = [libc::SIGSEGV, libc::SIGBUS];
 pub(super) struct Guard(());
 
 impl Guard {
-    pub(super) fn new(whose: Whose) -> Guard {
+    pub(super) fn new() -> Guard {
         let mut action = action(on_fault);
-        if whose == Whose::Copy {
-            // The copied thread may have been on its stack for signal handlers, and the copy is on a stack of its own.
-            action.sa_flags &= !libc::SA_ONSTACK;
-        }
+        // The thread may have been on its stack for signal handlers, and a check is on one of its own (`super::apart`): the
+        // kernel would begin again at the end of the former.
+        action.sa_flags &= !libc::SA_ONSTACK;
         // SAFETY: there is one guard at a time.
         let before = unsafe { &mut *BEFORE.0.get() };
         for (signal, place) in SIGNALS.into_iter().zip(before) {

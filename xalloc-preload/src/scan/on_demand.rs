@@ -26,19 +26,12 @@
 //! # Why not SIGUSR1 or a real-time signal
 //! Their default is to end the process. Between exec and the next boot, nobody handles it; SIGURG is ignored there.
 //!
-//! # Why a stack of its own
-//! The interrupted thread's may have room for little more than the kernel's frame.
-//!
 //! # Safety
-//! - The stack is a mapping that is made once and stays; it is used by whom [`super::begin`] let through, and by the
-//!   copy, which has one of its own by then.
 //! - The copy is its process's only thread and does not return.
-//! - [`call_on`] keeps what a callee must keep, and comes back to the stack that it was called on.
 #![allow(unsafe_code)]
 
 use core::ffi::{c_int, c_void};
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use xalloc_core::session::blocks::{NOT_SAID, occasion, result};
 use xalloc_core::session::leak_check;
@@ -48,17 +41,12 @@ use xalloc_core::wire::{Event, HeapCall};
 
 use super::roots::Boundary;
 use super::stop::Stopped;
-use super::{Check, Failure, Whose, fault, say};
+use super::{Check, Failure, Whose, apart, fault, say};
 use crate::guard::{self, Access};
 use crate::host;
 use crate::process;
 use crate::segment::Segment;
 use crate::thread;
-
-/// Room for the handler's work; what is not touched costs nothing.
-const STACK_BYTES: usize = 256 << 10;
-
-static STACK: AtomicPtr<u8> = AtomicPtr::new(null_mut());
 
 /// The last copy, to be waited for; 0 if there is none.
 static COPY: AtomicU32 = AtomicU32::new(0);
@@ -71,11 +59,8 @@ pub(crate) fn watch(segment: &'static Segment) {
     if fault::set_action(libc::SIGURG, None).is_none_or(|before| before.sa_sigaction != libc::SIG_DFL) {
         return;
     }
-    // Relaxed: this thread boots the process, and the handler is installed after.
-    if STACK.load(Ordering::Relaxed).is_null() {
-        // SAFETY: a new mapping, wherever the kernel likes.
-        let Some(made) = (unsafe { host::map_anonymous(STACK_BYTES, null_mut()) }) else { return };
-        STACK.store(made.as_ptr(), Ordering::Relaxed);
+    if !apart::make() {
+        return;
     }
     // On the stack that a program sets aside for handlers, where it does: the one that is interrupted may be a coroutine's,
     // with no room for the kernel's frame.
@@ -100,16 +85,12 @@ extern "C" fn on_demand(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
             segment.header().handshake.heard.fetch_add(1, Ordering::Relaxed);
         }
         if (is_due() || is_look_due()) && super::begin() {
-            // SAFETY: the mapping is that long (first bullet); its end is page-aligned.
-            let end = unsafe { STACK.load(Ordering::Relaxed).add(STACK_BYTES) };
             // Another thread may have taken either up in between.
             if is_look_due() {
-                // SAFETY: first bullet; the function takes nothing.
-                unsafe { call_on(end, context, look) };
+                apart::on_own_stack(look);
             }
             if is_due() {
-                // SAFETY: first bullet; the function takes what it is given here.
-                unsafe { call_on(end, context, take_up) };
+                apart::on_own_stack(|| take_up(context));
             }
             super::end();
         }
@@ -122,41 +103,14 @@ fn is_look_due() -> bool {
 }
 
 /// Looks at the process's memory.
-extern "C" fn look(_: *mut c_void) {
+fn look() {
     if let Some(segment) = process::own_segment() {
         segment.look_if_asked();
     }
 }
 
-/// Calls `work` with `argument` on the stack that ends at `stack_end`.
-///
-/// # Safety
-/// - Nobody else uses that stack, and it is long enough.
-#[unsafe(naked)]
-unsafe extern "C" fn call_on(stack_end: *mut u8, argument: *mut c_void, work: extern "C" fn(*mut c_void)) {
-    core::arch::naked_asm!(
-        ".cfi_startproc",
-        "endbr64",
-        "push rbp",
-        ".cfi_adjust_cfa_offset 8",
-        ".cfi_rel_offset rbp, 0",
-        "mov rbp, rsp",
-        ".cfi_def_cfa_register rbp",
-        "mov rsp, rdi",
-        "mov rdi, rsi",
-        "call rdx",
-        "mov rsp, rbp",
-        ".cfi_def_cfa_register rsp",
-        "pop rbp",
-        ".cfi_adjust_cfa_offset -8",
-        ".cfi_restore rbp",
-        "ret",
-        ".cfi_endproc"
-    )
-}
-
 /// Takes up what the recorder demands, in a signal handler with this context.
-extern "C" fn take_up(context: *mut c_void) {
+fn take_up(context: *mut c_void) {
     let (Some(segment), Some(boundary)) = (process::own_segment(), Boundary::interrupted(context)) else { return };
     reap();
     Check { segment, occasion: occasion::DEMAND, boundary: &boundary, whose: Whose::Copy }.have_copied();
