@@ -61,9 +61,10 @@ const MOST_TALLIES: usize = 64;
 /// The tallies of processes that wait for their first event, or are over.
 struct Tallies<T> {
     of: TallyOf<T>,
-    /// By process; `None` while the process has it.
+    /// By process; `None` from its first event on.
     waiting: Vec<Option<T>>,
-    ended: usize,
+    /// Those of processes that are over; `None` once there were more than [`MOST_TALLIES`].
+    ended: Option<Vec<(usize, T)>>,
 }
 
 impl<T> Tallies<T> {
@@ -76,16 +77,17 @@ impl<T> Tallies<T> {
     }
 
     fn ended(&mut self, process: usize, tally: T) {
-        self.ended += 1;
-        if self.ended <= MOST_TALLIES {
-            self.waiting[process] = Some(tally);
-        } else {
-            self.waiting.iter_mut().for_each(|tally| *tally = None);
-        }
+        self.ended = self.ended.take().filter(|ended| ended.len() < MOST_TALLIES).map(|mut ended| {
+            ended.push((process, tally));
+            ended
+        });
     }
 
     /// All of them, unless some were let go.
-    fn all(self) -> Option<Vec<T>> {
+    fn all(mut self) -> Option<Vec<T>> {
+        for (process, tally) in self.ended? {
+            self.waiting[process] = Some(tally);
+        }
         self.waiting.into_iter().collect()
     }
 }
@@ -149,7 +151,7 @@ impl<T: Tally> Writer<T> {
             packing: None,
             spare: None,
             collector: Collector::default(),
-            tallies: Tallies { of: Box::new(tally_of), waiting: Vec::new(), ended: 0 },
+            tallies: Tallies { of: Box::new(tally_of), waiting: Vec::new(), ended: Some(Vec::new()) },
             processes: Vec::new(),
             repairs: Vec::new(),
             index: Vec::new(),
