@@ -437,7 +437,6 @@ impl<T: Tally> Writer<T> {
     fn checkpoint(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
         self.emit_packed()?;
         self.emit_increments()?;
-        let written_bytes = self.written.file_bytes;
         let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
         open.checkpoint_seq = open.encoder.seq();
         let mut parts = Vec::new();
@@ -445,7 +444,7 @@ impl<T: Tally> Writer<T> {
             parts.push(framed);
             Ok(())
         })
-        .map_err(|source: std::io::Error| TraceError::Write { written_bytes, source })?;
+        .map_err(|source| self.failed(source))?;
         for framed in parts {
             self.emit_block(&framed)?;
             self.written.checkpoint_bytes += framed.len() as u64;
@@ -480,15 +479,14 @@ impl<T: Tally> Writer<T> {
         if self.has_failed {
             return Err(TraceError::Stopped { written_bytes: self.written.file_bytes });
         }
-        if let Err(source) = self.out.write_all(bytes) {
-            self.has_failed = true;
-            return Err(self.failed(source));
-        }
+        self.out.write_all(bytes).map_err(|source| self.failed(source))?;
         self.written.file_bytes += bytes.len() as u64;
         Ok(())
     }
 
-    fn failed(&self, source: std::io::Error) -> TraceError {
+    /// What could not be packed or written is missing in the file: nothing that comes after it may follow.
+    fn failed(&mut self, source: std::io::Error) -> TraceError {
+        self.has_failed = true;
         TraceError::Write { written_bytes: self.written.file_bytes, source }
     }
 }
