@@ -156,6 +156,10 @@ impl Model {
             let mut faults = Vec::new();
             if !unexplained.is_empty() {
                 let mut look_back = LookBack::at(&unexplained);
+                let recorded_as = recorded.contents().processes.get(process.0 as usize);
+                if replayer.has_lost() || recorded_as.is_some_and(|process| !process.losses.is_empty()) {
+                    look_back = look_back.with_gaps();
+                }
                 recorded.replay(process, &mut look_back)?;
                 faults = look_back.finish();
             }

@@ -133,7 +133,7 @@ pub struct Props {
     pub leak_check_on_signal: bool,
     /// Look at the processes' memory when the recorder gets this signal.
     pub snapshot_on_signal: Option<AskingSignal>,
-    /// Look for leaks in the processes, while they run, when the recorder gets this signal.
+    /// Look for leaks in the processes, while they run, when the recorder gets this signal, which is another one.
     pub leak_check_on_demand: Option<AskingSignal>,
     /// Let a program that sets a mark wait until its memory was looked at.
     pub snapshot_at_markers: bool,
@@ -200,8 +200,8 @@ pub fn run_with_progress(props: &Props, on_phase: &mut dyn FnMut(Phase)) -> Resu
     Ok(outcome)
 }
 
-/// As [`run_with_progress`]; the tallies that `tally_of` makes, one for each process, are told what happens in it while it runs. They
-/// are returned where the trace came to its end; see [`Writer::finish`](crate::trace::Writer::finish).
+/// As [`run_with_progress`]; the tallies that `tally_of` makes, one for each process, are told what happens in it while it
+/// runs. They are returned where the trace came to its end; see [`Writer::finish`](crate::trace::Writer::finish).
 ///
 /// # Errors
 /// As [`run`].

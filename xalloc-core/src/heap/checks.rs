@@ -72,7 +72,7 @@ pub(super) fn entrance<M: Memory>(
     if chunk == arena.top {
         return Err(HeapFault::DoubleFreeTop);
     }
-    if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top + words.size(arena.top) {
+    if arena.contiguous && arena.is_main() && arena.top != 0 && next >= arena.top.wrapping_add(words.size(arena.top)) {
         return Err(HeapFault::BeyondTop);
     }
     let next_head = words.head(next);

@@ -248,6 +248,24 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
+    /// As [`Step::free_inner`], of the chunk that a block was moved from: the program's pointer says that it is one, so it
+    /// is looked at as what a program frees.
+    #[inline(never)]
+    pub(super) fn free_moved(&mut self, arena: &mut ArenaState, chunk: u64) -> Result<(), HeapFault> {
+        let words = self.words();
+        let size = words.size(chunk);
+        checks::shape(chunk, size)?;
+        let may_cache = self.policy().inner_free_uses_tcache;
+        if may_cache && words.bk(chunk) == KEY && self.cache.holds(words, chunk, size)? {
+            return Err(HeapFault::DoubleFreeCached);
+        }
+        if !(may_cache && self.cache.has_room(size)) {
+            checks::entrance(words, arena, self.heap.settings.max_fast.get(), chunk, size)?;
+        }
+        self.free_inner(arena, chunk);
+        Ok(())
+    }
+
     /// Steps 2 to 4 of section 4: the fast bin, or merging, and what a large result sets off.
     #[inline(always)]
     pub(super) fn free_uncached(&mut self, arena: &mut ArenaState, chunk: u64, size: u64) {

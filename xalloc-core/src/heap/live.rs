@@ -8,7 +8,7 @@
 //!
 //! # Safety
 //! - [`Memory`]: accesses are made at addresses that the caller vouches for; provenance is exposed once, when a range is
-//!   obtained from the system, which is where the kernel's pointers come from.
+//!   obtained from the system, which is where the kernel's pointers come from, or by the arena whose lists' ends they are.
 //! - [`Os`]: ranges come from the kernel, which hands none out twice.
 //! - Every system call here names only ranges that the heap owns, or asks the kernel to choose.
 #![allow(unsafe_code)]

@@ -114,7 +114,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let owner = heap.arenas.get(heap.arena_of(chunk), &heap.main).ok_or(HeapFault::ReallocInvalidPointer)?;
         if let Some(mut arena) = heap.enter(owner, self.cache) {
             checks::resize(words, &arena, chunk, old_size)?;
-            let done = self.realloc_in(&mut arena, chunk, old_size, size);
+            let done = self.realloc_in(&mut arena, chunk, old_size, size)?;
             if let Some(done) = done {
                 return Ok(done);
             }
@@ -129,7 +129,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         // A block of a lost arena moves to become smaller, too.
         words.copy(chunk + HEADER, moved.addr.0, bytes.min(old_size - OVERHEAD));
         if let Some(mut arena) = heap.enter(owner, self.cache) {
-            self.free_inner(&mut arena, chunk);
+            self.free_moved(&mut arena, chunk)?;
         }
         Ok(Reallocated::Moved(moved.into()))
     }
@@ -192,6 +192,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     }
 
     /// Within the chunk's own arena: in place, or by another chunk of it. `None`: the arena cannot serve the size.
+    /// The fault is that of the old chunk of a block that moved.
     #[inline(always)]
     fn realloc_in<B: From<Allocation>>(
         &mut self,
@@ -199,7 +200,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         chunk: u64,
         old_size: u64,
         size: u64,
-    ) -> Option<Reallocated<B>> {
+    ) -> Result<Option<Reallocated<B>>, HeapFault> {
         let words = self.words();
         let next = chunk + old_size;
         let next_size = words.size(next);
@@ -208,10 +209,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             old_size
         } else if next == arena.top && joined >= size + MIN_CHUNK {
             self.extend_into_top(arena, chunk, words.head(chunk), joined, size);
-            return Some(Reallocated::InPlace(self.served(arena, chunk).into()));
+            return Ok(Some(Reallocated::InPlace(self.served(arena, chunk).into())));
         } else if next != arena.top && joined >= size && !words.inuse(next, next_size) {
             if self.is_faulty(arena.bins.unlink(words, next, next_size), next) {
-                return None;
+                return Ok(None);
             }
             self.tell(
                 arena,
@@ -219,21 +220,21 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             );
             joined
         } else {
-            let moved = self.allocate(arena, size)?;
+            let Some(moved) = self.allocate(arena, size) else { return Ok(None) };
             if moved != next {
                 // What glibc says of the request here is the chunk less the rounding.
                 self.perturb_allocated(moved + HEADER, size - (ALIGNMENT - 1));
                 let usable = old_size - OVERHEAD;
                 words.copy(chunk + HEADER, moved + HEADER, usable);
                 let block = self.served(arena, moved);
-                self.free_inner(arena, chunk);
-                return Some(Reallocated::Moved(block.into()));
+                self.free_moved(arena, chunk)?;
+                return Ok(Some(Reallocated::Moved(block.into())));
             }
             // The chunk above became free meanwhile and was the one chosen: both together serve.
             old_size + words.size(moved)
         };
         self.keep_front(arena, chunk, found_size, size);
-        Some(Reallocated::InPlace(self.served(arena, chunk).into()))
+        Ok(Some(Reallocated::InPlace(self.served(arena, chunk).into())))
     }
 
     /// As [`Step::realloc`], if that comes to nothing but taking more from the top, for a chunk of the main arena, and the

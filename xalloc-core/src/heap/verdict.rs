@@ -16,7 +16,8 @@
 
 use core::cell::Cell;
 
-use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, NON_MAIN, for_request};
+use super::arena::ArenaState;
+use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, for_request};
 use super::fault::HeapFault;
 use super::os::{Memory, Os};
 use super::step::Step;
@@ -177,9 +178,9 @@ impl<O: Os> Heap<O> {
             && size <= self.settings.tcache_chunk_max.get()
     }
 
-    fn would_resize<M: Memory>(
+    fn would_resize<A: Access>(
         &self,
-        words: Words<'_, M>,
+        words: Words<'_, Careful<'_, O, A>>,
         cache: &mut ThreadCache,
         chunk: u64,
         bytes: u64,
@@ -189,13 +190,18 @@ impl<O: Os> Heap<O> {
         if chunk > size.wrapping_neg() || !chunk.is_multiple_of(ALIGNMENT) {
             return Err(HeapFault::ReallocInvalidPointer);
         }
-        if for_request(bytes).is_none() {
-            return Ok(());
-        }
+        let Some(wanted) = for_request(bytes) else { return Ok(()) };
         if head & IS_MMAPPED != 0 {
             return self.would_be_mapping(words, chunk, HeapFault::ReallocInvalidMapping);
         }
-        self.would_enter(words, cache, chunk, head, |arena| checks::resize(words, arena, chunk, size))
+        let mut moves = false;
+        self.would_enter(words, cache, chunk, head, |arena| {
+            checks::resize(words, arena, chunk, size)?;
+            moves = would_move(words, arena, chunk, size, wanted);
+            Ok(())
+        })?;
+        // The old chunk of a block that moves is freed, with all that a free looks at.
+        if moves { self.would_free(words, cache, chunk) } else { Ok(()) }
     }
 
     /// Whether libc would take the chunk for one with a mapping of its own; else `otherwise`.
@@ -217,7 +223,7 @@ impl<O: Os> Heap<O> {
         cache: &mut ThreadCache,
         chunk: u64,
         head: u64,
-        ask: impl FnOnce(&super::arena::ArenaState) -> Result<(), HeapFault>,
+        ask: impl FnOnce(&ArenaState) -> Result<(), HeapFault>,
     ) -> Result<(), HeapFault> {
         let number = if head & NON_MAIN == 0 { 0 } else { words.heap_arena(heap_of(chunk)) as u16 };
         let owner = self.arenas.get(number, &self.main).ok_or(HeapFault::InvalidPointer)?;
@@ -225,6 +231,21 @@ impl<O: Os> Heap<O> {
             Some(arena) => ask(&arena),
             None => Ok(()),
         }
+    }
+}
+
+/// Whether a chunk of `size` bytes, whose words have passed [`checks::resize`], has to move to become one of `wanted`:
+/// neither the top nor a free chunk above it has enough.
+fn would_move<M: Memory>(words: Words<'_, M>, arena: &ArenaState, chunk: u64, size: u64, wanted: u64) -> bool {
+    if size >= wanted {
+        return false;
+    }
+    let next = chunk + round_to_words(size);
+    let next_size = words.size(next);
+    let joined = size + next_size;
+    match next == arena.top {
+        true => joined < wanted + MIN_CHUNK,
+        false => joined < wanted || words.inuse(next, next_size),
     }
 }
 

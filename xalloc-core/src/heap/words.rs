@@ -16,7 +16,8 @@
 //! # Safety
 //! - Every address is that of a chunk, an arena's top or a sub-heap header in a range that [`super::Os`] handed out and
 //!   has not taken back, so the words named here are inside it: no chunk is smaller than 32 bytes, and only large ones
-//!   are asked for their size links.
+//!   are asked for their size links. Or it is that of a list's end, whose links are where [`super::Os::ends_home`] says,
+//!   and the word behind them is the next end's.
 //! - The words are written under the lock of the arena that owns the chunk, or by the only thread that has it (a live
 //!   block, a block in its cache).
 #![allow(unsafe_code)]

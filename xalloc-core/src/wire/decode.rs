@@ -69,6 +69,7 @@ const fn knows(kind: Kind, sub: u8) -> bool {
         | Kind::Text => true,
     }
 }
+
 impl Record {
     /// How many events the record stands for.
     #[must_use]

@@ -278,6 +278,42 @@ static void realloc_cached_same(void)
 	if (again[50] == 'x')
 		write(1, "contents\n", 9);
 }
+static void realloc_cached_that_has_to_move(void)
+{
+	void *block = take(100);
+	take(24);
+	give(block);
+	resize(block, 200);
+}
+static void realloc_cached_that_has_to_move_key_overwritten(void)
+{
+	word *block = take(100);
+	take(24);
+	give(block);
+	block[1] = 0;
+	resize(block, 200);
+}
+static void realloc_fast_that_has_to_move(void)
+{
+	void *block = beyond_cache(100);
+	give(block);
+	resize(block, 200);
+}
+static void realloc_binned_that_has_to_move(void)
+{
+	void *block = take(5000);
+	take(24);
+	give(block);
+	resize(block, 9000);
+}
+static void realloc_inside_that_has_to_move(void)
+{
+	word *block = calloc(1, 5000);
+	block[21] = 0x41;
+	block[29] = 0x41;
+	block[37] = 0x41;
+	resize(block + 22, 300);
+}
 static void realloc_to_nothing_twice(void)
 {
 	void *block = take(100);
@@ -866,7 +902,10 @@ static const struct {
 	CASE(inside_size_beyond_all), CASE(inside_size_beyond_top), CASE(inside_of_freed), CASE(stack_zeroes),
 	CASE(stack_looks_like_a_cached_chunk), CASE(global_zeroes), CASE(nowhere), CASE(null_page), CASE(end_of_everything),
 	CASE(program_mapping), CASE(read_only), CASE(twice_by_two_threads), CASE(twice_by_two_threads_binned),
-	CASE(realloc_freed), CASE(realloc_cached), CASE(realloc_cached_same), CASE(realloc_to_nothing_twice),
+	CASE(realloc_freed), CASE(realloc_cached), CASE(realloc_cached_same), CASE(realloc_cached_that_has_to_move),
+	CASE(realloc_cached_that_has_to_move_key_overwritten), CASE(realloc_fast_that_has_to_move),
+	CASE(realloc_binned_that_has_to_move), CASE(realloc_inside_that_has_to_move),
+	CASE(realloc_to_nothing_twice),
 	CASE(realloc_inside), CASE(realloc_misaligned), CASE(realloc_inside_with_size), CASE(realloc_stack),
 	CASE(realloc_nowhere), CASE(realloc_mapped_twice), CASE(realloc_size_overwritten),
 	CASE(realloc_next_size_overwritten), CASE(realloc_size_no_mapping), CASE(overflow_seen_by_no_check),

@@ -21,8 +21,8 @@ pub struct Flamegraph {
     /// What the width of a flame is; `alive` is what was alive at exit, `leaked` what of it nothing reached any more
     #[arg(long, value_name = "METRIC", default_value = "allocated", value_parser = named::<Metric>())]
     metric: Metric,
-    /// The moment of `--metric pinned`: `peak` (if nothing is said), `exit`, a time such as `1.5s`, the number of an event, or the first mark
-    /// of a name
+    /// The moment of `--metric pinned`: `peak` (if nothing is said), `exit`, a time such as `1.5s`, the number of an event,
+    /// or the first mark of a name
     #[arg(long, value_name = "peak|exit|TIME|SEQ|marker:NAME")]
     at: Option<When>,
     /// Begin with the functions that allocate, their callers below them

@@ -120,6 +120,8 @@ struct LastFreed {
 pub(super) struct LookBack {
     /// What lies outside is not looked at.
     ranges: Vec<(u64, u64)>,
+    /// Whether the allocation of what looks like freed twice may be among events that are missing.
+    has_gaps: bool,
     live: BTreeMap<u64, Block>,
     /// Blocks that are free and whose memory no other has got.
     freed: BTreeMap<u64, (Block, Freed)>,
@@ -132,11 +134,17 @@ impl LookBack {
     pub(super) fn at(unexplained: &Unexplained) -> LookBack {
         LookBack {
             ranges: unexplained.surroundings(),
+            has_gaps: false,
             live: BTreeMap::new(),
             freed: BTreeMap::new(),
             last_freed: FxHashMap::default(),
             found: Vec::new(),
         }
+    }
+
+    /// Of a process of which events are missing: a second free is one only if the heap itself noticed it.
+    pub(super) fn with_gaps(self) -> LookBack {
+        LookBack { has_gaps: true, ..self }
     }
 
     pub(super) fn finish(self) -> Vec<Fault> {
@@ -242,7 +250,7 @@ impl Replay for LookBack {
             },
             Event::Fault { addr, kind } => self.add(&entry, addr, kind),
             Event::FreeUnknown { addr } => {
-                if self.freed.contains_key(&addr) {
+                if !self.has_gaps && self.freed.contains_key(&addr) {
                     self.add(&entry, addr, FaultKind::DoubleFree);
                 }
             }

@@ -160,6 +160,11 @@ impl Replayer {
         !self.unexplained.is_empty()
     }
 
+    /// Whether the recording says that events are missing where these came.
+    pub(super) fn has_lost(&self) -> bool {
+        self.totals.lost_events > 0
+    }
+
     /// The addresses of faults, and of frees that no recorded allocation explains.
     pub(super) fn take_unexplained(&mut self) -> Unexplained {
         std::mem::take(&mut self.unexplained)

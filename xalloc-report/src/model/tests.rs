@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use xalloc_core::wire::Call;
+use xalloc_core::wire::{Call, FaultKind, LossReason};
 
 use super::sample::{Sample, Stream, server, server_with_child};
 use super::{Aggregates, Model, Settings};
-use crate::trace::{Event, ProcessEvent, ProcessIndex, StackIndex};
+use crate::trace::{Event, LiveChange, Loss, ProcessEvent, ProcessIndex, StackIndex};
 
 fn replayed(sample: &Sample, settings: Settings) -> Model {
     let all = (0..sample.streams.len() as u32).map(ProcessIndex);
@@ -104,6 +104,23 @@ fn a_wider_threshold_takes_in_what_was_freed_later() {
         replayed(&sample, settings).sum.totals.temporary
     };
     assert_eq!((temporary(0), temporary(1), temporary(2)), (0, 1, 2));
+}
+
+#[test]
+fn a_free_that_nothing_explains_is_a_second_one_only_where_no_event_is_missing() {
+    let mut sample = server();
+    let freed = sample.streams[0].entries.iter().rev().find_map(|entry| match entry.event.live_change() {
+        Some(LiveChange::Ends { block, .. }) => Some(block.addr),
+        _ => None,
+    });
+    let addr = freed.expect("the server frees");
+    sample.streams[0].push(0, StackIndex::NONE, Event::FreeUnknown { addr });
+    let faults = |sample: &Sample| replayed(sample, Settings::default()).processes[0].faults.len();
+    assert_eq!(faults(&sample), 1);
+    sample.contents.processes[0].losses = vec![Loss { reason: LossReason::RingFull, events: 1 }];
+    assert_eq!(faults(&sample), 0);
+    sample.streams[0].push(0, StackIndex::NONE, Event::Fault { addr, kind: FaultKind::DoubleFree });
+    assert_eq!(faults(&sample), 1, "the heap noticed it");
 }
 
 #[test]

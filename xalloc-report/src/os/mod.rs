@@ -11,6 +11,7 @@ pub mod inherited;
 pub mod lock;
 pub mod pagemap;
 pub mod pidfd;
+pub mod proc;
 pub mod segment;
 pub mod server;
 mod shared;

@@ -13,7 +13,7 @@
 //! its pages if any did; and the kernel's count of the whole is asked before and after. Between the two it had any value
 //! in between, so what is nearest to the mappings' sum is the count that was true when they were read.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
@@ -21,7 +21,7 @@ use xalloc_core::session::own_look::{MOST_PAGES, OwnLookHeader};
 use xalloc_core::sys::clock::thread_cpu_ns;
 use xalloc_core::units::PAGE_BYTES;
 
-use crate::os::pagemap;
+use crate::os::{pagemap, proc};
 use crate::trace::{Mapping, PagesFrom, ProcessIndex, Reason, Snapshot};
 
 /// Pages whose entries are read at once.
@@ -33,7 +33,7 @@ const BELIEVED: u64 = 200;
 
 /// Resident bytes of a process, which costs the kernel next to nothing to tell.
 pub(super) fn resident_bytes(pid: u32) -> Option<u64> {
-    let text = fs::read_to_string(format!("/proc/{pid}/statm")).ok()?;
+    let text = proc::text(format!("/proc/{pid}/statm")).ok()?;
     let pages: u64 = text.split(' ').nth(1)?.parse().ok()?;
     Some(pages * PAGE_BYTES)
 }
@@ -79,7 +79,7 @@ fn count_meanwhile(told: u64, before: u64, after: u64) -> u64 {
 /// The mappings with their pages, by one walk. `None` if the kernel has none, or it does not tell everything.
 fn by_walk(pid: u32, pagemap: &File) -> Option<Told> {
     let before = resident_bytes(pid)?;
-    let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/maps")).ok()?);
+    let mut mappings = mappings(&proc::text(format!("/proc/{pid}/maps")).ok()?);
     // The last mapping may be the kernel's, in its half of the addresses.
     let end = mappings.iter().rev().map(|mapping| mapping.end).find(|end| end >> 63 == 0)?;
     let pages = pagemap::scan(pagemap, end).ok().filter(|pages| !pages.is_swapped)?;
@@ -119,10 +119,10 @@ fn lay(mappings: &mut [Mapping], mut resident: &[(u64, u64)]) {
 
 /// The mappings by their sums, and those that may hold chunks page by page if `pagemap` can be read.
 fn by_smaps(pid: u32, pagemap: Option<&File>) -> Option<Told> {
-    let rollup = || fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let rollup = || proc::text(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let count = |rollup: &str| field(rollup, "Rss:");
     let before = count(&rollup());
-    let mut mappings = mappings(&fs::read_to_string(format!("/proc/{pid}/smaps")).ok()?);
+    let mut mappings = mappings(&proc::text(format!("/proc/{pid}/smaps")).ok()?);
     for mapping in mappings.iter_mut().filter(|mapping| is_asked_about(mapping)) {
         mapping.runs = pagemap.and_then(|pagemap| runs(pagemap, mapping).ok());
         if let Some(runs) = &mapping.runs {
@@ -266,7 +266,7 @@ fn runs(pagemap: &File, mapping: &Mapping) -> io::Result<Vec<(u32, u32)>> {
 
 /// Page faults so far: without and with a disk.
 fn faults(pid: u32) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let text = proc::text(format!("/proc/{pid}/stat")).ok()?;
     // The name is in brackets and may hold anything; field 3 follows the last bracket.
     let mut fields = text.rsplit_once(')')?.1.split_ascii_whitespace();
     Some((fields.nth(7)?.parse().ok()?, fields.nth(1)?.parse().ok()?))
@@ -274,6 +274,8 @@ fn faults(pid: u32) -> Option<(u64, u64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+
     use super::*;
 
     #[test]
@@ -296,6 +298,22 @@ mod tests {
         assert!(resident >= 3 << 20, "{resident}");
         assert!(resident.abs_diff(around.resident_bytes) * 10 < resident);
         assert!(resident_bytes(pid).is_some_and(|bytes| bytes > 3 << 20));
+    }
+
+    #[test]
+    fn a_mapped_file_whose_name_is_no_text_hides_no_memory() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(std::ffi::OsStr::from_bytes(b"no\xfftext"));
+        std::fs::write(&path, [1; 8192]).unwrap();
+        let map = crate::os::file::map_readonly(&File::open(&path).unwrap()).unwrap();
+        assert_eq!(map.iter().map(|byte| u32::from(*byte)).sum::<u32>(), 8192);
+        let pid = std::process::id();
+        let seen = look(pid, ProcessIndex(0), 7, Reason::Interval).expect("a process may look at itself");
+        let read = by_smaps(pid, None).expect("a process may look at itself");
+        for mappings in [seen.mappings, read.mappings] {
+            let its = mappings.iter().find(|mapping| mapping.name.ends_with("/no\u{fffd}text"));
+            assert_eq!(its.map(|mapping| mapping.resident_bytes), Some(8192));
+        }
     }
 
     #[test]

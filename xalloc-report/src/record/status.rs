@@ -1,7 +1,9 @@
 //! What the kernel tells of a process or a thread in its `status` (proc_pid_status(5)).
 
+use std::io;
 use std::path::Path;
-use std::{fs, io};
+
+use crate::os::proc;
 
 /// The text of one `status`, as it was at one moment.
 pub(super) struct Status(String);
@@ -20,7 +22,7 @@ impl Status {
     /// # Errors
     /// As [`Status::of`].
     pub(super) fn read(path: &Path) -> io::Result<Status> {
-        fs::read_to_string(path).map(Status)
+        proc::text(path).map(Status)
     }
 
     /// The value of a field, as `State`.

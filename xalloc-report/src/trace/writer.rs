@@ -61,9 +61,10 @@ const MOST_TALLIES: usize = 64;
 /// The tallies of processes that wait for their first event, or are over.
 struct Tallies<T> {
     of: TallyOf<T>,
-    /// By process; `None` while the process has it.
+    /// By process; `None` from its first event on.
     waiting: Vec<Option<T>>,
-    ended: usize,
+    /// Those of processes that are over; `None` once there were more than [`MOST_TALLIES`].
+    ended: Option<Vec<(usize, T)>>,
 }
 
 impl<T> Tallies<T> {
@@ -76,16 +77,17 @@ impl<T> Tallies<T> {
     }
 
     fn ended(&mut self, process: usize, tally: T) {
-        self.ended += 1;
-        if self.ended <= MOST_TALLIES {
-            self.waiting[process] = Some(tally);
-        } else {
-            self.waiting.iter_mut().for_each(|tally| *tally = None);
-        }
+        self.ended = self.ended.take().filter(|ended| ended.len() < MOST_TALLIES).map(|mut ended| {
+            ended.push((process, tally));
+            ended
+        });
     }
 
     /// All of them, unless some were let go.
-    fn all(self) -> Option<Vec<T>> {
+    fn all(mut self) -> Option<Vec<T>> {
+        for (process, tally) in self.ended? {
+            self.waiting[process] = Some(tally);
+        }
         self.waiting.into_iter().collect()
     }
 }
@@ -149,7 +151,7 @@ impl<T: Tally> Writer<T> {
             packing: None,
             spare: None,
             collector: Collector::default(),
-            tallies: Tallies { of: Box::new(tally_of), waiting: Vec::new(), ended: 0 },
+            tallies: Tallies { of: Box::new(tally_of), waiting: Vec::new(), ended: Some(Vec::new()) },
             processes: Vec::new(),
             repairs: Vec::new(),
             index: Vec::new(),
@@ -435,7 +437,6 @@ impl<T: Tally> Writer<T> {
     fn checkpoint(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
         self.emit_packed()?;
         self.emit_increments()?;
-        let written_bytes = self.written.file_bytes;
         let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
         open.checkpoint_seq = open.encoder.seq();
         let mut parts = Vec::new();
@@ -443,7 +444,7 @@ impl<T: Tally> Writer<T> {
             parts.push(framed);
             Ok(())
         })
-        .map_err(|source: std::io::Error| TraceError::Write { written_bytes, source })?;
+        .map_err(|source| self.failed(source))?;
         for framed in parts {
             self.emit_block(&framed)?;
             self.written.checkpoint_bytes += framed.len() as u64;
@@ -478,15 +479,14 @@ impl<T: Tally> Writer<T> {
         if self.has_failed {
             return Err(TraceError::Stopped { written_bytes: self.written.file_bytes });
         }
-        if let Err(source) = self.out.write_all(bytes) {
-            self.has_failed = true;
-            return Err(self.failed(source));
-        }
+        self.out.write_all(bytes).map_err(|source| self.failed(source))?;
         self.written.file_bytes += bytes.len() as u64;
         Ok(())
     }
 
-    fn failed(&self, source: std::io::Error) -> TraceError {
+    /// What could not be packed or written is missing in the file: nothing that comes after it may follow.
+    fn failed(&mut self, source: std::io::Error) -> TraceError {
+        self.has_failed = true;
         TraceError::Write { written_bytes: self.written.file_bytes, source }
     }
 }

@@ -5,11 +5,12 @@
 use std::fs;
 use std::path::PathBuf;
 
+use crate::os::proc;
 use crate::record::memory;
 
 /// The name of a thread; empty where it is gone.
 pub(super) fn thread_name(pid: u32, tid: u32) -> String {
-    let name = fs::read_to_string(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
+    let name = proc::text(format!("/proc/{pid}/task/{tid}/comm")).unwrap_or_default();
     name.trim_end_matches('\n').to_owned()
 }
 
@@ -19,7 +20,7 @@ pub(super) fn module_path(pid: u32, bias: u64) -> PathBuf {
     if bias == 0 {
         return fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
     }
-    let mappings = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let mappings = proc::text(format!("/proc/{pid}/maps")).unwrap_or_default();
     mappings.lines().find_map(|line| path_at(line, bias)).unwrap_or_default()
 }
 

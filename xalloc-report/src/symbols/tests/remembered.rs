@@ -177,6 +177,41 @@ fn a_damaged_or_foreign_file_is_read_past_and_written_anew() {
 }
 
 #[test]
+fn nonsense_under_a_right_check_sum_is_survived() {
+    let lab = Lab::new();
+    let asked = Asked::about(&lab.build_app("-g -O2"), &lab);
+    let outer: Vec<u64> = range_of(&lab.path("app"), "outer").collect();
+    assert_eq!(asked.answer(&outer), 1);
+    let file = asked.memory().file;
+    let whole = fs::read(&file).unwrap();
+    // The check sum stands behind the first line.
+    let sum_at = whole.iter().position(|byte| *byte == b'\n').unwrap() + 1;
+    let contents = &whole[sum_at + 4..];
+    let survived = |contents: &[u8]| {
+        fs::write(&file, [&whole[..sum_at], &crc32fast::hash(contents).to_le_bytes(), contents].concat()).unwrap();
+        let later = SystemTime::now() + Duration::from_secs(10);
+        let reads = Cell::new(0);
+        let answer = asked.memory().answer(std::iter::once(outer.clone()), later, |trail, batches| {
+            reads.set(reads.get() + 1);
+            resolve::resolve(&asked.module, &asked.places, trail, batches)
+        });
+        assert_eq!((answer.frames.len(), answer.callees.len()), (outer.len(), outer.len()));
+        reads.get()
+    };
+    assert_eq!(survived(contents), 0, "it is the check sum of the contents");
+    let mut refused = 0;
+    for at in (0..contents.len()).step_by(contents.len() / 100) {
+        for byte in [0xff, contents[at] ^ 1] {
+            let mut damaged = contents.to_vec();
+            damaged[at] = byte;
+            refused += survived(&damaged);
+        }
+        assert_eq!(survived(&contents[..at]), 1);
+    }
+    assert!(refused > 0);
+}
+
+#[test]
 fn several_recorders_may_write_at_once() {
     let lab = Lab::new();
     lab.build_app("-g -O2");

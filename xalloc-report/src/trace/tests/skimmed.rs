@@ -131,7 +131,7 @@ fn chunks_that_are_told_without_their_addresses_are_passed_over_like_others() {
 
 #[test]
 fn of_more_processes_than_tallies_are_kept_none_is_returned() {
-    for (processes, are_kept) in [(64, true), (65, false)] {
+    for (processes, are_kept) in [(64, true), (65, false), (66, false)] {
         let contents = contents(processes, 1, STACKS);
         let mut writer = Writer::telling(Box::new(Disk::of(usize::MAX)), |_, _| Sums::default()).unwrap();
         writer.sync_contents(&contents);
