@@ -27,7 +27,7 @@ pub struct Record {
     pub b: u64,
     /// Call stack.
     pub stack: u32,
-    /// [`Kind`] by number.
+    /// [`super::Kind`] by number.
     pub kind: u8,
     /// The closed set that belongs to the kind (call, rule, advice, flags); of an allocation the call, shifted up by one,
     /// and in the lowest bit whether `extra` is the arena's sequence number.
