@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import select
+import signal
 import sys
 import time
 
@@ -18,6 +19,9 @@ steps, command = json.loads(sys.argv[1]), sys.argv[2:]
 leader = ["sh", "-c", 'trap : INT; "$@"; echo "[status $?]"; read line', "sh", *command]
 pid, terminal = pty.fork()
 if pid == 0:
+    # A user's shell ignores none of these, whatever this was started with (nohup, a job in the background).
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     os.execvp(leader[0], leader)
 
 seen, behind = b"", 0
