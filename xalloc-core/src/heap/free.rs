@@ -202,9 +202,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         self.ensure_cache_for(Caller::Free, size);
         checks::shape(chunk, size)?;
         let words = self.words();
-        if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size)? {
-            return Err(HeapFault::DoubleFreeCached);
-        }
+        self.check_not_cached(chunk, size)?;
         if self.cache.has_room(size) {
             self.cache.push(words, chunk, size);
             return Ok(());
@@ -248,6 +246,16 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
+    /// Whether the thread's cache holds the chunk already, which then bears its mark.
+    #[inline(always)]
+    fn check_not_cached(&self, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        let words = self.words();
+        if words.bk(chunk) == KEY && self.cache.holds(words, chunk, size)? {
+            return Err(HeapFault::DoubleFreeCached);
+        }
+        Ok(())
+    }
+
     /// As [`Step::free_inner`], of the chunk that a block was moved from: the program's pointer says that it is one, so it
     /// is looked at as what a program frees.
     #[inline(never)]
@@ -256,8 +264,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let size = words.size(chunk);
         checks::shape(chunk, size)?;
         let may_cache = self.policy().inner_free_uses_tcache;
-        if may_cache && words.bk(chunk) == KEY && self.cache.holds(words, chunk, size)? {
-            return Err(HeapFault::DoubleFreeCached);
+        if may_cache {
+            self.check_not_cached(chunk, size)?;
         }
         if !(may_cache && self.cache.has_room(size)) {
             checks::entrance(words, arena, self.heap.settings.max_fast.get(), chunk, size)?;
