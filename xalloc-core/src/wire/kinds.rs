@@ -183,7 +183,20 @@ impl Call {
     /// Whether it is given a block, to take it back or to resize it.
     #[must_use]
     pub const fn takes_block(self) -> bool {
-        matches!(self, Call::Realloc | Call::Reallocarray | Call::Free | Call::FreeSized | Call::FreeAlignedSized)
+        self.is_realloc() || self.is_free()
+    }
+
+    /// Whether it resizes a block; of an allocation, whether it is the second half of that.
+    #[must_use]
+    #[inline(always)]
+    pub const fn is_realloc(self) -> bool {
+        matches!(self, Call::Realloc | Call::Reallocarray)
+    }
+
+    /// Whether it takes a block back and does nothing else.
+    #[must_use]
+    pub const fn is_free(self) -> bool {
+        matches!(self, Call::Free | Call::FreeSized | Call::FreeAlignedSized)
     }
 }
 

@@ -75,25 +75,12 @@ impl heap::Access for AsMapped {
 pub(super) fn refuse(mut inside: Inside<'_>, entry: Entry, asked: Asked, fault: HeapFault) {
     let verdict = if fault == HeapFault::NotABlock {
         let cache = &mut inside.own().cache;
-        match asked.call {
+        if asked.call.is_realloc() {
             // SAFETY: the kernel is asked what can be read.
-            Call::Realloc | Call::Reallocarray => unsafe {
-                HEAP.verdict_on_realloc(cache, asked.addr, asked.bytes, AsMapped)
-            },
-            Call::Free
-            | Call::FreeSized
-            | Call::FreeAlignedSized
-            | Call::Malloc
-            | Call::Calloc
-            | Call::Memalign
-            | Call::AlignedAlloc
-            | Call::PosixMemalign
-            | Call::Valloc
-            | Call::Pvalloc
-            | Call::GlobalAlloc => {
-                // SAFETY: as above.
-                unsafe { HEAP.verdict_on_free(cache, asked.addr, AsMapped) }
-            }
+            unsafe { HEAP.verdict_on_realloc(cache, asked.addr, asked.bytes, AsMapped) }
+        } else {
+            // SAFETY: as above.
+            unsafe { HEAP.verdict_on_free(cache, asked.addr, AsMapped) }
         }
     } else {
         Verdict::Aborts(fault)
@@ -111,18 +98,7 @@ pub(super) fn refuse(mut inside: Inside<'_>, entry: Entry, asked: Asked, fault: 
 /// Whether a free that libc lets pass is done as libc does it. A `realloc` is not: who called gives the program a block of
 /// its own.
 fn is_followed(asked: Asked, verdict: Verdict) -> bool {
-    let is_free = match asked.call {
-        Call::Free | Call::FreeSized | Call::FreeAlignedSized => true,
-        Call::Realloc | Call::Reallocarray => asked.bytes == 0,
-        Call::Malloc
-        | Call::Calloc
-        | Call::Memalign
-        | Call::AlignedAlloc
-        | Call::PosixMemalign
-        | Call::Valloc
-        | Call::Pvalloc
-        | Call::GlobalAlloc => false,
-    };
+    let is_free = asked.call.is_free() || asked.call.is_realloc() && asked.bytes == 0;
     is_free && verdict == Verdict::Passes && backend::is_core() && backend::on_error() != on_error::REPORT
 }
 

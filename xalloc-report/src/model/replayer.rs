@@ -1,6 +1,6 @@
 //! Takes the events of one process and adds them up.
 
-use xalloc_core::wire::{Call, HeapEvent};
+use xalloc_core::wire::HeapEvent;
 
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::faults::Unexplained;
@@ -227,7 +227,7 @@ impl Tally for Replayer {
         let Obtained { size_bytes, slack_bytes, stack, call, in_place } = obtained;
         let replaced = if self.pending.is_empty() { None } else { self.end_realloc(by.thread) };
         let number = self.sites.number(stack, call);
-        if let (Some(old), Call::Realloc | Call::Reallocarray) = (replaced, call) {
+        if let Some(old) = replaced.filter(|_| call.is_realloc()) {
             self.sites.at(number).reallocations += 1;
             if in_place {
                 self.reallocs.in_place += 1;

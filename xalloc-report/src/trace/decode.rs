@@ -14,7 +14,7 @@ use xalloc_core::wire::Call;
 use super::columns::{Column, SHORT, Unpacker};
 use super::container::BlockHeader;
 use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE, gather};
-use super::encode::{end_of, is_realloc, slack_expected};
+use super::encode::{end_of, slack_expected};
 use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
@@ -195,7 +195,7 @@ impl Expander {
             let slot = self.course.in_place()?;
             (slot, self.course.mirror.addr(slot))
         } else {
-            if is_realloc(call) {
+            if call.is_realloc() {
                 self.course.mirror.release_held();
             }
             self.placed(op, class)?

@@ -53,11 +53,6 @@ pub(super) fn slack_expected(size_bytes: u64) -> u16 {
     (mirror::chunk_bytes(size_bytes).wrapping_sub(8).wrapping_sub(size_bytes)) as u16
 }
 
-/// Whether a call is the second half of a realloc.
-pub(super) fn is_realloc(call: Call) -> bool {
-    matches!(call, Call::Realloc | Call::Reallocarray)
-}
-
 /// Where an allocation comes from: slack beyond the expected, arena, call with order.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 struct Triple(u64);
@@ -248,7 +243,7 @@ impl<T: Tally> Encoder<T> {
         let Request { addr, size_bytes, slack_bytes, arena, arena_seq, call } = request;
         self.enter(who);
         let class = mirror::class_of(size_bytes);
-        let (op, slot) = if is_realloc(call) {
+        let (op, slot) = if call.is_realloc() {
             self.place_moved(class, addr, had)?
         } else if let Some(slot) = self.mirror.take_if_at(class, addr) {
             (ALLOC_SAME, slot)

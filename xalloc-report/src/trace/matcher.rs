@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use xalloc_core::units::{Addr, CHUNK_HEADER_BYTES, Stamp};
 use xalloc_core::wire::{self, BinKind, Merged, Record};
 
-use super::encode::{Encoder, LiveSet, Request, Who, is_realloc};
+use super::encode::{Encoder, LiveSet, Request, Who};
 use super::error::Malformed;
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
@@ -242,7 +242,7 @@ impl Matcher {
         encoder: &mut Encoder<impl Tally>,
     ) -> Result<(), Malformed> {
         let addr = request.addr;
-        if is_realloc(request.call)
+        if request.call.is_realloc()
             && let Some(old) = self.unknown_reallocs.remove(&who.thread.0)
         {
             self.tell_unknown(Who { stack: StackIndex::NONE, ..who }, old, encoder);

@@ -18,7 +18,7 @@ use xalloc_core::wire::{Call, HeapEvent};
 use super::columns::{Packed, SHORT, Unpacker};
 use super::container::BlockHeader;
 use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE};
-use super::encode::{is_realloc, slack_expected};
+use super::encode::slack_expected;
 use super::error::Malformed;
 use super::heap_steps::{Expected, Flat, History, Remembered, StepKind, stays_within};
 use super::mirror::{self, Mirror};
@@ -238,7 +238,7 @@ fn follow<'a>(
             } else {
                 if course.mirror.thread().held.is_some() {
                     let &(_, call) = origins.get(origin as usize).ok_or(NO_ORIGIN)?;
-                    if is_realloc(call) {
+                    if call.is_realloc() {
                         course.mirror.release_held();
                     }
                 }

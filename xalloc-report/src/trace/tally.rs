@@ -11,7 +11,6 @@
 use rustc_hash::FxHashMap;
 use xalloc_core::wire::{Call, HeapEvent};
 
-use super::encode::is_realloc;
 use super::heap_steps::Flat;
 use super::{Block, Entry, Event, Replay, StackIndex, ThreadIndex};
 
@@ -105,7 +104,7 @@ impl<T: Tally> Replay for Told<'_, T> {
         match entry.event {
             Event::Alloc { slot, block, arena_seq: _ } => {
                 let Block { addr, size_bytes, slack_bytes, stack, call, .. } = *block;
-                let in_place = is_realloc(call) && self.begun.remove(&by.thread) == Some(addr);
+                let in_place = call.is_realloc() && self.begun.remove(&by.thread) == Some(addr);
                 self.tally.obtained(by, slot, Obtained { size_bytes, slack_bytes, stack, call, in_place });
             }
             Event::Free { slot, block: _ } => self.tally.freed(by, slot),

@@ -1,6 +1,6 @@
 //! The kinds by which events are selected.
 
-use xalloc_core::wire::{Call, HeapCall, HeapEvent};
+use xalloc_core::wire::{HeapCall, HeapEvent};
 
 use crate::analysis::names::Named;
 use crate::trace::{Event, ProcessEvent, ProgramEvent};
@@ -126,8 +126,8 @@ impl EventKind {
 
 fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
     match event {
-        Event::Alloc { block, .. } => (EventKind::Alloc, is_realloc(block.call).then_some(EventKind::Realloc)),
-        Event::AllocFailed { call, .. } => (EventKind::Alloc, is_realloc(*call).then_some(EventKind::Realloc)),
+        Event::Alloc { block, .. } => (EventKind::Alloc, block.call.is_realloc().then_some(EventKind::Realloc)),
+        Event::AllocFailed { call, .. } => (EventKind::Alloc, call.is_realloc().then_some(EventKind::Realloc)),
         Event::Free { .. } | Event::FreeUnknown { .. } => (EventKind::Free, None),
         Event::ReallocBegin { .. } | Event::ReallocUndo { .. } => (EventKind::Realloc, None),
         Event::Heap { step, .. } => heap(step),
@@ -184,8 +184,4 @@ fn heap(step: &HeapEvent) -> (EventKind, Option<EventKind>) {
         }
         HeapEvent::Threshold { .. } => (EventKind::Threshold, None),
     }
-}
-
-fn is_realloc(call: Call) -> bool {
-    matches!(call, Call::Realloc | Call::Reallocarray)
 }
