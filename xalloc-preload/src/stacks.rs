@@ -9,7 +9,7 @@ use core::hint::cold_path;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use xalloc_core::heap::{Allocation, Served, Sink};
-use xalloc_core::units::{Addr, ArenaId, CHUNK_OVERHEAD_BYTES, StackId, Stamp, chunk_bytes};
+use xalloc_core::units::{Addr, ArenaId, CHUNK_OVERHEAD_BYTES, StackId, Stamp};
 use xalloc_core::wire::{
     Call, Event, HeapEvent, LedTo, MOST_FILLED, MOST_FILLED_FAR, MergeBinned, PutAway, Record, Stamped, fill_fits,
 };
@@ -285,9 +285,7 @@ impl Steps<'_> {
                 }
             }
             Held::Step { arena, seq, step } => self.push_event(Event::Heap { arena, seq, step }),
-            Held::Filled { arena, seq, size_bytes, chunks } => {
-                self.push_event(Event::CacheFill { arena, seq, size_bytes, chunks });
-            }
+            Held::Filled { arena, seq, size_bytes, chunks } => self.tell_filled(arena, seq, size_bytes, chunks),
         }
     }
 
@@ -335,11 +333,8 @@ impl Steps<'_> {
     /// Whether what follows `step` may share its record.
     #[inline(always)]
     fn begins_record(&self, step: &HeapEvent) -> bool {
-        match step {
-            HeapEvent::Split { .. } => self.wanted.is_some(),
-            HeapEvent::Coalesce { merged, .. } => !merged.top,
-            _ => false,
-        }
+        let may_have_block = matches!(step, HeapEvent::Split { .. }) && self.wanted.is_some();
+        may_have_block || matches!(step, HeapEvent::Coalesce { merged, .. } if !merged.top)
     }
 
     #[inline(always)]
@@ -375,58 +370,73 @@ impl Sink for Steps<'_> {
     #[inline]
     fn cache_filled(&mut self, arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED]) {
         self.settle();
-        if !fill_fits(size_bytes, chunks) {
-            self.cache_filled_by_some(arena, seq, size_bytes, chunks);
-        } else if self.wanted.is_some() && chunks[MOST_FILLED_FAR].0 == 0 {
+        if self.wanted.is_some() && chunks[MOST_FILLED_FAR].0 == 0 {
             self.held = Held::Filled { arena, seq, size_bytes, chunks };
         } else {
-            self.push_event(Event::CacheFill { arena, seq, size_bytes, chunks });
+            self.tell_filled(arena, seq, size_bytes, chunks);
         }
     }
 
     #[inline(always)]
     fn served(&mut self, made: &Allocation) {
-        if !matches!(self.held, Held::Nothing) {
-            self.tell_with_block(made);
+        match self.held {
+            Held::Nothing => {}
+            Held::Step { .. } => self.tell_with_split(made),
+            Held::Filled { .. } => self.tell_with_filled(made),
+            Held::Free { .. } | Held::BegunFree { .. } => self.release(),
         }
     }
 }
 
 impl Steps<'_> {
-    /// Tells the step that is held, with the block that is wanted if one record can tell both.
+    /// Tells the split that is held with the block that is wanted, if one record can tell both.
     #[inline(never)]
-    fn tell_with_block(&mut self, made: &Allocation) {
-        if let Some(Wanted { size_bytes, call }) = self.wanted
-            && let Some((seq, led_to)) = self.led_to(made, size_bytes)
+    fn tell_with_split(&mut self, made: &Allocation) {
+        if let Held::Step { arena, seq, ref step } = self.held
+            && let Some(Wanted { size_bytes, call }) = self.wanted
+            && let Some(led_to) = LedTo::split(step, made.addr, size_bytes)
+            && is_next(made, arena, seq.wrapping_add(1))
         {
-            (self.held, self.wanted, self.has_told_block) = (Held::Nothing, None, true);
-            let Allocation { addr, arena, .. } = *made;
-            self.push_event(Event::AllocAfter { addr, size_bytes, arena, seq, call, led_to });
+            self.tell_block(Event::AllocAfter { addr: made.addr, size_bytes, arena, seq, call, led_to });
         } else {
             self.release();
         }
     }
 
-    /// What is held, and its number, if it led to the block and one record can tell both.
-    #[inline(always)]
-    fn led_to(&self, made: &Allocation, size_bytes: u64) -> Option<(u16, LedTo)> {
-        let (arena, seq, led_to, steps) = match self.held {
-            Held::Step { arena, seq, ref step } => (arena, seq, LedTo::split(step, made.addr, size_bytes)?, 1),
-            Held::Filled { arena, seq, size_bytes: filled_bytes, chunks } => {
-                let led_to = LedTo::filled(filled_bytes, chunks, made.addr, size_bytes)?;
-                (arena, seq, led_to, chunks.iter().filter(|chunk| chunk.0 != 0).count() as u16)
-            }
-            Held::Nothing | Held::Free { .. } | Held::BegunFree { .. } => return None,
-        };
-        let follows = made.served == Served::Arena && arena == made.arena && seq.wrapping_add(steps) == made.arena_seq;
-        let is_exact = made.usable_bytes + CHUNK_OVERHEAD_BYTES == chunk_bytes(size_bytes);
-        (follows && is_exact).then_some((seq, led_to))
+    /// The same of chunks that went to the cache.
+    #[inline(never)]
+    fn tell_with_filled(&mut self, made: &Allocation) {
+        if let Held::Filled { arena, seq, size_bytes: filled_bytes, chunks } = self.held
+            && let Some(Wanted { size_bytes, call }) = self.wanted
+            && made.usable_bytes + CHUNK_OVERHEAD_BYTES == filled_bytes
+            && let Some(led_to) = LedTo::filled(filled_bytes, chunks, made.addr, size_bytes)
+            && is_next(made, arena, seq.wrapping_add(chunks.iter().filter(|chunk| chunk.0 != 0).count() as u16))
+        {
+            self.tell_block(Event::AllocAfter { addr: made.addr, size_bytes, arena, seq, call, led_to });
+        } else {
+            self.release();
+        }
     }
 
-    /// Chunks that lie too far from each other for one record.
+    #[inline(always)]
+    fn tell_block(&mut self, event: Event) {
+        (self.held, self.wanted, self.has_told_block) = (Held::Nothing, None, true);
+        self.push_event(event);
+    }
+
+    /// Tells of chunks that went to the cache, by one record if they lie near enough.
+    #[inline(always)]
+    fn tell_filled(&mut self, arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED]) {
+        if fill_fits(size_bytes, chunks) {
+            self.push_event(Event::CacheFill { arena, seq, size_bytes, chunks });
+        } else {
+            self.tell_filled_by_some(arena, seq, size_bytes, chunks);
+        }
+    }
+
     #[cold]
     #[inline(never)]
-    fn cache_filled_by_some(&mut self, arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED]) {
+    fn tell_filled_by_some(&mut self, arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED]) {
         let mut seq = seq;
         for some in chunks.chunks(MOST_FILLED_FAR) {
             let mut far = [Addr(0); MOST_FILLED];
@@ -441,6 +451,12 @@ impl Steps<'_> {
             seq = seq.wrapping_add(MOST_FILLED_FAR as u16);
         }
     }
+}
+
+/// Whether the block took the number `seq` of `arena`.
+#[inline(always)]
+fn is_next(made: &Allocation, arena: ArenaId, seq: u16) -> bool {
+    made.served == Served::Arena && made.arena == arena && made.arena_seq == seq
 }
 
 /// Steps that no call of the program caused: a thread's end.

@@ -70,12 +70,27 @@ pub(super) const fn knows_fill(sub: u8) -> bool {
     sub < FAR << 1
 }
 
+/// Whether [`packed_distance`] holds the place of `chunk` without loss, if it is there.
+#[inline(always)]
+pub(super) const fn reaches(first: Addr, chunk: Addr, bits: u32) -> bool {
+    let distance = chunk.0.wrapping_sub(first.0);
+    let is_near = distance.wrapping_add(1 << (bits + 3)) >> (bits + 4) == 0;
+    chunk.0 == 0 || is_near && distance != 0 && distance & 15 == 0 && chunk.0 <= Addr::MAX.0
+}
+
 /// Whether a record holds these chunks of that size without loss.
 #[must_use]
-#[inline]
+#[inline(always)]
 pub fn fill_fits(size_bytes: u64, chunks: [Addr; MOST_FILLED]) -> bool {
-    let (sub, packed) = pack_fill(size_bytes, chunks);
-    BinKind::Cache.index_of(size_bytes).is_some() && unpack_fill(chunks[0], sub, packed) == (size_bytes, chunks)
+    let [first, second, third, fourth, fifth] = chunks;
+    if BinKind::Cache.index_of(size_bytes).is_none() || !size_bytes.is_multiple_of(16) || first.0 > Addr::MAX.0 {
+        return false;
+    }
+    let bits = if fourth.0 | fifth.0 == 0 { FAR_BITS } else { NEAR_BITS };
+    reaches(first, second, bits)
+        && reaches(first, third, bits)
+        && reaches(first, fourth, bits)
+        && reaches(first, fifth, bits)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! or from a free one, or it was the first of its bin and what was behind it went to the thread's cache. Where that is
 //! so ([`LedTo::split`], [`LedTo::filled`]), two numbers of 32 bits, or one of 11 and three of 17, say all of both.
 
-use super::fill::{MOST_FILLED, at_distance, packed_distance};
+use super::fill::{MOST_FILLED, at_distance, packed_distance, reaches};
 use super::kinds::{BinKind, Call};
 use super::record::SIZE_LIMIT;
 use super::{Event, HeapEvent};
@@ -51,13 +51,15 @@ impl LedTo {
         (follows && fits).then_some(LedTo::Split { rest_bytes, from_top })
     }
 
-    /// The way of `chunks` of `chunk_bytes` to the cache, if it can be told with a block at `addr` of a request of
+    /// The way of `chunks` of `filled_bytes` to the cache, if it can be told with a block at `addr` of a request of
     /// `size_bytes`.
     #[must_use]
     #[inline(always)]
     pub fn filled(filled_bytes: u64, chunks: [Addr; MOST_FILLED], addr: Addr, size_bytes: u64) -> Option<LedTo> {
+        let [first, second, third, fourth, fifth] = chunks;
         let follows = filled_bytes == chunk_bytes(size_bytes) && BinKind::Cache.index_of(filled_bytes).is_some();
-        let fits = unpack_filled(addr, pack_filled(addr, size_bytes, chunks)) == (size_bytes, chunks);
+        let reaches = |chunk| reaches(chunk_of(addr), chunk, DISTANCE_BITS);
+        let fits = fourth.0 | fifth.0 == 0 && reaches(first) && reaches(second) && reaches(third);
         (follows && fits).then_some(LedTo::Filled { chunks })
     }
 

@@ -157,20 +157,18 @@ impl Stamped {
     pub fn apart(self) -> impl Iterator<Item = Stamped> {
         let Stamped { stamp, stack, event } = self;
         let same = |event| Some(Stamped { stamp, stack, event });
-        let events: [Option<Stamped>; MOST_FILLED] = match event {
-            Event::FreeBinned { addr, call, arena, seq, put_away } => {
+        let events: [Option<Stamped>; MOST_FILLED] =
+            if let Event::FreeBinned { addr, call, arena, seq, put_away } = event {
                 let free = Stamped { stamp, stack: StackId::NONE, event: Event::Free { addr, call } };
                 let merge = put_away.merge_step(addr);
                 let bin_seq = seq.wrapping_add(u16::from(merge.is_some()));
                 let bin = put_away.bin_step(addr).and_then(|step| same(Event::Heap { arena, seq: bin_seq, step }));
                 [Some(free), merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin, None, None]
-            }
-            Event::MergeBinned { arena, seq, merging } => {
+            } else if let Event::MergeBinned { arena, seq, merging } = event {
                 let [merge, bin] = merging.steps();
                 let bin = bin.and_then(|step| same(Event::Heap { arena, seq: seq.wrapping_add(1), step }));
                 [merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin, None, None, None]
-            }
-            Event::CacheFill { arena, seq, size_bytes, chunks } => {
+            } else if let Event::CacheFill { arena, seq, size_bytes, chunks } = event {
                 let mut next_seq = seq;
                 chunks.map(|addr| {
                     let index = BinKind::Cache.index_of(size_bytes).filter(|_| addr.0 != 0)?;
@@ -179,10 +177,11 @@ impl Stamped {
                     let step = HeapEvent::Bin { addr, size_bytes, bin: BinKind::Cache, index };
                     same(Event::Heap { arena, seq, step })
                 })
-            }
-            Event::AllocAfter { .. } => event.steps_and_allocation().map(|event| event.and_then(same)),
-            _ => [same(event), None, None, None, None],
-        };
+            } else if let Event::AllocAfter { .. } = event {
+                event.steps_and_allocation().map(|event| event.and_then(same))
+            } else {
+                [same(event), None, None, None, None]
+            };
         events.into_iter().flatten()
     }
 }
