@@ -59,7 +59,7 @@ fn taking(thread: &Path) -> Taking {
 
 /// Whether the system call that a thread waits in is that of `sigwait` and its kin.
 fn is_in_sigwait(thread: &Path) -> io::Result<bool> {
-    let call = proc::text(&thread.join("syscall"))?;
+    let call = proc::text(thread.join("syscall"))?;
     let number = call.split_whitespace().next().and_then(|number| number.parse().ok());
     Ok(number == Some(libc::SYS_rt_sigtimedwait))
 }
