@@ -246,7 +246,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Section 7: gives the top's whole pages beyond `pad` back, if the break still ends where the top does; a top of the
     /// least size gets `pad` instead. Returns whether the break moved.
     pub(super) fn trim_top(&mut self, arena: &mut ArenaState, pad: u64) -> bool {
-        if arena.top == 0 {
+        // What is mapped of huge pages is no part of the break.
+        if arena.top == 0 || self.huge_pages().is_some() {
             return false;
         }
         let top_size = self.words().size(arena.top);
