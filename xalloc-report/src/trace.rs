@@ -33,6 +33,7 @@ mod play;
 mod rare;
 mod reader;
 mod records;
+mod rows;
 mod salvage;
 mod scan;
 mod skim;

@@ -95,7 +95,7 @@ impl Replayer {
             Owner::Own { site, .. } => self.sites.live_down(site, block.size_bytes),
             Owner::Parent => return,
         }
-        self.timeline.live(at_ns, self.sites.live().bytes);
+        self.timeline.ceased(at_ns, self.sites.live().bytes);
     }
 
     /// Takes a block out of its slot for a free or a realloc.
@@ -222,7 +222,7 @@ impl Tally for Replayer {
         self.last_at_ns = self.last_at_ns.max(at_ns);
     }
 
-    #[inline]
+    #[inline(always)]
     fn obtained(&mut self, by: By, slot: u32, obtained: Obtained) {
         let Obtained { size_bytes, slack_bytes, stack, call, in_place } = obtained;
         let replaced = if self.pending.is_empty() { None } else { self.end_realloc(by.thread) };
@@ -251,7 +251,7 @@ impl Tally for Replayer {
         self.timeline.allocated(by.at_ns, size_bytes, self.sites.live().bytes);
     }
 
-    #[inline]
+    #[inline(always)]
     fn freed(&mut self, by: By, slot: u32) {
         if let Some(freed) = self.take(by, slot) {
             self.settle(by.thread, freed);

@@ -62,17 +62,15 @@ impl Threads {
     #[inline]
     pub(super) fn at(&mut self, thread: ThreadIndex) -> &mut ThreadTotals {
         let place = thread.0 as usize;
-        if place >= self.by_index.len() {
-            self.grow(thread);
-        }
-        &mut self.by_index[place]
+        if place < self.by_index.len() { &mut self.by_index[place] } else { self.grow(thread) }
     }
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, to: ThreadIndex) {
+    fn grow(&mut self, to: ThreadIndex) -> &mut ThreadTotals {
         let missing = self.by_index.len() as u32..=to.0;
         self.by_index.extend(missing.map(|index| ThreadTotals::of(ThreadIndex(index))));
+        &mut self.by_index[to.0 as usize]
     }
 
     /// The threads that allocated or freed, ascending.

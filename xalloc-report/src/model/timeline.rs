@@ -91,16 +91,22 @@ impl Timeline {
     /// The bucket of `at_ns`, or the last one if time went backwards.
     #[inline]
     fn bucket(&mut self, at_ns: u64) -> &mut Bucket {
-        if at_ns >= self.end_ns {
-            self.extend(at_ns);
+        match self.buckets.len().checked_sub(1) {
+            Some(last) if at_ns < self.end_ns => &mut self.buckets[last],
+            Some(_) | None => self.bucket_after(at_ns),
         }
-        // Not empty: `end_ns` is 0 until the first call has extended it.
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bucket_after(&mut self, at_ns: u64) -> &mut Bucket {
+        self.extend(at_ns);
+        // Not empty: it was extended just now.
         let last = self.buckets.len() - 1;
         &mut self.buckets[last]
     }
 
     /// Appends buckets until the last one holds `at_ns`.
-    #[cold]
     fn extend(&mut self, at_ns: u64) {
         while at_ns / self.width_ns >= BUCKETS_MAX as u64 {
             self.widen();
@@ -121,6 +127,12 @@ impl Timeline {
         bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(size_bytes);
         bucket.live_bytes = live_bytes;
         bucket.live_max_bytes = bucket.live_max_bytes.max(live_bytes);
+    }
+
+    /// Blocks that are no longer live, with what still is.
+    #[inline]
+    pub(super) fn ceased(&mut self, at_ns: u64, live_bytes: u64) {
+        self.bucket(at_ns).live_bytes = live_bytes;
     }
 
     #[inline]

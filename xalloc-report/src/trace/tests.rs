@@ -342,7 +342,7 @@ fn random_programs_reach_every_kind_of_op() {
     let mut matcher = matcher::Matcher::new();
     let mut encoder = encode::Encoder::new(None, ());
     for event in &events {
-        matcher.push(event, text(event), &mut encoder).unwrap();
+        matcher.push(event, text(event), &mut encoder);
     }
     let used: std::collections::BTreeSet<u8> = encoder.column(ops::Field::Op).iter().copied().collect();
     let ranges = [
@@ -398,7 +398,7 @@ fn chunks_that_go_to_a_cache_in_the_order_of_their_bin_are_told_without_their_ad
         let mut matcher = matcher::Matcher::new();
         let mut encoder = encode::Encoder::new(None, ());
         for event in &events {
-            matcher.push(event, "", &mut encoder).unwrap();
+            matcher.push(event, "", &mut encoder);
         }
         assert_eq!(encoder.column(ops::Field::HeapAddr).is_empty(), is_silent, "first {first}");
         let told = replay(&Trace::from_bytes(write(&events)).unwrap(), 0).told;
