@@ -153,11 +153,17 @@ fn allocate_told(
 ) -> Result<Block, AllocError> {
     let Own { cache, stream, .. } = own;
     let mut steps = Steps::new(segment, stream, stack);
+    if request.is_unaligned() {
+        steps.want(request.bytes(), request.call);
+    }
     let result = serve(cache, &mut steps);
+    steps.settle();
     if request.align > EVERY_ALIGNMENT {
         steps.tell_event(Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align });
     }
-    steps.tell_event(event_of(request, &result));
+    if !steps.has_told_block() {
+        steps.tell_event(event_of(request, &result));
+    }
     if let Ok(block) = &result
         && thread.is_ignoring()
     {

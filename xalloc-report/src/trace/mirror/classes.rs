@@ -1,5 +1,7 @@
 //! The classes of sizes whose slots are used for one another: those whose chunks an allocator takes for one another.
 
+use xalloc_core::units::chunk_bytes;
+
 /// Classes of sizes whose freed slots are used for one another.
 pub(super) const CLASSES: usize = u8::MAX as usize + 1;
 
@@ -14,13 +16,6 @@ pub(in crate::trace) const fn class_of(size_bytes: u64) -> u8 {
     let log = 63 - units.leading_zeros() as u64;
     let class = 64 + (log - 6) * 4 + ((units >> (log - 2)) & 3);
     if class > u8::MAX as u64 { u8::MAX } else { class as u8 }
-}
-
-/// Bytes that glibc's chunk for a request takes: 8 more, rounded up to 16, at least 32 (malloc.c, `request2size`).
-#[inline]
-pub(in crate::trace) const fn chunk_bytes(size_bytes: u64) -> u64 {
-    let chunk = size_bytes.saturating_add(8 + 15) & !15;
-    if chunk < 32 { 32 } else { chunk }
 }
 
 /// The class of blocks in chunks of `size_bytes`, where they have one of their own.
