@@ -25,7 +25,7 @@ pub use record::{Record, TEXT_BYTES, text_records};
 pub use together::{MOST_FILLED, PutAway, fill_fits};
 
 /// Version of the record format. A recorder refuses a segment of another version.
-pub const VERSION: u16 = 5;
+pub const VERSION: u16 = 6;
 
 /// What happened inside a heap: one step of the placement policy.
 ///

@@ -15,6 +15,7 @@ use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
 use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
+use crate::sampled;
 use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
@@ -109,6 +110,7 @@ fn allocate(request: Request, entry: Entry) -> Result<Block, AllocError> {
 #[inline(never)]
 fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Result<Block, AllocError> {
     let result = match inside.recording() {
+        Some(segment) if segment.is_sampled() => allocate_sampled(&mut inside, segment, &request, entry),
         Some(segment) => {
             inside.flush_spare();
             let thread = inside.thread();
@@ -152,18 +154,55 @@ fn allocate_told(
     serve: impl FnOnce(&mut ThreadCache, &mut Steps<'_>) -> Result<Block, AllocError>,
 ) -> Result<Block, AllocError> {
     let Own { cache, stream, .. } = own;
-    let mut steps = Steps::new(segment, stream, stack);
-    let result = serve(cache, &mut steps);
+    let result = serve(cache, &mut Steps::new(segment, stream, stack));
+    tell_served(own, thread, segment, request, stack, &result);
+    result
+}
+
+/// Has a request served where only some are recorded; tells what came of it if it is one of them, or failed.
+#[inline(never)]
+fn allocate_sampled(
+    inside: &mut Inside<'_>,
+    segment: &'static Segment,
+    request: &Request,
+    entry: Entry,
+) -> Result<Block, AllocError> {
+    inside.flush_spare();
+    let thread = inside.thread();
+    let own = inside.own();
+    let is_hit = sampled::count(own, segment, request.bytes());
+    let result = thread.served(|| backend::allocate(request, &mut own.cache, &mut NoSink));
+    let is_told = match &result {
+        Ok(block) => is_hit && sampled::mark(block.addr),
+        Err(_) => true,
+    };
+    if is_told {
+        let stack = stacks::stack_of(own, entry);
+        tell_served(own, thread, segment, request, stack, &result);
+    }
+    result
+}
+
+/// Tells what came of a request.
+#[inline(always)]
+fn tell_served(
+    own: &mut Own,
+    thread: &Thread,
+    segment: &'static Segment,
+    request: &Request,
+    stack: StackId,
+    result: &Result<Block, AllocError>,
+) {
+    let mut steps = Steps::new(segment, &mut own.stream, stack);
     if request.align > EVERY_ALIGNMENT {
         steps.tell_event(Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align });
     }
-    steps.tell_event(event_of(request, &result));
-    if let Ok(block) = &result
+    steps.tell_event(event_of(request, result));
+    if let Ok(block) = result
         && thread.is_ignoring()
     {
         tell_ignored(own, segment, block.addr, StackId::NONE);
     }
-    result
 }
 
 /// Says that checks for leaks are to ignore a block; after the event that made it.
@@ -206,7 +245,9 @@ pub(super) fn made(block: &Block, size_bytes: u64, call: Call) -> Event {
 #[inline(never)]
 fn allocate_nested(thread: &Thread, request: &Request) -> Result<Block, AllocError> {
     let result = backend::allocate_nested(request);
-    note(thread, |_| event_of(request, &result));
+    if !segment::current().is_some_and(Segment::is_sampled) {
+        note(thread, |_| event_of(request, &result));
+    }
     if let Err(error) = result {
         host::set_errno(errno_of(error));
     }
@@ -252,10 +293,37 @@ extern "C" fn malloc_fully(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mu
 
 /// C `malloc`.
 pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    match guard::enter_briefly() {
-        Some(brief) => malloc_briefly(brief, bytes),
+    if let Some(brief) = guard::enter_briefly() {
+        return malloc_briefly(brief, bytes);
+    }
+    match guard::enter_sampled() {
+        Some(brief) => malloc_sampled(brief, Call::Malloc, bytes, ip, sp, fp),
         None => malloc_fully(bytes, ip, sp, fp),
     }
+}
+
+/// `malloc` where only some blocks are recorded.
+#[inline(always)]
+pub(super) fn malloc_sampled(
+    mut brief: Brief,
+    call: Call,
+    bytes: usize,
+    ip: usize,
+    sp: usize,
+    fp: usize,
+) -> *mut c_void {
+    if brief.countdown().passes(bytes as u64) {
+        return malloc_briefly(brief, bytes);
+    }
+    stopped(brief, Request::plain(call, bytes), Entry { ip, sp, fp })
+}
+
+/// Serves a request that was counted and did not pass.
+#[cold]
+#[inline(never)]
+fn stopped(mut brief: Brief, request: Request, entry: Entry) -> *mut c_void {
+    brief.countdown().take_back(request.bytes());
+    pointer(allocate_inside(brief.into_inside(), request, entry))
 }
 
 /// `malloc` where nothing is recorded.
@@ -306,10 +374,23 @@ fn block_at(addr: Addr) -> *mut c_void {
 
 /// C `calloc`.
 pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    match guard::enter_briefly() {
-        Some(brief) => calloc_briefly(brief, count, size),
+    if let Some(brief) = guard::enter_briefly() {
+        return calloc_briefly(brief, count, size);
+    }
+    match guard::enter_sampled() {
+        Some(brief) => calloc_sampled(brief, count, size, ip, sp, fp),
         None => calloc_fully(count, size, ip, sp, fp),
     }
+}
+
+/// `calloc` where only some blocks are recorded.
+#[inline(always)]
+fn calloc_sampled(mut brief: Brief, count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
+    if brief.countdown().passes(request.bytes()) {
+        return calloc_briefly(brief, count, size);
+    }
+    stopped(brief, request, Entry { ip, sp, fp })
 }
 
 /// `calloc` where nothing is recorded.

@@ -135,7 +135,7 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::HeapCall { call: HeapCall::Aligned, .. } => (EventKind::Alloc, None),
         Event::HeapCall { call: HeapCall::MallocTrim, .. } => (EventKind::Trim, None),
         Event::HeapCall {
-            call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore | HeapCall::Copied, ..
+            call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore | HeapCall::Copied | HeapCall::Passed, ..
         } => (EventKind::Setting, None),
         Event::Process(event) => (process(event), None),
         Event::Marker { .. } => (EventKind::Marker, None),
