@@ -216,7 +216,9 @@ unsafe fn reallocate_sampled(
     let reallocate = || unsafe { backend::reallocate(cache, &mut NoSink, addr, request.call, request.bytes()) };
     let outcome = thread.served(reallocate);
     let comes = match &outcome {
-        Outcome::Block(block) if is_hit && sampled::mark(block.addr) => Some(made(block, request.bytes(), request.call)),
+        Outcome::Block(block) if is_hit && sampled::mark(block.addr) => {
+            Some(made(block, request.bytes(), request.call))
+        }
         Outcome::Block(_) | Outcome::Freed => None,
         Outcome::Failed | Outcome::Refused(_) => {
             // Told as gone, it comes back; of one that was not to be resized into a recorded block, the size asked for is

@@ -113,6 +113,9 @@ const MOST_MEAN_BYTES: u32 = 1 << 30;
 
 /// The mean distance of recorded bytes.
 fn mean(text: &str) -> Result<u32, String> {
+    if !text.starts_with(|letter: char| letter.is_ascii_digit()) {
+        return Err(format!("`{text}` is no size; write for example `--sample 512KiB` before the command"));
+    }
     let known = bytes(text)?;
     let wrong = || format!("`{text}` is not between 1 B and 1 GiB; usual are 64KiB to 4MiB");
     u32::try_from(known).ok().filter(|mean| (1..=MOST_MEAN_BYTES).contains(mean)).ok_or_else(wrong)
@@ -146,16 +149,13 @@ pub(super) struct RecordingArgs {
     /// Keep the call stacks of frees too, by which a fault's report says where a block was freed first
     #[arg(long)]
     free_stacks: bool,
-    /// Record some allocations only, one of every so many bytes on average (512KiB where the word behind is no size): for a
-    /// hundredth of the cost, reports give estimates
+    /// Record only the allocations that one byte in so many falls into (512KiB is usual): far cheaper, and every figure is
+    /// an estimate
     #[arg(
         long,
         value_name = "BYTES",
-        num_args = 0..=1,
-        require_equals = false,
-        default_missing_value = "512KiB",
         value_parser = mean,
-        conflicts_with_all = ["free_stacks", "leak_check_on_signal", "leak_check_on_demand"],
+        conflicts_with_all = ["leak_check_on_signal", "leak_check_on_demand"],
     )]
     sample: Option<u32>,
     /// What follows the report of a pointer that is no block, or of a heap that was overwritten

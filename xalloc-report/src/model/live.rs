@@ -43,8 +43,7 @@ struct Slot {
 }
 
 impl Slot {
-    const VACANT: Slot =
-        Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0), nth: 0, stands_for: 0 };
+    const VACANT: Slot = Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0), nth: 0, stands_for: 0 };
 
     #[inline]
     fn of(block: LiveBlock) -> Slot {

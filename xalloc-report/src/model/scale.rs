@@ -17,14 +17,26 @@ pub(super) struct Amount {
 
 /// How far off the totals of a sampled recording may be: standard errors. The true value is within two of them in 95 of
 /// 100 recordings.
-#[derive(Clone, Copy, PartialEq, Default, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug)]
 pub struct StandardErrors {
+    sampling: Sampling,
     allocated: Variance,
     alive: Variance,
     peak: Variance,
 }
 
 impl StandardErrors {
+    fn none_yet(sampling: Sampling) -> StandardErrors {
+        let none = Variance::default();
+        StandardErrors { sampling, allocated: none, alive: none, peak: none }
+    }
+
+    /// What they come from.
+    #[must_use]
+    pub fn sampling(&self) -> Sampling {
+        self.sampling
+    }
+
     /// Those of the sums with another process.
     pub(super) fn and(mut self, other: StandardErrors) -> StandardErrors {
         self.allocated += other.allocated;
@@ -77,7 +89,6 @@ pub(super) struct Scale {
 
 #[derive(Debug)]
 struct Sampled {
-    sampling: Sampling,
     /// Blocks so far.
     number: u64,
     /// Of what lives now.
@@ -87,12 +98,8 @@ struct Sampled {
 
 impl Scale {
     pub(super) fn of(sampling: Option<Sampling>) -> Scale {
-        let sampled = |sampling| Sampled {
-            sampling,
-            number: 0,
-            live: Variance::default(),
-            errors: StandardErrors::default(),
-        };
+        let sampled =
+            |sampling| Sampled { number: 0, live: Variance::default(), errors: StandardErrors::none_yet(sampling) };
         Scale { sampled: sampling.map(sampled) }
     }
 
@@ -106,7 +113,7 @@ impl Scale {
     pub(super) fn stands_for(&mut self, size_bytes: u64) -> u32 {
         self.sampled.as_mut().map_or(1, |sampled| {
             sampled.number += 1;
-            sampled.sampling.blocks(size_bytes, sampled.number)
+            sampled.errors.sampling.blocks(size_bytes, sampled.number)
         })
     }
 
@@ -114,7 +121,7 @@ impl Scale {
     #[inline]
     pub(super) fn amount(&self, block: &LiveBlock) -> Amount {
         let size_bytes = block.size_bytes;
-        let bytes = self.sampled.as_ref().map_or(size_bytes, |sampled| sampled.sampling.bytes(size_bytes));
+        let bytes = self.sampled.as_ref().map_or(size_bytes, |sampled| sampled.errors.sampling.bytes(size_bytes));
         Amount { bytes, blocks: u64::from(block.stands_for) }
     }
 
@@ -122,7 +129,7 @@ impl Scale {
     #[inline]
     pub(super) fn allocated(&mut self, block: &LiveBlock) {
         if let Some(sampled) = &mut self.sampled {
-            sampled.errors.allocated += sampled.sampling.variance(block.size_bytes);
+            sampled.errors.allocated += sampled.errors.sampling.variance(block.size_bytes);
         }
     }
 
@@ -130,7 +137,7 @@ impl Scale {
     #[inline]
     pub(super) fn begins(&mut self, block: &LiveBlock, sites: &Sites) {
         if let Some(sampled) = &mut self.sampled {
-            sampled.live += sampled.sampling.variance(block.size_bytes);
+            sampled.live += sampled.errors.sampling.variance(block.size_bytes);
             let (peak, _) = sites.peak();
             if sites.live() == peak {
                 sampled.errors.peak = sampled.live;
@@ -142,14 +149,14 @@ impl Scale {
     #[inline]
     pub(super) fn ends(&mut self, block: &LiveBlock) {
         if let Some(sampled) = &mut self.sampled {
-            sampled.live -= sampled.sampling.variance(block.size_bytes);
+            sampled.live -= sampled.errors.sampling.variance(block.size_bytes);
         }
     }
 
     /// A block is alive at the end.
     pub(super) fn outlived(&mut self, block: &LiveBlock) {
         if let Some(sampled) = &mut self.sampled {
-            sampled.errors.alive += sampled.sampling.variance(block.size_bytes);
+            sampled.errors.alive += sampled.errors.sampling.variance(block.size_bytes);
         }
     }
 
