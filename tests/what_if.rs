@@ -144,6 +144,23 @@ fn what_a_fix_is_predicted_to_save_is_what_it_saves() {
 }
 
 #[test]
+fn what_a_fix_of_a_program_that_a_number_made_up_is_predicted_to_save_is_what_it_saves() {
+    for seed in ["1", "2", "3", "4"] {
+        let recording = victim("what_if/any.c", &[seed]).record();
+        for (fix, site) in [("without", "what_if_site"), ("pool", "what_if_site"), ("reserve", "what_if_grow")] {
+            let answer = recording.json("what-if", &[&format!("--{fix}"), site]);
+            is_identical(&answer, 10_000);
+            let Some(real) = footprint(&victim("what_if/any.c", &[seed, fix])) else { return };
+            let fixed = &list(&answer, "runs")[1];
+            let predicted = (number(fixed, "peak_footprint_bytes"), number(fixed, "end_footprint_bytes"));
+            println!("{seed} {fix}: predicted {predicted:?}, measured {real:?}");
+            assert_eq!(predicted, (real.peak_bytes, real.end_bytes), "{seed} {fix}: peak and end after the fix");
+            assert_ne!(fixed["peak_change_bytes"], 0, "{seed} {fix}: a fix that changes nothing proves nothing");
+        }
+    }
+}
+
+#[test]
 fn what_a_trim_by_the_clock_is_predicted_to_save_is_what_calling_it_saves() {
     // The program's phases lie half a second from every trim.
     let answer = what_if(&victim("what_if/trimmer.c", &[]), &["--trim-every", "1"]);

@@ -2,12 +2,16 @@
 //!
 //! # Invariant
 //! What is kept is the user's alone: a directory or a file that belongs to somebody else, or that others can write to, is
-//! not used. A file appears whole under its name or not at all, whoever writes it at the same time.
+//! not used, nor one below a directory whose owner, neither the user nor root, could put another in its place: root's
+//! recorder that was given a user's `HOME` (`sudo -E`) loads no library from there and removes nothing there. A file
+//! appears whole under its name or not at all, whoever writes it at the same time.
 
 use std::fs::{self, DirBuilder, File, Metadata, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+
+use super::system::own_uid;
 
 /// Where a user's caches are, as the environment says.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -39,8 +43,30 @@ impl Caches {
 /// # Errors
 /// What the system reports, and `EACCES` if it is not the user's alone.
 pub fn make_private(directory: &Path) -> io::Result<()> {
+    // Before anything is made: root would leave folders of its own in a user's home.
+    let there = directory.ancestors().find(|above| above.exists()).ok_or(io::ErrorKind::InvalidInput)?;
+    require_lasting(there)?;
     DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
-    require_own(&fs::metadata(directory)?)
+    require_private(directory)
+}
+
+/// Whether a directory, with what its links lead to, is the user's alone and stays so.
+fn require_private(directory: &Path) -> io::Result<()> {
+    require_own(&fs::metadata(directory)?)?;
+    require_lasting(directory)
+}
+
+/// Whether only the user and root could put something else in the place of a directory, or move what lies in it.
+fn require_lasting(directory: &Path) -> io::Result<()> {
+    for directory in fs::canonicalize(directory)?.ancestors() {
+        let metadata = fs::metadata(directory)?;
+        // In one with a sticky bit, as /tmp is, only the owner moves what lies there.
+        let is_open = metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0;
+        if ![0, own_uid()].contains(&metadata.uid()) || is_open {
+            return Err(not_ours_alone());
+        }
+    }
+    Ok(())
 }
 
 /// Reads a file that is the user's alone, in a directory that is so too, and no longer than `most_bytes`.
@@ -52,7 +78,7 @@ pub fn read_own(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOFOLLOW).open(path)?;
     let metadata = file.metadata()?;
     require_own(&metadata)?;
-    require_own(&fs::metadata(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?)?;
+    require_private(path.parent().ok_or(io::ErrorKind::InvalidInput)?)?;
     if !metadata.is_file() || metadata.len() > most_bytes {
         return Err(io::ErrorKind::InvalidData.into());
     }
@@ -62,10 +88,11 @@ pub fn read_own(path: &Path, most_bytes: u64) -> io::Result<Vec<u8>> {
 }
 
 fn require_own(metadata: &Metadata) -> io::Result<()> {
-    if metadata.uid() != fs::metadata("/proc/self")?.uid() || metadata.mode() & 0o022 != 0 {
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, "others can write to the cache"));
-    }
-    Ok(())
+    if metadata.uid() == own_uid() && metadata.mode() & 0o022 == 0 { Ok(()) } else { Err(not_ours_alone()) }
+}
+
+fn not_ours_alone() -> io::Error {
+    io::Error::new(io::ErrorKind::PermissionDenied, "somebody else can write to it, or put another in its place")
 }
 
 /// Puts a file with these bytes and this mode in the place of `path`, or leaves there what was.
@@ -91,8 +118,10 @@ pub fn mark_used(path: &Path) -> io::Result<()> {
 /// Removes those files of `directory` that were used longest ago, until the others take no more than `most_bytes`.
 ///
 /// # Errors
-/// What the system reports; a file that somebody else removed meanwhile is none.
+/// What the system reports, and `EACCES` if the directory is not the user's alone; a file that somebody else removed
+/// meanwhile is none.
 pub fn forget_oldest(directory: &Path, most_bytes: u64) -> io::Result<()> {
+    require_private(directory)?;
     let mut files = Vec::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
@@ -135,8 +164,36 @@ mod tests {
         let link = folder.path().join("link");
         std::os::unix::fs::symlink("/etc/passwd", &link).unwrap();
         assert!(read_own(&link, 1 << 20).is_err());
+        let below = folder.path().join("below");
+        make_private(&below).unwrap();
         fs::set_permissions(folder.path(), Permissions::from_mode(0o777)).unwrap();
         assert!(make_private(folder.path()).is_err());
+        assert!(make_private(&below).is_err(), "another one can be put in its place");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
+        make_private(&below).unwrap();
+    }
+
+    #[test]
+    fn root_keeps_nothing_below_what_a_user_owns() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("below");
+        make_private(&below).unwrap();
+        if let Err(error) = std::os::unix::fs::chown(folder.path(), Some(1), None) {
+            println!("skipped: only root can give a directory away: {error}");
+            return;
+        }
+        replace(&below.join("file"), b"ours", 0o600).unwrap();
+        let above = folder.path().join("above/below");
+        let refusals = [
+            make_private(&above).err(),
+            make_private(&below).err(),
+            read_own(&below.join("file"), 4).err(),
+            forget_oldest(&below, 0).err(),
+        ];
+        for refusal in refusals {
+            assert_eq!(refusal.expect("the user could replace it").kind(), io::ErrorKind::PermissionDenied);
+        }
+        assert!(below.join("file").exists() && !folder.path().join("above").exists());
     }
 
     #[test]

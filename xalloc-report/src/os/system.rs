@@ -1,9 +1,9 @@
 //! What the system says beyond what std asks: free space, file capabilities, the C library's version, processors,
-//! limits.
+//! limits, who we are.
 //!
 //! # Safety
 //! - `statvfs` and `getxattr` read a NUL-terminated path and write only the struct or the buffer that they are given.
-//! - `sysconf` takes a number and touches no memory.
+//! - `sysconf` takes a number and touches no memory; `geteuid` and `getegid` take nothing and cannot fail.
 //! - `getrlimit` writes only the struct that it is given.
 //! - `gnu_get_libc_version` returns a NUL-terminated constant.
 #![allow(unsafe_code)]
@@ -35,6 +35,20 @@ pub fn has_file_capabilities(path: &Path) -> bool {
     // SAFETY: both strings are NUL-terminated; size 0 asks for the length and writes nothing.
     let length = unsafe { libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), std::ptr::null_mut(), 0) };
     length > 0
+}
+
+/// The user whose rights this process has.
+#[must_use]
+pub fn own_uid() -> u32 {
+    // SAFETY: by the module.
+    unsafe { libc::geteuid() }
+}
+
+/// The group whose rights this process has.
+#[must_use]
+pub fn own_gid() -> u32 {
+    // SAFETY: by the module.
+    unsafe { libc::getegid() }
 }
 
 /// Version of the C library that this process runs on, as in "2.36".

@@ -1,7 +1,8 @@
 //! What would go wrong with a recording, asked before it is made.
 //!
-//! Each check says what was seen and, where it is not good, what to do. Nothing is changed, and no program of the user's
-//! is run: what is started is `true`, to see whether the loader takes the preload.
+//! Each check says what was seen and, where it is not good, what to do. Nothing is changed but the cache, which a recording
+//! would make too, and no program of the user's is run: what is started is `true`, to see whether the loader takes the
+//! preload.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use super::launch::{split_assignments, value_of};
 use super::preload::unpack;
 use super::session::{LEAST_FREE_BYTES, by_preference, has_room, places, private_directory};
 use super::target::inspect;
-use crate::os::cache::Caches;
+use crate::os::cache::{self, Caches};
 use crate::os::pidfd::Pidfd;
 use crate::os::system::{Limited, free_bytes, libc_version, limit_bytes};
 use crate::symbols::Places;
@@ -73,6 +74,7 @@ pub fn examine(command: &[OsString]) -> Vec<Check> {
         preload(),
         tracing(),
         debug_files(),
+        names(Places::of_this_machine().answers.as_deref()),
     ];
     let (assignments, words) = split_assignments(command);
     if let Some(program) = words.first() {
@@ -237,6 +239,25 @@ fn debug_files() -> Check {
     }
 }
 
+/// Looks at the directory that the names of functions are kept in, if they are to be kept.
+fn names(kept_in: Option<&Path>) -> Check {
+    const SUBJECT: &str = "names";
+    let Some(directory) = kept_in else {
+        return Check::good(
+            SUBJECT,
+            "read by each recording: XALLOC_NAMES_CACHE is off, or there is no home for a cache",
+        );
+    };
+    match cache::make_private(directory) {
+        Ok(()) => Check::good(SUBJECT, format!("kept for later recordings in {}", directory.display())),
+        Err(error) => Check::poor(
+            SUBJECT,
+            format!("each recording reads them anew, for {} cannot be used: {error}", directory.display()),
+            "set XDG_CACHE_HOME to a directory of your own that nobody else can write to",
+        ),
+    }
+}
+
 fn target(program: &Path, search: Option<OsString>) -> Check {
     const SUBJECT: &str = "command";
     match inspect(program, search.as_deref()) {
@@ -260,14 +281,14 @@ mod tests {
     #[test]
     fn every_check_that_is_not_good_says_what_to_do() {
         let checks = examine(&["A=1".into(), "/no/such/program".into()]);
-        assert_eq!(checks.len(), 10);
+        assert_eq!(checks.len(), 11);
         for check in &checks {
             assert!(!check.seen.is_empty(), "{check:?}");
             assert_eq!(check.fix.is_some(), check.verdict > Verdict::Good, "{check:?}");
         }
         assert_eq!(checks.last().unwrap().verdict, Verdict::Bad);
         assert_eq!(examine(&["true".into()]).last().unwrap().verdict, Verdict::Good);
-        assert_eq!(examine(&[]).len(), 9);
+        assert_eq!(examine(&[]).len(), 10);
     }
 
     #[test]
@@ -281,6 +302,18 @@ mod tests {
             assert_eq!(bad.verdict, Verdict::Bad);
             assert!(bad.fix.as_ref().is_some_and(|fix| fix.contains(word)), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn names_are_kept_only_where_nobody_else_writes() {
+        use std::os::unix::fs::PermissionsExt;
+        let cache = tempfile::tempdir().unwrap();
+        let directory = cache.path().join("names");
+        assert_eq!(names(Some(&directory)).verdict, Verdict::Good);
+        assert_eq!(names(None).verdict, Verdict::Good);
+        std::fs::set_permissions(&directory, std::fs::Permissions::from_mode(0o777)).unwrap();
+        let open = names(Some(&directory));
+        assert!(open.verdict == Verdict::Poor && open.seen.contains("somebody else"), "{open:?}");
     }
 
     #[test]

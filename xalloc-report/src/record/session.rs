@@ -9,7 +9,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,7 +19,7 @@ use xalloc_core::session::{CONTROL_NAME, Options};
 use super::preload::is_loadable;
 use crate::os::control::ControlPage;
 use crate::os::lock::is_locked;
-use crate::os::system::free_bytes;
+use crate::os::system::{free_bytes, own_uid};
 
 /// A segment of a program with few threads and stacks takes some 3 MiB, one with all rings full 64 MiB and its trie.
 pub(crate) const LEAST_FREE_BYTES: u64 = 128 << 20;
@@ -100,20 +100,15 @@ pub(crate) fn has_room(place: &Path) -> bool {
 /// Makes a directory that is the user's alone; it goes when it is dropped. Into root's one others may step, not look: a
 /// server that gives up root's rights finds the files that are handed to it there.
 pub(crate) fn private_directory(place: &Path) -> io::Result<tempfile::TempDir> {
-    use std::os::unix::fs::PermissionsExt;
-    let private = fs::Permissions::from_mode(if is_root() { 0o711 } else { 0o700 });
+    let private = fs::Permissions::from_mode(if own_uid() == 0 { 0o711 } else { 0o700 });
     tempfile::Builder::new().prefix(PREFIX).permissions(private).tempdir_in(place)
-}
-
-fn is_root() -> bool {
-    fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0)
 }
 
 /// Removes the directories of recorders that were killed. What cannot be removed is left to its owner.
 fn remove_left_overs(place: &Path) {
-    let Ok(own) = fs::metadata("/proc/self").map(|own| own.uid()) else { return };
     for directory in directories(place) {
-        let Some(metadata) = fs::symlink_metadata(&directory).ok().filter(|data| data.is_dir() && data.uid() == own)
+        let Some(metadata) =
+            fs::symlink_metadata(&directory).ok().filter(|data| data.is_dir() && data.uid() == own_uid())
         else {
             continue;
         };

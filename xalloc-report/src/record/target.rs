@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::os::system::has_file_capabilities;
+use crate::os::system::{has_file_capabilities, own_gid, own_uid};
 
 mod elf;
 
@@ -267,13 +267,12 @@ fn obstacle(path: &Path) -> Option<Obstacle> {
 /// secure mode too (`AT_SECURE`): root running a setuid-root program is recorded.
 fn privilege(path: &Path) -> Option<Privilege> {
     let metadata = fs::metadata(path).ok()?;
-    let own = fs::metadata("/proc/self").ok()?;
     let mode = metadata.permissions().mode();
-    if mode & 0o4000 != 0 && metadata.uid() != own.uid() {
+    if mode & 0o4000 != 0 && metadata.uid() != own_uid() {
         Some(Privilege::SetUserId)
-    } else if mode & 0o2000 != 0 && metadata.gid() != own.gid() {
+    } else if mode & 0o2000 != 0 && metadata.gid() != own_gid() {
         Some(Privilege::SetGroupId)
-    } else if has_file_capabilities(path) && own.uid() != 0 {
+    } else if has_file_capabilities(path) && own_uid() != 0 {
         Some(Privilege::FileCapabilities)
     } else {
         None

@@ -3,13 +3,13 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use xalloc_core::session::{CONTROL_NAME, OUT_VARIABLE, SESSION_VARIABLE};
 
 use super::DemandError;
 use crate::os::lock::is_locked;
+use crate::os::system::own_uid;
 use crate::record::session::{directories, places};
 use crate::record::status::{Status, Uid};
 
@@ -34,8 +34,7 @@ impl Session {
         if let Some(directory) = candidates.iter().find(|directory| is_alive(directory)) {
             return Ok(Session { directory: directory.clone() });
         }
-        let own_uid = fs::metadata("/proc/self").map_or(0, |own| own.uid());
-        match status.uid(Uid::Real).filter(|&uid| uid != own_uid && own_uid != 0) {
+        match status.uid(Uid::Real).filter(|&uid| uid != own_uid() && own_uid() != 0) {
             Some(uid) => Err(DemandError::AnotherUser { pid, uid }),
             None if !candidates.is_empty() || environment.session.is_some() => Err(DemandError::RecorderGone { pid }),
             None if environment.is_alone => Err(DemandError::StandAlone { pid }),
