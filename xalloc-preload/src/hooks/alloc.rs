@@ -293,34 +293,29 @@ extern "C" fn malloc_fully(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mu
 
 /// C `malloc`.
 pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    if let Some(brief) = guard::enter_briefly() {
-        return malloc_briefly(brief, bytes);
-    }
-    match guard::enter_sampled() {
-        Some(brief) => malloc_sampled(brief, Call::Malloc, bytes, ip, sp, fp),
-        None => malloc_fully(bytes, ip, sp, fp),
+    match guard::enter_briefly() {
+        Some(brief) => malloc_briefly(brief, bytes),
+        None => malloc_told(bytes, ip, sp, fp),
     }
 }
 
-/// `malloc` where only some blocks are recorded.
-#[inline(always)]
-pub(super) fn malloc_sampled(
-    mut brief: Brief,
-    call: Call,
-    bytes: usize,
-    ip: usize,
-    sp: usize,
-    fp: usize,
-) -> *mut c_void {
+/// `malloc` where something is recorded, if only of some blocks; a function of its own, as [`malloc_fully`] is.
+#[inline(never)]
+extern "C" fn malloc_told(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else { return malloc_fully(bytes, ip, sp, fp) };
     if brief.countdown().passes(bytes as u64) {
         return malloc_briefly(brief, bytes);
     }
-    stopped(brief, Request::plain(call, bytes), Entry { ip, sp, fp })
+    malloc_stopped(brief, bytes, ip, sp, fp)
 }
 
-/// Serves a request that was counted and did not pass.
+/// Serves a request that was counted and did not pass. What it is given fits into registers.
 #[cold]
 #[inline(never)]
+extern "C" fn malloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    stopped(brief, Request::plain(Call::Malloc, bytes), Entry { ip, sp, fp })
+}
+
 fn stopped(mut brief: Brief, request: Request, entry: Entry) -> *mut c_void {
     brief.countdown().take_back(request.bytes());
     pointer(allocate_inside(brief.into_inside(), request, entry))
@@ -374,22 +369,27 @@ fn block_at(addr: Addr) -> *mut c_void {
 
 /// C `calloc`.
 pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    if let Some(brief) = guard::enter_briefly() {
-        return calloc_briefly(brief, count, size);
-    }
-    match guard::enter_sampled() {
-        Some(brief) => calloc_sampled(brief, count, size, ip, sp, fp),
-        None => calloc_fully(count, size, ip, sp, fp),
+    match guard::enter_briefly() {
+        Some(brief) => calloc_briefly(brief, count, size),
+        None => calloc_told(count, size, ip, sp, fp),
     }
 }
 
-/// `calloc` where only some blocks are recorded.
-#[inline(always)]
-fn calloc_sampled(mut brief: Brief, count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
-    if brief.countdown().passes(request.bytes()) {
+/// `calloc` where something is recorded, if only of some blocks.
+#[inline(never)]
+fn calloc_told(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else { return calloc_fully(count, size, ip, sp, fp) };
+    if brief.countdown().passes(count.saturating_mul(size) as u64) {
         return calloc_briefly(brief, count, size);
     }
+    calloc_stopped(brief, count, size, ip, sp, fp)
+}
+
+/// As [`malloc_stopped`].
+#[cold]
+#[inline(never)]
+fn calloc_stopped(brief: Brief, count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
     stopped(brief, request, Entry { ip, sp, fp })
 }
 
@@ -408,6 +408,25 @@ fn calloc_briefly(mut brief: Brief, count: usize, size: usize) -> *mut c_void {
 fn calloc_fully(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
     pointer(allocate(request, Entry { ip, sp, fp }))
+}
+
+/// `realloc(NULL, bytes)` where something is recorded, if only of some blocks.
+#[inline(never)]
+pub(super) extern "C" fn malloc_for_realloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else {
+        return allocate_for_realloc(Call::Realloc, bytes, ip, sp, fp);
+    };
+    if brief.countdown().passes(bytes as u64) {
+        return malloc_briefly(brief, bytes);
+    }
+    realloc_stopped(brief, bytes, ip, sp, fp)
+}
+
+/// As [`malloc_stopped`].
+#[cold]
+#[inline(never)]
+extern "C" fn realloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    stopped(brief, Request::plain(Call::Realloc, bytes), Entry { ip, sp, fp })
 }
 
 /// `realloc(NULL, bytes)` and its kind.

@@ -287,28 +287,28 @@ pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize
     if block.is_null() {
         return;
     }
-    if let Some(brief) = guard::enter_briefly() {
+    match guard::enter_briefly() {
         // SAFETY: by the bullet of the module.
-        return unsafe { free_briefly(brief, block, ip, sp, fp) };
-    }
-    match guard::enter_sampled() {
-        // SAFETY: by the bullet of the module.
-        Some(brief) => unsafe { free_sampled(brief, block, ip, sp, fp) },
+        Some(brief) => unsafe { free_briefly(brief, block, ip, sp, fp) },
         // SAFETY: as above.
-        None => unsafe { free_fully(block, ip, sp, fp) },
+        None => unsafe { free_told_of(block, ip, sp, fp) },
     }
 }
 
-/// `free` where only some blocks are recorded.
+/// `free` where something is recorded, if only of some blocks; a function of its own, as [`free_fully`] is.
 ///
 /// # Safety
 /// - As for [`free`].
-#[inline(always)]
-unsafe fn free_sampled(brief: Brief, block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+#[inline(never)]
+unsafe extern "C" fn free_told_of(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    let Some(brief) = guard::enter_sampled() else {
+        // SAFETY: by the contract.
+        return unsafe { free_fully(block, ip, sp, fp) };
+    };
     let addr = Addr(block.expose_provenance() as u64);
     if sampled::may_be_marked(addr) {
         // SAFETY: by the contract.
-        return unsafe { free_marked(brief, addr, Entry { ip, sp, fp }) };
+        return unsafe { free_marked(brief, addr, ip, sp, fp) };
     }
     // SAFETY: by the contract.
     unsafe { free_briefly(brief, block, ip, sp, fp) };
@@ -320,9 +320,9 @@ unsafe fn free_sampled(brief: Brief, block: *mut c_void, ip: usize, sp: usize, f
 /// - As for [`free`].
 #[cold]
 #[inline(never)]
-unsafe fn free_marked(brief: Brief, addr: Addr, entry: Entry) {
+unsafe fn free_marked(brief: Brief, addr: Addr, ip: usize, sp: usize, fp: usize) {
     // SAFETY: by the contract.
-    unsafe { free_inside(brief.into_inside(), addr, Call::Free, entry) };
+    unsafe { free_inside(brief.into_inside(), addr, Call::Free, Entry { ip, sp, fp }) };
 }
 
 /// `free` where nothing is recorded.

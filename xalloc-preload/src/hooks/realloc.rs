@@ -16,7 +16,7 @@ use xalloc_core::units::{Addr, ArenaId, PAGE_BYTES, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::{
-    allocate_for_realloc, leave_damaged, leave_with, made, malloc_briefly, malloc_sampled, note, tell_ignored,
+    allocate_for_realloc, leave_damaged, leave_with, made, malloc_briefly, malloc_for_realloc, note, tell_ignored,
 };
 use super::fault::{self, Asked};
 use crate::arch::Entry;
@@ -307,12 +307,9 @@ pub(crate) unsafe extern "C" fn on_realloc(
     fp: usize,
 ) -> *mut c_void {
     if block.is_null() {
-        if let Some(brief) = guard::enter_briefly() {
-            return malloc_briefly(brief, bytes);
-        }
-        return match guard::enter_sampled() {
-            Some(brief) => malloc_sampled(brief, Call::Realloc, bytes, ip, sp, fp),
-            None => allocate_for_realloc(Call::Realloc, bytes, ip, sp, fp),
+        return match guard::enter_briefly() {
+            Some(brief) => malloc_briefly(brief, bytes),
+            None => malloc_for_realloc(bytes, ip, sp, fp),
         };
     }
     let addr = Addr(block.expose_provenance() as u64);
@@ -320,15 +317,11 @@ pub(crate) unsafe extern "C" fn on_realloc(
         // SAFETY: by the bullet of the module.
         return unsafe { realloc_fully(block, bytes, ip, sp, fp) };
     }
-    if let Some(brief) = guard::enter_briefly() {
+    match guard::enter_briefly() {
         // SAFETY: by the bullet of the module.
-        return unsafe { resize_briefly(brief, block, bytes, ip, sp, fp) };
-    }
-    match guard::enter_sampled() {
+        Some(brief) => unsafe { resize_briefly(brief, block, bytes, ip, sp, fp) },
         // SAFETY: as above.
-        Some(brief) => unsafe { resize_sampled(brief, block, bytes, ip, sp, fp) },
-        // SAFETY: as above.
-        None => unsafe { realloc_fully(block, bytes, ip, sp, fp) },
+        None => unsafe { resize_told(block, bytes, ip, sp, fp) },
     }
 }
 
@@ -355,19 +348,16 @@ unsafe fn resize_briefly(
     unsafe { realloc_briefly(brief, block, bytes) }
 }
 
-/// The same where only some blocks are recorded.
+/// The same where something is recorded, if only of some blocks.
 ///
 /// # Safety
 /// - As for [`reallocate`].
-#[inline(always)]
-unsafe fn resize_sampled(
-    mut brief: Brief,
-    block: *mut c_void,
-    bytes: usize,
-    ip: usize,
-    sp: usize,
-    fp: usize,
-) -> *mut c_void {
+#[inline(never)]
+unsafe extern "C" fn resize_told(block: *mut c_void, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else {
+        // SAFETY: by the contract.
+        return unsafe { realloc_fully(block, bytes, ip, sp, fp) };
+    };
     let addr = Addr(block.expose_provenance() as u64);
     if brief.countdown().passes(bytes as u64) && !sampled::may_be_marked(addr) {
         // SAFETY: by the contract.
