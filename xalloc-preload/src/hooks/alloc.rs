@@ -312,7 +312,7 @@ extern "C" fn malloc_told(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut
 /// Serves a request that was counted and did not pass. What it is given fits into registers.
 #[cold]
 #[inline(never)]
-extern "C" fn malloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+fn malloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     stopped(brief, Request::plain(Call::Malloc, bytes), Entry { ip, sp, fp })
 }
 
@@ -425,7 +425,7 @@ pub(super) extern "C" fn malloc_for_realloc(bytes: usize, ip: usize, sp: usize, 
 /// As [`malloc_stopped`].
 #[cold]
 #[inline(never)]
-extern "C" fn realloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+fn realloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     stopped(brief, Request::plain(Call::Realloc, bytes), Entry { ip, sp, fp })
 }
 

@@ -244,9 +244,11 @@ impl Tally for Replayer {
         let number = self.sites.number(stack, call);
         let stands_for = self.scale.stands_for(size_bytes);
         if self.scale.is_sampled() {
+            let site = self.sites.at(number);
+            site.recorded += 1;
             // Which block was resized is known by accident only: where both were recorded.
             if call.is_realloc() {
-                self.sites.at(number).reallocations += u64::from(stands_for);
+                site.reallocations += u64::from(stands_for);
             }
         } else if let Some(old) = replaced.filter(|_| call.is_realloc()) {
             self.sites.at(number).reallocations += 1;
@@ -271,7 +273,6 @@ impl Tally for Replayer {
             spreads.asked(size_bytes, slack_bytes, amount.blocks);
         }
         self.occupy(slot, block, by.at_ns);
-        self.sites.at(number).recorded += 1;
         self.sites.allocated(number, amount, by.at_ns);
         self.scale.begins(&block, &self.sites);
         self.scale.allocated(&block);

@@ -316,6 +316,10 @@ impl Sites {
     pub(super) fn finish(mut self) -> Vec<Site> {
         for site in &mut self.sites {
             Self::folded(site, self.epoch);
+            if site.recorded == 0 {
+                // Not sampled, so nobody counted.
+                site.recorded = site.allocations;
+            }
         }
         self.sites
     }
