@@ -97,6 +97,21 @@ fn the_check_changes_neither_output_nor_status() {
 }
 
 #[test]
+fn a_thread_that_waits_for_signals_is_sent_none_and_what_it_holds_is_reachable() {
+    let load = victim("waits_for_signals.c", &[]);
+    let (plain, recording) = (load.plain(), load.record());
+    let recorded = &recording.output;
+    assert_eq!((plain.status.code(), &plain.stdout), (Some(0), &recorded.stdout));
+    assert_eq!(recorded.status.code(), Some(0));
+    let leaks = recording.json("leaks", &[]);
+    let classes = |bytes: u64| {
+        let of_size = list(&leaks, "sites").into_iter().filter(|site| site["bytes"] == bytes);
+        of_size.map(|site| site["class"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!((classes(2222), classes(3333)), (vec!["reachable".into()], vec!["definite".into()]));
+}
+
+#[test]
 fn what_belongs_to_a_function_that_is_still_at_work_at_exit_is_not_called_leaked() {
     let leaks = victim("owner.c", &[]).record().json("leaks", &[]);
     let class = |bytes: u64| {

@@ -5,7 +5,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -95,11 +95,13 @@ fn a_forked_child_is_asked_for_itself() {
 fn a_signal_to_the_recorder_has_every_process_checked() {
     let running = Running::start(&["--leak-check-on-demand", "usr1"], &["frame", "child"]);
     signal(running.recorder(), "USR1");
-    // What the recorder does by itself, nobody is told of; the next question comes after.
+    // What the recorder does by itself, nobody is told of; the next question comes after, or is refused meanwhile.
     let deadline = Instant::now() + Duration::from_secs(60);
     let own = loop {
-        let leaks = running.leaks();
-        let of_child = list(&leaks, "checks").len();
+        let output = running.asked();
+        let told = String::from_utf8_lossy(&output.stderr);
+        let is_meanwhile = told.contains("it is being checked already");
+        let of_child = if is_meanwhile { 0 } else { list(&result_of(&output), "checks").len() };
         if of_child >= 2 || Instant::now() > deadline {
             break of_child;
         }
@@ -173,13 +175,22 @@ fn a_program_with_a_handler_of_its_own_gets_the_signal_once() {
     assert_eq!(running.say("e"), "end after 1 signals");
 }
 
+/// Asks twice at once of a process that is stopped: who waits for the answer, and what the other one was told.
+fn two_askers(running: &Running) -> (Child, String) {
+    let asker = || ask(running.pid).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let (mut waiting, mut other) = (asker(), asker());
+    while other.try_wait().expect("a child").is_none() {
+        std::mem::swap(&mut waiting, &mut other);
+        sleep(Duration::from_millis(10));
+    }
+    (waiting, words_of(&other.wait_with_output().expect("it ends")))
+}
+
 #[test]
 fn a_stopped_process_is_waited_for_and_a_second_asker_is_sent_away() {
     let running = Running::start(&[], &[]);
     signal(running.pid, "STOP");
-    let first = ask(running.pid).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    sleep(Duration::from_millis(700));
-    let told = words_of(&running.asked());
+    let (first, told) = two_askers(&running);
     assert!(told.contains("it is being checked already") && told.contains("hint: ask again"), "{told}");
     signal(running.pid, "CONT");
     let leaks = result_of(&first.wait_with_output().expect("it ends"));
@@ -195,8 +206,7 @@ fn a_stopped_process_is_waited_for_and_a_second_asker_is_sent_away() {
 fn a_process_that_ends_first_is_said_to_have_ended() {
     let running = Running::start(&[], &[]);
     signal(running.pid, "STOP");
-    let asker = ask(running.pid).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
-    sleep(Duration::from_millis(500));
+    let (asker, _) = two_askers(&running);
     signal(running.pid, "KILL");
     let told = words_of(&asker.wait_with_output().expect("it ends"));
     assert!(told.contains("ended before it could be checked") && told.contains("hint:"), "{told}");

@@ -9,6 +9,17 @@ pub const PAGE_BYTES: u64 = 4096;
 /// Bytes of a chunk before its block (malloc.c, `CHUNK_HDR_SZ`).
 pub const CHUNK_HEADER_BYTES: u64 = 16;
 
+/// Bytes of a live chunk that its block cannot have: the size word (malloc.c, `SIZE_SZ`).
+pub const CHUNK_OVERHEAD_BYTES: u64 = 8;
+
+/// Bytes of the chunk that serves a request: 8 more, rounded up to 16, at least 32 (malloc.c, `request2size`).
+#[must_use]
+#[inline(always)]
+pub const fn chunk_bytes(size_bytes: u64) -> u64 {
+    let chunk = size_bytes.saturating_add(CHUNK_OVERHEAD_BYTES + 15) & !15;
+    if chunk < 32 { 32 } else { chunk }
+}
+
 /// A virtual address of the recorded process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]

@@ -3,8 +3,8 @@
 //! A [`Record`] is what a hook writes: a time stamp, two operands of 48 bits with 16 spare bits each, a stack id, a
 //! kind. [`Event`] is its typed reading; [`Stamped::encode`] and [`Record::decode`] are inverse to each other. An event
 //! with text (a path, a marker) is one record followed by [`Kind::Text`] records that hold 24 bytes each; the first
-//! record says how many bytes follow, and all of them are published together. Steps of a heap that follow from a free, or
-//! from each other, share [one record](Stamped::apart).
+//! record says how many bytes follow, and all of them are published together. Steps of a heap that lead to an allocation,
+//! that follow from a free or from each other share [one record](Stamped::apart).
 //!
 //! # Order
 //! A free is stamped before the memory goes back, an allocation after it was obtained, so that two threads that hand
@@ -16,13 +16,17 @@ use crate::units::{Addr, ArenaId, StackId, Stamp};
 
 mod decode;
 mod encode;
+mod fill;
 mod kinds;
+mod made;
 mod record;
 mod together;
 
+pub use fill::{MOST_FILLED, MOST_FILLED_FAR, fill_fits};
 pub use kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
+pub use made::LedTo;
 pub use record::{Record, TEXT_BYTES, text_records};
-pub use together::{MOST_FILLED, PutAway, fill_fits};
+pub use together::{MergeBinned, PutAway};
 
 /// Version of the record format. A recorder refuses a segment of another version.
 pub const VERSION: u16 = 6;
@@ -85,6 +89,9 @@ pub enum Event {
     /// allocation took in the order of its arena's steps; `None`: no arena was entered, because a thread's cache or a
     /// mapping of its own served it, or the allocator has no such order.
     Alloc { addr: Addr, size_bytes: u64, slack_bytes: u16, arena: ArenaId, arena_seq: Option<u16>, call: Call },
+    /// The steps that led to an allocation, the first of them the `seq`th of `arena`, and [`Event::Alloc`], which took the
+    /// number after them and is as large as its chunk allows: told by one record, stamped under the arena's lock.
+    AllocAfter { addr: Addr, size_bytes: u64, arena: ArenaId, seq: u16, call: Call, led_to: LedTo },
     /// A call for memory failed.
     AllocFailed { size_bytes: u64, call: Call },
     /// The program gave a block back.
@@ -92,6 +99,8 @@ pub enum Event {
     /// [`Event::Free`] and the steps by which `arena` then put the chunk away, the first of them its `seq`th: told by one
     /// record, stamped under the arena's lock. The stack is that of the steps.
     FreeBinned { addr: Addr, call: Call, arena: ArenaId, seq: u16, put_away: PutAway },
+    /// A merge, the `seq`th step of `arena`, and the next one, by which the result went to a bin.
+    MergeBinned { arena: ArenaId, seq: u16, merging: MergeBinned },
     /// Steps of [`BinKind::Cache`], one after another from the `seq`th of `arena` on, of chunks of one size; address 0: none.
     CacheFill { arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED] },
     /// A `realloc` of `addr` begins: the block counts as given back until the matching [`Event::Alloc`] of the same

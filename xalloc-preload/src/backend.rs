@@ -79,6 +79,15 @@ impl Request {
         Request { call, count: 1, size: bytes as u64, align: align as u64 }
     }
 
+    /// Whether it is `malloc`'s or `calloc`'s kind of request: any place will do.
+    pub(crate) const fn is_unaligned(&self) -> bool {
+        match self.call {
+            Call::Malloc | Call::Calloc | Call::Realloc | Call::Reallocarray | Call::GlobalAlloc => true,
+            Call::Memalign | Call::AlignedAlloc | Call::PosixMemalign | Call::Valloc | Call::Pvalloc => false,
+            Call::Free | Call::FreeSized | Call::FreeAlignedSized => false,
+        }
+    }
+
     /// The bytes asked for, or the largest number if that is too many.
     pub(crate) const fn bytes(&self) -> u64 {
         self.count.saturating_mul(self.size)

@@ -4,7 +4,7 @@
 //! bits are flags; the user's block follows. Addresses are chunk addresses, plain numbers; the block is 16 bytes on.
 //! Every constant is from the placement policy, section 1.
 
-use crate::units::CHUNK_HEADER_BYTES;
+use crate::units::{CHUNK_HEADER_BYTES, CHUNK_OVERHEAD_BYTES, chunk_bytes};
 
 /// Chunks are multiples of this, and so are user addresses.
 pub(super) const ALIGNMENT: u64 = 16;
@@ -13,7 +13,7 @@ pub(super) const MIN_CHUNK: u64 = 32;
 /// From a chunk's address to its user address.
 pub(super) const HEADER: u64 = CHUNK_HEADER_BYTES;
 /// Bytes of a live heap chunk that the user cannot have: the size word.
-pub(super) const OVERHEAD: u64 = 8;
+pub(super) const OVERHEAD: u64 = CHUNK_OVERHEAD_BYTES;
 /// Chunks from here on are large: their bins hold ranges of sizes.
 pub(super) const LARGE_MIN: u64 = 1024;
 /// Largest request that `M_MXFAST` accepts.
@@ -36,8 +36,7 @@ pub(super) const fn for_request(bytes: u64) -> Option<u64> {
     if bytes > i64::MAX as u64 {
         return None;
     }
-    let rounded = (bytes + OVERHEAD + ALIGNMENT - 1) & !(ALIGNMENT - 1);
-    Some(if rounded < MIN_CHUNK { MIN_CHUNK } else { rounded })
+    Some(chunk_bytes(bytes))
 }
 
 /// `value` rounded up to a multiple of `unit`, a power of two. Wraps at the end of the address space.

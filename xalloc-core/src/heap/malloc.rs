@@ -240,7 +240,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     pub(super) fn allocate_anywhere(&mut self, size: u64, hint_bytes: u64) -> Option<Allocation> {
         self.in_some_arena(hint_bytes, |step, arena| {
             let found = step.allocate(arena, size)?;
-            Some(step.served(arena, found))
+            Some(step.served_to_program(arena, found))
         })
     }
 
@@ -263,7 +263,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
                 let cleared_size = if fresh_from_top { dirty_bytes } else { found_size };
                 words.zero(found + HEADER, cleared_size.saturating_sub(chunk::OVERHEAD));
             }
-            Some(step.served(arena, found))
+            Some(step.served_to_program(arena, found))
         })
     }
 }

@@ -3,6 +3,7 @@
 //! A sink is called under the arena's lock, in the order in which the arena changes. It must not allocate from the heap
 //! that calls it.
 
+use super::Allocation;
 use crate::units::{Addr, ArenaId};
 use crate::wire::{BinKind, HeapEvent, MOST_FILLED};
 
@@ -21,6 +22,11 @@ pub trait Sink {
     fn cache_filled(&mut self, arena: ArenaId, seq: u16, size_bytes: u64, chunks: [Addr; MOST_FILLED]) {
         self.cache_filled_by_each(arena, seq, size_bytes, chunks);
     }
+
+    /// Takes a block that a malloc or a calloc is about to get from an arena: all of the arena's steps are told, and its lock
+    /// is held still.
+    #[inline(always)]
+    fn served(&mut self, _: &Allocation) {}
 
     /// Takes the same steps one by one.
     #[inline]

@@ -139,6 +139,14 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         }
     }
 
+    /// As [`Step::served`] of a chunk that is what a malloc or a calloc asked for; tells the sink.
+    #[inline(always)]
+    pub(super) fn served_to_program(&mut self, arena: &mut ArenaState, chunk: u64) -> Allocation {
+        let made = self.served(arena, chunk);
+        self.sink.served(&made);
+        made
+    }
+
     /// What the caller of an allocation learns about a chunk with a mapping of its own.
     pub(super) fn mapped(&self, chunk: u64) -> Allocation {
         Allocation {

@@ -1,8 +1,9 @@
 //! The event of a record, for every 32 bytes that are one.
 
+use super::fill::knows_fill;
 use super::kinds::{Advice, BinKind, Call, FaultKind, GrowthRule, HeapCall, Kind, LossReason, Merged, Protection};
-use super::record::{Record, TEXT_BYTES, high, low, put_away_call, sizes};
-use super::{Event, HeapEvent, Stamped};
+use super::record::{Record, TEXT_BYTES, high, knows_merging, low, put_away_call, sizes};
+use super::{Event, HeapEvent, LedTo, Stamped};
 use crate::units::{Addr, ArenaId, StackId, Stamp};
 
 /// By the number of a kind, how many values its `sub` has, counted from 0: 256 where any will do, 0 for what is no kind.
@@ -22,9 +23,11 @@ const SUBS: [u16; 256] = {
 /// Whether `sub` is a value that records of `kind` have.
 const fn knows(kind: Kind, sub: u8) -> bool {
     match kind {
-        Kind::Alloc => Call::from_number(sub >> 1).is_some(),
-        Kind::AllocFailed | Kind::Free => Call::from_number(sub).is_some(),
+        Kind::Alloc | Kind::AllocSplit => Call::from_number(sub >> 1).is_some(),
+        Kind::AllocFailed | Kind::AllocFilled | Kind::Free => Call::from_number(sub).is_some(),
         Kind::FreeBinned => put_away_call(sub).is_some(),
+        Kind::HeapCacheFill => knows_fill(sub),
+        Kind::HeapMergeBinned => knows_merging(sub),
         Kind::HeapBrk | Kind::HeapResize => GrowthRule::from_number(sub).is_some(),
         Kind::HeapBin => BinKind::from_number(sub).is_some(),
         Kind::ProgramAdvise => Advice::from_number(sub).is_some(),
@@ -42,7 +45,6 @@ const fn knows(kind: Kind, sub: u8) -> bool {
         | Kind::HeapSplit
         | Kind::HeapCoalesce
         | Kind::HeapCacheBirth
-        | Kind::HeapCacheFill
         | Kind::HeapTcacheFlush
         | Kind::HeapConsolidate
         | Kind::HeapArenaBirth
@@ -108,6 +110,15 @@ impl Record {
                 arena_seq: self.arena_seq(),
                 call: self.alloc_call()?,
             },
+            Kind::AllocSplit => {
+                let (size_bytes, split) = self.split_for();
+                let led_to = LedTo::split(&split, addr, size_bytes)?;
+                self.alloc_after(size_bytes, self.alloc_call()?, led_to)
+            }
+            Kind::AllocFilled => {
+                let (size_bytes, chunks) = self.filled_for();
+                self.alloc_after(size_bytes, Call::from_number(self.sub)?, LedTo::Filled { chunks })
+            }
             Kind::AllocFailed => Event::AllocFailed { size_bytes: self.b, call: Call::from_number(self.sub)? },
             Kind::Free => Event::Free { addr, call: Call::from_number(self.sub)? },
             Kind::FreeBinned => Event::FreeBinned {
@@ -117,9 +128,14 @@ impl Record {
                 seq: self.extra,
                 put_away: self.put_away(),
             },
+            Kind::HeapCacheFill if !knows_fill(self.sub) => return None,
             Kind::HeapCacheFill => {
                 let (size_bytes, chunks) = self.filled();
                 Event::CacheFill { arena: ArenaId(high(self.a)), seq: self.extra, size_bytes, chunks }
+            }
+            Kind::HeapMergeBinned if !knows_merging(self.sub) => return None,
+            Kind::HeapMergeBinned => {
+                Event::MergeBinned { arena: ArenaId(high(self.a)), seq: self.extra, merging: self.merging() }
             }
             Kind::ReallocBegin => Event::ReallocBegin { addr },
             Kind::ReallocUndo => Event::ReallocUndo { addr },
@@ -188,6 +204,10 @@ impl Record {
         Some(Stamped { stamp: Stamp(self.stamp), stack: StackId(self.stack), event })
     }
 
+    const fn alloc_after(&self, size_bytes: u64, call: Call, led_to: LedTo) -> Event {
+        Event::AllocAfter { addr: self.addr(), size_bytes, arena: self.arena(), seq: self.extra, call, led_to }
+    }
+
     fn heap_step(&self, kind: Kind) -> Option<HeapEvent> {
         let addr = Addr(low(self.a));
         let len_bytes = self.b;
@@ -230,7 +250,10 @@ impl Record {
             | Kind::AllocFailed
             | Kind::Free
             | Kind::FreeBinned
+            | Kind::AllocSplit
+            | Kind::AllocFilled
             | Kind::HeapCacheFill
+            | Kind::HeapMergeBinned
             | Kind::ReallocBegin
             | Kind::ReallocUndo
             | Kind::ProgramMap

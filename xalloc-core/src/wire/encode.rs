@@ -1,9 +1,10 @@
 //! The record of an event: a total function.
 
+use super::fill::pack_fill;
 use super::kinds::Kind;
-use super::record::{Record, pack, pack_put_away, pack_sizes};
-use super::together::pack_fill;
-use super::{Event, HeapEvent, Stamped};
+use super::made::pack_filled;
+use super::record::{Record, pack, pack_merging, pack_put_away, pack_sizes};
+use super::{Event, HeapEvent, LedTo, Stamped};
 
 /// What differs between kinds: everything of a record but stamp and stack.
 struct Body {
@@ -45,6 +46,22 @@ impl Event {
                 extra: arena_seq.unwrap_or_default(),
                 ..body(Kind::Alloc, pack(addr.0, arena.0), pack(size_bytes, slack_bytes))
             },
+            Event::AllocAfter { addr, size_bytes, arena, seq, call, led_to: LedTo::Split { rest_bytes, from_top } } => {
+                Body {
+                    sub: (call as u8) << 1 | from_top as u8,
+                    extra: seq,
+                    ..body(
+                        Kind::AllocSplit,
+                        pack(addr.0, arena.0),
+                        size_bytes & u32::MAX as u64 | rest_bytes >> 4 << 32,
+                    )
+                }
+            }
+            Event::AllocAfter { addr, size_bytes, arena, seq, call, led_to: LedTo::Filled { chunks } } => Body {
+                sub: call as u8,
+                extra: seq,
+                ..body(Kind::AllocFilled, pack(addr.0, arena.0), pack_filled(addr, size_bytes, chunks))
+            },
             Event::AllocFailed { size_bytes, call } => {
                 Body { sub: call as u8, ..body(Kind::AllocFailed, 0, size_bytes) }
             }
@@ -54,9 +71,18 @@ impl Event {
                 extra: seq,
                 ..body(Kind::FreeBinned, pack(addr.0, arena.0), pack_sizes(put_away.freed_bytes, put_away.total_bytes))
             },
-            Event::CacheFill { arena, seq, size_bytes, chunks } => Body {
+            Event::CacheFill { arena, seq, size_bytes, chunks } => {
+                let (sub, b) = pack_fill(size_bytes, chunks);
+                Body { sub, extra: seq, ..body(Kind::HeapCacheFill, pack(chunks[0].0, arena.0), b) }
+            }
+            Event::MergeBinned { arena, seq, merging } => Body {
+                sub: pack_merging(merging),
                 extra: seq,
-                ..body(Kind::HeapCacheFill, pack(chunks[0].0, arena.0), pack_fill(size_bytes, chunks))
+                ..body(
+                    Kind::HeapMergeBinned,
+                    pack(merging.addr.0, arena.0),
+                    pack_sizes(merging.freed_bytes, merging.total_bytes),
+                )
             },
             Event::ReallocBegin { addr } => body(Kind::ReallocBegin, addr.0, 0),
             Event::ReallocUndo { addr } => body(Kind::ReallocUndo, addr.0, 0),

@@ -22,14 +22,17 @@ macro_rules! numbered {
 }
 
 numbered! {
-    /// What a record is; see [`super::Event`] and [`super::HeapEvent`] for the meaning of each.
+    /// What a record is; see [`super::Event`] and [`super::HeapEvent`] for the meaning of each, and for the two kinds of
+    /// allocations with their steps [`super::LedTo`].
     #[allow(missing_docs, reason = "each is documented at the event of the same name")]
     Kind {
-        Alloc = 1, AllocFailed = 2, Free = 3, ReallocBegin = 4, ReallocUndo = 5, FreeBinned = 6,
+        Alloc = 1, AllocFailed = 2, Free = 3, ReallocBegin = 4, ReallocUndo = 5, FreeBinned = 6, AllocSplit = 7,
+        AllocFilled = 8,
         HeapBrk = 16, HeapTrim = 17, HeapRelease = 18, HeapChunkMap = 19, HeapChunkUnmap = 20,
         HeapChunkRemapFrom = 21, HeapChunkRemapTo = 22, HeapSplit = 23, HeapCoalesce = 24, HeapBin = 25,
         HeapTcacheFlush = 26, HeapConsolidate = 27, HeapArenaBirth = 28, HeapArenaIdle = 29, HeapArenaAttach = 30,
         HeapBirth = 31, HeapResize = 32, HeapDeath = 33, HeapThreshold = 34, HeapCacheBirth = 35, HeapCacheFill = 36,
+        HeapMergeBinned = 37,
         ProgramMap = 64, ProgramUnmap = 65, ProgramRemapFrom = 66, ProgramRemapTo = 67, ProgramAdvise = 68,
         ProgramBrk = 69, HeapCall = 70,
         ThreadStart = 96, ThreadExit = 97, Fork = 98, Exec = 99, ExecFailed = 100, Exit = 101,

@@ -1,7 +1,10 @@
 //! The 32 bytes of a record, and its parts for who knows its kind and wants no more.
 
+use super::HeapEvent;
+use super::fill::{MOST_FILLED, unpack_fill};
 use super::kinds::{BinKind, Call, Merged};
-use super::together::{PutAway, unpack_fill};
+use super::made::{split_for, unpack_filled};
+use super::together::{MergeBinned, PutAway};
 use crate::units::{Addr, ArenaId};
 
 /// Bytes of text that one record carries: all of it but the stack id, the kind and the two small fields.
@@ -91,6 +94,9 @@ pub(super) const fn high(word: u64) -> u16 {
     (word >> 48) as u16
 }
 
+/// Sizes below this one fit a record two at a time.
+pub(super) const SIZE_LIMIT: u64 = 1 << 36;
+
 /// Two chunk sizes in one word, in units of 16 bytes; a size of 64 GiB or more is stored as 64 GiB − 16.
 pub(super) const fn pack_sizes(first: u64, second: u64) -> u64 {
     const fn units(bytes: u64) -> u64 {
@@ -102,6 +108,21 @@ pub(super) const fn pack_sizes(first: u64, second: u64) -> u64 {
 
 pub(super) const fn sizes(word: u64) -> (u64, u64) {
     ((word & 0xffff_ffff) << 4, (word >> 32) << 4)
+}
+
+/// In the small field of a merge with the way into a bin, beside the neighbours: that the bin is a small one.
+const MERGED_SMALL: u8 = 1 << 2;
+
+/// Neighbours and bin of such a merge in one byte.
+#[inline(always)]
+pub(super) const fn pack_merging(merging: MergeBinned) -> u8 {
+    let merged = Merged { top: false, ..merging.merged };
+    if matches!(merging.bin, BinKind::Small) { merged.to_bits() | MERGED_SMALL } else { merged.to_bits() }
+}
+
+/// Whether a byte is one that [`pack_merging`] gives.
+pub(super) const fn knows_merging(sub: u8) -> bool {
+    sub < MERGED_SMALL << 1
 }
 
 /// Calls, bins and neighbours of a free with its steps in one byte: three bits of neighbours, two of the bin, the call.
@@ -189,8 +210,33 @@ impl Record {
     /// Size and addresses of the chunks that a record of a cache's filling names.
     #[must_use]
     #[inline]
-    pub const fn filled(&self) -> (u64, [Addr; super::MOST_FILLED]) {
-        unpack_fill(self.addr(), self.b)
+    pub const fn filled(&self) -> (u64, [Addr; MOST_FILLED]) {
+        unpack_fill(self.addr(), self.sub, self.b)
+    }
+
+    /// What a record of an allocation with a split says: the size that was asked for, and the split.
+    #[must_use]
+    #[inline]
+    pub const fn split_for(&self) -> (u64, HeapEvent) {
+        let (size_bytes, rest_bytes) = (self.b & u32::MAX as u64, (self.b >> 32) << 4);
+        (size_bytes, split_for(self.addr(), size_bytes, rest_bytes, self.sub & 1 != 0))
+    }
+
+    /// What a record of an allocation with chunks for the cache says: the size that was asked for, and the chunks.
+    #[must_use]
+    #[inline]
+    pub const fn filled_for(&self) -> (u64, [Addr; MOST_FILLED]) {
+        unpack_filled(self.addr(), self.b)
+    }
+
+    /// What a record of a merge with the way into a bin says.
+    #[must_use]
+    #[inline]
+    pub const fn merging(&self) -> MergeBinned {
+        let (freed_bytes, total_bytes) = sizes(self.b);
+        let merged = Merged { top: false, ..Merged::from_bits(self.sub) };
+        let bin = if self.sub & MERGED_SMALL != 0 { BinKind::Small } else { BinKind::Unsorted };
+        MergeBinned { addr: self.addr(), freed_bytes, total_bytes, merged, bin }
     }
 }
 

@@ -1,16 +1,15 @@
 //! Records that stand for several events at once.
 //!
 //! What a program frees beyond its thread's cache is put away by the arena in at most a merge and a way into a bin, and
-//! both follow from the block and from very little else; a request that finds a bin of its size moves the bin's chunks to
-//! the cache one by one. On interpreters such steps were half of all records. One record for a free with its steps, and
-//! one for three chunks, cost a store and a time stamp where two to three were made, and nothing is left out: a reader
-//! takes them [apart](Stamped::apart) again, into the very events that they were.
+//! both follow from the block and from very little else; so does what is done with the chunks of fast bins that are
+//! emptied. What leads to an [allocation](super::LedTo) follows from the block as well. On interpreters such steps were half
+//! of all records. One record for all of them costs a store and a time stamp where two to seven were made, and nothing is
+//! left out: a reader takes them [apart](Stamped::apart) again, into the very events that they were.
 
+use super::fill::MOST_FILLED;
+use super::record::SIZE_LIMIT;
 use super::{BinKind, Event, HeapEvent, Merged, Stamped};
 use crate::units::{Addr, CHUNK_HEADER_BYTES, StackId};
-
-/// Sizes below this one fit a record two at a time.
-const SIZE_LIMIT: u64 = 1 << 36;
 
 /// What an arena did with a chunk that was freed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,44 +114,42 @@ impl BinKind {
     }
 }
 
-/// Chunks that a record of [`Event::CacheFill`] has room for.
-pub const MOST_FILLED: usize = 3;
-/// In how many bits the distance of the second and the third chunk from the first stands, in units of 16 bytes.
-const DISTANCE_BITS: u32 = 24;
-
-/// The distance of `chunk` from `first` as a record has it; 0 for a chunk that is not there.
-#[inline(always)]
-const fn packed_distance(first: Addr, chunk: Addr) -> u64 {
-    if chunk.0 == 0 { 0 } else { (chunk.0.wrapping_sub(first.0) >> 4) & ((1 << DISTANCE_BITS) - 1) }
+/// A merge that is no part of a free, and the way of the result into its bin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MergeBinned {
+    /// Where the result is.
+    pub addr: Addr,
+    /// Bytes of the chunk that was freed.
+    pub freed_bytes: u64,
+    /// Bytes of what it became.
+    pub total_bytes: u64,
+    /// With which neighbours it was merged; not with the top.
+    pub merged: Merged,
+    /// The bin that the result went to, a small or the unsorted one.
+    pub bin: BinKind,
 }
 
-/// The inverse of [`packed_distance`].
-#[inline(always)]
-const fn at_distance(first: Addr, packed: u64) -> Addr {
-    const UNUSED: u32 = u64::BITS - DISTANCE_BITS;
-    let distance = ((packed << UNUSED) as i64 >> UNUSED) as u64;
-    if distance == 0 { Addr(0) } else { Addr(first.0.wrapping_add(distance << 4) & Addr::MAX.0) }
-}
+impl MergeBinned {
+    /// Both steps as one, if `bin` is of what `merge` made and one record can tell both.
+    #[must_use]
+    #[inline(always)]
+    pub fn of(merge: &HeapEvent, bin: &HeapEvent) -> Option<MergeBinned> {
+        let HeapEvent::Coalesce { addr, freed_bytes, total_bytes, merged } = *merge else { return None };
+        let HeapEvent::Bin { addr: chunk, size_bytes, bin, index } = *bin else { return None };
+        let follows = chunk == addr && size_bytes == total_bytes && bin.told_with_free(size_bytes) == Some(index);
+        let fits = !merged.top && bin != BinKind::Fast && total_bytes < SIZE_LIMIT && freed_bytes < SIZE_LIMIT;
+        (follows && fits).then_some(MergeBinned { addr, freed_bytes, total_bytes, merged, bin })
+    }
 
-/// The operand that holds the second and the third chunk, and the size of all.
-#[inline(always)]
-pub(super) const fn pack_fill(size_bytes: u64, [first, second, third]: [Addr; MOST_FILLED]) -> u64 {
-    packed_distance(first, second) | packed_distance(first, third) << DISTANCE_BITS | size_bytes >> 4 << 48
-}
-
-/// The inverse of [`pack_fill`].
-#[inline(always)]
-pub(super) const fn unpack_fill(first: Addr, packed: u64) -> (u64, [Addr; MOST_FILLED]) {
-    let chunks = [first, at_distance(first, packed), at_distance(first, packed >> DISTANCE_BITS)];
-    (packed >> 48 << 4, chunks)
-}
-
-/// Whether a record holds these chunks of that size without loss.
-#[must_use]
-#[inline]
-pub fn fill_fits(size_bytes: u64, chunks: [Addr; MOST_FILLED]) -> bool {
-    BinKind::Cache.index_of(size_bytes).is_some()
-        && unpack_fill(chunks[0], pack_fill(size_bytes, chunks)) == (size_bytes, chunks)
+    /// The two steps; one of them is none only in a record that nobody wrote.
+    #[must_use]
+    #[inline(always)]
+    pub fn steps(self) -> [Option<HeapEvent>; 2] {
+        let MergeBinned { addr, freed_bytes, total_bytes, merged, bin } = self;
+        let index = bin.told_with_free(total_bytes);
+        let into_bin = index.map(|index| HeapEvent::Bin { addr, size_bytes: total_bytes, bin, index });
+        [Some(HeapEvent::Coalesce { addr, freed_bytes, total_bytes, merged }), into_bin]
+    }
 }
 
 impl Stamped {
@@ -160,24 +157,31 @@ impl Stamped {
     pub fn apart(self) -> impl Iterator<Item = Stamped> {
         let Stamped { stamp, stack, event } = self;
         let same = |event| Some(Stamped { stamp, stack, event });
-        let events = if let Event::FreeBinned { addr, call, arena, seq, put_away } = event {
-            let free = Stamped { stamp, stack: StackId::NONE, event: Event::Free { addr, call } };
-            let merge = put_away.merge_step(addr);
-            let bin_seq = seq.wrapping_add(u16::from(merge.is_some()));
-            let bin = put_away.bin_step(addr).and_then(|step| same(Event::Heap { arena, seq: bin_seq, step }));
-            [Some(free), merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin]
-        } else if let Event::CacheFill { arena, seq, size_bytes, chunks } = event {
-            let mut next_seq = seq;
-            chunks.map(|addr| {
-                let index = BinKind::Cache.index_of(size_bytes).filter(|_| addr.0 != 0)?;
-                let seq = next_seq;
-                next_seq = seq.wrapping_add(1);
-                let step = HeapEvent::Bin { addr, size_bytes, bin: BinKind::Cache, index };
-                same(Event::Heap { arena, seq, step })
-            })
-        } else {
-            [same(event), None, None]
-        };
+        let events: [Option<Stamped>; MOST_FILLED] =
+            if let Event::FreeBinned { addr, call, arena, seq, put_away } = event {
+                let free = Stamped { stamp, stack: StackId::NONE, event: Event::Free { addr, call } };
+                let merge = put_away.merge_step(addr);
+                let bin_seq = seq.wrapping_add(u16::from(merge.is_some()));
+                let bin = put_away.bin_step(addr).and_then(|step| same(Event::Heap { arena, seq: bin_seq, step }));
+                [Some(free), merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin, None, None]
+            } else if let Event::MergeBinned { arena, seq, merging } = event {
+                let [merge, bin] = merging.steps();
+                let bin = bin.and_then(|step| same(Event::Heap { arena, seq: seq.wrapping_add(1), step }));
+                [merge.and_then(|step| same(Event::Heap { arena, seq, step })), bin, None, None, None]
+            } else if let Event::CacheFill { arena, seq, size_bytes, chunks } = event {
+                let mut next_seq = seq;
+                chunks.map(|addr| {
+                    let index = BinKind::Cache.index_of(size_bytes).filter(|_| addr.0 != 0)?;
+                    let seq = next_seq;
+                    next_seq = seq.wrapping_add(1);
+                    let step = HeapEvent::Bin { addr, size_bytes, bin: BinKind::Cache, index };
+                    same(Event::Heap { arena, seq, step })
+                })
+            } else if let Event::AllocAfter { .. } = event {
+                event.steps_and_allocation().map(|event| event.and_then(same))
+            } else {
+                [same(event), None, None, None, None]
+            };
         events.into_iter().flatten()
     }
 }
@@ -187,7 +191,6 @@ mod tests {
     use super::*;
     use crate::units::{ArenaId, Stamp};
     use crate::wire::Call;
-    use proptest::prelude::*;
 
     const BLOCK: Addr = Addr(0x5010);
 
@@ -234,6 +237,43 @@ mod tests {
         assert_comes_apart_as(&[merge(0x4fc0, 112, merged(true, false, false)), bin(0x4fc0, 112, BinKind::Small, 7)]);
     }
 
+    fn merge_and_bin(merged: Merged, total_bytes: u64, bin: BinKind, index: u8) -> [HeapEvent; 2] {
+        let addr = Addr(0x4fc0);
+        [
+            HeapEvent::Coalesce { addr, freed_bytes: 48, total_bytes, merged },
+            HeapEvent::Bin { addr, size_bytes: total_bytes, bin, index },
+        ]
+    }
+
+    #[test]
+    fn a_merge_that_is_no_part_of_a_free_comes_apart_as_it_was() {
+        for (previous, next, total_bytes, bin, index) in [
+            (true, false, 112, BinKind::Unsorted, 1),
+            (true, true, 1 << 35, BinKind::Unsorted, 1),
+            (false, true, 112, BinKind::Small, 7),
+        ] {
+            let [merge, bin] = merge_and_bin(merged(previous, next, false), total_bytes, bin, index);
+            let merging = MergeBinned::of(&merge, &bin).unwrap();
+            let told = [(u16::MAX, merge), (0, bin)].map(|(seq, step)| Event::Heap { arena: ArenaId(3), seq, step });
+            assert_eq!(events(Event::MergeBinned { arena: ArenaId(3), seq: u16::MAX, merging }), told);
+        }
+    }
+
+    #[test]
+    fn a_way_into_a_bin_that_does_not_follow_from_the_merge_is_not_told_with_it() {
+        let apart = |[merge, bin]: [HeapEvent; 2]| MergeBinned::of(&merge, &bin).is_none();
+        assert!(!apart(merge_and_bin(merged(true, false, false), 112, BinKind::Small, 7)));
+        assert!(apart(merge_and_bin(merged(true, false, false), 112, BinKind::Small, 8)));
+        assert!(apart(merge_and_bin(merged(true, false, false), 112, BinKind::Fast, 5)));
+        assert!(apart(merge_and_bin(merged(true, false, false), 112, BinKind::Cache, 5)));
+        assert!(apart(merge_and_bin(merged(false, false, true), 112, BinKind::Small, 7)));
+        assert!(apart(merge_and_bin(merged(true, false, false), SIZE_LIMIT, BinKind::Unsorted, 1)));
+        let [merge, _] = merge_and_bin(merged(true, false, false), 112, BinKind::Small, 7);
+        let [_, other] = merge_and_bin(merged(true, false, false), 128, BinKind::Small, 8);
+        assert!(MergeBinned::of(&merge, &other).is_none());
+        assert!(MergeBinned::of(&other, &other).is_none());
+    }
+
     #[test]
     fn steps_that_do_not_follow_from_the_block_are_not_put_together() {
         let bin = |addr, bin, index| HeapEvent::Bin { addr: Addr(addr), size_bytes: 64, bin, index };
@@ -252,29 +292,5 @@ mod tests {
         }
         let huge = HeapEvent::Bin { addr: Addr(0x5000), size_bytes: SIZE_LIMIT, bin: BinKind::Unsorted, index: 1 };
         assert_eq!(together(&[huge]), None);
-    }
-
-    proptest! {
-        #[test]
-        fn chunks_that_fit_a_record_come_apart_as_they_were(
-            first in 1u64 << 25..1 << 44,
-            distances in prop::array::uniform2(-(1i64 << 24)..1 << 24),
-            size in 2u64..80,
-        ) {
-            let first = Addr(first << 4);
-            let chunks = [first, first.up((distances[0] << 4) as u64), first.up((distances[1] << 4) as u64)];
-            let fits = distances.iter().all(|&distance| distance != 0 && (-(1 << 23)..1 << 23).contains(&distance));
-            let is_of_a_cache = size <= 65;
-            let within = chunks.iter().all(|chunk| *chunk <= Addr::MAX);
-            prop_assert_eq!(fill_fits(size * 16, chunks), fits && is_of_a_cache && within);
-            if fits && is_of_a_cache && within {
-                let event = Event::CacheFill { arena: ArenaId(1), seq: 5, size_bytes: size * 16, chunks };
-                let expected: Vec<Event> = chunks.iter().zip(5..).map(|(&addr, seq)| {
-                    let step = HeapEvent::Bin { addr, size_bytes: size * 16, bin: BinKind::Cache, index: (size - 2) as u8 };
-                    Event::Heap { arena: ArenaId(1), seq, step }
-                }).collect();
-                prop_assert_eq!(events(event), expected);
-            }
-        }
     }
 }

@@ -154,8 +154,23 @@ fn allocate_told(
     serve: impl FnOnce(&mut ThreadCache, &mut Steps<'_>) -> Result<Block, AllocError>,
 ) -> Result<Block, AllocError> {
     let Own { cache, stream, .. } = own;
-    let result = serve(cache, &mut Steps::new(segment, stream, stack));
-    tell_served(own, thread, segment, request, stack, &result);
+    let mut steps = Steps::new(segment, stream, stack);
+    if request.is_unaligned() {
+        steps.want(request.bytes(), request.call);
+    }
+    let result = serve(cache, &mut steps);
+    steps.settle();
+    if request.align > EVERY_ALIGNMENT {
+        steps.tell_event(Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align });
+    }
+    if !steps.has_told_block() {
+        steps.tell_event(event_of(request, &result));
+    }
+    if let Ok(block) = &result
+        && thread.is_ignoring()
+    {
+        tell_ignored(own, segment, block.addr, StackId::NONE);
+    }
     result
 }
 
@@ -176,33 +191,11 @@ fn allocate_sampled(
         Ok(block) => is_hit && sampled::mark(block.addr),
         Err(_) => true,
     };
-    if is_told {
-        let stack = stacks::stack_of(own, entry);
-        tell_served(own, thread, segment, request, stack, &result);
+    if !is_told {
+        return result;
     }
-    result
-}
-
-/// Tells what came of a request.
-#[inline(always)]
-fn tell_served(
-    own: &mut Own,
-    thread: &Thread,
-    segment: &'static Segment,
-    request: &Request,
-    stack: StackId,
-    result: &Result<Block, AllocError>,
-) {
-    let mut steps = Steps::new(segment, &mut own.stream, stack);
-    if request.align > EVERY_ALIGNMENT {
-        steps.tell_event(Event::HeapCall { call: HeapCall::Aligned, argument: 0, value: request.align });
-    }
-    steps.tell_event(event_of(request, result));
-    if let Ok(block) = result
-        && thread.is_ignoring()
-    {
-        tell_ignored(own, segment, block.addr, StackId::NONE);
-    }
+    let stack = stacks::stack_of(own, entry);
+    allocate_told(own, thread, segment, request, stack, |_, _| result)
 }
 
 /// Says that checks for leaks are to ignore a block; after the event that made it.
@@ -306,13 +299,13 @@ extern "C" fn malloc_told(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut
     if brief.countdown().passes(bytes as u64) {
         return malloc_briefly(brief, bytes);
     }
-    malloc_stopped(brief, bytes, ip, sp, fp)
+    malloc_stopped(bytes, ip, sp, fp, brief)
 }
 
-/// Serves a request that was counted and did not pass. What it is given fits into registers.
+/// Serves a request that was counted and did not pass. What it is given is in the registers that it comes in already.
 #[cold]
 #[inline(never)]
-fn malloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+fn malloc_stopped(bytes: usize, ip: usize, sp: usize, fp: usize, brief: Brief) -> *mut c_void {
     stopped(brief, Request::plain(Call::Malloc, bytes), Entry { ip, sp, fp })
 }
 
@@ -382,13 +375,13 @@ fn calloc_told(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *m
     if brief.countdown().passes(count.saturating_mul(size) as u64) {
         return calloc_briefly(brief, count, size);
     }
-    calloc_stopped(brief, count, size, ip, sp, fp)
+    calloc_stopped(count, size, ip, sp, fp, brief)
 }
 
 /// As [`malloc_stopped`].
 #[cold]
 #[inline(never)]
-fn calloc_stopped(brief: Brief, count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+fn calloc_stopped(count: usize, size: usize, ip: usize, sp: usize, fp: usize, brief: Brief) -> *mut c_void {
     let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
     stopped(brief, request, Entry { ip, sp, fp })
 }
@@ -419,13 +412,13 @@ pub(super) extern "C" fn malloc_for_realloc(bytes: usize, ip: usize, sp: usize, 
     if brief.countdown().passes(bytes as u64) {
         return malloc_briefly(brief, bytes);
     }
-    realloc_stopped(brief, bytes, ip, sp, fp)
+    realloc_stopped(bytes, ip, sp, fp, brief)
 }
 
 /// As [`malloc_stopped`].
 #[cold]
 #[inline(never)]
-fn realloc_stopped(brief: Brief, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+fn realloc_stopped(bytes: usize, ip: usize, sp: usize, fp: usize, brief: Brief) -> *mut c_void {
     stopped(brief, Request::plain(Call::Realloc, bytes), Entry { ip, sp, fp })
 }
 

@@ -308,7 +308,7 @@ unsafe extern "C" fn free_told_of(block: *mut c_void, ip: usize, sp: usize, fp: 
     let addr = Addr(block.expose_provenance() as u64);
     if sampled::may_be_marked(addr) {
         // SAFETY: by the contract.
-        return unsafe { free_marked(brief, addr, ip, sp, fp) };
+        return unsafe { free_marked(block, ip, sp, fp, brief) };
     }
     // SAFETY: by the contract.
     unsafe { free_briefly(brief, block, ip, sp, fp) };
@@ -320,7 +320,8 @@ unsafe extern "C" fn free_told_of(block: *mut c_void, ip: usize, sp: usize, fp: 
 /// - As for [`free`].
 #[cold]
 #[inline(never)]
-unsafe fn free_marked(brief: Brief, addr: Addr, ip: usize, sp: usize, fp: usize) {
+unsafe fn free_marked(block: *mut c_void, ip: usize, sp: usize, fp: usize, brief: Brief) {
+    let addr = Addr(block.expose_provenance() as u64);
     // SAFETY: by the contract.
     unsafe { free_inside(brief.into_inside(), addr, Call::Free, Entry { ip, sp, fp }) };
 }

@@ -44,7 +44,10 @@ pub(crate) extern "C" fn on_malloc_trim(pad: usize, ip: usize, sp: usize, fp: us
         Some(segment) => {
             let stack = stacks::stack_of_steps(own, segment, entry);
             let Own { cache, stream, .. } = own;
-            HEAP.trim(cache, &mut Steps::new(segment, stream, stack), pad as u64)
+            let mut steps = Steps::new(segment, stream, stack);
+            let did = HEAP.trim(cache, &mut steps, pad as u64);
+            steps.settle();
+            did
         }
         None => HEAP.trim(&mut own.cache, &mut NoSink, pad as u64),
     };
@@ -82,7 +85,10 @@ pub(crate) extern "C" fn on_mallopt(parameter: c_int, value: c_int, ip: usize, s
         Some(segment) => {
             let stack = stacks::stack_of_steps(own, segment, entry);
             let Own { cache, stream, .. } = own;
-            HEAP.mallopt(cache, &mut Steps::new(segment, stream, stack), parameter, value)
+            let mut steps = Steps::new(segment, stream, stack);
+            let did = HEAP.mallopt(cache, &mut steps, parameter, value);
+            steps.settle();
+            did
         }
         None => HEAP.mallopt(&mut own.cache, &mut NoSink, parameter, value),
     };

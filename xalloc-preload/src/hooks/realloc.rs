@@ -171,6 +171,7 @@ unsafe fn reallocate_recorded(
     // SAFETY: by the contract.
     let reallocate = || unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
     let outcome = thread.served(reallocate);
+    steps.settle();
     if let Outcome::Freed = outcome {
         return outcome;
     }

@@ -3,8 +3,9 @@
 //! Each gets a real-time signal that the program does not use; its handler says where the thread's registers are and
 //! waits. A thread that is inside one of this library's hooks goes on to the hook's end first: its block is between the
 //! program and the books. A thread that blocks the signal is not sent it, for it would find it later, when nobody
-//! handles it any more; the kernel says where it waits. What is neither stopped nor waiting counts as running, and its
-//! whole stack as in use.
+//! handles it any more; nor is one that waits for signals (`sigwait`), which would be handed it in the place of one of
+//! the program's: the kernel says where they wait. What is neither stopped nor waiting counts as running, and its whole
+//! stack as in use.
 //!
 //! # Why not ptrace
 //! A process cannot trace itself, and a helper that may is the first thing that a container forbids.
@@ -48,7 +49,7 @@ mod state {
     pub(super) const BUSY: u32 = 2;
     /// It waits; its context is known.
     pub(super) const STOPPED: u32 = 3;
-    /// It blocks the signal.
+    /// It blocks the signal, or waits for it as a program does.
     pub(super) const BLOCKS: u32 = 4;
     /// It went on after the check.
     pub(super) const LEFT: u32 = 5;
@@ -377,8 +378,20 @@ fn read_of<'b>(tid: u32, name: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> 
     buffer.get(..got)
 }
 
+/// Whether a thread is in `sigwait` or one of its kin, whichever signals it waits for.
+fn waits_for_signals(tid: u32) -> bool {
+    let mut buffer = [0; 256];
+    let text = read_of(tid, b"/syscall", &mut buffer).unwrap_or_default();
+    let digits = text.split(|&byte| byte == b' ').next().unwrap_or_default();
+    let number = core::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
+    number == Some(libc::SYS_rt_sigtimedwait)
+}
+
 /// What a thread can be expected to do about a signal: a [`state`].
 fn before_signal(tid: u32, signal: c_int) -> u32 {
+    if waits_for_signals(tid) {
+        return state::BLOCKS;
+    }
     let mut buffer = [0; 4096];
     let Some(status) = read_of(tid, b"/status", &mut buffer) else { return state::BLOCKS };
     let behind = |name: &[u8]| {

@@ -18,10 +18,10 @@
 //! leaked. Waiting costs a map that is empty in nearly every recording.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::{Addr, CHUNK_HEADER_BYTES, Stamp};
-use xalloc_core::wire::{self, BinKind, Merged, Record};
+use xalloc_core::units::{Addr, CHUNK_HEADER_BYTES, Stamp, chunk_bytes};
+use xalloc_core::wire::{self, BinKind, Call, HeapEvent, Merged, Record};
 
-use super::encode::{Encoder, LiveSet, Request, Who};
+use super::encode::{Encoder, LiveSet, Request, Who, slack_expected};
 use super::error::Malformed;
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
@@ -38,6 +38,9 @@ const COALESCE: u8 = wire::Kind::HeapCoalesce as u8;
 const BIN: u8 = wire::Kind::HeapBin as u8;
 const FREE_BINNED: u8 = wire::Kind::FreeBinned as u8;
 const CACHE_FILL: u8 = wire::Kind::HeapCacheFill as u8;
+const MERGE_BINNED: u8 = wire::Kind::HeapMergeBinned as u8;
+const ALLOC_SPLIT: u8 = wire::Kind::AllocSplit as u8;
+const ALLOC_FILLED: u8 = wire::Kind::AllocFilled as u8;
 /// User addresses have 48 bits ([`xalloc_core::units::Addr::MAX`]).
 const ADDR_MASK: u64 = (1 << 48) - 1;
 
@@ -112,13 +115,10 @@ impl Matcher {
         let Incoming { record, at_us, thread, stack } = incoming;
         let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
         match record.kind {
-            ALLOC => {
-                let (size_bytes, slack_bytes) = record.size_and_small();
-                let Some(call) = record.alloc_call() else { return Ok(()) };
-                let (arena, arena_seq) = (record.arena(), record.arena_seq());
-                let request = Request { addr: record.addr().0, size_bytes, slack_bytes, arena, arena_seq, call };
-                self.alloc(who, Stamp(record.stamp), request, encoder)
-            }
+            ALLOC | ALLOC_SPLIT | ALLOC_FILLED => match led_to(who, record, encoder) {
+                Some(request) => self.alloc(who, Stamp(record.stamp), request, encoder),
+                None => Ok(()),
+            },
             FREE => {
                 self.free(who, Stamp(record.stamp), record.addr().0, encoder);
                 Ok(())
@@ -132,6 +132,10 @@ impl Matcher {
             CACHE_FILL => {
                 let (size_bytes, chunks) = record.filled();
                 encoder.fill_cache(who, record.arena(), record.extra, size_bytes, chunks);
+                Ok(())
+            }
+            MERGE_BINNED => {
+                tell_steps(who, record, record.merging().steps(), encoder);
                 Ok(())
             }
             SPLIT | COALESCE | BIN => {
@@ -205,6 +209,8 @@ impl Matcher {
             wire::Event::Fault { addr, kind } => encoder.other(who, &Event::Fault { addr: addr.0, kind }),
             // Told above.
             wire::Event::Alloc { .. }
+            | wire::Event::AllocAfter { .. }
+            | wire::Event::MergeBinned { .. }
             | wire::Event::Free { .. }
             | wire::Event::FreeBinned { .. }
             | wire::Event::CacheFill { .. } => {}
@@ -373,9 +379,36 @@ fn put_away(who: Who, record: &Record, encoder: &mut Encoder<impl Tally>) {
 #[inline(never)]
 fn put_away_otherwise(who: Who, record: &Record, encoder: &mut Encoder<impl Tally>) {
     let (block, put_away) = (record.addr(), record.put_away());
-    let mut seq = record.extra;
-    for step in [put_away.merge_step(block), put_away.bin_step(block)].into_iter().flatten() {
-        encoder.heap(who, record.arena(), seq, Flat::of(step));
-        seq = seq.wrapping_add(1);
+    tell_steps(who, record, [put_away.merge_step(block), put_away.bin_step(block)], encoder);
+}
+
+/// Tells steps of which the record says the first one's number.
+#[inline]
+fn tell_steps(who: Who, record: &Record, steps: [Option<HeapEvent>; 2], encoder: &mut Encoder<impl Tally>) {
+    for (step, seq) in steps.into_iter().flatten().zip(0..) {
+        encoder.heap(who, record.arena(), record.extra.wrapping_add(seq), Flat::of(step));
     }
+}
+
+/// Tells the steps that a record of an allocation names, and says what was allocated.
+#[inline(always)]
+fn led_to(who: Who, record: &Record, encoder: &mut Encoder<impl Tally>) -> Option<Request> {
+    let (addr, arena, seq) = (record.addr(), record.arena(), record.extra);
+    if record.kind == ALLOC {
+        let (size_bytes, slack_bytes) = record.size_and_small();
+        let (arena_seq, call) = (record.arena_seq(), record.alloc_call()?);
+        return Some(Request { addr: addr.0, size_bytes, slack_bytes, arena, arena_seq, call });
+    }
+    let (size_bytes, call, steps) = if record.kind == ALLOC_SPLIT {
+        let (size_bytes, split) = record.split_for();
+        encoder.heap(who, arena, seq, Flat::of(split));
+        (size_bytes, record.alloc_call()?, 1)
+    } else {
+        let (size_bytes, chunks) = record.filled_for();
+        encoder.fill_cache(who, arena, seq, chunk_bytes(size_bytes), chunks);
+        let steps = chunks.iter().filter(|chunk| chunk.0 != 0).count();
+        (size_bytes, Call::from_number(record.sub)?, steps as u16)
+    };
+    let (slack_bytes, arena_seq) = (slack_expected(size_bytes), Some(seq.wrapping_add(steps)));
+    Some(Request { addr: addr.0, size_bytes, slack_bytes, arena, arena_seq, call })
 }

@@ -25,6 +25,7 @@ use super::ops;
 mod restore;
 
 pub(super) use restore::{Place, Restored};
+pub(super) use xalloc_core::units::chunk_bytes;
 
 /// Recent allocations of a thread that can be named by their distance; the distance fits the byte in [`Slot`].
 const RECENT: usize = 256;
@@ -59,13 +60,6 @@ pub(super) const fn class_of(size_bytes: u64) -> u8 {
     let log = 63 - units.leading_zeros() as u64;
     let class = 64 + (log - 6) * 4 + ((units >> (log - 2)) & 3);
     if class > u8::MAX as u64 { u8::MAX } else { class as u8 }
-}
-
-/// Bytes that glibc's chunk for a request takes: 8 more, rounded up to 16, at least 32 (malloc.c, `request2size`).
-#[inline]
-pub(super) const fn chunk_bytes(size_bytes: u64) -> u64 {
-    let chunk = size_bytes.saturating_add(8 + 15) & !15;
-    if chunk < 32 { 32 } else { chunk }
 }
 
 /// The class of blocks in chunks of `size_bytes`, where they have one of their own.

@@ -382,7 +382,7 @@ fn filled_cache(first: usize) -> Vec<Incoming> {
     };
     let chunk = |place: usize| Addr(at(place).0 - 16);
     let fill = |seq, from: usize| {
-        let chunks = [chunk(from), chunk(from - 1), chunk(from - 2)];
+        let chunks = [chunk(from), chunk(from - 1), chunk(from - 2), Addr(0), Addr(0)];
         incoming(wire::Event::CacheFill { arena, seq, size_bytes: 48, chunks })
     };
     let mut events: Vec<_> = (0..24).map(|place| alloc(at(place), None)).collect();

@@ -60,12 +60,12 @@ enum Stop {
 /// By the number of a kind, how many values of `sub` make a record common, that is one that needs nothing but its
 /// numbers put into the trace's terms.
 const COMMON_SUBS: [u16; 256] = {
-    const STEPS: std::ops::RangeInclusive<u8> = Kind::HeapBrk as u8..=Kind::HeapCacheFill as u8;
+    const STEPS: std::ops::RangeInclusive<u8> = Kind::HeapBrk as u8..=Kind::HeapMergeBinned as u8;
     let mut subs = [0; 256];
     let mut at = 0;
     while at < Kind::ALL.len() {
         let kind = Kind::ALL[at] as u8;
-        let is_of_blocks = kind >= Kind::Alloc as u8 && kind <= Kind::FreeBinned as u8;
+        let is_of_blocks = kind >= Kind::Alloc as u8 && kind <= Kind::AllocFilled as u8;
         if is_of_blocks || (kind >= *STEPS.start() && kind <= *STEPS.end()) {
             subs[kind as usize] = Record::subs_of(Kind::ALL[at]);
         }
@@ -351,6 +351,8 @@ impl Stream {
         let one = std::slice::from_ref(&incoming);
         match stamped.event {
             Event::Alloc { .. }
+            | Event::AllocAfter { .. }
+            | Event::MergeBinned { .. }
             | Event::AllocFailed { .. }
             | Event::Free { .. }
             | Event::FreeBinned { .. }

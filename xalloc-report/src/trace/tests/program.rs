@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use proptest::prelude::*;
-use xalloc_core::units::{Addr, ArenaId, StackId, Stamp};
+use xalloc_core::units::{Addr, ArenaId, StackId, Stamp, chunk_bytes};
 use xalloc_core::wire::{
-    BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LossReason, Merged, Protection, PutAway, Stamped,
+    BinKind, Call, Event as Wire, GrowthRule, HeapEvent, LedTo, LossReason, MergeBinned, Merged, Protection, PutAway,
+    Stamped,
 };
 
 use super::super::*;
@@ -100,12 +101,31 @@ pub(super) fn together(events: &[Incoming]) -> Vec<Incoming> {
             let put_away = PutAway { freed_bytes: 48, total_bytes, merged, bin };
             stamped.event = Wire::FreeBinned { addr, call, arena: ArenaId::MAIN, seq: u16::MAX, put_away };
         } else if let Wire::Heap { arena, seq, step: HeapEvent::Brk { from, .. } } = stamped.event {
-            let chunks = [from, from.up(64), Addr(from.0 - 128)];
+            let chunks = [from, from.up(64), Addr(from.0 - 128), from.up(640), Addr(0)];
             stamped.event = Wire::CacheFill { arena, seq, size_bytes: 64, chunks };
+        } else if let Wire::Heap { arena, seq, step: HeapEvent::Trim { from, .. } } = stamped.event {
+            let merged = Merged { previous: true, next: true, top: false };
+            let (bin, total_bytes) = (BinKind::Unsorted, 1 << 20);
+            let merging = MergeBinned { addr: from, freed_bytes: 48, total_bytes, merged, bin };
+            stamped.event = Wire::MergeBinned { arena, seq, merging };
+        } else if let Wire::Alloc { addr, size_bytes, arena, arena_seq: Some(seq), call, .. } = stamped.event
+            && let Some(led_to) = led_to(addr, size_bytes)
+        {
+            stamped.event = Wire::AllocAfter { addr, size_bytes, arena, seq, call, led_to };
         }
         Incoming { record: stamped.encode(), ..*incoming }
     };
     events.iter().map(with_steps).collect()
+}
+
+/// Steps that lead to an allocation, if it can be told with them.
+fn led_to(addr: Addr, size_bytes: u64) -> Option<LedTo> {
+    let far = |units: u64| Addr(addr.0 + units * 16);
+    match addr.0 >> 4 & 3 {
+        0 => None,
+        1 => LedTo::filled(chunk_bytes(size_bytes), [far(5), far(90), Addr(0), Addr(0), Addr(0)], addr, size_bytes),
+        _ => Some(LedTo::Split { rest_bytes: 4_096, from_top: addr.0 & 16 == 0 }),
+    }
 }
 
 /// What a record stands for, each as a record of its own.
