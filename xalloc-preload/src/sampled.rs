@@ -1,6 +1,6 @@
 //! Which of the program's blocks are recorded, where only some are to be.
 //!
-//! A thread counts down the bytes that it asks for ([`Countdown`]). The request that meets the end of the count is
+//! A thread counts down the bytes that it asks for ([`xalloc_core::sampling`]). The request that meets the end of the count is
 //! recorded with its stack, as any is where all are, and its block marked; every other one is served as where nothing is
 //! recorded. A block that comes back is looked up in the set of the marks: only a marked one is recorded as freed, so no
 //! trace has a free without its allocation.
