@@ -328,10 +328,10 @@ fn a_sampled_block_counts_for_what_it_stands_for_wherever_it_is_counted() {
     let sample = thinned(server_with_child(), 100);
     let sampling = sample.contents.recording.sampling.expect("it was set");
     let sum = replayed(&sample, Settings::default()).sum;
-    let sizes = sample.streams.iter().flat_map(|stream| &stream.entries).filter_map(|entry| match entry.event {
-        Event::Alloc { block, .. } => Some(block.size_bytes),
-        _ => None,
-    });
+    let sizes =
+        sample.streams.iter().flat_map(|stream| &stream.entries).filter_map(|entry| {
+            if let Event::Alloc { block, .. } = entry.event { Some(block.size_bytes) } else { None }
+        });
     let sizes: Vec<u64> = sizes.collect();
     let bytes: u64 = sizes.iter().map(|&size| sampling.bytes(size)).sum();
     assert_eq!(sum.totals.allocated_bytes, bytes);
