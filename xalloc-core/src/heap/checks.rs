@@ -10,6 +10,7 @@ use super::chunk::{ALIGNMENT, FLAGS, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, f
 use super::fault::HeapFault;
 use super::free::Merging;
 use super::os::Memory;
+use super::policy::MappedLayout;
 use super::words::Words;
 
 /// Whether a chunk that comes back can have that place and size at all.
@@ -212,16 +213,16 @@ pub(super) fn resize<M: Memory>(
     Ok(())
 }
 
-/// The mapping of a mapped chunk, or `None` if its words cannot be those of one; `tail_bytes` of it are in no size.
+/// The mapping of a mapped chunk, or `None` if its words cannot be those of one.
 pub(super) fn mapping<M: Memory>(
     words: Words<'_, M>,
     chunk: u64,
     page_bytes: u64,
-    tail_bytes: u64,
+    layout: MappedLayout,
 ) -> Option<(u64, u64)> {
-    let offset_bytes = words.prev_size(chunk);
+    let offset_bytes = layout.offset(words.prev_size(chunk));
     let start = chunk.wrapping_sub(offset_bytes);
-    let total = words.size(chunk).wrapping_add(offset_bytes).wrapping_add(tail_bytes);
+    let total = words.size(chunk).wrapping_add(offset_bytes).wrapping_add(layout.tail_bytes());
     let in_page = chunk.wrapping_add(HEADER) % page_bytes;
     let is_one = (start | total).is_multiple_of(page_bytes) && (in_page == 0 || in_page.is_power_of_two());
     is_one.then_some((start, total))

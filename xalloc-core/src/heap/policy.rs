@@ -68,6 +68,29 @@ pub enum ArenaLimit {
     ArenaTestOrCores,
 }
 
+/// What `glibc.malloc.hugetlb` means to a release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugeTlb {
+    /// Nothing (up to 2.34).
+    Unknown,
+    /// A sub-heap is as long as four of the pages that are to be mapped, and advice does not change how one grows (2.35 and
+    /// 2.36).
+    FourPages,
+    /// As before; and where huge pages are to be mapped, one is the mmap threshold, for good (2.37 to 2.42).
+    FourPagesAndThreshold,
+    /// Sub-heaps keep their length, and advised ones grow by huge pages; the threshold as before (2.43).
+    Rounded,
+    /// As before, and the whole sub-heap is advised as often as it grows (since 2.44).
+    RoundedAndAdvised,
+}
+
+impl HugeTlb {
+    /// Whether what grows the heap is rounded up to huge pages wherever they are asked for.
+    pub(super) const fn rounds_all(self) -> bool {
+        matches!(self, HugeTlb::Rounded | HugeTlb::RoundedAndAdvised)
+    }
+}
+
 /// How a chunk lies in a mapping of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MappedLayout {
@@ -79,6 +102,9 @@ pub enum MappedLayout {
     ShortOfTheEnd,
 }
 
+/// Bit of the word before a mapped chunk: since 2.43 it says that the mapping is of huge pages.
+const OF_HUGE_PAGES: u64 = 1;
+
 impl MappedLayout {
     /// Bytes at the end of the mapping that the size word leaves out.
     pub(super) const fn tail_bytes(self) -> u64 {
@@ -86,6 +112,27 @@ impl MappedLayout {
             MappedLayout::ToTheEnd => 0,
             MappedLayout::ShortOfTheEnd => HEADER,
         }
+    }
+
+    /// Whether the word before a chunk says that its mapping is of huge pages.
+    pub(super) const fn is_of_huge_pages(self, prev_size: u64) -> bool {
+        match self {
+            MappedLayout::ToTheEnd => false,
+            MappedLayout::ShortOfTheEnd => prev_size & OF_HUGE_PAGES != 0,
+        }
+    }
+
+    /// What the word before a chunk at the start of a mapping of huge pages says.
+    pub(super) const fn mark_of_huge_pages(self) -> u64 {
+        match self {
+            MappedLayout::ToTheEnd => 0,
+            MappedLayout::ShortOfTheEnd => OF_HUGE_PAGES,
+        }
+    }
+
+    /// The distance from the mapping's beginning that the word before a chunk says.
+    pub(super) const fn offset(self, prev_size: u64) -> u64 {
+        prev_size & !self.mark_of_huge_pages()
     }
 
     /// Bytes that are needed beyond the rounded request before the size is rounded to pages. A mapped chunk has no chunk
@@ -162,6 +209,8 @@ pub struct Policy {
     pub mmap_threshold_is_limited: bool,
     /// How a chunk lies in a mapping of its own.
     pub mapped_layout: MappedLayout,
+    /// What becomes of the wish for huge pages.
+    pub hugetlb: HugeTlb,
 }
 
 impl Policy {
@@ -189,6 +238,7 @@ impl Policy {
         arena_bytes: 2200,
         mmap_threshold_is_limited: false,
         mapped_layout: MappedLayout::ToTheEnd,
+        hugetlb: HugeTlb::FourPages,
     };
 
     /// glibc 2.30 to 2.34 (Ubuntu 20.04, Debian 11, RHEL 9).
@@ -196,6 +246,7 @@ impl Policy {
         break_fallback: BreakFallback::AtLeast,
         heap_header_bytes: 32,
         mmap_threshold_is_limited: true,
+        hugetlb: HugeTlb::Unknown,
         ..Policy::GLIBC_2_36
     };
 
@@ -203,7 +254,11 @@ impl Policy {
     pub const GLIBC_2_27: Policy = Policy { tcache_struct_bytes: 576, ..Policy::GLIBC_2_31 };
 
     /// glibc 2.37.
-    pub const GLIBC_2_37: Policy = Policy { realloc_slack: ReallocSlack::KeepToTrimThreshold, ..Policy::GLIBC_2_36 };
+    pub const GLIBC_2_37: Policy = Policy {
+        realloc_slack: ReallocSlack::KeepToTrimThreshold,
+        hugetlb: HugeTlb::FourPagesAndThreshold,
+        ..Policy::GLIBC_2_36
+    };
 
     /// glibc 2.38.
     pub const GLIBC_2_38: Policy = Policy {
@@ -212,6 +267,7 @@ impl Policy {
         memalign_scans_bins: true,
         aligned_alloc_is_strict: true,
         break_fallback: BreakFallback::AtLeast,
+        hugetlb: HugeTlb::FourPagesAndThreshold,
         ..Policy::GLIBC_2_36
     };
 
@@ -242,6 +298,7 @@ impl Policy {
         fastbins: false,
         mapped_layout: MappedLayout::ShortOfTheEnd,
         arena_bytes: 2112,
+        hugetlb: HugeTlb::Rounded,
         ..Policy::GLIBC_2_42
     };
 
@@ -250,6 +307,7 @@ impl Policy {
         tcache_birth: CacheBirth::FreeOrSmallFit,
         unsorted_fits_are_cached: false,
         arena_limit: ArenaLimit::ArenaTestOrCores,
+        hugetlb: HugeTlb::RoundedAndAdvised,
         ..Policy::GLIBC_2_43
     };
 
