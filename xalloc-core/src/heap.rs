@@ -87,7 +87,9 @@ pub use inspect::{Class, Span, WalkError};
 pub use live::Live;
 pub use marked::Marked;
 pub use os::{Memory, Os};
-pub use policy::{AlignedRests, ArenaLimit, BreakFallback, CacheBirth, HugeTlb, MappedLayout, Policy, ReallocSlack};
+pub use policy::{
+    AlignedRests, ArenaLimit, BreakFallback, CacheBirth, HugeTlb, MappedLayout, Policy, ReallocSlack, ShapeChecks,
+};
 pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;

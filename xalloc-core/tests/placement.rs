@@ -274,8 +274,8 @@ fn a_rule_that_is_changed_is_noticed() {
         ("mmap_threshold_is_limited", Policy { mmap_threshold_is_limited: true, ..policy }),
         ("mapped_layout", Policy { mapped_layout: MappedLayout::ShortOfTheEnd, ..policy }),
     ];
-    // These two follow below. `aligned_alloc_is_strict` only refuses, and moves no chunk: its test is beside `heap::memalign`.
-    let elsewhere = ["arena_limit", "hugetlb", "aligned_alloc_is_strict"];
+    // The first two follow below. The others move no chunk: their tests are beside `heap::memalign` and `heap::checks`.
+    let elsewhere = ["arena_limit", "hugetlb", "aligned_alloc_is_strict", "shape_checks", "top_shape_words"];
     let rules = format!("{policy:?}");
     for rule in rules.trim_start_matches("Policy {").split(", ").filter_map(|field| field.split(':').next()) {
         let rule = rule.trim();

@@ -161,7 +161,18 @@ impl MappedLayout {
     }
 }
 
-/// The placement rules of one release of glibc.
+/// How a free judges the shape of a chunk: what it says of one that cannot be, and of which it notices nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShapeChecks {
+    /// A chunk that wraps the address space or is misaligned is an invalid pointer; one that is too small or no multiple of
+    /// the alignment long has an invalid size (up to 2.42).
+    PlaceThenSize,
+    /// Only a misaligned one is an invalid pointer, and a size that is no multiple of the alignment is not noticed (since
+    /// 2.43).
+    SizeAtOnce,
+}
+
+/// The placement rules of one release of glibc, and the words of its checks where those differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Policy {
     /// Whether threads have caches at all.
@@ -211,6 +222,21 @@ pub struct Policy {
     pub mapped_layout: MappedLayout,
     /// What becomes of the wish for huge pages.
     pub hugetlb: HugeTlb,
+    /// What is said of a chunk that cannot be one.
+    pub shape_checks: ShapeChecks,
+    /// What is said of a top whose size was overwritten: an assertion, which names the line of the source.
+    pub top_shape_words: &'static str,
+}
+
+/// The assertion about the top, behind what each release puts before it.
+macro_rules! top_assertion {
+    ($before:literal) => {
+        concat!(
+            $before,
+            "(old_top == initial_top (av) && old_size == 0) || ((unsigned long) (old_size) >= MINSIZE && ",
+            "prev_inuse (old_top) && ((unsigned long) old_end & (pagesize - 1)) == 0)"
+        )
+    };
 }
 
 impl Policy {
@@ -239,6 +265,8 @@ impl Policy {
         mmap_threshold_is_limited: false,
         mapped_layout: MappedLayout::ToTheEnd,
         hugetlb: HugeTlb::FourPages,
+        shape_checks: ShapeChecks::PlaceThenSize,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc assertion failure in sysmalloc: "),
     };
 
     /// glibc 2.30 to 2.34 (Ubuntu 20.04, Debian 11, RHEL 9).
@@ -276,8 +304,12 @@ impl Policy {
         Policy { memalign_scans_bins: false, memalign_rests: AlignedRests::Merged, ..Policy::GLIBC_2_38 };
 
     /// glibc 2.41 (Debian 13).
-    pub const GLIBC_2_41: Policy =
-        Policy { calloc_uses_tcache: true, small_free_skips_unsorted: true, ..Policy::GLIBC_2_39 };
+    pub const GLIBC_2_41: Policy = Policy {
+        calloc_uses_tcache: true,
+        small_free_skips_unsorted: true,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc.c:2601 (sysmalloc): assertion failed: "),
+        ..Policy::GLIBC_2_39
+    };
 
     /// glibc 2.42.
     pub const GLIBC_2_42: Policy = Policy {
@@ -299,6 +331,8 @@ impl Policy {
         mapped_layout: MappedLayout::ShortOfTheEnd,
         arena_bytes: 2112,
         hugetlb: HugeTlb::Rounded,
+        shape_checks: ShapeChecks::SizeAtOnce,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc.c:2371 (sysmalloc): assertion failed: "),
         ..Policy::GLIBC_2_42
     };
 
@@ -308,6 +342,7 @@ impl Policy {
         unsorted_fits_are_cached: false,
         arena_limit: ArenaLimit::ArenaTestOrCores,
         hugetlb: HugeTlb::RoundedAndAdvised,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc.c:2199 (sysmalloc): assertion failed: "),
         ..Policy::GLIBC_2_43
     };
 

@@ -152,7 +152,7 @@ impl<O: Os> Heap<O> {
         if head & IS_MMAPPED != 0 {
             return self.would_be_mapping(words, chunk, HeapFault::InvalidMapping);
         }
-        checks::shape(chunk, size)?;
+        checks::shape(chunk, size).or_else(|fault| checks::judged_by(self.settings.policy(), fault, chunk, size))?;
         if words.bk(chunk) == KEY && cache.holds(Words(&self.os), chunk, size)? {
             return Err(HeapFault::DoubleFreeCached);
         }
