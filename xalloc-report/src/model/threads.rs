@@ -21,6 +21,8 @@ pub struct ThreadTotals {
     pub alive_bytes: u64,
     /// The blocks of them.
     pub alive_blocks: u64,
+    /// Allocations that the recording tells of, if only by saying that there was one.
+    pub told: u64,
 }
 
 impl ThreadTotals {
@@ -34,12 +36,13 @@ impl ThreadTotals {
             temporary: 0,
             alive_bytes: 0,
             alive_blocks: 0,
+            told: 0,
         }
     }
 
-    /// How many allocations the thread has made since its allocation number `nth`, modulo 2^32.
+    /// How many allocations of the thread were told of since its allocation number `nth`, modulo 2^32.
     pub(super) fn allocations_since(&self, nth: u32) -> u32 {
-        (self.allocations as u32).wrapping_sub(nth).wrapping_sub(1)
+        (self.told as u32).wrapping_sub(nth).wrapping_sub(1)
     }
 
     fn is_idle(&self) -> bool {

@@ -4,6 +4,8 @@
 //! two. When an event lies beyond the last possible bucket, neighbours are merged and the width doubles, so a timeline
 //! takes the same memory for a millisecond and for a month, and two timelines can be brought to one width exactly.
 
+use super::scale::Amount;
+
 /// Most buckets that a timeline has.
 pub const BUCKETS_MAX: usize = 1024;
 /// Width of a bucket before any merge: the resolution of a trace's times.
@@ -121,10 +123,10 @@ impl Timeline {
 
     /// An allocation, with what was live after it.
     #[inline]
-    pub(super) fn allocated(&mut self, at_ns: u64, size_bytes: u64, live_bytes: u64) {
+    pub(super) fn allocated(&mut self, at_ns: u64, amount: Amount, live_bytes: u64) {
         let bucket = self.bucket(at_ns);
-        bucket.allocations += 1;
-        bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(size_bytes);
+        bucket.allocations += amount.blocks;
+        bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(amount.bytes);
         bucket.live_bytes = live_bytes;
         bucket.live_max_bytes = bucket.live_max_bytes.max(live_bytes);
     }
@@ -212,7 +214,7 @@ mod tests {
     fn widening_keeps_every_count_and_the_greatest_maximum() {
         let mut timeline = Timeline::default();
         for at in 0..5_000u64 {
-            timeline.allocated(at * 1000, 8, if at == 777 { 1 << 20 } else { 8 });
+            timeline.allocated(at * 1000, Amount { bytes: 8, blocks: 1 }, if at == 777 { 1 << 20 } else { 8 });
         }
         assert!(timeline.buckets().len() <= BUCKETS_MAX);
         assert_eq!(timeline.buckets().iter().map(|b| b.allocations).sum::<u64>(), 5_000);

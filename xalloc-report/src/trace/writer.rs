@@ -23,7 +23,7 @@ use super::mirror::MOST_SLOTS;
 use super::ops::BLOCK_EVENTS;
 use super::packing::{Packing, Unpacked};
 use super::tally::Tally;
-use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Snapshot};
+use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Sampling, Snapshot};
 
 /// What was written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -125,15 +125,16 @@ impl Writer {
     /// [`TraceError::Create`], [`TraceError::Write`].
     pub fn create(path: &Path) -> Result<Writer, TraceError> {
         let file = File::create(path).map_err(|source| TraceError::Create { path: path.to_owned(), source })?;
-        Writer::new(Box::new(file))
+        Writer::new(Box::new(file), None)
     }
 
-    /// Begins a trace that goes to `out`, which gets whole blocks and needs no buffer.
+    /// Begins a trace that goes to `out`, which gets whole blocks and needs no buffer; of the blocks that `sampling` says,
+    /// or of all.
     ///
     /// # Errors
     /// [`TraceError::Write`].
-    pub fn new(out: Box<dyn Write + Send>) -> Result<Writer, TraceError> {
-        Writer::telling(out, |_, _| ())
+    pub fn new(out: Box<dyn Write + Send>, sampling: Option<Sampling>) -> Result<Writer, TraceError> {
+        Writer::telling(out, sampling, |_, _| ())
     }
 }
 
@@ -144,6 +145,7 @@ impl<T: Tally> Writer<T> {
     /// [`TraceError::Write`].
     pub fn telling(
         out: Box<dyn Write + Send>,
+        sampling: Option<Sampling>,
         tally_of: impl FnMut(&Contents, ProcessIndex) -> T + Send + 'static,
     ) -> Result<Writer<T>, TraceError> {
         let packer = Packer::new().map_err(|source| TraceError::Write { written_bytes: 0, source })?;
@@ -161,7 +163,7 @@ impl<T: Tally> Writer<T> {
             checkpoint_interval_events: checkpoint::INTERVAL_EVENTS,
             has_failed: false,
         };
-        writer.emit(&container::file_header())?;
+        writer.emit(&container::file_header(sampling))?;
         Ok(writer)
     }
 
