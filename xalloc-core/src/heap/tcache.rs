@@ -315,14 +315,13 @@ impl ThreadCache {
     }
 
     /// Takes any chunk of a cache that was closed, those of the smallest bin first, each bin from its head: the order in
-    /// which a thread's end empties them.
+    /// which a thread's end empties them. `None` also where a list goes on at what is no chunk, which is noted.
     pub(super) fn pop_any<M: Memory>(&mut self, words: Words<'_, M>) -> Option<u64> {
-        while let Some(head) = self.entries.iter_mut().find(|head| **head != 0) {
+        if let Some(head) = self.entries.iter_mut().find(|head| **head != 0) {
             let chunk = *head;
             if !chunk.is_multiple_of(ALIGNMENT) {
-                *head = 0;
                 self.note_fault(Damage { fault: HeapFault::CacheLinkAtExit, addr: Addr(chunk.wrapping_add(HEADER)) });
-                continue;
+                return None;
             }
             *head = words.fd(chunk);
             words.set_bk(chunk, 0);

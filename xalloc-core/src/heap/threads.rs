@@ -395,7 +395,6 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         if !self.cache.bind(heap.settings.heap()) {
             return;
         }
-        let words = self.words();
         let (chunks, size_bytes) = self.cache.contents();
         if S::RECORDS
             && chunks > 0
@@ -404,16 +403,7 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
             self.tell(&mut arena, HeapEvent::TcacheFlush { chunks, size_bytes });
         }
         self.cache.close();
-        while let Some(chunk) = self.cache.pop_any(words) {
-            if !self.free_flushed(words, chunk) {
-                // glibc ends the program. A list that leads back to the chunk would never end.
-                break;
-            }
-        }
-        let home = core::mem::take(&mut self.cache.home);
-        if home != 0 {
-            self.free_flushed(words, home - HEADER);
-        }
+        self.empty_cache();
         let Some(number) = self.cache.arena else { return };
         let Some(arena) = heap.arenas.get(number, &heap.main) else { return };
         let tid = heap.tid(self.cache);
@@ -432,18 +422,66 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         self.cache.arena = None;
     }
 
-    /// Frees a chunk that left the cache. One with which that finds fault stays where it is, and the answer is `false`.
-    fn free_flushed(&mut self, words: Words<'h, O>, chunk: u64) -> bool {
-        let freed = self.free_slowly(chunk, words.head(chunk));
-        if let Err(fault) = freed {
+    /// Frees what is in a closed cache, and then the chunk of its bookkeeping, up to the first damage that this comes upon.
+    ///
+    /// glibc ends the program there. What is left stays where it is: a chunk that was in the cache twice is in a bin by
+    /// then, and its links were overwritten as it left the cache again, so that a free of its neighbour would follow them.
+    fn empty_cache(&mut self) {
+        let words = self.words();
+        while !self.cache.has_damage()
+            && let Some(chunk) = self.cache.pop_any(words)
+        {
+            self.free_flushed(words, chunk);
+        }
+        if self.cache.has_damage() {
+            return;
+        }
+        let home = core::mem::take(&mut self.cache.home);
+        if home != 0 {
+            self.free_flushed(words, home - HEADER);
+        }
+    }
+
+    /// Frees a chunk that left the cache. One with which that finds fault stays where it is.
+    fn free_flushed(&mut self, words: Words<'h, O>, chunk: u64) {
+        if let Err(fault) = self.free_slowly(chunk, words.head(chunk)) {
             self.note_fault(fault, chunk);
         }
-        freed.is_ok()
     }
 
     fn attached_arena(&mut self) -> Option<ArenaGuard<'h>> {
         let heap = self.heap;
         let arena = heap.arenas.get(self.cache.arena?, &heap.main)?;
         heap.enter(arena, self.cache)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::heap::sim::Simulation;
+    use crate::heap::{HeapFault, NoSink, Policy, Tunables};
+
+    #[test]
+    fn the_end_of_a_thread_goes_no_further_than_the_first_damage_in_its_cache() {
+        for policy in [Policy::GLIBC_2_36, Policy::GLIBC_2_41, Policy::GLIBC_2_43, Policy::GLIBC_2_44] {
+            let mut process = Simulation::new(&policy, &Tunables::NONE, 2);
+            process.malloc(0, &mut NoSink, 272).unwrap();
+            let thread = process.spawn();
+            process.malloc(thread, &mut NoSink, 24).unwrap();
+            let heap = process.heap();
+            let mut cache = ThreadCache::new();
+            let block = heap.malloc(&mut cache, &mut NoSink, 200).unwrap().addr;
+            for _ in 0..2 {
+                // SAFETY: no access to simulated memory goes astray; the second free is the fault that is looked for.
+                unsafe { heap.free(&mut cache, &mut NoSink, block) }.unwrap();
+                Words(heap.system()).set_bk(block.0 - 16, 0);
+            }
+            let bookkeeping = cache.bookkeeping();
+            heap.thread_exit(&mut cache, &mut NoSink);
+            assert_eq!(cache.take_damage().map(|damage| damage.fault), Some(HeapFault::BeyondTop));
+            assert!(bookkeeping.is_some());
+            assert_eq!(cache.bookkeeping(), bookkeeping, "a free of it would follow the links of the block beside it");
+        }
     }
 }

@@ -777,14 +777,18 @@ static void say_same(const void *a, const void *b)
 {
 	write(1, a == b ? "same\n" : "other\n", a == b ? 5 : 6);
 }
-/* A block that is in the thread's cache twice. */
-static word *twice_in_cache(size_t size)
+/* Puts a block into the thread's cache twice. */
+static word *cache_again(word *block)
 {
-	word *block = take(size);
 	give(block);
 	block[1] = 0;
 	give(block);
 	return block;
+}
+/* A block that is in the thread's cache twice. */
+static word *twice_in_cache(size_t size)
+{
+	return cache_again(take(size));
 }
 /* A block that is in its fast bin twice, with another one between. */
 static void *twice_in_fast_bin(void)
@@ -848,11 +852,27 @@ static void *cache_twice(void *unused)
 	twice_in_cache(24);
 	return unused;
 }
-static void after_twice_cached_the_thread_ends(void)
+/* The chunk is too large for a fast bin, and stays between the cache's bookkeeping and a live block. */
+static void *cache_a_neighbour_of_the_bookkeeping_twice(void *unused)
+{
+	word *block = take(200);
+	take(24);
+	cache_again(block);
+	return unused;
+}
+static void see_a_thread_end(void *(*run)(void *))
 {
 	pthread_t thread;
-	pthread_create(&thread, NULL, cache_twice, NULL);
+	pthread_create(&thread, NULL, run, NULL);
 	pthread_join(thread, NULL);
+}
+static void after_twice_cached_the_thread_ends(void)
+{
+	see_a_thread_end(cache_twice);
+}
+static void after_twice_cached_beside_the_bookkeeping_the_thread_ends(void)
+{
+	see_a_thread_end(cache_a_neighbour_of_the_bookkeeping_twice);
 }
 static void after_a_larger_size_the_block_above_is_covered(void)
 {
@@ -928,6 +948,7 @@ static const struct {
 	CASE(after_twice_cached_the_owners_free_it), CASE(after_twice_fast_it_is_taken_twice),
 	CASE(after_twice_fast_the_bins_are_emptied), CASE(after_inside_cached_it_is_taken),
 	CASE(after_stack_cached_it_is_taken), CASE(after_twice_cached_the_thread_ends),
+	CASE(after_twice_cached_beside_the_bookkeeping_the_thread_ends),
 	CASE(after_a_larger_size_the_block_above_is_covered), CASE(after_a_zero_beyond_the_end),
 	CASE(after_links_in_a_large_bin_were_exchanged),
 };
