@@ -155,6 +155,19 @@ impl<'a> Trie<'a> {
         }
         let hash = hash(parent, frame);
         let Some(current) = self.current_level() else { return self.lose() };
+        // Most stacks are known, and most of those are where they are looked for first: that needs no frame.
+        let table = self.levels[current];
+        // ORDERING: as in `find`.
+        let entry = table[hash as usize & (table.len() - 1)].load(Ordering::Acquire);
+        match self.matches(entry, hash, parent, frame) {
+            Some(id) if entry != 0 => id,
+            _ => self.insert_otherwise(current, hash, parent, frame),
+        }
+    }
+
+    /// The same of what is not in the first place of the `current` level.
+    #[inline(never)]
+    fn insert_otherwise(&self, current: usize, hash: u64, parent: StackId, frame: FrameWord) -> StackId {
         let mut taken = None;
         if let Some(found) = self.find(current, hash, parent, frame) {
             return found;
@@ -210,6 +223,7 @@ impl<'a> Trie<'a> {
         None
     }
 
+    #[inline(always)]
     fn matches(&self, entry: u32, hash: u64, parent: StackId, frame: FrameWord) -> Option<StackId> {
         if entry >> ID_BITS != tag(hash) {
             return None;
