@@ -13,9 +13,9 @@
 //! of the walk only then.
 //!
 //! A program allocates at the same few places again and again, so a stack is first looked for by its innermost state
-//! ([`Recent::repeated`]); most captures end there, without a step. The words of one that was found so are copied into a
-//! row, so that the next time nothing is followed from run to run. Else the walk is compared with the stack of the capture
-//! before, with which it shares its older frames ([`Recent::joins`]).
+//! ([`Recent::repeated`]); most captures end there, without a step. The words of one that is found so again and again are
+//! copied into a row, so that the next time nothing is followed from run to run. Else the walk is compared with the stack
+//! of the capture before, with which it shares its older frames ([`Recent::joins`]).
 //!
 //! # Why every word
 //! It is tempting to stop at the first state that both walks have in common. But main may call a() at two places, and
@@ -56,6 +56,8 @@ const TIPS: usize = 256;
 const TOGETHER: usize = 4;
 /// Most words of a stack that are laid out in a row.
 const MOST_IN_ROW: usize = 256;
+/// How often a stack is repeated before its words are laid out in a row.
+const REPEATS: u8 = 4;
 /// Words in rows: those of some two hundred stacks of twenty frames.
 const ROWS: usize = 4096;
 
@@ -124,6 +126,8 @@ struct Tip {
     /// Where in the rows its words begin, and how often there are [`TOGETHER`]; 0: they are in runs only.
     row: u16,
     row_len: u16,
+    /// How often it was repeated without a row.
+    repeats: u8,
     /// As the frame's.
     needs_fp: bool,
 }
@@ -136,6 +140,7 @@ impl Tip {
         frame: NONE,
         row: 0,
         row_len: 0,
+        repeats: 0,
         needs_fp: false,
     };
 
@@ -251,11 +256,11 @@ impl Recent {
         Some(tip.node)
     }
 
-    /// The same of a stack whose words are in runs. They are laid out in a row, for a stack that was repeated once is
-    /// repeated a thousand times.
+    /// The same of a stack whose words are in runs. They are laid out in a row where that was asked often enough: most
+    /// stacks of a compiler are met a few times, those of a loop a million times.
     #[inline(never)]
     fn repeated_in_runs(&mut self, place: usize) -> Option<StackId> {
-        let Tip { frame: tip, node, .. } = self.tips[place];
+        let Tip { frame: tip, node, repeats, .. } = self.tips[place];
         let (mut at, mut runs, mut len) = (self.frame(tip), 0, 0);
         loop {
             runs += 1;
@@ -271,7 +276,10 @@ impl Recent {
         }
         self.latest = tip;
         if len <= MOST_IN_ROW {
-            self.lay_in_row(place, len);
+            self.tips[place].repeats = repeats.saturating_add(1);
+            if repeats >= REPEATS {
+                self.lay_in_row(place, len);
+            }
         } else if runs > MANY_RUNS {
             self.scattered = self.scattered.wrapping_add(1);
             if self.scattered.is_multiple_of(WALK_ONE_OF) {

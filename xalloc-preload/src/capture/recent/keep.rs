@@ -83,7 +83,8 @@ impl Recent {
         self.latest = caller;
         if keeping {
             let needs_fp = needs_caller_fp;
-            self.tips[tip_of(&older)] = Tip { state: older, node: parent, frame: caller, row: 0, row_len: 0, needs_fp };
+            self.tips[tip_of(&older)] =
+                Tip { state: older, node: parent, frame: caller, row: 0, row_len: 0, repeats: 0, needs_fp };
         }
         parent
     }
