@@ -1,4 +1,4 @@
-/* xreplay TRACE RESULT: carries out a trace of memory operations and writes down where every block went.
+/* xreplay TRACE RESULT [SUB_HEAP_BYTES]: carries out a trace of memory operations and writes down where every block went.
  *
  * The program allocates nothing for itself: its own data is mapped, and it uses no stdio. What the heap looks like
  * afterwards is therefore the work of the trace alone, and two allocators that follow one placement policy write the
@@ -7,6 +7,9 @@
  * Threads run in lock step: the main thread reads the trace, hands each operation to the thread that it names and waits
  * until that is done. Threads are made and joined by the main thread with small stacks, so that libc's cache of stacks
  * keeps every one of them.
+ *
+ * With SUB_HEAP_BYTES, which is what huge pages may change, the break begins at a multiple of 2 MiB, so that rounding to
+ * huge pages does not depend on where the kernel put it.
  *
  * Without arguments it writes the version of the libc that it runs on.
  */
@@ -46,9 +49,9 @@ struct result {
 
 #define SLOTS (1 << 22)
 #define THREADS 64
-#define HEAP_MAX (64UL << 20)
 
 static void **slots;
+static uint64_t heap_max = 64UL << 20;
 static uint64_t initial_break;
 static uint64_t arena_keys[4096];
 static unsigned arena_count;
@@ -91,11 +94,11 @@ static void describe(void *block, struct result *result)
 		result->place = 2;
 		result->offset = at & 4095;
 	} else if (head & 4) {
-		uint64_t *heap = (uint64_t *)(at & ~(HEAP_MAX - 1)), depth = 0;
+		uint64_t *heap = (uint64_t *)(at & ~(heap_max - 1)), depth = 0;
 		for (uint64_t *p = (uint64_t *)heap[1]; p; p = (uint64_t *)p[1])
 			depth++;
 		result->place = 3 | arena_number(heap[0]) << 8 | depth << 24;
-		result->offset = at & (HEAP_MAX - 1);
+		result->offset = at & (heap_max - 1);
 		result->heap_size = heap[2];
 	} else if (at >= initial_break && at < (uint64_t)sbrk(0)) {
 		result->place = 1;
@@ -187,10 +190,17 @@ int main(int argc, char **argv)
 		const char *version = gnu_get_libc_version();
 		return write(1, version, strlen(version)) < 0;
 	}
-	if (argc != 3)
+	if (argc != 3 && argc != 4)
 		return 2;
+	uint64_t unit = 4096;
+	if (argc == 4) {
+		unit = 2UL << 20;
+		heap_max = 0;
+		for (const char *digit = argv[3]; *digit; digit++)
+			heap_max = heap_max * 10 + (uint64_t)(*digit - '0');
+	}
 	/* glibc 2.31 has moved the break some bytes for its copy of GLIBC_TUNABLES */
-	sbrk(-(uint64_t)sbrk(0) & 4095);
+	sbrk(-(uint64_t)sbrk(0) & (unit - 1));
 	initial_break = (uint64_t)sbrk(0);
 	int in = open(argv[1], O_RDONLY | O_CLOEXEC);
 	struct stat st;

@@ -276,7 +276,7 @@ extern "C" fn end_of_thread(value: *mut c_void) {
 /// Ends the process as glibc does when the program damaged the heap.
 #[cold]
 fn die(fault: HeapFault) -> ! {
-    for text in [fault.message(), "\n"] {
+    for text in [SHARED.heap.message(fault), "\n"] {
         // SAFETY: the text is readable for its length.
         unsafe { libc::write(libc::STDERR_FILENO, text.as_ptr().cast(), text.len()) };
     }

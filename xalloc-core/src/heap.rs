@@ -21,7 +21,7 @@
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
 //! | `unhardened` | the shortest ways through them, where nothing is kept or told |
-//! | `system`, `subheap` | growth and trimming: mappings and the break; sub-heaps of thread arenas |
+//! | `system`, `subheap`, `huge` | growth and trimming: mappings and the break; sub-heaps of thread arenas; huge pages |
 //! | `verdict` | what libc would do with a pointer that was refused |
 //! | `inspect`, `validate`, `info`, `xml` | walking, checking and counting what is there |
 //!
@@ -50,6 +50,7 @@ mod fastbins;
 mod fault;
 mod fork;
 mod free;
+mod huge;
 mod info;
 mod inspect;
 mod live;
@@ -79,11 +80,14 @@ pub use arena::ARENA_BYTES;
 pub use claim::{Explanation, Neighbour};
 pub use fault::{Damage, HeapFault};
 pub use free::{Cacheable, FastBinnable};
+pub use huge::HugePages;
 pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
 pub use live::Live;
 pub use os::{Memory, Os};
-pub use policy::{AlignedRests, ArenaLimit, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack};
+pub use policy::{
+    AlignedRests, ArenaLimit, BreakFallback, CacheBirth, HugeTlb, MappedLayout, Policy, ReallocSlack, ShapeChecks,
+};
 pub use realloc::Reallocated;
 pub use sink::{NoSink, Sink};
 pub use tcache::ThreadCache;
@@ -101,8 +105,9 @@ use settings::{Number, Settings};
 use threads::Arenas;
 use words::Words;
 
-/// Disjoint ranges of the main arena that are remembered: one, unless something else moves the break.
-const REGIONS: usize = 64;
+/// Disjoint ranges of the main arena that are remembered: one, unless something else moves the break or the arena grows by
+/// mappings of huge pages.
+const REGIONS: usize = 1024;
 /// Unmapped blocks that are remembered, so that a second free of one can be told from that of any other pointer.
 const UNMAPPED: usize = 64;
 
@@ -238,7 +243,8 @@ impl<O: Os> Heap<O> {
     /// Sets the rules and numbers that hold for the life of the heap. Must come before the first allocation; later, or
     /// a second time, it changes nothing and returns `false`.
     pub fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
-        self.settings.configure(policy, tunables)
+        let huge_pages = HugePages::wanted(&self.os, policy, tunables);
+        self.settings.configure(policy, tunables, huge_pages)
     }
 
     /// The door to the system that this heap uses.
@@ -257,7 +263,7 @@ impl<O: Os> Heap<O> {
     #[inline(always)]
     fn arena_of(&self, chunk: u64) -> ArenaRef {
         let words = Words(&self.os);
-        if words.head(chunk) & chunk::NON_MAIN == 0 { 0 } else { words.heap_arena(subheap::heap_of(chunk)) as ArenaRef }
+        if words.head(chunk) & chunk::NON_MAIN == 0 { 0 } else { words.heap_arena(self.heap_of(chunk)) as ArenaRef }
     }
 
     /// The calling thread's kernel id, asked for once.

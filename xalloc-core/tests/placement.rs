@@ -19,12 +19,13 @@ mod trace;
 
 use std::path::Path;
 
-use generate::{Plan, generate};
+use generate::{Others, Plan, generate};
 use oracle::Oracle;
 use simulate::simulate;
 use trace::{Kind, Op, Outcome};
 use xalloc_core::heap::{
-    AlignedRests, ArenaLimit, BreakFallback, CacheBirth, MappedLayout, Policy, ReallocSlack, Tunable, Tunables,
+    AlignedRests, ArenaLimit, BreakFallback, CacheBirth, HugePages, HugeTlb, Live, MappedLayout, Os, Policy,
+    ReallocSlack, Tunable, Tunables,
 };
 
 /// What a variable says, if it is a number.
@@ -95,7 +96,7 @@ fn untuned(_: u64) -> String {
     String::new()
 }
 
-const SINGLE: Plan = Plan { ops: 8_000, threads: 0, raise_mmap_threshold: false, disturb_break: false };
+const SINGLE: Plan = Plan { ops: 8_000, threads: 0, raise_mmap_threshold: false, others: Others::Nothing };
 
 #[test]
 fn a_single_thread_gets_every_chunk_where_libc_places_it() {
@@ -134,7 +135,7 @@ fn an_arena_that_an_aligned_request_makes_is_as_large_as_in_libc() {
 
 #[test]
 fn a_break_that_others_move_or_block_leads_to_the_same_chunks() {
-    campaign("disturbed break", 10_000, 15, Plan { disturb_break: true, ..SINGLE }, untuned);
+    campaign("disturbed break", 10_000, 15, Plan { others: Others::MoveByBytes, ..SINGLE }, untuned);
 }
 
 #[test]
@@ -178,6 +179,31 @@ fn tunables_move_chunks_as_they_do_in_libc() {
     campaign("tunables", 50_000, 30, Plan { ops: 4_000, threads: 3, ..SINGLE }, tuned);
 }
 
+/// A wish for huge pages, now and then beside another tunable.
+fn with_huge_pages(seed: u64) -> String {
+    let mut rng = generate::Rng::new(seed ^ 0x4096);
+    let gigantic = if simulate::has_huge_pages() { 0 } else { 1 << 30 };
+    let value = [0, 1, 1, 1, 2, 2, 2 << 20, gigantic, 3, (2 << 20) + 1][rng.below(10) as usize];
+    let list = format!("glibc.malloc.hugetlb={value}");
+    if rng.percent(40) { format!("{list}:{}", tuned(seed)) } else { list }
+}
+
+#[test]
+fn huge_pages_move_chunks_as_they_do_in_libc() {
+    let all_huge_pages = std::fs::read_to_string("/proc/sys/vm/nr_hugepages").unwrap_or_default();
+    if all_huge_pages.trim() != "0" && !simulate::has_huge_pages() {
+        // How many are free at any moment cannot be known.
+        return println!(
+            "skipped: the kernel has some huge pages, and XALLOC_PLACEMENT_HUGE_PAGES does not say enough"
+        );
+    }
+    let plan = Plan { ops: 4_000, threads: 3, ..SINGLE };
+    campaign("huge pages, one thread", 60_000, 12, SINGLE, with_huge_pages);
+    campaign("huge pages, threads", 61_000, 12, plan, with_huge_pages);
+    campaign("huge pages, large chunks", 62_000, 6, Plan { raise_mmap_threshold: true, ..plan }, with_huge_pages);
+    campaign("huge pages, disturbed break", 63_000, 6, Plan { others: Others::MoveByPages, ..SINGLE }, with_huge_pages);
+}
+
 /// Operations on which a rule, changed by one step, must show.
 const MUTATION_SEEDS: std::ops::Range<u64> = 0..24;
 
@@ -214,7 +240,7 @@ fn a_rule_that_is_changed_is_noticed() {
     };
     let policy = oracle.policy;
     let plan = Plan { ops: 3_000, threads: 2, ..SINGLE };
-    let disturbed = Plan { ops: 3_000, disturb_break: true, ..SINGLE };
+    let disturbed = Plan { ops: 3_000, others: Others::MoveByBytes, ..SINGLE };
     let random = MUTATION_SEEDS.map(|seed| generate(seed, if seed % 4 == 0 { disturbed } else { plan }));
     let crowd = (0..3).map(|seed| generate(seed, Plan { ops: 3_000, threads: 40, ..SINGLE }));
     let mut runs: Vec<_> = random
@@ -223,6 +249,7 @@ fn a_rule_that_is_changed_is_noticed() {
         .map(|ops| Run::of(oracle, "", ops))
         .collect();
     runs.push(Run::of(oracle, "glibc.malloc.tcache_max=100000", generate(1, plan)));
+    runs.push(Run::of(oracle, "glibc.malloc.hugetlb=1", generate(2, plan)));
     assert!(!runs.iter().any(|run| run.differs(&policy, &run.tunables)), "the unchanged rules are libc's");
     let policies = [
         ("tcache", Policy { tcache: false, ..policy }),
@@ -247,8 +274,8 @@ fn a_rule_that_is_changed_is_noticed() {
         ("mmap_threshold_is_limited", Policy { mmap_threshold_is_limited: true, ..policy }),
         ("mapped_layout", Policy { mapped_layout: MappedLayout::ShortOfTheEnd, ..policy }),
     ];
-    // The limit follows below. `aligned_alloc_is_strict` only refuses, and moves no chunk: its test is beside `heap::memalign`.
-    let elsewhere = ["arena_limit", "aligned_alloc_is_strict"];
+    // The first two follow below. The others move no chunk: their tests are beside `heap::memalign` and `heap::checks`.
+    let elsewhere = ["arena_limit", "hugetlb", "aligned_alloc_is_strict", "shape_checks", "top_shape_words"];
     let rules = format!("{policy:?}");
     for rule in rules.trim_start_matches("Policy {").split(", ").filter_map(|field| field.split(':').next()) {
         let rule = rule.trim();
@@ -264,6 +291,12 @@ fn a_rule_that_is_changed_is_noticed() {
         let changed = Policy { arena_limit: ArenaLimit::ArenaTestOrCores, ..policy };
         assert!(runs.iter().any(|run| run.differs(&changed, &run.tunables)), "arena_limit");
     }
+    if Live::new().transparent_pages() == HugePages::Ordinary {
+        println!("skipped: hugetlb: this kernel has no transparent huge pages");
+    } else {
+        let changed = Policy { hugetlb: HugeTlb::Rounded, ..policy };
+        assert!(runs.iter().any(|run| run.differs(&changed, &run.tunables)), "hugetlb");
+    }
     let none = Tunables::NONE;
     let tunables = [
         ("top_pad", Tunables { top_pad_bytes: Some(0), ..none }),
@@ -276,6 +309,7 @@ fn a_rule_that_is_changed_is_noticed() {
         ("arena_test", Tunables { arena_test: Some(60), ..none }),
         ("tcache_count", Tunables { tcache_count: Some(6), ..none }),
         ("tcache_max", Tunables { tcache_max_bytes: Some(500), ..none }),
+        ("hugetlb", Tunables { hugetlb: Some(2), ..none }),
     ];
     for tunable in Tunable::ALL {
         let name = tunable.name();
@@ -293,7 +327,7 @@ fn a_rule_that_is_changed_is_noticed() {
 const GOLDEN: [(&str, u64, Plan); 4] = [
     ("single", 7, Plan { ops: 1_500, ..SINGLE }),
     ("single-large", 17, Plan { ops: 1_500, ..SINGLE }),
-    ("disturbed-break", 10_004, Plan { ops: 1_000, disturb_break: true, ..SINGLE }),
+    ("disturbed-break", 10_004, Plan { ops: 1_000, others: Others::MoveByBytes, ..SINGLE }),
     ("threads", 20_002, Plan { ops: 1_500, threads: 5, ..SINGLE }),
 ];
 

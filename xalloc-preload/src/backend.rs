@@ -296,7 +296,7 @@ pub(crate) fn thread_exit(own: &mut Own, segment: Option<&'static Segment>) {
             own.stream.event(segment, segment.now(), StackId::NONE, event);
         }
         if on_error() != on_error::REPORT {
-            host::abort_with(fault.message());
+            host::abort_with(HEAP.message(fault));
         }
     }
 }

@@ -45,6 +45,10 @@ fn of_the_heap(list: &str) -> Vec<String> {
         if name == "brk" && arguments == ["NULL"] {
             looks += 1;
         }
+        if name == "mmap" && arguments[3].contains("MAP_HUGETLB") {
+            // A heap of huge pages never looks at the break.
+            looks = 2;
+        }
         if looks < 2 {
             continue;
         }
@@ -65,10 +69,11 @@ fn of_the_heap(list: &str) -> Vec<String> {
 
 /// The calls of one run, with `variable` naming the library: programs copy their environment, so both runs have one of the
 /// same length. `None`: there is no such program, or no `strace`.
-fn calls(scratch: &Scratch, variable: &str, command: &[&str]) -> Option<Vec<String>> {
+fn calls(scratch: &Scratch, variable: &str, tunables: &str, command: &[&str]) -> Option<Vec<String>> {
     let list = scratch.path("list");
     let kept = "trace=execve,brk,mmap,munmap,mremap,madvise,mprotect";
-    let traced = ["-E", &format!("{variable}={}", library().display()), "-e", kept];
+    let tuned = format!("GLIBC_TUNABLES={tunables}");
+    let traced = ["-E", &format!("{variable}={}", library().display()), "-E", &tuned, "-e", kept];
     // Programs whose requests depend on addresses (python, by its identities) ask for the same only at the same ones.
     let mut strace = Command::new("setarch");
     strace
@@ -85,16 +90,21 @@ fn calls(scratch: &Scratch, variable: &str, command: &[&str]) -> Option<Vec<Stri
 }
 
 fn compare(command: &[&str]) {
+    compare_under("", command);
+}
+
+fn compare_under(tunables: &str, command: &[&str]) {
     let name = command[0];
-    let scratch = Scratch::new(&format!("calls-{}", name.rsplit('/').next().unwrap_or(name)));
-    let (Some(plain), Some(ours)) = (calls(&scratch, "NO_PRELOAD", command), calls(&scratch, "LD_PRELOAD", command))
+    let scratch = Scratch::new(&format!("calls-{}{tunables}", name.rsplit('/').next().unwrap_or(name)));
+    let (Some(plain), Some(ours)) =
+        (calls(&scratch, "NO_PRELOAD", tunables, command), calls(&scratch, "LD_PRELOAD", tunables, command))
     else {
         return println!("skipped: {name}, or strace, is not there or may not trace");
     };
-    assert!(plain.iter().filter(|call| call.starts_with("brk")).count() > 2, "{name} grows its heap: {plain:?}");
+    assert!(plain.iter().filter(|call| call.starts_with(['b', 'm'])).count() > 2, "{name} grows its heap: {plain:?}");
     let at = plain.iter().zip(&ours).position(|(plain, ours)| plain != ours).unwrap_or(plain.len().min(ours.len()));
     assert_eq!(plain.get(at), ours.get(at), "{name}: call {at} of {}", plain.len());
-    println!("{name}: {} calls, all equal", plain.len());
+    println!("{name} {tunables}: {} calls, all equal", plain.len());
 }
 
 #[test]
@@ -113,4 +123,15 @@ fn programs_ask_the_kernel_for_memory_as_without_the_library() {
     let python =
         "import json; d = {str(i): [i, str(i) * (i % 50)] for i in range(8000)}; len(json.loads(json.dumps(d)))";
     compare(&["/usr/bin/python3", "-c", python]);
+}
+
+#[test]
+fn programs_ask_for_huge_pages_as_without_the_library() {
+    let lua = "local t = {} for i = 1, 90000 do t[i % 50000] = {tostring(i)} end t = ('x'):rep(9 << 20) t = nil";
+    let perl = r#"my %h; $h{"key$_"} = "v" x ($_ % 300) for 1 .. 30000; %h = (); my $s = "x" x 9000000;"#;
+    for hugetlb in ["1", "2", "2097152", "1073741824", "3"] {
+        let tunables = format!("glibc.malloc.hugetlb={hugetlb}");
+        compare_under(&tunables, &["lua5.4", "-e", lua]);
+        compare_under(&tunables, &["perl", "-e", perl]);
+    }
 }

@@ -120,7 +120,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let mut cached = false;
         let mut iterations = 0;
         // The latest rest, if a request of this size may be cut from it; no chunk is at 0.
-        let remainder = if size < LARGE_MIN { arena.last_remainder } else { 0 };
+        let cuttable = |arena: &ArenaState| if size < LARGE_MIN { arena.last_remainder } else { 0 };
+        let mut remainder = cuttable(arena);
         while let Some(chunk) = arena.bins.back(words, UNSORTED) {
             let (found_size, ahead) = match checks::unsorted(words, arena, chunk) {
                 Ok(found) => found,
@@ -139,6 +140,8 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
             if found_size == size {
                 self.mark_live(arena, chunk, size);
                 self.ensure_cache_for_fit(arena, size, Fit::Unsorted);
+                // A cache that came into being was itself cut from some chunk.
+                remainder = cuttable(arena);
                 if self.policy().unsorted_fits_are_cached && self.cache.has_room(size) {
                     self.put_into_cache(arena, chunk, size);
                     cached = true;

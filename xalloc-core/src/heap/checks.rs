@@ -10,7 +10,19 @@ use super::chunk::{ALIGNMENT, FLAGS, HEADER, LARGE_MIN, MIN_CHUNK, PREV_INUSE, f
 use super::fault::HeapFault;
 use super::free::Merging;
 use super::os::Memory;
+use super::policy::{MappedLayout, Policy, ShapeChecks};
 use super::words::Words;
+
+/// What a release makes of a chunk that [`shape`] found fault with, which it says as most releases do.
+#[cold]
+pub(super) fn judged_by(policy: &Policy, fault: HeapFault, chunk: u64, size: u64) -> Result<(), HeapFault> {
+    match policy.shape_checks {
+        ShapeChecks::PlaceThenSize => Err(fault),
+        ShapeChecks::SizeAtOnce if !chunk.is_multiple_of(ALIGNMENT) => Err(HeapFault::InvalidPointer),
+        ShapeChecks::SizeAtOnce if size < MIN_CHUNK || chunk > size.wrapping_neg() => Err(HeapFault::InvalidSize),
+        ShapeChecks::SizeAtOnce => Ok(()),
+    }
+}
 
 /// Whether a chunk that comes back can have that place and size at all.
 #[inline(always)]
@@ -212,17 +224,62 @@ pub(super) fn resize<M: Memory>(
     Ok(())
 }
 
-/// The mapping of a mapped chunk, or `None` if its words cannot be those of one; `tail_bytes` of it are in no size.
+/// The mapping of a mapped chunk, or `None` if its words cannot be those of one.
 pub(super) fn mapping<M: Memory>(
     words: Words<'_, M>,
     chunk: u64,
     page_bytes: u64,
-    tail_bytes: u64,
+    layout: MappedLayout,
 ) -> Option<(u64, u64)> {
-    let offset_bytes = words.prev_size(chunk);
+    let offset_bytes = layout.offset(words.prev_size(chunk));
     let start = chunk.wrapping_sub(offset_bytes);
-    let total = words.size(chunk).wrapping_add(offset_bytes).wrapping_add(tail_bytes);
+    let total = words.size(chunk).wrapping_add(offset_bytes).wrapping_add(layout.tail_bytes());
     let in_page = chunk.wrapping_add(HEADER) % page_bytes;
     let is_one = (start | total).is_multiple_of(page_bytes) && (in_page == 0 || in_page.is_power_of_two());
     is_one.then_some((start, total))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::heap::sim::Simulation;
+    use crate::heap::words::Words;
+    use crate::heap::{HeapFault, NoSink, Policy, Tunables};
+
+    /// What a free says of a live block whose size word was overwritten.
+    fn said_of(policy: &Policy, head: u64) -> Option<&'static str> {
+        let mut process = Simulation::new(policy, &Tunables::NONE, 2);
+        let block = process.malloc(0, &mut NoSink, 24).unwrap().addr;
+        Words(process.heap().system()).set_head(block.0 - 16, head);
+        let fault = process.free(0, &mut NoSink, block).err()?;
+        Some(process.heap().message(fault))
+    }
+
+    #[test]
+    fn each_release_says_of_an_impossible_size_what_it_says_in_the_real_libc() {
+        for policy in [Policy::GLIBC_2_31, Policy::GLIBC_2_36, Policy::GLIBC_2_41] {
+            assert_eq!(said_of(&policy, 0), Some("free(): invalid pointer"));
+            assert_eq!(said_of(&policy, !0xf | 1), Some("free(): invalid pointer"));
+            assert_eq!(said_of(&policy, 0x10), Some("free(): invalid size"));
+            assert_eq!(said_of(&policy, 0x29), Some("free(): invalid size"));
+        }
+        for policy in [Policy::GLIBC_2_43, Policy::GLIBC_2_44] {
+            assert_eq!(said_of(&policy, 0), Some("free(): invalid size"));
+            assert_eq!(said_of(&policy, !0xf | 1), Some("free(): invalid size"));
+            assert_eq!(said_of(&policy, 0x10), Some("free(): invalid size"));
+            assert_eq!(said_of(&policy, 0x29), None);
+        }
+    }
+
+    #[test]
+    fn the_assertion_about_the_top_is_that_of_the_release() {
+        let said = |policy: &Policy| Simulation::new(policy, &Tunables::NONE, 2).heap().message(HeapFault::TopShape);
+        for (policy, place) in [
+            (Policy::GLIBC_2_36, "malloc assertion failure in sysmalloc: (old"),
+            (Policy::GLIBC_2_41, "malloc.c:2601 (sysmalloc): assertion failed: (old"),
+            (Policy::GLIBC_2_43, "malloc.c:2371 (sysmalloc): assertion failed: (old"),
+            (Policy::GLIBC_2_44, "malloc.c:2199 (sysmalloc): assertion failed: (old"),
+        ] {
+            assert!(said(&policy).contains(place), "{}", said(&policy));
+        }
+    }
 }

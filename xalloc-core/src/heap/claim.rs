@@ -14,7 +14,6 @@ use super::blocks::{Known, Threads};
 use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, OVERHEAD, PREV_INUSE};
 use super::inspect::{Class, Span};
 use super::os::Os;
-use super::subheap::heap_of;
 use super::tcache::ThreadCache;
 use super::words::Words;
 use super::{Heap, HeapFault};
@@ -214,7 +213,7 @@ impl<O: Os> Heap<O> {
         if (self.break_base.get()..self.break_end.get()).contains(&chunk) {
             return Some(if in_sub_heap { 0 } else { self.break_end.get() });
         }
-        let heap = heap_of(chunk);
+        let heap = self.heap_of(chunk);
         in_sub_heap.then(|| heap + Words(&self.os).heap_size(heap))
     }
 

@@ -2,8 +2,10 @@
 //!
 //! A program that damages its heap ends by libc with one of these lines, and people search the web for them; so the
 //! same damage ends it with the same line here. Which check says what was found by experiment with glibc 2.36
-//! (`xalloc-preload/tests/misuse.rs` holds the programs); other releases word a few of them differently.
+//! (`xalloc-preload/tests/misuse.rs` holds the programs). What other releases say and check otherwise is in their [`Policy`].
 
+use super::os::Os;
+use super::{Heap, Policy};
 use crate::units::Addr;
 
 /// What is wrong.
@@ -105,9 +107,8 @@ pub struct Damage {
 }
 
 impl HeapFault {
-    /// The line that glibc writes to standard error before it aborts, without the line end.
-    #[must_use]
-    pub const fn message(self) -> &'static str {
+    /// The line that a release of glibc writes to standard error before it aborts, without the line end.
+    const fn words_of(self, policy: &Policy) -> &'static str {
         match self {
             HeapFault::NotABlock | HeapFault::InvalidPointer => "free(): invalid pointer",
             HeapFault::InvalidSize => "free(): invalid size",
@@ -148,11 +149,14 @@ impl HeapFault {
             HeapFault::LargeSizeLinks => "malloc(): largebin double linked list corrupted (nextsize)",
             HeapFault::LargeLinks => "malloc(): largebin double linked list corrupted (bk)",
             HeapFault::TopSize => "malloc(): corrupted top size",
-            HeapFault::TopShape => {
-                "Fatal glibc error: malloc assertion failure in sysmalloc: (old_top == initial_top (av) && old_size == 0) \
-                 || ((unsigned long) (old_size) >= MINSIZE && prev_inuse (old_top) && ((unsigned long) old_end & (pagesize \
-                 - 1)) == 0)"
-            }
+            HeapFault::TopShape => policy.top_shape_words,
         }
+    }
+}
+
+impl<O: Os> Heap<O> {
+    /// The line that glibc writes to standard error before it aborts for a fault, without the line end.
+    pub fn message(&self, fault: HeapFault) -> &'static str {
+        fault.words_of(self.settings.policy())
     }
 }

@@ -200,7 +200,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
         let size = head & !FLAGS;
         self.ensure_cache_for(Caller::Free, size);
-        checks::shape(chunk, size)?;
+        self.check_shape(chunk, size)?;
         let words = self.words();
         self.check_not_cached(chunk, size)?;
         if self.cache.has_room(size) {
@@ -246,6 +246,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         }
     }
 
+    /// Whether the release lets a chunk of that place and size pass.
+    #[inline(always)]
+    fn check_shape(&self, chunk: u64, size: u64) -> Result<(), HeapFault> {
+        checks::shape(chunk, size).or_else(|fault| checks::judged_by(self.policy(), fault, chunk, size))
+    }
+
     /// Whether the thread's cache holds the chunk already, which then bears its mark.
     #[inline(always)]
     fn check_not_cached(&self, chunk: u64, size: u64) -> Result<(), HeapFault> {
@@ -262,7 +268,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     pub(super) fn free_moved(&mut self, arena: &mut ArenaState, chunk: u64) -> Result<(), HeapFault> {
         let words = self.words();
         let size = words.size(chunk);
-        checks::shape(chunk, size)?;
+        self.check_shape(chunk, size)?;
         let may_cache = self.policy().inner_free_uses_tcache;
         if may_cache {
             self.check_not_cached(chunk, size)?;

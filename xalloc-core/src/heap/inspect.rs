@@ -12,8 +12,6 @@ use super::Heap;
 use super::arena::{ArenaState, FAST_BINS};
 use super::chunk::{ALIGNMENT, HEADER, MIN_CHUNK, fast_index};
 use super::os::Os;
-use super::policy::Policy;
-use super::subheap::heap_of;
 use super::tcache::{KEY, ThreadCache};
 use super::words::Words;
 use crate::units::{Addr, ArenaId};
@@ -90,7 +88,7 @@ impl<O: Os> Heap<O> {
     pub(super) fn walk_arena(&self, arena: &ArenaState, visit: impl FnMut(Span) -> bool) -> Result<(), WalkError> {
         let mark = self.mark_fast(arena);
         let mut walk = Walk { words: Words(&self.os), arena, mark, visit };
-        if arena.is_main() { walk.main(self) } else { walk.sub_heaps(self.settings.policy()) }
+        if arena.is_main() { walk.main(self) } else { walk.sub_heaps(self) }
     }
 }
 
@@ -131,8 +129,9 @@ impl<O: Os, F: FnMut(Span) -> bool> Walk<'_, O, F> {
     }
 
     /// The sub-heaps of a thread arena, from the latest to the first.
-    fn sub_heaps(&mut self, policy: &Policy) -> Result<(), WalkError> {
-        let mut heap = heap_of(self.arena.top);
+    fn sub_heaps(&mut self, heap: &Heap<O>) -> Result<(), WalkError> {
+        let policy = heap.settings.policy();
+        let mut heap = heap.heap_of(self.arena.top);
         while heap != 0 {
             let previous = self.words.heap_prev(heap);
             let reserved = policy.heap_header_bytes + if previous == 0 { policy.arena_bytes } else { 0 };

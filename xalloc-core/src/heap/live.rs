@@ -13,15 +13,20 @@
 //! - Every system call here names only ranges that the heap owns, or asks the kernel to choose.
 #![allow(unsafe_code)]
 
+mod huge;
+
+use core::ffi::CStr;
 use core::ptr::{NonNull, with_exposed_provenance, with_exposed_provenance_mut};
 use core::sync::atomic::{AtomicI32, AtomicU64, Ordering};
 
-use super::{Memory, Os};
+use super::{HugePages, Memory, Os};
 use crate::sys::errno;
 
 unsafe extern "C" {
     /// glibc's `sbrk` by the name that a program does not define.
     fn __sbrk(increment: libc::intptr_t) -> *mut libc::c_void;
+    /// Where glibc takes the break to be; null before the first call of the one above.
+    static __curbrk: AtomicU64;
 }
 
 /// The system and the memory of the running process.
@@ -79,6 +84,14 @@ unsafe impl Os for Live {
         mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, 0)
     }
 
+    fn map_huge(&self, len: u64, page_bytes: u64) -> Option<u64> {
+        mmap(0, len, libc::PROT_READ | libc::PROT_WRITE, huge_flags(page_bytes))
+    }
+
+    fn reserve_huge(&self, hint: u64, len: u64, page_bytes: u64) -> Option<u64> {
+        mmap(hint, len, libc::PROT_NONE, huge_flags(page_bytes))
+    }
+
     fn reserve(&self, hint: u64, len: u64) -> Option<u64> {
         mmap(hint, len, libc::PROT_NONE, libc::MAP_NORESERVE)
     }
@@ -90,8 +103,9 @@ unsafe impl Os for Live {
 
     unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
         // SAFETY: by the third bullet of the module.
+        // The new address is looked at even where nothing asks to use it: of huge pages it has to be a multiple.
         address(errno::preserving(|| unsafe {
-            libc::syscall(libc::SYS_mremap, addr, old_len, new_len, word(libc::MREMAP_MAYMOVE))
+            libc::syscall(libc::SYS_mremap, addr, old_len, new_len, word(libc::MREMAP_MAYMOVE), 0_usize)
         }))
     }
 
@@ -109,6 +123,28 @@ unsafe impl Os for Live {
 
     unsafe fn decommit(&self, addr: u64, len: u64) -> bool {
         mmap(addr, len, libc::PROT_NONE, libc::MAP_FIXED | libc::MAP_NORESERVE).is_some()
+    }
+
+    unsafe fn advise_huge(&self, addr: u64, len: u64) {
+        // SAFETY: by the third bullet of the module. Without such pages the range stays as it is.
+        errno::preserving(|| unsafe { libc::syscall(libc::SYS_madvise, addr, len, libc::MADV_HUGEPAGE) });
+    }
+
+    fn transparent_pages(&self) -> HugePages {
+        huge::transparent()
+    }
+
+    fn huge_page_bytes(&self, asked: Option<u64>) -> Option<u64> {
+        match asked {
+            None => huge::default_bytes(),
+            Some(bytes) => huge::is_size(bytes).then_some(bytes),
+        }
+    }
+
+    fn remembered_break(&self) -> Option<u64> {
+        // SAFETY: glibc defines it, an aligned word that is there as long as the process.
+        let remembered = unsafe { &__curbrk }.load(Ordering::Relaxed);
+        (remembered != 0).then_some(remembered)
     }
 
     fn shrinks_by_decommit(&self) -> bool {
@@ -166,6 +202,11 @@ unsafe impl Os for Live {
     }
 }
 
+/// What makes a mapping one of huge pages of `page_bytes`, a power of two.
+fn huge_flags(page_bytes: u64) -> libc::c_int {
+    libc::MAP_HUGETLB | (page_bytes.trailing_zeros() as libc::c_int) << libc::MAP_HUGE_SHIFT
+}
+
 /// Whether the process runs with rights that its starter does not have (`AT_SECURE`).
 fn is_privileged() -> bool {
     // SAFETY: reads the auxiliary vector.
@@ -174,19 +215,23 @@ fn is_privileged() -> bool {
 
 /// Whether the kernel accounts strictly for committed memory.
 fn overcommit_is_strict() -> bool {
-    let path = c"/proc/sys/vm/overcommit_memory";
+    let mut digit = [0_u8; 1];
+    read_start(c"/proc/sys/vm/overcommit_memory", &mut digit) == 1 && digit[0] == b'2'
+}
+
+/// Reads the beginning of a file into `text`. Returns how many bytes it has there, 0 if it cannot be read.
+fn read_start(path: &CStr, text: &mut [u8]) -> usize {
     let flags = libc::O_RDONLY | libc::O_CLOEXEC;
-    // SAFETY: the path is a C string that lives for ever.
+    // SAFETY: the path is a C string that lives for the call.
     let fd = unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, path.as_ptr(), flags) };
     if fd < 0 {
-        return false;
+        return 0;
     }
-    let mut digit = [0_u8; 1];
-    // SAFETY: `digit` is one writable byte.
-    let got = unsafe { libc::syscall(libc::SYS_read, fd, digit.as_mut_ptr(), 1_usize) };
+    // SAFETY: `text` is writable for its length.
+    let got = unsafe { libc::syscall(libc::SYS_read, fd, text.as_mut_ptr(), text.len()) };
     // SAFETY: `fd` was opened above and is closed once.
     unsafe { libc::syscall(libc::SYS_close, fd) };
-    got == 1 && digit[0] == b'2'
+    usize::try_from(got).unwrap_or(0)
 }
 
 // SAFETY: a load is a read of memory that the caller vouches for, a store a write of it.

@@ -14,6 +14,8 @@
 
 use core::ptr::NonNull;
 
+use super::HugePages;
+
 /// Pages that are asked for or given back.
 ///
 /// Lengths and addresses are multiples of [`Os::page_bytes`], unless said otherwise.
@@ -31,6 +33,12 @@ pub unsafe trait Os: Memory {
 
     /// Maps `len` private, anonymous, readable and writable bytes.
     fn map(&self, len: u64) -> Option<u64>;
+
+    /// As [`Os::map`], made of huge pages of `page_bytes`, whatever `len` is a multiple of. `None`: there are not enough.
+    fn map_huge(&self, len: u64, page_bytes: u64) -> Option<u64>;
+
+    /// As [`Os::reserve`], made of huge pages of `page_bytes`.
+    fn reserve_huge(&self, hint: u64, len: u64, page_bytes: u64) -> Option<u64>;
 
     /// Reserves `len` bytes of address space without access (`PROT_NONE`, `MAP_NORESERVE`), at `hint` if that is free.
     fn reserve(&self, hint: u64, len: u64) -> Option<u64>;
@@ -64,6 +72,21 @@ pub unsafe trait Os: Memory {
     /// # Safety
     /// - The range is the heap's, and nothing in it is used any more.
     unsafe fn decommit(&self, addr: u64, len: u64) -> bool;
+
+    /// Asks for transparent huge pages in a range (`MADV_HUGEPAGE`). `len` may end within a page.
+    ///
+    /// # Safety
+    /// - The range is the heap's.
+    unsafe fn advise_huge(&self, addr: u64, len: u64);
+
+    /// What the system does about transparent huge pages: never [`HugePages::Mapped`].
+    fn transparent_pages(&self) -> HugePages;
+
+    /// Bytes of the default huge page, or those asked for if the system has such pages.
+    fn huge_page_bytes(&self, asked: Option<u64>) -> Option<u64>;
+
+    /// Where libc takes the break to be. `None`: nobody has moved it or asked for it yet.
+    fn remembered_break(&self) -> Option<u64>;
 
     /// Whether a shrinking sub-heap must decommit rather than discard: strict overcommit accounting
     /// (`vm.overcommit_memory` 2) or a process of raised privilege (placement policy, section 9).

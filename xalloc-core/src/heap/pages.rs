@@ -54,6 +54,12 @@ impl<O: Os> Pages<'_, O> {
         unsafe { self.0.discard(addr, len) }
     }
 
+    /// See [`Os::advise_huge`].
+    pub(super) fn advise_huge(&self, addr: u64, len: u64) {
+        // SAFETY: by the first bullet.
+        unsafe { self.0.advise_huge(addr, len) };
+    }
+
     /// See [`Os::decommit`].
     pub(super) fn decommit(&self, addr: u64, len: u64) -> bool {
         // SAFETY: by the first two bullets.

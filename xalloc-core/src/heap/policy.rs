@@ -68,6 +68,29 @@ pub enum ArenaLimit {
     ArenaTestOrCores,
 }
 
+/// What `glibc.malloc.hugetlb` means to a release.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HugeTlb {
+    /// Nothing (up to 2.34).
+    Unknown,
+    /// A sub-heap is as long as four of the pages that are to be mapped, and advice does not change how one grows (2.35 and
+    /// 2.36).
+    FourPages,
+    /// As before; and where huge pages are to be mapped, one is the mmap threshold, for good (2.37 to 2.42).
+    FourPagesAndThreshold,
+    /// Sub-heaps keep their length, and advised ones grow by huge pages; the threshold as before (2.43).
+    Rounded,
+    /// As before, and the whole sub-heap is advised as often as it grows (since 2.44).
+    RoundedAndAdvised,
+}
+
+impl HugeTlb {
+    /// Whether what grows the heap is rounded up to huge pages wherever they are asked for.
+    pub(super) const fn rounds_all(self) -> bool {
+        matches!(self, HugeTlb::Rounded | HugeTlb::RoundedAndAdvised)
+    }
+}
+
 /// How a chunk lies in a mapping of its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MappedLayout {
@@ -79,6 +102,9 @@ pub enum MappedLayout {
     ShortOfTheEnd,
 }
 
+/// Bit of the word before a mapped chunk: since 2.43 it says that the mapping is of huge pages.
+const OF_HUGE_PAGES: u64 = 1;
+
 impl MappedLayout {
     /// Bytes at the end of the mapping that the size word leaves out.
     pub(super) const fn tail_bytes(self) -> u64 {
@@ -86,6 +112,27 @@ impl MappedLayout {
             MappedLayout::ToTheEnd => 0,
             MappedLayout::ShortOfTheEnd => HEADER,
         }
+    }
+
+    /// Whether the word before a chunk says that its mapping is of huge pages.
+    pub(super) const fn is_of_huge_pages(self, prev_size: u64) -> bool {
+        match self {
+            MappedLayout::ToTheEnd => false,
+            MappedLayout::ShortOfTheEnd => prev_size & OF_HUGE_PAGES != 0,
+        }
+    }
+
+    /// What the word before a chunk at the start of a mapping of huge pages says.
+    pub(super) const fn mark_of_huge_pages(self) -> u64 {
+        match self {
+            MappedLayout::ToTheEnd => 0,
+            MappedLayout::ShortOfTheEnd => OF_HUGE_PAGES,
+        }
+    }
+
+    /// The distance from the mapping's beginning that the word before a chunk says.
+    pub(super) const fn offset(self, prev_size: u64) -> u64 {
+        prev_size & !self.mark_of_huge_pages()
     }
 
     /// Bytes that are needed beyond the rounded request before the size is rounded to pages. A mapped chunk has no chunk
@@ -114,7 +161,18 @@ impl MappedLayout {
     }
 }
 
-/// The placement rules of one release of glibc.
+/// How a free judges the shape of a chunk: what it says of one that cannot be, and of which it notices nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ShapeChecks {
+    /// A chunk that wraps the address space or is misaligned is an invalid pointer; one that is too small or no multiple of
+    /// the alignment long has an invalid size (up to 2.42).
+    PlaceThenSize,
+    /// Only a misaligned one is an invalid pointer, and a size that is no multiple of the alignment is not noticed (since
+    /// 2.43).
+    SizeAtOnce,
+}
+
+/// The placement rules of one release of glibc, and the words of its checks where those differ.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Policy {
     /// Whether threads have caches at all.
@@ -162,6 +220,23 @@ pub struct Policy {
     pub mmap_threshold_is_limited: bool,
     /// How a chunk lies in a mapping of its own.
     pub mapped_layout: MappedLayout,
+    /// What becomes of the wish for huge pages.
+    pub hugetlb: HugeTlb,
+    /// What is said of a chunk that cannot be one.
+    pub shape_checks: ShapeChecks,
+    /// What is said of a top whose size was overwritten: an assertion, which names the line of the source.
+    pub top_shape_words: &'static str,
+}
+
+/// The assertion about the top, behind what each release puts before it.
+macro_rules! top_assertion {
+    ($before:literal) => {
+        concat!(
+            $before,
+            "(old_top == initial_top (av) && old_size == 0) || ((unsigned long) (old_size) >= MINSIZE && ",
+            "prev_inuse (old_top) && ((unsigned long) old_end & (pagesize - 1)) == 0)"
+        )
+    };
 }
 
 impl Policy {
@@ -189,6 +264,9 @@ impl Policy {
         arena_bytes: 2200,
         mmap_threshold_is_limited: false,
         mapped_layout: MappedLayout::ToTheEnd,
+        hugetlb: HugeTlb::FourPages,
+        shape_checks: ShapeChecks::PlaceThenSize,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc assertion failure in sysmalloc: "),
     };
 
     /// glibc 2.30 to 2.34 (Ubuntu 20.04, Debian 11, RHEL 9).
@@ -196,6 +274,7 @@ impl Policy {
         break_fallback: BreakFallback::AtLeast,
         heap_header_bytes: 32,
         mmap_threshold_is_limited: true,
+        hugetlb: HugeTlb::Unknown,
         ..Policy::GLIBC_2_36
     };
 
@@ -203,7 +282,11 @@ impl Policy {
     pub const GLIBC_2_27: Policy = Policy { tcache_struct_bytes: 576, ..Policy::GLIBC_2_31 };
 
     /// glibc 2.37.
-    pub const GLIBC_2_37: Policy = Policy { realloc_slack: ReallocSlack::KeepToTrimThreshold, ..Policy::GLIBC_2_36 };
+    pub const GLIBC_2_37: Policy = Policy {
+        realloc_slack: ReallocSlack::KeepToTrimThreshold,
+        hugetlb: HugeTlb::FourPagesAndThreshold,
+        ..Policy::GLIBC_2_36
+    };
 
     /// glibc 2.38.
     pub const GLIBC_2_38: Policy = Policy {
@@ -212,6 +295,7 @@ impl Policy {
         memalign_scans_bins: true,
         aligned_alloc_is_strict: true,
         break_fallback: BreakFallback::AtLeast,
+        hugetlb: HugeTlb::FourPagesAndThreshold,
         ..Policy::GLIBC_2_36
     };
 
@@ -220,8 +304,12 @@ impl Policy {
         Policy { memalign_scans_bins: false, memalign_rests: AlignedRests::Merged, ..Policy::GLIBC_2_38 };
 
     /// glibc 2.41 (Debian 13).
-    pub const GLIBC_2_41: Policy =
-        Policy { calloc_uses_tcache: true, small_free_skips_unsorted: true, ..Policy::GLIBC_2_39 };
+    pub const GLIBC_2_41: Policy = Policy {
+        calloc_uses_tcache: true,
+        small_free_skips_unsorted: true,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc.c:2601 (sysmalloc): assertion failed: "),
+        ..Policy::GLIBC_2_39
+    };
 
     /// glibc 2.42.
     pub const GLIBC_2_42: Policy = Policy {
@@ -242,6 +330,9 @@ impl Policy {
         fastbins: false,
         mapped_layout: MappedLayout::ShortOfTheEnd,
         arena_bytes: 2112,
+        hugetlb: HugeTlb::Rounded,
+        shape_checks: ShapeChecks::SizeAtOnce,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc.c:2371 (sysmalloc): assertion failed: "),
         ..Policy::GLIBC_2_42
     };
 
@@ -250,6 +341,8 @@ impl Policy {
         tcache_birth: CacheBirth::FreeOrSmallFit,
         unsorted_fits_are_cached: false,
         arena_limit: ArenaLimit::ArenaTestOrCores,
+        hugetlb: HugeTlb::RoundedAndAdvised,
+        top_shape_words: top_assertion!("Fatal glibc error: malloc.c:2199 (sysmalloc): assertion failed: "),
         ..Policy::GLIBC_2_43
     };
 

@@ -165,8 +165,11 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let words = self.words();
         let heap = self.heap;
         let (start, total) = self.mapping_of(chunk).ok_or(HeapFault::ReallocInvalidMapping)?;
-        let offset = words.prev_size(chunk);
-        let new_total = round_up(size + offset + self.policy().mapped_layout.extra_bytes(), heap.os.page_bytes());
+        let layout = self.policy().mapped_layout;
+        let offset = layout.offset(words.prev_size(chunk));
+        let huge = self.huge_pages().filter(|_| layout.is_of_huge_pages(words.prev_size(chunk)));
+        let unit = huge.unwrap_or(heap.os.page_bytes());
+        let new_total = round_up(size + offset + layout.extra_bytes(), unit);
         if new_total == total {
             return Ok(Reallocated::InPlace(self.mapped(chunk).into()));
         }
@@ -175,14 +178,15 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let (to, len_bytes) = moved.map_or((start, total), |to| (to, new_total));
         self.tell_unbound(HeapEvent::ChunkRemapTo { addr: Addr(to), len_bytes });
         if moved.is_some() {
+            self.advise_huge(to, new_total);
             let chunk = to + offset;
-            words.set_head(chunk, (new_total - offset - self.policy().mapped_layout.tail_bytes()) | IS_MMAPPED);
+            words.set_head(chunk, (new_total - offset - layout.tail_bytes()) | IS_MMAPPED);
             heap.mapped_bytes.sub(total);
             heap.max_mapped_bytes.raise(heap.mapped_bytes.add(new_total));
             let block = self.mapped(chunk);
             return Ok(if to == start { Reallocated::InPlace(block.into()) } else { Reallocated::Moved(block.into()) });
         }
-        if old_size + self.policy().mapped_layout.tail_bytes() - OVERHEAD >= size {
+        if old_size + layout.tail_bytes() - OVERHEAD >= size {
             return Ok(Reallocated::InPlace(self.mapped(chunk).into()));
         }
         let Some(moved) = heap.malloc(self.cache, self.sink, size - OVERHEAD) else { return Ok(Reallocated::Failed) };

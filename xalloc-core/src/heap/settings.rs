@@ -11,7 +11,8 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use super::chunk::{self, MXFAST_LIMIT};
-use super::policy::Policy;
+use super::huge::HugePages;
+use super::policy::{HugeTlb, Policy};
 use super::tunables::{MMAP_THRESHOLD_MAX, Parameter, Tunable, Tunables};
 
 /// Placement policy, section 1: `top_pad` is 128 KiB, not the 0 of the manual.
@@ -24,6 +25,9 @@ const MMAP_MAX: u64 = 65_536;
 const MAX_FAST: u64 = 128;
 /// Placement policy, section 10.
 const ARENA_TEST: u64 = 8;
+
+/// Placement policy, section 1: sub-heaps of ordinary pages.
+pub(super) const SUB_HEAP_BYTES: u64 = 64 << 20;
 
 /// Heaps that were configured in this process: it numbers them.
 static HEAPS: AtomicU32 = AtomicU32::new(0);
@@ -88,6 +92,14 @@ pub(super) struct Settings {
     pub(super) tcache_unsorted_limit: Number,
     /// Byte that freed memory is filled with, and its complement what is allocated; 0: nothing is filled.
     pub(super) perturb: Number,
+    /// Bytes of the transparent huge pages that the heap grows by; 0: of none.
+    pub(super) transparent_page_bytes: Number,
+    /// Length from which a range is advised to be made of such.
+    pub(super) advised_from_bytes: Number,
+    /// Bytes of the huge pages that the heap grows by; 0: of none.
+    pub(super) mapped_page_bytes: Number,
+    /// Size and alignment of a sub-heap.
+    pub(super) sub_heap_bytes: Number,
     /// Set for good when a threshold was set by hand: the dynamic rule is off.
     thresholds_fixed: AtomicBool,
 }
@@ -112,6 +124,10 @@ impl Settings {
             tcache_chunk_max: Number::new(0),
             tcache_unsorted_limit: Number::new(0),
             perturb: Number::new(0),
+            transparent_page_bytes: Number::new(0),
+            advised_from_bytes: Number::new(u64::MAX),
+            mapped_page_bytes: Number::new(0),
+            sub_heap_bytes: Number::new(SUB_HEAP_BYTES),
             thresholds_fixed: AtomicBool::new(false),
         }
     }
@@ -121,7 +137,7 @@ impl Settings {
     pub(super) fn policy(&self) -> &Policy {
         // ORDERING: pairs with the Release store in `configure`.
         if self.stage.load(Ordering::Acquire) != READY {
-            self.configure(&Policy::default(), &Tunables::NONE);
+            self.configure(&Policy::default(), &Tunables::NONE, HugePages::Ordinary);
         }
         // SAFETY: `stage` is READY here, nobody writes the cell any more.
         unsafe { &*self.policy.get() }
@@ -129,7 +145,7 @@ impl Settings {
 
     /// Sets rules and numbers once. `false`: they were set before.
     #[cold]
-    pub(super) fn configure(&self, policy: &Policy, tunables: &Tunables) -> bool {
+    pub(super) fn configure(&self, policy: &Policy, tunables: &Tunables, huge_pages: HugePages) -> bool {
         // ORDERING: the winner alone writes the cell; losers wait for READY below.
         if self.stage.compare_exchange(FRESH, SETTING, Ordering::Relaxed, Ordering::Relaxed).is_err() {
             // ORDERING: pairs with the Release store below.
@@ -140,6 +156,7 @@ impl Settings {
         }
         // SAFETY: this thread moved `stage` to SETTING and writes alone.
         unsafe { self.policy.get().write(*policy) };
+        self.apply_huge_pages(policy, huge_pages);
         self.apply(policy, tunables);
         self.heap.store(HEAPS.fetch_add(1, Ordering::Relaxed) + 1, Ordering::Relaxed);
         // ORDERING: publishes the cell and the numbers; pairs with the Acquire loads of `stage`.
@@ -186,6 +203,28 @@ impl Settings {
         }
         if let Some(limit) = tunables.tcache_unsorted_limit {
             self.tcache_unsorted_limit.set(limit);
+        }
+    }
+
+    fn apply_huge_pages(&self, policy: &Policy, huge_pages: HugePages) {
+        match huge_pages {
+            HugePages::Advised(page_bytes) => {
+                self.transparent_page_bytes.set(page_bytes);
+                self.advised_from_bytes.set(page_bytes);
+            }
+            HugePages::Everywhere(page_bytes) if policy.hugetlb.rounds_all() => {
+                self.transparent_page_bytes.set(page_bytes);
+            }
+            HugePages::Ordinary | HugePages::Everywhere(_) => {}
+            HugePages::Mapped(page_bytes) => {
+                self.mapped_page_bytes.set(page_bytes);
+                if !policy.hugetlb.rounds_all() {
+                    self.sub_heap_bytes.set(4 * page_bytes);
+                }
+                if policy.hugetlb != HugeTlb::FourPages {
+                    self.set(policy, Parameter::MmapThreshold, page_bytes);
+                }
+            }
         }
     }
 

@@ -29,8 +29,8 @@ use core::ptr::NonNull;
 
 use self::pages::{Page, Pages};
 use self::slab::Density;
-use super::chunk::round_up;
-use super::{ARENA_BYTES, Memory, Os};
+use super::chunk::{round_down, round_up};
+use super::{ARENA_BYTES, HugePages, Memory, Os};
 use crate::units::PAGE_BYTES;
 
 /// Where the simulated break begins. Only its alignment matters: results are compared as offsets to it.
@@ -58,7 +58,7 @@ pub struct SystemCalls {
     pub munmap: u64,
     /// Mappings resized.
     pub mremap: u64,
-    /// Ranges discarded.
+    /// Ranges discarded, or advised to be of huge pages.
     pub madvise: u64,
 }
 
@@ -81,6 +81,32 @@ impl core::ops::AddAssign for SystemCalls {
     }
 }
 
+/// What a simulated process finds when it starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Machine {
+    /// Processors: the number of arenas is limited by them.
+    pub cores: u64,
+    /// What there is of transparent huge pages: never [`HugePages::Mapped`].
+    pub transparent_pages: HugePages,
+    /// Bytes of the default huge page.
+    pub huge_page_bytes: u64,
+    /// Whether there are as many of them as are asked for, or none.
+    pub has_huge_pages: bool,
+}
+
+impl Machine {
+    /// An x86-64 machine as distributions set one up, with huge pages of each kind for who asks for them.
+    #[must_use]
+    pub const fn with_cores(cores: u64) -> Machine {
+        let huge_page_bytes = 2 << 20;
+        let transparent_pages = HugePages::Advised(huge_page_bytes);
+        Machine { cores, transparent_pages, huge_page_bytes, has_huge_pages: true }
+    }
+}
+
+/// Bytes of the other huge page that an x86-64 processor has.
+const GIGANTIC_PAGE_BYTES: u64 = 1 << 30;
+
 /// The simulated system.
 #[derive(Debug)]
 pub struct Sim {
@@ -94,12 +120,16 @@ pub struct Sim {
     /// The mapping next above the break.
     obstacle: Cell<u64>,
     calls: Cell<SystemCalls>,
+    /// Whether libc knows where the break is.
+    has_seen_break: Cell<bool>,
     thread: Cell<u32>,
-    cores: u64,
+    machine: Machine,
+    /// Ends and pages of the mappings of huge pages, by their start.
+    huge: RefCell<BTreeMap<u64, (u64, u64)>>,
 }
 
 impl Sim {
-    fn new(cores: u64) -> Sim {
+    fn new(machine: Machine) -> Sim {
         Sim {
             below: RefCell::new(Pages::new(Density::Dense)),
             above: RefCell::new(Pages::new(Density::Sparse)),
@@ -110,8 +140,10 @@ impl Sim {
             brk: Cell::new(BREAK_BASE),
             obstacle: Cell::new(MAPS_START),
             calls: Cell::default(),
+            has_seen_break: Cell::new(false),
             thread: Cell::new(1),
-            cores,
+            machine,
+            huge: RefCell::default(),
         }
     }
 
@@ -130,6 +162,53 @@ impl Sim {
             holes.insert(start, hole - len);
         }
         Some(start + hole - len)
+    }
+
+    /// Takes `len` bytes that start at a multiple of `align` out of the highest hole that has them.
+    fn take_aligned_hole(&self, len: u64, align: u64) -> Option<u64> {
+        let place = |start: u64, hole: u64| {
+            let addr = round_down((start + hole).checked_sub(len)?, align);
+            (addr >= start).then_some(addr)
+        };
+        let addr = self.holes.borrow().iter().rev().find_map(|(&start, &hole)| place(start, hole))?;
+        self.take_hole_at(addr, len).then_some(addr)
+    }
+
+    /// Maps `len` bytes in pages of `page_bytes`, at `hint` if that is free. As the kernel does it, of whole pages.
+    fn take_huge(&self, hint: u64, len: u64, page_bytes: u64) -> Option<u64> {
+        self.count(|calls| calls.mmap += 1);
+        if !self.machine.has_huge_pages {
+            return None;
+        }
+        let len = round_up(len, page_bytes);
+        let addr =
+            if hint != 0 && self.take_hole_at(hint, len) { hint } else { self.take_aligned_hole(len, page_bytes)? };
+        self.huge.borrow_mut().insert(addr, (addr + len, page_bytes));
+        Some(addr)
+    }
+
+    /// Start, end and page of the mapping of huge pages that holds `addr`.
+    fn huge_around(&self, addr: u64) -> Option<(u64, u64, u64)> {
+        let huge = self.huge.borrow();
+        let (&start, &(end, page_bytes)) = huge.range(..=addr).next_back()?;
+        (addr < end).then_some((start, end, page_bytes))
+    }
+
+    /// Gives `[addr, addr + len)` of a mapping of huge pages back, which has to be whole pages of it.
+    fn cut_huge(&self, addr: u64, len: u64) -> bool {
+        let Some((start, end, page_bytes)) = self.huge_around(addr) else { return true };
+        if !(addr | len).is_multiple_of(page_bytes) {
+            return false;
+        }
+        let mut huge = self.huge.borrow_mut();
+        huge.remove(&start);
+        if start < addr {
+            huge.insert(start, (addr, page_bytes));
+        }
+        if addr + len < end {
+            huge.insert(addr + len, (end, page_bytes));
+        }
+        true
     }
 
     /// Takes exactly `[addr, addr + len)` if it is unmapped.
@@ -255,6 +334,7 @@ impl Drop for Sim {
 unsafe impl Os for Sim {
     unsafe fn break_by(&self, delta: i64) -> Option<u64> {
         let old = self.brk.get();
+        self.has_seen_break.set(true);
         if delta == 0 {
             return Some(old);
         }
@@ -285,14 +365,33 @@ unsafe impl Os for Sim {
         self.take_hole(len)
     }
 
+    fn map_huge(&self, len: u64, page_bytes: u64) -> Option<u64> {
+        self.take_huge(0, len, page_bytes)
+    }
+
+    fn reserve_huge(&self, hint: u64, len: u64, page_bytes: u64) -> Option<u64> {
+        self.take_huge(hint, len, page_bytes)
+    }
+
     unsafe fn unmap(&self, addr: u64, len: u64) -> bool {
         self.count(|calls| calls.munmap += 1);
-        self.make_hole(addr, len);
-        true
+        let is_whole = self.cut_huge(addr, len);
+        if is_whole {
+            self.make_hole(addr, len);
+        }
+        is_whole
     }
 
     unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
         self.count(|calls| calls.mremap += 1);
+        if let Some((_, _, page_bytes)) = self.huge_around(addr) {
+            // One of huge pages shrinks by whole ones and does not grow.
+            let (old_len, new_len) = (round_up(old_len, page_bytes), round_up(new_len, page_bytes));
+            if new_len < old_len && self.cut_huge(addr + new_len, old_len - new_len) {
+                self.make_hole(addr + new_len, old_len - new_len);
+            }
+            return (new_len <= old_len).then_some(addr);
+        }
         if new_len < old_len {
             self.make_hole(addr + new_len, old_len - new_len);
             return Some(addr);
@@ -331,6 +430,25 @@ unsafe impl Os for Sim {
         true
     }
 
+    unsafe fn advise_huge(&self, _: u64, _: u64) {
+        self.count(|calls| calls.madvise += 1);
+    }
+
+    fn transparent_pages(&self) -> HugePages {
+        self.machine.transparent_pages
+    }
+
+    fn huge_page_bytes(&self, asked: Option<u64>) -> Option<u64> {
+        match asked {
+            None => Some(self.machine.huge_page_bytes),
+            Some(bytes) => [self.machine.huge_page_bytes, GIGANTIC_PAGE_BYTES].contains(&bytes).then_some(bytes),
+        }
+    }
+
+    fn remembered_break(&self) -> Option<u64> {
+        self.has_seen_break.get().then(|| self.brk.get())
+    }
+
     fn shrinks_by_decommit(&self) -> bool {
         false
     }
@@ -340,7 +458,7 @@ unsafe impl Os for Sim {
     }
 
     fn cores(&self) -> u64 {
-        self.cores
+        self.machine.cores
     }
 
     fn thread_id(&self) -> u32 {

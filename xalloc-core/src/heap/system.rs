@@ -6,6 +6,7 @@
 use super::arena::ArenaState;
 use super::checks;
 use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, PREV_INUSE, round_down, round_up};
+use super::huge::{Growth, PageKind};
 use super::os::Os;
 use super::policy::BreakFallback;
 use super::sink::Sink;
@@ -22,8 +23,8 @@ impl<O: Os> Heap<O> {
     /// Length of the mapping that a mapped chunk is in, by its words.
     pub(super) fn mapping_bytes(&self, chunk: u64) -> u64 {
         let words = Words(&self.os);
-        let tail = self.settings.policy().mapped_layout.tail_bytes();
-        words.size(chunk).wrapping_add(words.prev_size(chunk)).wrapping_add(tail)
+        let layout = self.settings.policy().mapped_layout;
+        words.size(chunk).wrapping_add(layout.offset(words.prev_size(chunk))).wrapping_add(layout.tail_bytes())
     }
 }
 
@@ -33,7 +34,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     pub(super) fn grow(&mut self, arena: &mut ArenaState, size: u64) -> Option<u64> {
         let settings = &self.heap.settings;
         let try_map = size >= settings.mmap_threshold.get() && self.heap.mapped_chunks.get() < settings.mmap_max.get();
-        if try_map && let Some(chunk) = self.map_chunk(size) {
+        if try_map && let Some(chunk) = self.map_large_chunk(size) {
             return Some(chunk);
         }
         if !self.is_top_whole(arena) {
@@ -55,21 +56,43 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         size >= MIN_CHUNK && head & PREV_INUSE != 0 && (arena.top + size).is_multiple_of(self.heap.os.page_bytes())
     }
 
+    /// A chunk with a mapping of its own, of huge pages if it fills one and there are enough.
+    fn map_large_chunk(&mut self, size: u64) -> Option<u64> {
+        let huge = self.huge_pages().filter(|&huge| size >= huge);
+        huge.and_then(|huge| self.map_chunk_of(PageKind::Huge(huge), size)).or_else(|| self.map_chunk(size))
+    }
+
     /// A chunk with a mapping of its own.
     pub(super) fn map_chunk(&mut self, size: u64) -> Option<u64> {
+        self.map_chunk_of(PageKind::Ordinary, size)
+    }
+
+    fn map_chunk_of(&mut self, kind: PageKind, size: u64) -> Option<u64> {
         let heap = self.heap;
         let needed = size.checked_add(self.policy().mapped_layout.extra_bytes())?;
-        let total = round_up(needed, heap.os.page_bytes());
+        let (unit, mark) = match kind {
+            PageKind::Ordinary => (heap.os.page_bytes(), 0),
+            PageKind::Huge(page_bytes) => (page_bytes, self.policy().mapped_layout.mark_of_huge_pages()),
+        };
+        let total = round_up(needed, unit);
         if total < size {
             return None;
         }
-        let addr = heap.os.map(total)?;
-        self.words().set_prev_size(addr, 0);
+        let addr = self.map(kind, total)?;
+        self.advise_huge(addr, total);
+        self.words().set_prev_size(addr, mark);
         self.words().set_head(addr, (total - self.policy().mapped_layout.tail_bytes()) | IS_MMAPPED);
         heap.max_mapped_chunks.raise(heap.mapped_chunks.add(1));
         heap.max_mapped_bytes.raise(heap.mapped_bytes.add(total));
         self.tell_unbound(HeapEvent::ChunkMap { addr: Addr(addr), len_bytes: total });
         Some(addr)
+    }
+
+    fn map(&self, kind: PageKind, len: u64) -> Option<u64> {
+        match kind {
+            PageKind::Ordinary => self.heap.os.map(len),
+            PageKind::Huge(page_bytes) => self.heap.os.map_huge(len, page_bytes),
+        }
     }
 
     /// Gives a mapped chunk back; its size may move the dynamic threshold first.
@@ -85,7 +108,7 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
 
     /// The mapping of a mapped chunk, or `None` if its words cannot be those of one.
     pub(super) fn mapping_of(&self, chunk: u64) -> Option<(u64, u64)> {
-        checks::mapping(self.words(), chunk, self.heap.os.page_bytes(), self.policy().mapped_layout.tail_bytes())
+        checks::mapping(self.words(), chunk, self.heap.os.page_bytes(), self.policy().mapped_layout)
     }
 
     fn unmap_chunk(&mut self, start: u64, total: u64) {
@@ -106,25 +129,34 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         let Some(wanted) = size.checked_add(self.heap.settings.top_pad.get() + MIN_CHUNK) else { return false };
         let instead = wanted;
         let wanted = if arena.contiguous { wanted.wrapping_sub(old_size) } else { wanted };
-        let wanted = round_up(wanted, page);
+        let huge = self.huge_pages();
+        let wanted = self.break_step(round_up(wanted, page));
         let moved = match i64::try_from(wanted) {
-            Ok(delta) if delta > 0 => self.heap.pages().break_by(delta),
+            Ok(delta) if delta > 0 && huge.is_none() => self.heap.pages().break_by(delta),
             _ => None,
         };
         let Some(start) = moved else {
             let with_old_top = if arena.contiguous { wanted.wrapping_add(old_size) } else { wanted };
+            if let Some(huge) = huge {
+                let growth = Growth { wanted, with_old_top, instead };
+                let len_bytes = Self::huge_growth(arena.contiguous, self.policy(), growth, huge);
+                if len_bytes > size && self.map_instead_of_break(arena, PageKind::Huge(huge), len_bytes, old_size) {
+                    return true;
+                }
+            }
             let len_bytes = match self.policy().break_fallback {
                 BreakFallback::AtLeast => round_up(with_old_top, page).max(FALLBACK_MIN),
                 BreakFallback::Rounded if arena.contiguous => round_up(with_old_top, FALLBACK_MIN).max(page),
                 BreakFallback::Rounded => wanted.max(page),
                 BreakFallback::Plain => round_up(instead, page).max(FALLBACK_MIN),
             };
-            return len_bytes > size && self.map_instead_of_break(arena, len_bytes, old_size);
+            return len_bytes > size && self.map_instead_of_break(arena, PageKind::Ordinary, len_bytes, old_size);
         };
         if self.heap.break_base.get() == 0 {
             self.heap.break_base.set(start);
             self.heap.note_region(start);
         }
+        self.advise_huge(start, wanted);
         let rule = if old_size == 0 { GrowthRule::First } else { GrowthRule::NoFit };
         arena.grew(wanted);
         self.heap.break_end.set(start + wanted);
@@ -175,9 +207,10 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
         self.replace_top(arena, aligned, new_size, old_size);
     }
 
-    /// The break is blocked: a mapping becomes the new top, and the arena is not contiguous any more.
-    fn map_instead_of_break(&mut self, arena: &mut ArenaState, len_bytes: u64, old_size: u64) -> bool {
-        let Some(addr) = self.heap.os.map(len_bytes) else { return false };
+    /// The break is blocked, or is not to be used: a mapping becomes the new top, and the arena is not contiguous any more.
+    fn map_instead_of_break(&mut self, arena: &mut ArenaState, kind: PageKind, len_bytes: u64, old_size: u64) -> bool {
+        let Some(addr) = self.map(kind, len_bytes) else { return false };
+        self.advise_huge(addr, len_bytes);
         if self.heap.break_base.get() == 0 {
             self.heap.break_base.set(addr);
             self.heap.note_region(addr);
@@ -213,11 +246,12 @@ impl<O: Os, S: Sink> Step<'_, O, S> {
     /// Section 7: gives the top's whole pages beyond `pad` back, if the break still ends where the top does; a top of the
     /// least size gets `pad` instead. Returns whether the break moved.
     pub(super) fn trim_top(&mut self, arena: &mut ArenaState, pad: u64) -> bool {
-        if arena.top == 0 {
+        // What is mapped of huge pages is no part of the break.
+        if arena.top == 0 || self.huge_pages().is_some() {
             return false;
         }
         let top_size = self.words().size(arena.top);
-        let page = self.heap.os.page_bytes();
+        let page = self.trim_unit();
         let shift = match i64::try_from(pad) {
             // The byte by which this top falls short of having any to spare counts as all that there can be.
             Ok(pad) if top_size == MIN_CHUNK => round_down(pad as u64, page) as i64 + page as i64,

@@ -405,7 +405,10 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         }
         self.cache.close();
         while let Some(chunk) = self.cache.pop_any(words) {
-            self.free_flushed(words, chunk);
+            if !self.free_flushed(words, chunk) {
+                // glibc ends the program. A list that leads back to the chunk would never end.
+                break;
+            }
         }
         let home = core::mem::take(&mut self.cache.home);
         if home != 0 {
@@ -429,11 +432,13 @@ impl<'h, O: Os, S: Sink> Step<'h, O, S> {
         self.cache.arena = None;
     }
 
-    /// Frees a chunk that left the cache. A chunk with which that finds fault stays where it is.
-    fn free_flushed(&mut self, words: Words<'h, O>, chunk: u64) {
-        if let Err(fault) = self.free_slowly(chunk, words.head(chunk)) {
+    /// Frees a chunk that left the cache. One with which that finds fault stays where it is, and the answer is `false`.
+    fn free_flushed(&mut self, words: Words<'h, O>, chunk: u64) -> bool {
+        let freed = self.free_slowly(chunk, words.head(chunk));
+        if let Err(fault) = freed {
             self.note_fault(fault, chunk);
         }
+        freed.is_ok()
     }
 
     fn attached_arena(&mut self) -> Option<ArenaGuard<'h>> {

@@ -38,6 +38,9 @@ pub struct Tunables {
     pub tcache_unsorted_limit: Option<u64>,
     /// Byte that fills what is freed to an arena, and whose complement fills what one serves (`M_PERTURB`).
     pub perturb: Option<u64>,
+    /// 1: transparent huge pages are asked for by advice; 2: huge pages are mapped, of the default size; from 3 on their
+    /// size in bytes.
+    pub hugetlb: Option<u64>,
 }
 
 /// One of the numbers. Their values are those of [`crate::wire::HeapCall::Tunable`]'s argument, and never change.
@@ -55,11 +58,12 @@ pub enum Tunable {
     TcacheMax = 8,
     TcacheUnsortedLimit = 9,
     Perturb = 10,
+    HugeTlb = 11,
 }
 
 impl Tunable {
     /// All of them, by number.
-    pub const ALL: [Tunable; 11] = [
+    pub const ALL: [Tunable; 12] = [
         Tunable::TopPad,
         Tunable::TrimThreshold,
         Tunable::MmapThreshold,
@@ -71,6 +75,7 @@ impl Tunable {
         Tunable::TcacheMax,
         Tunable::TcacheUnsortedLimit,
         Tunable::Perturb,
+        Tunable::HugeTlb,
     ];
 
     /// Its name in `GLIBC_TUNABLES`, behind `glibc.malloc.`.
@@ -88,6 +93,7 @@ impl Tunable {
             Tunable::TcacheMax => "tcache_max",
             Tunable::TcacheUnsortedLimit => "tcache_unsorted_limit",
             Tunable::Perturb => "perturb",
+            Tunable::HugeTlb => "hugetlb",
         }
     }
 
@@ -106,7 +112,8 @@ impl Tunable {
             | Tunable::ArenaMax
             | Tunable::ArenaTest
             | Tunable::TcacheUnsortedLimit
-            | Tunable::Perturb => None,
+            | Tunable::Perturb
+            | Tunable::HugeTlb => None,
         }
     }
 
@@ -121,7 +128,11 @@ impl Tunable {
             Tunable::ArenaMax => Some("MALLOC_ARENA_MAX"),
             Tunable::ArenaTest => Some("MALLOC_ARENA_TEST"),
             Tunable::Perturb => Some("MALLOC_PERTURB_"),
-            Tunable::MaxFast | Tunable::TcacheCount | Tunable::TcacheMax | Tunable::TcacheUnsortedLimit => None,
+            Tunable::MaxFast
+            | Tunable::TcacheCount
+            | Tunable::TcacheMax
+            | Tunable::TcacheUnsortedLimit
+            | Tunable::HugeTlb => None,
         }
     }
 }
@@ -140,6 +151,7 @@ impl Tunables {
         tcache_max_bytes: None,
         tcache_unsorted_limit: None,
         perturb: None,
+        hugetlb: None,
     };
 
     /// The value of one of the numbers.
@@ -157,6 +169,7 @@ impl Tunables {
             Tunable::TcacheMax => self.tcache_max_bytes,
             Tunable::TcacheUnsortedLimit => self.tcache_unsorted_limit,
             Tunable::Perturb => self.perturb,
+            Tunable::HugeTlb => self.hugetlb,
         }
     }
 
@@ -174,6 +187,7 @@ impl Tunables {
             Tunable::TcacheMax => &mut self.tcache_max_bytes,
             Tunable::TcacheUnsortedLimit => &mut self.tcache_unsorted_limit,
             Tunable::Perturb => &mut self.perturb,
+            Tunable::HugeTlb => &mut self.hugetlb,
         };
         *field = Some(value);
     }

@@ -21,7 +21,6 @@ use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, fo
 use super::fault::HeapFault;
 use super::os::{Memory, Os};
 use super::step::Step;
-use super::subheap::heap_of;
 use super::tcache::{KEY, Stage, ThreadCache};
 use super::words::Words;
 use super::{CacheBirth, Heap, NoSink, checks};
@@ -153,7 +152,7 @@ impl<O: Os> Heap<O> {
         if head & IS_MMAPPED != 0 {
             return self.would_be_mapping(words, chunk, HeapFault::InvalidMapping);
         }
-        checks::shape(chunk, size)?;
+        checks::shape(chunk, size).or_else(|fault| checks::judged_by(self.settings.policy(), fault, chunk, size))?;
         if words.bk(chunk) == KEY && cache.holds(Words(&self.os), chunk, size)? {
             return Err(HeapFault::DoubleFreeCached);
         }
@@ -211,8 +210,8 @@ impl<O: Os> Heap<O> {
         chunk: u64,
         otherwise: HeapFault,
     ) -> Result<(), HeapFault> {
-        let layout = &self.settings.policy().mapped_layout;
-        let mapping = checks::mapping(words, round_to_words(chunk), self.os.page_bytes(), layout.tail_bytes());
+        let layout = self.settings.policy().mapped_layout;
+        let mapping = checks::mapping(words, round_to_words(chunk), self.os.page_bytes(), layout);
         mapping.map(drop).ok_or(otherwise)
     }
 
@@ -225,7 +224,7 @@ impl<O: Os> Heap<O> {
         head: u64,
         ask: impl FnOnce(&ArenaState) -> Result<(), HeapFault>,
     ) -> Result<(), HeapFault> {
-        let number = if head & NON_MAIN == 0 { 0 } else { words.heap_arena(heap_of(chunk)) as u16 };
+        let number = if head & NON_MAIN == 0 { 0 } else { words.heap_arena(self.heap_of(chunk)) as u16 };
         let owner = self.arenas.get(number, &self.main).ok_or(HeapFault::InvalidPointer)?;
         match self.enter(owner, cache) {
             Some(arena) => ask(&arena),

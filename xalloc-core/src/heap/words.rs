@@ -96,6 +96,10 @@ impl<M: Memory> Words<'_, M> {
         /// Header of a sub-heap: bytes that are readable and writable.
         heap_committed, set_heap_committed, 24
     );
+    word!(
+        /// Header of a sub-heap: bytes of its pages, written only where huge ones are to be mapped.
+        heap_page, set_heap_page, 32
+    );
 
     /// Size of a chunk.
     #[inline(always)]

@@ -12,7 +12,6 @@ use super::arena::{ArenaState, FAST_BINS};
 use super::bins::{BINS, UNSORTED};
 use super::chunk::{ALIGNMENT, PREV_INUSE};
 use super::os::Os;
-use super::subheap::heap_of;
 use super::tcache::ThreadCache;
 use super::words::Words;
 
@@ -54,7 +53,8 @@ struct Census {
 }
 
 impl Census {
-    fn of<O: Os>(words: Words<'_, O>, arena: &ArenaState) -> Census {
+    fn of<O: Os>(owner: &Heap<O>, arena: &ArenaState) -> Census {
+        let words = Words(&owner.os);
         let mut census =
             Census { fast: [Range::default(); FAST_BINS], bins: [Range::default(); BINS], totals: Totals::default() };
         for (index, range) in census.fast.iter_mut().enumerate() {
@@ -87,7 +87,7 @@ impl Census {
         };
         if !arena.is_main() {
             (totals.heap_bytes, totals.committed_bytes) = (0, 0);
-            let mut heap = heap_of(arena.top);
+            let mut heap = owner.heap_of(arena.top);
             while heap != 0 {
                 totals.heap_bytes += words.heap_size(heap);
                 totals.committed_bytes += words.heap_committed(heap);
@@ -143,7 +143,7 @@ impl<O: Os> Heap<O> {
             if let Some(arena) = self.arenas.get(number, &self.main)
                 && let Some(guard) = self.enter(arena, cache)
             {
-                let census = Census::of(Words(&self.os), &guard);
+                let census = Census::of(self, &guard);
                 drop(guard);
                 totals.add(&census.totals);
                 census.write(number, out)?;

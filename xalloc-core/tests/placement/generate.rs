@@ -53,6 +53,17 @@ impl Sizes {
     }
 }
 
+/// What others than malloc do to the break.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(dead_code, reason = "not every test makes every kind")]
+pub(crate) enum Others {
+    Nothing,
+    /// They move it by whole pages, or stand in its way.
+    MoveByPages,
+    /// As before, and by some bytes more.
+    MoveByBytes,
+}
+
 /// How a trace is made.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan {
@@ -61,8 +72,8 @@ pub(crate) struct Plan {
     pub(crate) threads: u8,
     /// Whether the mmap threshold is raised, so that thread arenas grow to several sub-heaps.
     pub(crate) raise_mmap_threshold: bool,
-    /// Whether something else moves the break or stands in its way.
-    pub(crate) disturb_break: bool,
+    /// What else happens to the break.
+    pub(crate) others: Others,
 }
 
 /// Bytes that a trace keeps live at most, so that the real process stays small.
@@ -225,8 +236,9 @@ pub(crate) fn generate(seed: u64, plan: Plan) -> Vec<Op> {
             } else if maker.rng.below(1000) == 0 {
                 let pad = maker.rng.below(3) * 65_536;
                 maker.push(Kind::Trim, 0xffff, pad, 0);
-            } else if plan.disturb_break && maker.rng.below(400) == 0 {
-                let step = 4096 * (1 + maker.rng.below(4)) + 24 * maker.rng.below(2);
+            } else if plan.others != Others::Nothing && maker.rng.below(400) == 0 {
+                let (pages, odd_bytes) = (4096 * (1 + maker.rng.below(4)), 24 * maker.rng.below(2));
+                let step = pages + if plan.others == Others::MoveByBytes { odd_bytes } else { 0 };
                 let kind = if maker.rng.percent(80) { Kind::Sbrk } else { Kind::Block };
                 maker.ops.push(Op { kind, thread: 0, slot: 0xffff, size: step, align: 0 });
             } else if maker.rng.percent(8) {

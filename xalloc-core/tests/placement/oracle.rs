@@ -8,8 +8,9 @@ use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use xalloc_core::heap::Policy;
+use xalloc_core::heap::{Policy, Tunables};
 
+use crate::simulate::simulation;
 use crate::trace::{Op, Outcome, decode_outcomes, encode};
 
 /// Where Debian's packages have a libc, and what programs are linked with.
@@ -115,8 +116,13 @@ impl Oracle {
         let trace = scratch().join(format!("{serial}.trace"));
         let result = scratch().join(format!("{serial}.result"));
         std::fs::write(&trace, encode(ops)).expect("the scratch directory is writable");
+        let mut tuned = Tunables::NONE;
+        tuned.apply_glibc_tunables(tunables.as_bytes());
+        // Asked for by name only: other traces leave the break where the kernel put it.
+        let sub_heap = tuned.hugetlb.map(|_| simulation(&self.policy, &tuned).heap().sub_heap_bytes().to_string());
         let status = Command::new(&self.program)
             .args([&trace, &result])
+            .args(sub_heap)
             .env("LD_PRELOAD", preload)
             .env("GLIBC_TUNABLES", tunables)
             .stdin(Stdio::null())

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use xalloc_core::heap::sim::{BREAK_BASE, Simulation};
-use xalloc_core::heap::{NoSink, Policy, Reallocated, Tunables};
+use xalloc_core::heap::sim::{BREAK_BASE, Machine, Simulation};
+use xalloc_core::heap::{Live, NoSink, Os, Policy, Reallocated, Tunables};
 use xalloc_core::units::Addr;
 
 use crate::trace::{Kind, Op, Outcome};
@@ -17,6 +17,25 @@ pub(crate) fn cores() -> u64 {
     std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64)
 }
 
+/// Whether the kernel has set enough huge pages of the default size aside for whole traces (`XALLOC_PLACEMENT_HUGE_PAGES=1`).
+pub(crate) fn has_huge_pages() -> bool {
+    std::env::var_os("XALLOC_PLACEMENT_HUGE_PAGES").is_some_and(|value| value == "1")
+}
+
+/// A process on this machine whose libc has already asked where its break is.
+pub(crate) fn simulation(policy: &Policy, tunables: &Tunables) -> Simulation {
+    let usual = Machine::with_cores(cores());
+    let machine = Machine {
+        transparent_pages: Live::new().transparent_pages(),
+        huge_page_bytes: Live::new().huge_page_bytes(None).unwrap_or(usual.huge_page_bytes),
+        has_huge_pages: has_huge_pages(),
+        ..usual
+    };
+    let mut simulation = Simulation::on_machine(policy, tunables, machine);
+    simulation.move_break(0);
+    simulation
+}
+
 pub(crate) struct Replay {
     pub(crate) simulation: Simulation,
     slots: HashMap<u32, Addr>,
@@ -28,7 +47,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(crate) fn new(policy: &Policy, tunables: &Tunables) -> Replay {
-        let simulation = Simulation::new(policy, tunables, cores());
+        let simulation = simulation(policy, tunables);
         Replay { simulation, slots: HashMap::new(), threads: [0; 256], cached_stacks: 0, arenas: Vec::new() }
     }
 

@@ -150,7 +150,7 @@ pub(super) fn follow(verdict: Verdict) {
         return;
     }
     match verdict {
-        Verdict::Aborts(fault) => host::abort_with(fault.message()),
+        Verdict::Aborts(fault) => host::abort_with(HEAP.message(fault)),
         Verdict::CrashesReading(addr) => arch::read_byte(addr.0 as usize),
         Verdict::CrashesWriting(addr) => arch::touch_byte(addr.0 as usize),
         Verdict::Passes => {}

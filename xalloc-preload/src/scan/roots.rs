@@ -79,7 +79,7 @@ pub(super) struct Found {
     pub(super) regions: u64,
 }
 
-/// Alignment and size of a sub-heap, glibc's and ours.
+/// Alignment and size of a sub-heap of glibc's, unless huge pages make it another.
 const SUB_HEAP_BYTES: u64 = 64 << 20;
 /// Flags of a chunk's size word.
 const IS_MMAPPED: u64 = 2;
@@ -239,14 +239,14 @@ fn exclude_heap(excluded: &mut Excluded, map: &Map, marker: &mut Marker<'_, Own<
             let end = (chunk + (size & !7)).next_multiple_of(PAGE_BYTES);
             excluded.add(start.max(piece.start)..end.min(piece.end));
         } else if size & NON_MAIN != 0 {
-            let start = addr / SUB_HEAP_BYTES * SUB_HEAP_BYTES;
-            excluded.add(start..start + SUB_HEAP_BYTES);
+            let start = addr / sub_heap_bytes() * sub_heap_bytes();
+            excluded.add(start..start + sub_heap_bytes());
         } else {
             excluded.add(piece.range());
         }
     }
     for piece in map.pieces().iter().filter(|piece| is_sub_heap(piece, memory)) {
-        excluded.add(piece.start..piece.start + SUB_HEAP_BYTES);
+        excluded.add(piece.start..piece.start + sub_heap_bytes());
     }
 }
 
@@ -269,16 +269,21 @@ fn header(block: &Block, memory: &mut impl Memory) -> [u64; 2] {
     words
 }
 
+/// Alignment and size of a sub-heap.
+fn sub_heap_bytes() -> u64 {
+    if backend::is_core() { HEAP.sub_heap_bytes() } else { SUB_HEAP_BYTES }
+}
+
 /// Whether a sub-heap begins here: its header says how much of it is accessible. One of which every block is free has
 /// no block to tell of it.
 fn is_sub_heap(piece: &Piece, memory: &mut impl Memory) -> bool {
-    if !piece.start.is_multiple_of(SUB_HEAP_BYTES) || !piece.is_writable() || piece.kind != Kind::Anonymous {
+    if !piece.start.is_multiple_of(sub_heap_bytes()) || !piece.is_writable() || piece.kind != Kind::Anonymous {
         return false;
     }
     let mut words = [0; 4];
     memory.copy(piece.start, &mut words);
     let [_, _, size, committed] = words;
-    let is_size = |bytes: u64| bytes != 0 && bytes <= SUB_HEAP_BYTES && bytes.is_multiple_of(PAGE_BYTES);
+    let is_size = |bytes: u64| bytes != 0 && bytes <= sub_heap_bytes() && bytes.is_multiple_of(PAGE_BYTES);
     is_size(size) && is_size(committed) && size <= committed && piece.end >= piece.start + committed
 }
 

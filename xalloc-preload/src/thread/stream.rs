@@ -10,6 +10,7 @@ use xalloc_core::ring::{Level, Producer, Room};
 use xalloc_core::units::{StackId, Stamp};
 use xalloc_core::wire::{Event, HeapCall, LossReason, Record, Stamped, TEXT_BYTES, text_records};
 
+use crate::backend::{self, HEAP};
 use crate::config::config;
 use crate::host;
 use crate::lifecycle::{self, Phase};
@@ -77,6 +78,9 @@ impl Stream {
         let tunables = &config().tunables;
         for tunable in Tunable::ALL {
             if let Some(value) = tunables.get(tunable) {
+                // What the machine does not have was asked for in vain.
+                let is_void = tunable == Tunable::HugeTlb && backend::is_core() && !HEAP.has_huge_pages();
+                let value = if is_void { 0 } else { value };
                 let event = Event::HeapCall { call: HeapCall::Tunable, argument: tunable as i32, value };
                 self.event(segment, segment.now(), StackId::NONE, event);
             }

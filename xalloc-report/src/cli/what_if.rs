@@ -24,7 +24,7 @@ pub struct WhatIf {
     #[command(flatten)]
     pub(super) trace: TraceArgs,
     /// Settings of one run: mmap_threshold, trim_threshold, top_pad, mmap_max, arena_max, arena_test, tcache_count,
-    /// tcache_max, tcache_unsorted_limit, mxfast, glibc, trim_every; sizes in bytes or as 128K, 4M
+    /// tcache_max, tcache_unsorted_limit, mxfast, hugetlb, glibc, trim_every; sizes in bytes or as 128K, 4M
     #[arg(long, value_name = "NAME=VALUE,…")]
     set: Vec<String>,
     /// A run for each value: `a,b,c`, `a..b` by doubling, `a..b+step`

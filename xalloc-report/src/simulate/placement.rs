@@ -12,9 +12,6 @@ use xalloc_core::units::PAGE_BYTES;
 
 use super::requests::Placed;
 
-/// Sub-heaps are aligned to their largest size (placement policy, section 1).
-const SUB_HEAP: u64 = 64 << 20;
-
 /// The first allocation that is not where the recording has it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Parting {
@@ -66,8 +63,10 @@ impl Placement {
         let is_equal = match (expected, words.sub_heap) {
             (Some(expected), _) => expected == placed.addr(),
             (None, Some(_)) => {
-                let recorded = placed.addr() & !(SUB_HEAP - 1);
-                let simulated = *self.sub_heaps.entry(recorded).or_insert(place & !(SUB_HEAP - 1));
+                // Sub-heaps are aligned to their largest size (placement policy, section 1).
+                let within = simulation.heap().sub_heap_bytes() - 1;
+                let recorded = placed.addr() & !within;
+                let simulated = *self.sub_heaps.entry(recorded).or_insert(place & !within);
                 placed.addr() - recorded == place.wrapping_sub(simulated)
             }
             (None, None) => placed.addr() % PAGE_BYTES == place % PAGE_BYTES,

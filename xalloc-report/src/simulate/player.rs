@@ -61,7 +61,7 @@ impl<'r> Player<'r> {
         let mut simulation = Simulation::new(&settings.policy, &settings.tunables, settings.processors);
         let lead_bytes = requests.break_base.unwrap_or(0) & LEAD_MASK;
         // There is nothing in the way of a break that has not moved.
-        let _moved = simulation.move_break(lead_bytes as i64);
+        let _moved = simulation.start_break(lead_bytes);
         simulation.forget_calls();
         Player {
             requests,

@@ -12,7 +12,7 @@ use super::super::{
     AllocError, Allocation, Books, Explanation, Heap, HeapFault, Imbalance, MallInfo, Os, Policy, Reallocated, Sink,
     Span, ThreadCache, Tunables, WalkError,
 };
-use super::{BREAK_BASE, Sim, SystemCalls};
+use super::{BREAK_BASE, Machine, Sim, SystemCalls};
 use crate::units::{Addr, PAGE_BYTES};
 
 /// A simulated process: a heap and its threads, number 0 the main one.
@@ -29,8 +29,14 @@ impl Simulation {
     /// A process under `policy` with `tunables`, on a machine of `cores` processors.
     #[must_use]
     pub fn new(policy: &Policy, tunables: &Tunables, cores: u64) -> Simulation {
+        Simulation::on_machine(policy, tunables, Machine::with_cores(cores))
+    }
+
+    /// A process under `policy` with `tunables`.
+    #[must_use]
+    pub fn on_machine(policy: &Policy, tunables: &Tunables, machine: Machine) -> Simulation {
         // SAFETY: a simulation is no `Sync`, and its functions do not call each other.
-        let heap = unsafe { Heap::single_threaded(Sim::new(cores)) };
+        let heap = unsafe { Heap::single_threaded(Sim::new(machine)) };
         heap.configure(policy, tunables);
         Simulation { heap, threads: Vec::from([ThreadCache::new()]) }
     }
@@ -159,6 +165,13 @@ impl Simulation {
         heap.walk(cache, visit)
     }
 
+    /// The kernel puts the break `delta` bytes higher than it would have, before the process has looked.
+    pub fn start_break(&mut self, delta: u64) -> bool {
+        let has_moved = self.move_break(delta as i64);
+        self.heap.os.has_seen_break.set(false);
+        has_moved
+    }
+
     /// The program itself moves the break by `delta` bytes. `false`: it cannot be moved.
     pub fn move_break(&mut self, delta: i64) -> bool {
         // SAFETY: by the bullet of the module no range can be missed.
@@ -220,7 +233,7 @@ impl Simulation {
         let words = super::super::words::Words(&self.heap.os);
         let head = words.head(addr.0.wrapping_sub(16));
         let sub_heap = (head & super::super::chunk::NON_MAIN != 0).then(|| {
-            let at = super::super::subheap::heap_of(addr.0);
+            let at = self.heap.heap_of(addr.0);
             let mut depth = 0;
             let mut previous = words.heap_prev(at);
             while previous != 0 {
