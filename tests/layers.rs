@@ -18,7 +18,7 @@ use Layer::{Apart, Together};
 
 /// From the bottom to the top.
 const CORE: &[Layer] = &[
-    Apart(&["primitive", "units", "fnv"]),
+    Apart(&["primitive", "units", "fnv", "sampling"]),
     Apart(&["wire"]),
     Apart(&["sys"]),
     Apart(&["ring", "intern", "reach"]),
@@ -35,7 +35,7 @@ const PRELOAD: &[Layer] = &[
     Apart(&["config"]),
     Apart(&["modules"]),
     Apart(&["capture"]),
-    Together(&["segment", "stacks", "thread", "guard", "backend", "lifecycle", "process", "scan"]),
+    Together(&["segment", "stacks", "thread", "guard", "backend", "lifecycle", "process", "scan", "sampled"]),
     Apart(&["hooks", "exec"]),
     Apart(&["exports"]),
     Apart(&["rt"]),

@@ -17,7 +17,7 @@
 //! | `chunk`, `words`, `pages` | size arithmetic; the in-band words of a chunk; ranges that are given back |
 //! | `bins`, `fastbins`, `tcache` | the lists of free chunks |
 //! | `fault`, `checks` | what libc ends a program for, in its words; where it looks for that |
-//! | `blocks`, `claim` | which blocks the program has; what is wrong with a pointer that came back |
+//! | `blocks`, `claim`, `marked` | which blocks the program has; what is wrong with a pointer that came back; blocks to be known again |
 //! | `arena`, `step`, `threads`, `fork` | the state of an arena; which thread uses which; what a fork leaves |
 //! | `malloc`, `allocate`, `free`, `realloc`, `memalign` | the operations |
 //! | `unhardened` | the shortest ways through them, where nothing is kept or told |
@@ -55,6 +55,7 @@ mod info;
 mod inspect;
 mod live;
 mod malloc;
+mod marked;
 mod memalign;
 mod os;
 mod pages;
@@ -84,6 +85,7 @@ pub use huge::HugePages;
 pub use info::MallInfo;
 pub use inspect::{Class, Span, WalkError};
 pub use live::Live;
+pub use marked::Marked;
 pub use os::{Memory, Os};
 pub use policy::{
     AlignedRests, ArenaLimit, BreakFallback, CacheBirth, HugeTlb, MappedLayout, Policy, ReallocSlack, ShapeChecks,

@@ -4,7 +4,7 @@
 //! # Rooms, bottom to top
 //! | room | subject |
 //! |---|---|
-//! | `primitive`, `units`, `fnv` | atomics that loom can replace; addresses, sizes and ids as types; a hash |
+//! | `primitive`, `units`, `fnv`, `sampling` | atomics that loom can replace; addresses, sizes and ids as types; a hash; which requests stand for all |
 //! | `wire` | an event in 32 bytes |
 //! | `sys` | time stamps, futexes, a lock, places that threads hold and leave |
 //! | `ring`, `intern` | shared memory between a program's threads and the recorder: events, call stacks |
@@ -38,6 +38,7 @@ pub mod primitive;
 #[cfg(not(xalloc_loom))]
 pub mod reach;
 pub mod ring;
+pub mod sampling;
 #[cfg(not(xalloc_loom))]
 pub mod session;
 pub mod sys;

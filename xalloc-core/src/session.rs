@@ -138,8 +138,11 @@ pub struct Options {
     pub marks: u32,
     /// 1: frees carry their call stacks too.
     pub free_stacks: u32,
+    /// Bytes of which one, on average, has its allocation recorded ([`crate::sampling`]); 0: every allocation is, and
+    /// every other event.
+    pub sample_mean_bytes: u32,
     /// Zero.
-    pub reserved: [u32; 4],
+    pub reserved: [u32; 3],
 }
 
 impl Options {
@@ -159,7 +162,8 @@ impl Options {
             on_error: on_error::ABORT,
             marks: marks::GO_ON,
             free_stacks: 0,
-            reserved: [0; 4],
+            sample_mean_bytes: 0,
+            reserved: [0; 3],
         }
     }
 }
@@ -235,6 +239,8 @@ pub struct Header {
     pub clock: u32,
     /// See [`allocator`]; never `AUTO`: what was chosen.
     pub allocator: u32,
+    /// See [`Options::sample_mean_bytes`].
+    pub sample_mean_bytes: u32,
     /// Stamp when the segment was made.
     pub started: u64,
     /// `CLOCK_MONOTONIC` at the same moment, nanoseconds.

@@ -164,6 +164,7 @@ fn apply_option(options: &mut Options, name: &[u8], value: &[u8]) {
         b"HEAP_STEPS" => (&mut options.heap_steps, switch()),
         b"FREE_STACKS" => (&mut options.free_stacks, switch()),
         b"DEPTH" => (&mut options.depth, number(value).map(|depth| depth.clamp(1, 1024))),
+        b"SAMPLE" => (&mut options.sample_mean_bytes, number(value)),
         b"VERIFY_EVERY" => (&mut options.verify_every, number(value)),
         _ => return,
     };

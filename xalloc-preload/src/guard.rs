@@ -11,7 +11,8 @@
 //! # Three ways in
 //! What most calls find can be known by one load of the process's and one of the thread's: that nothing is recorded and
 //! there is nothing to do but to serve ([`Brief`]), or that events are recorded and the core's heap serves
-//! ([`Recorded`]). [`enter`] finds out for all others, and its [`Inside`] keeps what it found; the short ways keep
+//! ([`Recorded`]). Where only some blocks are recorded, hooks are brief as well until one of those comes
+//! ([`enter_sampled`]). [`enter`] finds out for all others, and its [`Inside`] keeps what it found; the short ways keep
 //! nothing.
 //!
 //! # Safety
@@ -24,6 +25,7 @@ use core::marker::PhantomData;
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use xalloc_core::heap::{Live, ThreadCache, Unhardened};
+use xalloc_core::sampling::Countdown;
 use xalloc_core::units::Addr;
 
 use crate::arch::Entry;
@@ -88,10 +90,25 @@ pub(crate) fn enter() -> Access {
     }
     raise(thread);
     let recording = if phase == Phase::Live { segment::current() } else { None };
-    if recording.is_some() && backend::is_core() && lifecycle::recorded_way() == 0 {
-        lifecycle::open_recorded_way(thread::key_offset());
+    if let Some(segment) = recording
+        && lifecycle::has_no_way()
+    {
+        open_way(segment);
     }
     Access::Inside(Inside::begin(thread, recording))
+}
+
+/// Opens the short way of hooks that record, where there is one.
+#[cold]
+#[inline(never)]
+fn open_way(segment: &Segment) {
+    if !segment.is_sampled() {
+        if backend::is_core() {
+            lifecycle::open_recorded_way(thread::key_offset());
+        }
+    } else if backend::is_plain_core() {
+        lifecycle::open_sampled_way(thread::key_offset());
+    }
 }
 
 /// Passes the guard by a short way: the thread, its flag raised. `None` where the way is closed (0), the thread has no
@@ -127,7 +144,31 @@ pub(crate) fn enter_briefly() -> Option<Brief> {
     Some(Brief { thread, stays_in_its_thread: PhantomData })
 }
 
+/// Passes the guard where only some blocks are recorded. What is recorded is done by the hook's [`Brief::into_inside`],
+/// all else as where nothing is.
+#[inline(always)]
+pub(crate) fn enter_sampled() -> Option<Brief> {
+    // SAFETY: `enter` opened the way by `key_offset`.
+    let thread = unsafe { pass(lifecycle::sampled_way()) }?;
+    Some(Brief { thread, stays_in_its_thread: PhantomData })
+}
+
 impl Brief {
+    /// Goes on as a hook that may record.
+    pub(crate) fn into_inside(self) -> Inside<'static> {
+        let thread = self.thread;
+        core::mem::forget(self);
+        Inside::begin(thread, live_segment())
+    }
+
+    /// The way to the thread's next request that is recorded.
+    #[inline(always)]
+    pub(crate) fn countdown(&mut self) -> &mut Countdown {
+        let own = self.thread.own.get();
+        // SAFETY: by the bullet of the module this token is the only one of its thread, and it is borrowed mutably.
+        unsafe { &mut (*own).countdown }
+    }
+
     /// The heap.
     #[inline(always)]
     pub(crate) fn heap(&self) -> Unhardened<'static, Live> {
@@ -242,11 +283,18 @@ impl Recorded {
     }
 }
 
-/// Does at the end of a short way what [`Inside`] does at its own. The flag is lowered: handlers come in as anywhere.
+/// The segment, if events are recorded.
+fn live_segment() -> Option<&'static Segment> {
+    if lifecycle::phase() == Phase::Live { segment::current() } else { None }
+}
+
+/// Does at the end of a short way what [`Inside`] does at its own. The flag is lowered: handlers come in as anywhere. A
+/// [`Brief`] does not know whether something is recorded.
 #[cold]
 #[inline(never)]
 fn end(thread: &'static Thread, recording: Option<&'static Segment>) {
     let errno = host::errno_at(thread.errno_place);
+    let recording = recording.or_else(live_segment);
     drop(Inside { thread, recording, errno, stays_in_its_thread: PhantomData });
 }
 

@@ -60,6 +60,7 @@ pub mod modules;
 mod process;
 #[cfg(all(panic = "abort", not(test)))]
 mod rt;
+mod sampled;
 mod scan;
 mod segment;
 mod stacks;

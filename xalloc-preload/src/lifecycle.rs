@@ -32,6 +32,7 @@ use crate::backend;
 use crate::config::{self, config};
 use crate::host;
 use crate::process;
+use crate::sampled;
 use crate::scan;
 use crate::segment::{self, Birth, Refused, Session};
 use crate::stacks;
@@ -62,14 +63,17 @@ struct Page {
     brief_way: AtomicUsize,
     /// What [`recorded_way`] says.
     recorded_way: AtomicUsize,
-    rest: [u8; 4096 - 3 * size_of::<usize>()],
+    /// What [`sampled_way`] says.
+    sampled_way: AtomicUsize,
+    rest: [u8; 4096 - 4 * size_of::<usize>()],
 }
 
 static PAGE: Page = Page {
     word: AtomicUsize::new(COLD),
     brief_way: AtomicUsize::new(0),
     recorded_way: AtomicUsize::new(0),
-    rest: [0; 4096 - 3 * size_of::<usize>()],
+    sampled_way: AtomicUsize::new(0),
+    rest: [0; 4096 - 4 * size_of::<usize>()],
 };
 
 /// Whether this program image has booted, in this process or in one it was forked from.
@@ -116,18 +120,40 @@ pub(crate) fn recorded_way() -> usize {
     PAGE.recorded_way.load(Ordering::Relaxed)
 }
 
+/// As [`recorded_way`], if only some blocks are recorded and the core's heap serves without a set of all of them.
+#[inline(always)]
+pub(crate) fn sampled_way() -> usize {
+    // Relaxed: as in `recorded_way`.
+    PAGE.sampled_way.load(Ordering::Relaxed)
+}
+
+/// Whether hooks that record have no short way yet.
+#[inline(always)]
+pub(crate) fn has_no_way() -> bool {
+    (recorded_way() | sampled_way()) == 0
+}
+
 /// Says that events are recorded, the core's heap serves, and where a thread's state is; 0: that is not known yet, and
 /// may never be.
 pub(crate) fn open_recorded_way(offset: usize) {
+    open(&PAGE.recorded_way, offset);
+}
+
+/// The same where only some blocks are recorded.
+pub(crate) fn open_sampled_way(offset: usize) {
+    open(&PAGE.sampled_way, offset);
+}
+
+fn open(way: &AtomicUsize, offset: usize) {
     if offset == 0 {
         return;
     }
-    PAGE.recorded_way.store(offset, Ordering::Relaxed);
+    way.store(offset, Ordering::Relaxed);
     // ORDERING: pairs with the fence in `stop_recording`: either this sees that recording has ended, or the way is
     // closed there after it was opened here.
     fence(Ordering::SeqCst);
     if PAGE.word.load(Ordering::Relaxed) != LIVE {
-        PAGE.recorded_way.store(0, Ordering::Relaxed);
+        way.store(0, Ordering::Relaxed);
     }
 }
 
@@ -135,9 +161,10 @@ pub(crate) fn open_recorded_way(offset: usize) {
 pub(crate) fn stop_recording() -> bool {
     // Relaxed: a thread that sees it late pushes into a ring that nobody reads.
     let has_ended = PAGE.word.compare_exchange(LIVE, OFF, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-    // ORDERING: pairs with the fence in `open_recorded_way`.
+    // ORDERING: pairs with the fence in `open`.
     fence(Ordering::SeqCst);
     PAGE.recorded_way.store(0, Ordering::Relaxed);
+    PAGE.sampled_way.store(0, Ordering::Relaxed);
     has_ended
 }
 
@@ -185,12 +212,16 @@ fn boot() -> usize {
         let options = session.map_or(config().options, |session| session.options);
         let hardens = match options.harden {
             harden::NEVER => false,
-            harden::RECORDED => session.is_some(),
+            // Where few blocks are recorded, little is to be paid for all the others.
+            harden::RECORDED => session.is_some() && options.sample_mean_bytes == 0,
             _ => true,
         };
         backend::choose(&options);
         if hardens {
             backend::harden();
+        }
+        if session.is_some() && options.sample_mean_bytes != 0 {
+            sampled::begin();
         }
         thread::create_key();
         process::register();
@@ -239,6 +270,7 @@ fn boot() -> usize {
 pub(crate) fn reset() {
     PAGE.brief_way.store(0, Ordering::Relaxed);
     PAGE.recorded_way.store(0, Ordering::Relaxed);
+    PAGE.sampled_way.store(0, Ordering::Relaxed);
     PAGE.word.store(COLD, Ordering::Relaxed);
 }
 

@@ -201,6 +201,12 @@ impl Segment {
         AtomicU8::new(if options.clock == session::clock::TSC { stamping::ALONE } else { stamping::MONOTONIC })
     }
 
+    /// Whether only some of the program's blocks are recorded.
+    #[inline(always)]
+    pub(crate) fn is_sampled(&self) -> bool {
+        self.options.sample_mean_bytes != 0
+    }
+
     /// Counts events that cannot be told of in a ring.
     pub(crate) fn count_lost(&self, reason: LossReason, events: u64) {
         if let Some(counter) = self.header().lost.get(reason as usize) {

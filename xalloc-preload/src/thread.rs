@@ -25,6 +25,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
 use xalloc_core::heap::ThreadCache;
+use xalloc_core::sampling::Countdown;
 use xalloc_core::sys::tenure::{Holder, Tenure};
 use xalloc_core::wire::Record;
 
@@ -77,6 +78,8 @@ pub(crate) struct Own {
     /// Where the program called from, kept for the capture of its stack and the report of a fault, by hooks that have no
     /// register for it.
     pub(crate) entry: Entry,
+    /// The way to its next request that is recorded, where only some are.
+    pub(crate) countdown: Countdown,
     /// Its events.
     pub(crate) stream: Stream,
     /// Number of the fork that this thread is about to make, else 0.
@@ -105,6 +108,7 @@ impl Thread {
             own: UnsafeCell::new(Own {
                 cache: ThreadCache::new(),
                 entry: Entry { ip: 0, sp: 0, fp: 0 },
+                countdown: Countdown::new(),
                 stream: Stream::new(),
                 fork_serial: 0,
                 exec_scratch: None,
@@ -411,6 +415,8 @@ pub(crate) fn forked() -> u32 {
     // SAFETY: this thread is booting, outside of every hook (`lifecycle::make_ready`).
     let own = unsafe { &mut *thread.own.get() };
     own.stream = Stream::new();
+    // The parent goes on with the same numbers.
+    own.countdown = Countdown::new();
     own.capture.forget();
     backend::forked(&mut own.cache);
     core::mem::take(&mut own.fork_serial)

@@ -169,7 +169,7 @@ impl io::Write for Memory {
 
 fn encode(events: &[Incoming], contents: Contents, memory: Memory) -> Written {
     let encoded = || {
-        let mut writer = Writer::new(Box::new(memory))?;
+        let mut writer = Writer::new(Box::new(memory), None)?;
         writer.sync_contents(&contents);
         writer.begin_process(ProcessIndex(0), None)?;
         writer.push_all(ProcessIndex(0), events)?;

@@ -15,6 +15,9 @@
 //!   peaks are added, as the call stacks' shares of them are. How much they held together is bounded by the timeline:
 //!   never more than the largest sum, over one of its spans, of what each held at most within it.
 //!
+//! - Where only some blocks were recorded, each counts for as many as it stands for ([`crate::trace::Sampling`]): all
+//!   figures are estimates then, and [`Aggregates::errors`] says how far off they may be.
+//!
 //! # Why processes are not merged by time
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
@@ -33,6 +36,7 @@ mod put_away;
 mod replayer;
 #[cfg(test)]
 pub(crate) mod sample;
+mod scale;
 mod segments;
 mod sites;
 mod sizes;
@@ -49,6 +53,7 @@ pub use faults::{Fault, Freed, Involved};
 pub use marks::{Mark, Marks};
 pub(crate) use put_away::puts_away;
 pub use replayer::Replayer;
+pub use scale::StandardErrors;
 pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
 pub use threads::ThreadTotals;

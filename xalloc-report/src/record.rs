@@ -125,6 +125,8 @@ pub struct Props {
     pub heap_steps: bool,
     /// Whether frees carry their call stacks too.
     pub free_stacks: bool,
+    /// Bytes of which one, on average, has its allocation recorded; 0: all are, and every other event.
+    pub sample_mean_bytes: u32,
     /// What follows when the heap refuses a pointer of the program's.
     pub on_error: OnError,
     /// Look at the end of each process which of its blocks it can still reach.
@@ -158,6 +160,7 @@ impl Props {
             verify_every: 0,
             heap_steps: true,
             free_stacks: false,
+            sample_mean_bytes: 0,
             on_error: OnError::default(),
             leak_check: true,
             leak_check_on_signal: false,

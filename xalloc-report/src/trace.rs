@@ -33,7 +33,9 @@ mod play;
 mod rare;
 mod reader;
 mod records;
+mod rows;
 mod salvage;
+mod sampling;
 mod scan;
 mod skim;
 mod snapshot;
@@ -50,6 +52,7 @@ pub use error::TraceError;
 pub use event::{Entry, Event, LiveChange, ProcessEvent, ProgramEvent};
 pub use moment::{Moment, MomentError};
 pub use reader::{Limits, Trace, read_untrusted};
+pub use sampling::{Sampling, Variance};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
 pub use snapshot::{Mapping, PagesFrom, Reason, Snapshot};
 pub use tally::{By, Obtained, Tally, Told};
@@ -124,6 +127,8 @@ pub struct Recording {
     pub end: Option<End>,
     /// Whether frames carry functions.
     pub symbolized: bool,
+    /// Which blocks were recorded, if not all; it stands in the file's header.
+    pub sampling: Option<Sampling>,
     /// What was cut off when the trace was read, if it is not whole.
     pub salvage: Option<String>,
 }

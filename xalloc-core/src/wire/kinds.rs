@@ -69,6 +69,8 @@ numbered! {
         /// The process was copied here, to be checked for leaks: what is live at this point of the order is wanted for the
         /// check of number `value`.
         Copied = 5,
+        /// Where only some allocations are recorded: the thread's first one behind one that was, not recorded itself.
+        Passed = 6,
     }
 }
 

@@ -15,6 +15,7 @@ use crate::arch::Entry;
 use crate::backend::{self, Block, HEAP, Request};
 use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
+use crate::sampled;
 use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
@@ -143,6 +144,7 @@ fn allocate_unlike_most(request: Request, entry: Entry) -> Result<Block, AllocEr
 #[inline(never)]
 fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Result<Block, AllocError> {
     let result = match inside.recording() {
+        Some(segment) if segment.is_sampled() => allocate_sampled(&mut inside, segment, &request, entry),
         Some(segment) => {
             inside.flush_spare();
             let thread = inside.thread();
@@ -206,6 +208,30 @@ fn allocate_told(
     result
 }
 
+/// Has a request served where only some are recorded; tells what came of it if it is one of them, or failed.
+#[inline(never)]
+fn allocate_sampled(
+    inside: &mut Inside<'_>,
+    segment: &'static Segment,
+    request: &Request,
+    entry: Entry,
+) -> Result<Block, AllocError> {
+    inside.flush_spare();
+    let thread = inside.thread();
+    let own = inside.own();
+    let is_hit = sampled::count(own, segment, request.bytes());
+    let result = thread.served(|| backend::allocate(request, &mut own.cache, &mut NoSink));
+    let is_told = match &result {
+        Ok(block) => is_hit && sampled::mark(block.addr),
+        Err(_) => true,
+    };
+    if !is_told {
+        return result;
+    }
+    let stack = stacks::stack_of(own, entry);
+    allocate_told(own, thread, segment, request, stack, |_, _| result)
+}
+
 /// Says that checks for leaks are to ignore a block; after the event that made it.
 #[cold]
 #[inline(never)]
@@ -246,7 +272,9 @@ pub(super) fn made(block: &Block, size_bytes: u64, call: Call) -> Event {
 #[inline(never)]
 fn allocate_nested(thread: &Thread, request: &Request) -> Result<Block, AllocError> {
     let result = backend::allocate_nested(request);
-    note(thread, |_| event_of(request, &result));
+    if !segment::current().is_some_and(Segment::is_sampled) {
+        note(thread, |_| event_of(request, &result));
+    }
     if let Err(error) = result {
         host::set_errno(errno_of(error));
     }
@@ -294,8 +322,30 @@ extern "C" fn malloc_fully(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mu
 pub(crate) extern "C" fn on_malloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     match guard::enter_briefly() {
         Some(brief) => malloc_briefly(brief, bytes),
-        None => malloc_fully(bytes, ip, sp, fp),
+        None => malloc_told(bytes, ip, sp, fp),
     }
+}
+
+/// `malloc` where something is recorded, if only of some blocks; a function of its own, as [`malloc_fully`] is.
+#[inline(never)]
+extern "C" fn malloc_told(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else { return malloc_fully(bytes, ip, sp, fp) };
+    if brief.countdown().passes(bytes as u64) {
+        return malloc_briefly(brief, bytes);
+    }
+    malloc_stopped(bytes, ip, sp, fp, brief)
+}
+
+/// Serves a request that was counted and did not pass. What it is given is in the registers that it comes in already.
+#[cold]
+#[inline(never)]
+fn malloc_stopped(bytes: usize, ip: usize, sp: usize, fp: usize, brief: Brief) -> *mut c_void {
+    stopped(brief, Request::plain(Call::Malloc, bytes), Entry { ip, sp, fp })
+}
+
+fn stopped(mut brief: Brief, request: Request, entry: Entry) -> *mut c_void {
+    brief.countdown().take_back(request.bytes());
+    pointer(allocate_inside(brief.into_inside(), request, entry))
 }
 
 /// `malloc` where nothing is recorded.
@@ -348,8 +398,26 @@ pub(super) fn block_at(addr: Addr) -> *mut c_void {
 pub(crate) extern "C" fn on_calloc(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     match guard::enter_briefly() {
         Some(brief) => calloc_briefly(brief, count, size),
-        None => calloc_fully(count, size, ip, sp, fp),
+        None => calloc_told(count, size, ip, sp, fp),
     }
+}
+
+/// `calloc` where something is recorded, if only of some blocks.
+#[inline(never)]
+fn calloc_told(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else { return calloc_fully(count, size, ip, sp, fp) };
+    if brief.countdown().passes(count.saturating_mul(size) as u64) {
+        return calloc_briefly(brief, count, size);
+    }
+    calloc_stopped(count, size, ip, sp, fp, brief)
+}
+
+/// As [`malloc_stopped`].
+#[cold]
+#[inline(never)]
+fn calloc_stopped(count: usize, size: usize, ip: usize, sp: usize, fp: usize, brief: Brief) -> *mut c_void {
+    let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
+    stopped(brief, request, Entry { ip, sp, fp })
 }
 
 /// `calloc` where nothing is recorded.
@@ -367,6 +435,25 @@ fn calloc_briefly(mut brief: Brief, count: usize, size: usize) -> *mut c_void {
 fn calloc_fully(count: usize, size: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
     let request = Request { call: Call::Calloc, count: count as u64, size: size as u64, align: 0 };
     pointer(allocate(request, Entry { ip, sp, fp }))
+}
+
+/// `realloc(NULL, bytes)` where something is recorded, if only of some blocks.
+#[inline(never)]
+pub(super) extern "C" fn malloc_for_realloc(bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else {
+        return allocate_for_realloc(Call::Realloc, bytes, ip, sp, fp);
+    };
+    if brief.countdown().passes(bytes as u64) {
+        return malloc_briefly(brief, bytes);
+    }
+    realloc_stopped(bytes, ip, sp, fp, brief)
+}
+
+/// As [`malloc_stopped`].
+#[cold]
+#[inline(never)]
+fn realloc_stopped(bytes: usize, ip: usize, sp: usize, fp: usize, brief: Brief) -> *mut c_void {
+    stopped(brief, Request::plain(Call::Realloc, bytes), Entry { ip, sp, fp })
 }
 
 /// `realloc(NULL, bytes)` and its kind.

@@ -19,7 +19,8 @@ use crate::arch::Entry;
 use crate::backend::{self, HEAP, bootstrap};
 use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
-use crate::segment::Segment;
+use crate::sampled;
+use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
 
@@ -175,8 +176,11 @@ unsafe fn free_otherwise(addr: Addr, call: Call, ip: usize, sp: usize, fp: usize
             Ok(()) => unsafe { free_nested(thread, addr, call) },
             Err(_) => fault::refuse_blindly(Asked { call, addr, bytes: 0 }),
         },
-        // SAFETY: by the contract.
-        Access::Bare => unsafe { backend::free_bare(addr) },
+        Access::Bare => {
+            sampled::unmark(addr);
+            // SAFETY: by the contract.
+            unsafe { backend::free_bare(addr) }
+        }
     }
 }
 
@@ -205,7 +209,7 @@ unsafe fn free_claimed(mut inside: Inside<'static>, addr: Addr, call: Call, entr
 /// # Safety
 /// - As for [`free`]; the block was claimed.
 unsafe fn try_to_free(inside: &mut Inside<'_>, addr: Addr, call: Call, entry: Entry) -> Result<(), HeapFault> {
-    let Some(segment) = inside.recording() else {
+    let Some(segment) = inside.recording().filter(|segment| sampled::tells_end_of(segment, addr)) else {
         // SAFETY: by the contract.
         return unsafe { backend::free(&mut inside.own().cache, &mut NoSink, addr) };
     };
@@ -270,7 +274,9 @@ unsafe fn free_faulty(mut inside: Inside<'static>, addr: Addr, call: Call, entry
 #[inline(never)]
 unsafe fn free_nested(thread: &Thread, addr: Addr, call: Call) {
     host::keeping_errno(|| {
-        note(thread, |_| Event::Free { addr, call });
+        if segment::current().is_none_or(|segment| sampled::tells_end_of(segment, addr)) {
+            note(thread, |_| Event::Free { addr, call });
+        }
         // SAFETY: by the contract.
         unsafe { backend::free_nested(thread, addr) }
     });
@@ -281,10 +287,51 @@ pub(crate) unsafe extern "C" fn on_free(block: *mut c_void, ip: usize, sp: usize
     if block.is_null() {
         return;
     }
-    let Some(mut brief) = guard::enter_briefly() else {
+    match guard::enter_briefly() {
         // SAFETY: by the bullet of the module.
+        Some(brief) => unsafe { free_briefly(brief, block, ip, sp, fp) },
+        // SAFETY: as above.
+        None => unsafe { free_told_of(block, ip, sp, fp) },
+    }
+}
+
+/// `free` where something is recorded, if only of some blocks; a function of its own, as [`free_fully`] is.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(never)]
+unsafe extern "C" fn free_told_of(block: *mut c_void, ip: usize, sp: usize, fp: usize) {
+    let Some(brief) = guard::enter_sampled() else {
+        // SAFETY: by the contract.
         return unsafe { free_fully(block, ip, sp, fp) };
     };
+    let addr = Addr(block.expose_provenance() as u64);
+    if sampled::may_be_marked(addr) {
+        // SAFETY: by the contract.
+        return unsafe { free_marked(block, ip, sp, fp, brief) };
+    }
+    // SAFETY: by the contract.
+    unsafe { free_briefly(brief, block, ip, sp, fp) };
+}
+
+/// The same of a block that is recorded.
+///
+/// # Safety
+/// - As for [`free`].
+#[cold]
+#[inline(never)]
+unsafe fn free_marked(block: *mut c_void, ip: usize, sp: usize, fp: usize, brief: Brief) {
+    let addr = Addr(block.expose_provenance() as u64);
+    // SAFETY: by the contract.
+    unsafe { free_inside(brief.into_inside(), addr, Call::Free, Entry { ip, sp, fp }) };
+}
+
+/// `free` where nothing is recorded.
+///
+/// # Safety
+/// - As for [`free`].
+#[inline(always)]
+unsafe fn free_briefly(mut brief: Brief, block: *mut c_void, ip: usize, sp: usize, fp: usize) {
     let addr = Addr(block.expose_provenance() as u64);
     // The word before a block of the bootstrap arena is no size that a cache takes.
     // SAFETY: by the bullet of the module.

@@ -12,18 +12,20 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use xalloc_core::heap::{HeapFault, NoSink, Resized, Verdict};
-use xalloc_core::units::{Addr, PAGE_BYTES, StackId};
+use xalloc_core::units::{Addr, ArenaId, PAGE_BYTES, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::{
-    allocate_for_realloc, block_at, leave_damaged, leave_with, made, malloc_briefly, note, tell_ignored,
+    allocate_for_realloc, block_at, leave_damaged, leave_with, made, malloc_briefly, malloc_for_realloc, note,
+    tell_ignored,
 };
 use super::fault::{self, Asked};
 use crate::arch::Entry;
 use crate::backend::{self, Outcome, Request, bootstrap};
 use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
-use crate::segment::Segment;
+use crate::sampled;
+use crate::segment::{self, Segment};
 use crate::stacks::{self, Steps};
 use crate::thread::{Own, Thread};
 
@@ -132,6 +134,8 @@ fn conclude(mut inside: Inside<'static>, outcome: Outcome, addr: Addr, request: 
 #[inline(always)]
 unsafe fn reallocate_claimed(inside: &mut Inside<'_>, addr: Addr, request: &Request, entry: Entry) -> Outcome {
     match inside.recording() {
+        // SAFETY: by the contract.
+        Some(segment) if segment.is_sampled() => unsafe { reallocate_sampled(inside, segment, addr, request, entry) },
         Some(segment) => {
             inside.flush_spare();
             let thread = inside.thread();
@@ -245,6 +249,71 @@ unsafe fn reallocate_told(
     outcome
 }
 
+/// A realloc where only some blocks are recorded: the block that goes may be one of them, and the one that comes, each for
+/// itself.
+///
+/// # Safety
+/// - As for [`reallocate`]; the block was claimed.
+#[inline(never)]
+unsafe fn reallocate_sampled(
+    inside: &mut Inside<'_>,
+    segment: &'static Segment,
+    addr: Addr,
+    request: &Request,
+    entry: Entry,
+) -> Outcome {
+    inside.flush_spare();
+    let thread = inside.thread();
+    let own = inside.own();
+    let is_hit = request.bytes() != 0 && sampled::count(own, segment, request.bytes());
+    let was_marked = sampled::unmark(addr);
+    if was_marked {
+        let goes = if is_hit { first_half(addr, request) } else { Event::Free { addr, call: request.call } };
+        own.stream.event(segment, segment.now(), StackId::NONE, goes);
+    }
+    let cache = &mut own.cache;
+    // SAFETY: by the contract.
+    let reallocate = || unsafe { backend::reallocate(cache, &mut NoSink, addr, request.call, request.bytes()) };
+    let outcome = thread.served(reallocate);
+    let comes = match &outcome {
+        Outcome::Block(block) if is_hit && sampled::mark(block.addr) => {
+            Some(made(block, request.bytes(), request.call))
+        }
+        Outcome::Block(_) | Outcome::Freed => None,
+        Outcome::Failed | Outcome::Refused(_) => {
+            // Told as gone, it comes back; of one that was not to be resized into a recorded block, the size asked for is
+            // not known any more.
+            let returns = was_marked && sampled::mark(addr);
+            returns.then(|| if is_hit { Event::ReallocUndo { addr } } else { returned(addr, request) })
+        }
+    };
+    let failed = match &outcome {
+        Outcome::Failed => Some(Event::AllocFailed { size_bytes: request.bytes(), call: request.call }),
+        Outcome::Block(_) | Outcome::Freed | Outcome::Refused(_) => None,
+    };
+    if comes.is_some() || failed.is_some() {
+        let stack = stacks::stack_of(own, entry);
+        for event in [comes, failed].into_iter().flatten() {
+            own.stream.event(segment, segment.now(), stack, event);
+        }
+    }
+    outcome
+}
+
+/// The event of a block that was told to be free and is not.
+fn returned(addr: Addr, request: &Request) -> Event {
+    // SAFETY: the realloc has failed, so the block is live.
+    let usable_bytes = unsafe { backend::usable_bytes(addr) };
+    Event::Alloc {
+        addr,
+        size_bytes: usable_bytes,
+        slack_bytes: 0,
+        arena: ArenaId::NONE,
+        arena_seq: None,
+        call: request.call,
+    }
+}
+
 /// What is said before the call. A size of 0 frees, as libc has it.
 fn first_half(addr: Addr, request: &Request) -> Event {
     if request.bytes() == 0 { Event::Free { addr, call: request.call } } else { Event::ReallocBegin { addr } }
@@ -264,7 +333,16 @@ fn second_half(addr: Addr, request: &Request, outcome: &Outcome) -> Option<Event
 #[cold]
 #[inline(never)]
 unsafe fn reallocate_nested(thread: &Thread, addr: Addr, request: &Request) -> Outcome {
+    let sampled_in = segment::current().filter(|segment| segment.is_sampled());
     let outcome = host::keeping_errno(|| {
+        if sampled_in.is_some() {
+            // The block that comes is not recorded; what the one that goes was is over.
+            if sampled::unmark(addr) {
+                note(thread, |_| Event::Free { addr, call: request.call });
+            }
+            // SAFETY: by the contract.
+            return unsafe { backend::reallocate_nested(thread, addr, request) };
+        }
         note(thread, |_| first_half(addr, request));
         // SAFETY: by the contract.
         let outcome = unsafe { backend::reallocate_nested(thread, addr, request) };
@@ -291,27 +369,67 @@ pub(crate) unsafe extern "C" fn on_realloc(
     if block.is_null() {
         return match guard::enter_briefly() {
             Some(brief) => malloc_briefly(brief, bytes),
-            None => allocate_for_realloc(Call::Realloc, bytes, ip, sp, fp),
+            None => malloc_for_realloc(bytes, ip, sp, fp),
         };
     }
     let addr = Addr(block.expose_provenance() as u64);
-    if bytes != 0
-        && !bootstrap::holds(addr)
-        && let Some(mut brief) = guard::enter_briefly()
-    {
+    if bytes == 0 || bootstrap::holds(addr) {
         // SAFETY: by the bullet of the module.
-        if unsafe { brief.heap().extend(brief.cache(), addr, bytes as u64) } {
-            return leave_with(brief, Some(addr));
-        }
-        brief.keep_entry(Entry { ip, sp, fp });
-        // SAFETY: by the bullet of the module; nothing has changed.
-        return unsafe { realloc_briefly(brief, block, bytes) };
+        return unsafe { realloc_fully(block, bytes, ip, sp, fp) };
     }
-    // SAFETY: by the bullet of the module.
-    unsafe { realloc_fully(block, bytes, ip, sp, fp) }
+    match guard::enter_briefly() {
+        // SAFETY: by the bullet of the module.
+        Some(brief) => unsafe { resize_briefly(brief, block, bytes, ip, sp, fp) },
+        // SAFETY: as above.
+        None => unsafe { resize_told(block, bytes, ip, sp, fp) },
+    }
 }
 
 /// `realloc` of a block of the heap's to more than nothing, where nothing is recorded.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(always)]
+unsafe fn resize_briefly(
+    mut brief: Brief,
+    block: *mut c_void,
+    bytes: usize,
+    ip: usize,
+    sp: usize,
+    fp: usize,
+) -> *mut c_void {
+    let addr = Addr(block.expose_provenance() as u64);
+    // SAFETY: by the contract.
+    if unsafe { brief.heap().extend(brief.cache(), addr, bytes as u64) } {
+        return leave_with(brief, Some(addr));
+    }
+    brief.keep_entry(Entry { ip, sp, fp });
+    // SAFETY: by the contract; nothing has changed.
+    unsafe { realloc_briefly(brief, block, bytes) }
+}
+
+/// The same where something is recorded, if only of some blocks.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(never)]
+unsafe extern "C" fn resize_told(block: *mut c_void, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
+    let Some(mut brief) = guard::enter_sampled() else {
+        // SAFETY: by the contract.
+        return unsafe { realloc_fully(block, bytes, ip, sp, fp) };
+    };
+    let addr = Addr(block.expose_provenance() as u64);
+    if brief.countdown().passes(bytes as u64) && !sampled::may_be_marked(addr) {
+        // SAFETY: by the contract.
+        return unsafe { resize_briefly(brief, block, bytes, ip, sp, fp) };
+    }
+    brief.countdown().take_back(bytes as u64);
+    drop(brief);
+    // SAFETY: by the contract; nothing has changed.
+    unsafe { realloc_fully(block, bytes, ip, sp, fp) }
+}
+
+/// What [`resize_briefly`] leaves to be done.
 ///
 /// # Safety
 /// - As for [`reallocate`].

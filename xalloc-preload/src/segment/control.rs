@@ -29,7 +29,19 @@ pub(crate) struct Session {
 
 impl Session {
     /// Finds the recorder that the environment names. `None`: nothing is to be recorded, or the recorder is finished.
+    ///
+    /// Steps of the heap say nothing where only some of its blocks are known, and are not told then.
     pub(crate) fn open(config: &Config) -> Result<Option<Session>, Refused> {
+        let mut found = Session::find(config)?;
+        if let Some(Session { options, .. }) = &mut found
+            && options.sample_mean_bytes != 0
+        {
+            options.heap_steps = 0;
+        }
+        Ok(found)
+    }
+
+    fn find(config: &Config) -> Result<Option<Session>, Refused> {
         match config.output {
             Output::Nowhere => Ok(None),
             Output::File => Ok(Some(Session { control: None, control_path: Text::new(), options: config.options })),

@@ -182,6 +182,7 @@ unsafe fn write_header(base: NonNull<u8>, pid: u32, birth: Birth, session: &Sess
     header.fork_serial = fork_serial;
     header.clock = session.options.clock;
     header.allocator = allocator;
+    header.sample_mean_bytes = session.options.sample_mean_bytes;
     header.started_monotonic_ns = clock::monotonic_ns();
     header.started_realtime_ns = clock::realtime_ns();
     let now = if header.clock == session::clock::TSC { clock::ticks() } else { Stamp(header.started_monotonic_ns) };

@@ -7,6 +7,7 @@ use super::frames::{CallStack, FrameView, StackState};
 use super::leaks;
 use super::names::Named;
 use super::process::peaks_apart;
+use super::sampling::SamplingView;
 use crate::model::{Model, Site};
 use crate::trace::{Contents, StackIndex};
 use xalloc_core::wire::Call;
@@ -112,12 +113,18 @@ pub struct Flame {
     /// Why weights are not what the metric says: leaked bytes of what was never checked are bytes alive at exit, and
     /// peaks of several programs were at several times.
     pub doubt: Option<String>,
+    /// How the weights were estimated; `None`: they are exact.
+    pub sampling: Option<SamplingView>,
     /// Stacks with a weight above 0; each only once, in order of labels.
     pub stacks: Vec<FlameStack>,
 }
 
 impl Flame {
     pub(super) fn of(contents: &Contents, model: &Model, metric: Metric) -> Flame {
+        Flame { sampling: SamplingView::of(model), ..Flame::by(contents, model, metric) }
+    }
+
+    fn by(contents: &Contents, model: &Model, metric: Metric) -> Flame {
         let of_sites = || model.sum.sites.iter().map(|site| (site.stack, site.call, metric.weight(site)));
         match metric {
             Metric::Allocated | Metric::Count | Metric::Alive | Metric::Temporary | Metric::Pinned => {
@@ -164,7 +171,7 @@ impl Flame {
         };
         let stacks: Vec<_> = stacks.into_iter().map(stack).collect();
         let total = stacks.iter().fold(0u64, |sum, stack| sum.saturating_add(stack.weight));
-        Flame { metric, total, doubt: None, stacks }
+        Flame { metric, total, doubt: None, sampling: None, stacks }
     }
 }
 

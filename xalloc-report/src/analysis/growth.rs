@@ -16,7 +16,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::model::Recorded;
-use crate::trace::{Block, Entry, LiveChange, ProcessIndex, Replay, StackIndex};
+use crate::trace::{Block, Entry, LiveChange, ProcessIndex, Replay, Sampling, StackIndex};
 
 /// Equal parts of a run.
 const SLICES: usize = 16;
@@ -53,8 +53,13 @@ impl Growth {
     pub(super) fn of<R: Recorded>(recorded: &R, index: ProcessIndex) -> Result<Growth, R::Error> {
         let span = recorded.contents().processes.get(index.0 as usize);
         let (from_ns, to_ns) = span.map_or((0, 0), |process| (process.started_at_ns, process.ended_at_ns));
-        let mut slices =
-            Slices { from_ns, length_ns: to_ns.saturating_sub(from_ns).max(1), at: 0, live: FxHashMap::default() };
+        let mut slices = Slices {
+            from_ns,
+            length_ns: to_ns.saturating_sub(from_ns).max(1),
+            sampling: recorded.contents().recording.sampling,
+            at: 0,
+            live: FxHashMap::default(),
+        };
         recorded.replay(index, &mut slices)?;
         slices.close(SLICES);
         let slopes = slices.live.into_iter().map(|(stack, live)| (stack, slope(&live.at_end, slices.length_ns)));
@@ -100,6 +105,7 @@ struct Live {
 struct Slices {
     from_ns: u64,
     length_ns: u64,
+    sampling: Option<Sampling>,
     /// Slices that are over.
     at: usize,
     live: FxHashMap<StackIndex, Live>,
@@ -117,15 +123,22 @@ impl Slices {
         }
     }
 
+    /// The bytes that a block counts for.
+    fn bytes(&self, block: &Block) -> u64 {
+        self.sampling.map_or(block.size_bytes, |sampling| sampling.bytes(block.size_bytes))
+    }
+
     fn gain(&mut self, block: &Block) {
+        let bytes = self.bytes(block);
         let live = self.live.entry(block.stack).or_default();
-        live.now = live.now.saturating_add(block.size_bytes);
+        live.now = live.now.saturating_add(bytes);
     }
 
     fn lose(&mut self, block: &Block) {
+        let bytes = self.bytes(block);
         // A block from before a fork was never gained.
         if let Some(live) = self.live.get_mut(&block.stack) {
-            live.now = live.now.saturating_sub(block.size_bytes);
+            live.now = live.now.saturating_sub(bytes);
         }
     }
 }

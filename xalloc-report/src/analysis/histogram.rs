@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::names::Named;
+use super::sampling::SamplingView;
 use crate::model::{Distribution, Doubling, Model, Scale};
 
 /// What is counted.
@@ -75,6 +76,8 @@ pub struct SizeBucket {
 pub struct SizeHistogram {
     /// Requested or usable sizes.
     pub of: Quantity,
+    /// How the figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
     /// Allocations.
     pub count: u64,
     /// Their bytes.
@@ -101,6 +104,8 @@ pub struct LifetimeBucket {
 pub struct LifetimeHistogram {
     /// Always `lifetime`.
     pub of: Quantity,
+    /// How the figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
     /// Blocks that were freed.
     pub count: u64,
     /// Blocks that were not: they have no lifetime.
@@ -122,22 +127,32 @@ pub enum Histogram {
 }
 
 impl Histogram {
+    /// See [`SizeHistogram::sampling`].
+    #[must_use]
+    pub fn sampling(&self) -> Option<SamplingView> {
+        match self {
+            Histogram::Size(sizes) => sizes.sampling,
+            Histogram::Lifetime(lifetimes) => lifetimes.sampling,
+        }
+    }
+
     pub(super) fn of(model: &Model, of: Quantity) -> Histogram {
         match of {
-            Quantity::Requested => Histogram::Size(sizes(of, &model.sum.requested)),
-            Quantity::Usable => Histogram::Size(sizes(of, &model.sum.usable)),
+            Quantity::Requested => Histogram::Size(sizes(of, model, &model.sum.requested)),
+            Quantity::Usable => Histogram::Size(sizes(of, model, &model.sum.usable)),
             Quantity::Lifetime => Histogram::Lifetime(lifetimes(model)),
         }
     }
 }
 
-fn sizes(of: Quantity, distribution: &Distribution<Doubling>) -> SizeHistogram {
+fn sizes(of: Quantity, model: &Model, distribution: &Distribution<Doubling>) -> SizeHistogram {
     let buckets = distribution
         .classes()
         .map(|(from_bytes, to_bytes, class)| SizeBucket { from_bytes, to_bytes, count: class.count, bytes: class.sum })
         .collect();
     SizeHistogram {
         of,
+        sampling: SamplingView::of(model),
         count: distribution.count(),
         bytes: distribution.sum(),
         buckets,
@@ -153,6 +168,7 @@ fn lifetimes(model: &Model) -> LifetimeHistogram {
         .collect();
     LifetimeHistogram {
         of: Quantity::Lifetime,
+        sampling: SamplingView::of(model),
         count: distribution.count(),
         alive_at_exit_blocks: model.sum.totals.alive_blocks,
         buckets,

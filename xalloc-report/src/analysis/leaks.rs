@@ -12,6 +12,7 @@ use super::frames::CallStack;
 use super::growth::{Growth, Slope};
 use super::names;
 use super::process::{ThreadName, ThreadNames, pid};
+use super::sampling::SamplingView;
 use crate::model::{Model, ProcessRow};
 use crate::trace::{
     Contents, Disguise, End, Finding, Hint, Holder, LeakClass, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex,
@@ -222,6 +223,8 @@ impl ShownCheck {
 pub struct Leaks {
     /// Number of the check whose findings these are, as in `checks`; `null`: those of the ends of the processes.
     pub check: Option<u64>,
+    /// How the figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
     /// Requested bytes alive at exit; at the check, if it is one before.
     pub bytes: u64,
     /// Blocks alive then.
@@ -282,6 +285,9 @@ impl ProcessCheck {
 
 /// Why a process without any scan has none.
 fn unchecked_end(contents: &Contents, process: ProcessIndex) -> String {
+    if contents.recording.sampling.is_some() {
+        return "with --sample most blocks are not known, nor what points to the others; record without it".to_owned();
+    }
     match contents.processes.get(process.0 as usize).map(|process| process.end) {
         Some(End::Signalled(signal)) => format!("ended by signal {signal}"),
         Some(End::Replaced) => "replaced by exec".to_owned(),
@@ -334,6 +340,7 @@ impl Leaks {
         };
         Leaks {
             check,
+            sampling: SamplingView::of(model),
             bytes: alive.bytes,
             blocks: alive.blocks,
             inherited_blocks: inherited.blocks,

@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::faults::{self, DoubleFreeView, FaultView};
 use super::process::{EndView, ThreadName, ThreadNames, distinct, pid};
-use super::{allocator_frames, names};
+use super::{SamplingView, allocator_frames, names};
 use crate::model::{Model, ProcessRow};
 use crate::trace::{Allocator, Contents, Process, ProcessIndex, StackIndex};
 
@@ -119,6 +119,8 @@ pub struct Summary {
     pub end: Option<EndView>,
     /// Length of the recording, nanoseconds.
     pub duration_ns: u64,
+    /// How the figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
     /// Who served the allocations.
     pub allocator: AllocatorView,
     /// Version of the C library.
@@ -139,10 +141,10 @@ pub struct Summary {
     pub temporary_bytes: u64,
     /// The threshold.
     pub temporary_threshold: u32,
-    /// Reallocs that kept the block in its place.
-    pub reallocs_in_place: u64,
-    /// Reallocs that moved the block.
-    pub reallocs_moved: u64,
+    /// Reallocs that kept the block in its place; `null` where only some allocations were recorded.
+    pub reallocs_in_place: Option<u64>,
+    /// Reallocs that moved the block, likewise.
+    pub reallocs_moved: Option<u64>,
     /// Largest live requested bytes; of several processes the sum of each one's peak.
     pub peak_live_bytes: u64,
     /// When that was first reached, nanoseconds since the recording's start; `null` without allocations, and for
@@ -223,6 +225,7 @@ impl Summary {
             command: recording.command.clone(),
             end: recording.end.map(EndView::from),
             duration_ns: recording.duration_ns,
+            sampling: SamplingView::of(model),
             allocator: allocator(selected().map(|process| process.allocator)),
             libc: recording.libc.clone(),
             host: recording.host.clone(),
@@ -233,8 +236,9 @@ impl Summary {
             temporary_allocations: sum.totals.temporary,
             temporary_bytes: sum.totals.temporary_bytes,
             temporary_threshold: model.settings.temporary_threshold,
-            reallocs_in_place: sum.reallocs.in_place,
-            reallocs_moved: sum.reallocs.moved,
+            // Both blocks of a realloc must be known to tell.
+            reallocs_in_place: sum.errors.is_none().then_some(sum.reallocs.in_place),
+            reallocs_moved: sum.errors.is_none().then_some(sum.reallocs.moved),
             peak_live_bytes: sum.peak.bytes,
             peak_at_ns: sum.peak.at_ns,
             // The sum of the peaks is a bound too, and for one process the better one.

@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
+use super::sampling::SamplingView;
 use crate::model::Model;
 
 /// One span of time.
@@ -38,6 +39,8 @@ pub struct MarkView {
 pub struct TimelineView {
     /// Length of each span, nanoseconds.
     pub bucket_ns: u64,
+    /// How the figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
     /// Largest live bytes; of several processes the sum of each one's peak.
     pub peak_live_bytes: u64,
     /// Processes in the sums.
@@ -68,6 +71,7 @@ impl TimelineView {
         };
         TimelineView {
             bucket_ns: timeline.width_ns(),
+            sampling: SamplingView::of(model),
             peak_live_bytes: model.sum.peak.bytes,
             processes: model.sum.processes,
             heap_unknown_processes: model.sum.heap_unknown_processes,

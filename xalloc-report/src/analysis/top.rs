@@ -7,6 +7,7 @@ use super::frames::CallStack;
 use super::histogram::LifetimeBucket;
 use super::names::Named;
 use super::process::peaks_apart;
+use super::sampling::SamplingView;
 use crate::model::{Model, Site};
 use crate::trace::Contents;
 
@@ -68,11 +69,13 @@ pub struct TopSite {
     pub value: u64,
     /// Its share of all call stacks' values, per cent.
     pub percent: f64,
+    /// Allocations that were recorded: all of them, unless the recording is sampled. The fewer, the less is certain.
+    pub recorded_allocations: u64,
     /// Allocations, reallocs included.
     pub allocations: u64,
     /// Requested bytes of all of them.
     pub allocated_bytes: u64,
-    /// Of the allocations, those that were a realloc of a block.
+    /// Of the allocations, those that were a realloc of a block; where only some are recorded, of no block too.
     pub reallocations: u64,
     /// Temporary allocations.
     pub temporary_allocations: u64,
@@ -98,6 +101,8 @@ pub struct TopSite {
 pub struct Top {
     /// By what it is ranked.
     pub by: Order,
+    /// How the figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
     /// Sum of all values.
     pub total: u64,
     /// Why values are not what they are ranked by: peaks of several programs were at several times; else `null`.
@@ -117,6 +122,7 @@ impl Top {
             .map(|site| TopSite {
                 value: by.value(site),
                 percent: 100.0 * by.value(site) as f64 / total as f64,
+                recorded_allocations: site.recorded,
                 allocations: site.allocations,
                 allocated_bytes: site.allocated_bytes,
                 reallocations: site.reallocations,
@@ -135,6 +141,12 @@ impl Top {
             })
             .collect();
         sites.sort_by(|a, b| b.value.cmp(&a.value).then_with(|| a.at.frames.cmp(&b.at.frames)));
-        Top { by, total, doubt: if by == Order::Peak { peaks_apart(model) } else { None }, sites }
+        Top {
+            by,
+            sampling: SamplingView::of(model),
+            total,
+            doubt: if by == Order::Peak { peaks_apart(model) } else { None },
+            sites,
+        }
     }
 }

@@ -153,6 +153,8 @@ pub struct BudgetLine {
     pub unit: Unit,
     /// What was measured.
     pub value: u64,
+    /// Standard error of a value that was estimated; `null`: it is exact.
+    pub error: Option<u64>,
     /// The most that is allowed.
     pub limit: u64,
     /// What is left of the limit; negative: by how much it is exceeded.
@@ -177,7 +179,17 @@ impl BudgetLine {
             (false, true) => (distance, Standing::Unknown),
             (false, false) => (distance, Standing::Kept),
         };
-        BudgetLine { subject, unit: subject.unit(), value, limit, margin, standing }
+        BudgetLine { subject, unit: subject.unit(), value, error: None, limit, margin, standing }
+    }
+
+    /// For a value that was estimated, with its standard error. Whether the budget is kept is known where the limit is
+    /// further away than two of them.
+    #[must_use]
+    pub fn estimated(subject: Subject, value: u64, error: u64, limit: u64) -> BudgetLine {
+        let doubt = error.saturating_mul(2);
+        let standing =
+            BudgetLine::between(subject, value.saturating_sub(doubt), value.saturating_add(doubt), limit).standing;
+        BudgetLine { error: Some(error), standing, ..BudgetLine::of(subject, value, limit) }
     }
 }
 
@@ -213,6 +225,15 @@ mod tests {
         assert_eq!(line(5, 100), Standing::Kept);
         assert_eq!(line(5, 101), Standing::Unknown);
         assert_eq!(line(101, 500), Standing::Broken);
+    }
+
+    #[test]
+    fn an_estimate_decides_where_the_limit_is_two_standard_errors_away() {
+        let line = |value| BudgetLine::estimated(Subject::Allocations, value, 10, 100).standing;
+        assert_eq!(
+            [80, 81, 120, 121].map(line),
+            [Standing::Kept, Standing::Unknown, Standing::Unknown, Standing::Broken]
+        );
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use super::own::{Whose, is_foreign};
 use super::suppressions::ProgramsOwn;
-use crate::analysis::{self, EndView, FaultView, LeakSite, LeakSum, LeakTotals, Pattern};
+use crate::analysis::{self, EndView, FaultView, LeakSite, LeakSum, LeakTotals, Pattern, SamplingView};
 use crate::model::{Model, Recorded, Settings};
 use crate::trace::{Contents, LeakClass, Process, ProcessIndex};
 
@@ -81,6 +81,8 @@ pub struct ProcessEvidence {
     pub command: Vec<String>,
     /// How it ended.
     pub end: EndView,
+    /// How its figures were estimated; `None`: they are exact.
+    pub sampling: Option<SamplingView>,
     /// Events that were recorded.
     pub events: u64,
     /// Events that are known to be missing.
@@ -191,6 +193,7 @@ impl ProcessEvidence {
             whose: Whose::Users,
             command: process.command.clone(),
             end: process.end.into(),
+            sampling: leaks.sampling,
             events: totals.events,
             dropped_events,
             allocations: totals.allocations,

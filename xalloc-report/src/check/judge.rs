@@ -11,7 +11,7 @@ use super::leak::Leak;
 use super::rules::Rule;
 use super::suppressions::SuppressionUse;
 use super::verdict::{BaselineUse, Figures, Outcome, ProcessVerdict, RuleLine, RunVerdict};
-use crate::analysis::{EndView, LeakSum};
+use crate::analysis::{EndView, LeakSum, SamplingView};
 
 pub(super) use budgets::growing;
 use leaks::Leaks;
@@ -41,9 +41,10 @@ pub(super) fn judge(
     let leaks = leaks.in_order();
     let doubts = run_doubts(&run, policy);
     let all_checked = !run.processes.iter().any(is_unchecked);
-    let rules = policy.fail_on.iter().map(|&rule| rule_line(rule, &leaks, all_checked)).collect();
+    let sampling = sampling(&run);
+    let rules = policy.fail_on.iter().map(|&rule| rule_line(rule, &leaks, all_checked, sampling.as_ref())).collect();
     let mut notes = Vec::new();
-    let budgets = budgets::lines(&run, &figures, &leaks, policy, &mut notes);
+    let budgets = budgets::lines(&run, &figures, sampling.as_ref(), &leaks, policy, &mut notes);
     let failure = failure(run.end);
     // A dropped event takes the figures' worth; a leak scan that is missing does not.
     let figures_hold = doubts.is_empty() && run.processes.iter().all(|process| process.dropped_events == 0);
@@ -59,6 +60,9 @@ pub(super) fn judge(
     } else {
         Outcome::Pass
     };
+    if let Some(sampling) = &sampling {
+        notes.push(estimated(sampling.mean_interval_bytes));
+    }
     if !policy.leaks_required && !run.scanned && run.missing.is_none() {
         notes.push("not checked for leaks: the recording holds no leak scan".to_owned());
     }
@@ -69,7 +73,32 @@ pub(super) fn judge(
     let mut reasons: Vec<_> = failure.into_iter().chain(doubts).chain(of_processes).collect();
     reasons.dedup();
     let RunEvidence { name, command, .. } = run;
-    RunVerdict { name, command, outcome, reasons, notes, rules, budgets, processes, faults, leaks, figures }
+    RunVerdict { name, command, outcome, reasons, notes, rules, budgets, processes, faults, leaks, figures, sampling }
+}
+
+/// What a reader of a sampled run's verdict has to know.
+fn estimated(mean_interval_bytes: u64) -> String {
+    format!(
+        "all figures are estimates: of the bytes asked for, one in {mean_interval_bytes} was sampled; a budget is judged \
+         where two standard errors leave no doubt"
+    )
+}
+
+/// How the run's figures were estimated: those of its processes together. A peak is that of one process.
+fn sampling(run: &RunEvidence) -> Option<SamplingView> {
+    let of_processes = || run.processes.iter().filter_map(|process| Some((process.peak_live_bytes, process.sampling?)));
+    let (_, of_peak) = of_processes().max_by_key(|(peak, _)| *peak)?;
+    let error = |of: fn(&SamplingView) -> u64| {
+        of_processes().map(|(_, sampling)| (of(&sampling) as f64).powi(2)).sum::<f64>().sqrt().round() as u64
+    };
+    Some(SamplingView {
+        recorded_allocations: of_processes().map(|(_, sampling)| sampling.recorded_allocations).sum(),
+        allocations_error: error(|of| of.allocations_error),
+        allocated_bytes_error: error(|of| of.allocated_bytes_error),
+        live_at_exit_bytes_error: error(|of| of.live_at_exit_bytes_error),
+        live_at_exit_blocks_error: error(|of| of.live_at_exit_blocks_error),
+        ..of_peak
+    })
 }
 
 fn failure(end: Option<EndView>) -> Option<String> {
@@ -109,7 +138,8 @@ fn run_doubts(run: &RunEvidence, policy: &Policy) -> Vec<String> {
 fn is_unchecked(process: &ProcessEvidence) -> bool {
     let left_nothing = match process.end {
         EndView::Replaced => true,
-        EndView::Exited { .. } | EndView::Vanished => process.alive.blocks == 0,
+        // Of a sampled process nobody knows what it left.
+        EndView::Exited { .. } | EndView::Vanished => process.alive.blocks == 0 && process.sampling.is_none(),
         EndView::Signalled { .. } | EndView::Running => false,
     };
     process.not_checked.is_some() && !left_nothing
@@ -153,11 +183,12 @@ fn verdict_on(
     }
 }
 
-fn rule_line(rule: Rule, leaks: &[Leak], all_checked: bool) -> RuleLine {
+fn rule_line(rule: Rule, leaks: &[Leak], all_checked: bool, sampling: Option<&SamplingView>) -> RuleLine {
     let breaking = || leaks.iter().filter(|leak| leak.breaks.contains(&rule));
     let needs_scan = match rule {
         Rule::Definite | Rule::Cycle | Rule::Possible | Rule::Reachable | Rule::New => true,
-        Rule::Growth => false,
+        // A few recorded blocks rise and fall by chance.
+        Rule::Growth => sampling.is_some(),
     };
     let standing = match breaking().next() {
         Some(_) => Standing::Broken,

@@ -8,7 +8,7 @@ use super::fault::Fault;
 use super::leak::Leak;
 use super::rules::Rule;
 use super::suppressions::SuppressionUse;
-use crate::analysis::{EndView, LeakSum, LeakTotals};
+use crate::analysis::{EndView, LeakSum, LeakTotals, SamplingView};
 
 /// A verdict in a word.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, JsonSchema)]
@@ -66,6 +66,8 @@ pub struct RunVerdict {
     pub leaks: Vec<Leak>,
     /// What the run took.
     pub figures: Figures,
+    /// How these figures were estimated, where only some allocations were recorded; else `null`.
+    pub sampling: Option<SamplingView>,
 }
 
 /// What a run took.

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
+use super::opened::every_block_for;
 use super::values::from_zero;
 use super::{Console, Existing, Failure};
 use crate::model::{Model, Recorded, Settings};
@@ -129,6 +130,9 @@ impl TraceArgs {
 
     /// Replays them.
     pub(super) fn model<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Model, Failure> {
+        if count.temporary_threshold > 1 {
+            every_block_for("a --temporary-threshold above 1", trace.contents())?;
+        }
         let processes = self.processes(trace.contents())?;
         Model::of(trace, processes, count.into()).map_err(|error| self.unreadable(error))
     }

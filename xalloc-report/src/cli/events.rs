@@ -6,10 +6,10 @@ use clap::Args;
 
 use super::args::{Format, FormatArgs, TraceArgs};
 use super::moment::{Named, NoMark};
-use super::opened::gaps;
+use super::opened::{every_block_for, gaps};
 use super::values::{EventKinds, kinds};
 use super::{Console, Exit, Failure};
-use crate::analysis::{EventView, EventWindow, Observer, ThreadName};
+use crate::analysis::{EventView, EventWindow, Named as _, Observer, ThreadName};
 use crate::model::Recorded;
 use crate::render::json::EventStream;
 use crate::render::number::{counted, span};
@@ -41,6 +41,9 @@ pub struct Events {
 
 impl Events {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        if let Some(step) = self.kind.as_ref().and_then(|kinds| kinds.0.iter().find(|kind| kind.is_heap_step())) {
+            every_block_for(&format!("`--kind {}`", step.name()), trace.contents())?;
+        }
         let processes = self.trace.processes(trace.contents())?;
         self.find_thread(trace.contents(), &processes)?;
         let windows = self.windows(trace, &processes)?;

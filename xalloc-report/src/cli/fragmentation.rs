@@ -8,7 +8,7 @@ use clap::Args;
 
 use super::args::{ExtentArgs, ForceArgs, Format, FormatArgs, TraceArgs};
 use super::moment::Named;
-use super::opened::gaps;
+use super::opened::{every_block_for, gaps};
 use super::values::named;
 use super::{Console, Exit, Failure};
 use crate::analysis::fragmentation::{At, Fragmentation as View, FragmentationError, Predict, fragmentation};
@@ -99,6 +99,7 @@ impl FromStr for When {
 /// events.
 pub(super) fn look<R: Recorded>(args: &TraceArgs, trace: &R, when: &When, predict: Predict) -> Result<View, Failure> {
     let contents = trace.contents();
+    every_block_for("the layout of the heap", contents)?;
     let events = |process: &ProcessIndex| contents.processes.get(process.0 as usize).map_or(0, |told| told.events);
     let mut asked = args.processes(contents)?;
     asked.sort_by_key(|process| (std::cmp::Reverse(events(process)), *process));

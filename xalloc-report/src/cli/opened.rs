@@ -8,6 +8,7 @@ use super::reading::Reading;
 use super::{Console, Failure};
 use crate::analysis::LossView;
 use crate::record;
+use crate::render::number::bytes;
 use crate::render::text;
 use crate::trace::{Contents, Trace, TraceError};
 
@@ -58,7 +59,19 @@ pub(super) fn or_salvaged<T>(
 /// What is missing from a trace, each a sentence.
 pub(super) fn gaps(contents: &Contents) -> Vec<String> {
     let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
-    text::gaps(contents.recording.salvage.as_deref(), &losses)
+    let sampled = contents.recording.sampling.map(|sampling| text::sampled(u64::from(sampling.mean_bytes.get())));
+    sampled.into_iter().chain(text::gaps(contents.recording.salvage.as_deref(), &losses)).collect()
+}
+
+/// Refuses a trace of which only some blocks were recorded, for what needs all of them.
+///
+/// # Errors
+/// When it is such a trace.
+pub(super) fn every_block_for(what: &str, contents: &Contents) -> Result<(), Failure> {
+    let Some(sampling) = contents.recording.sampling else { return Ok(()) };
+    let mean = bytes(u64::from(sampling.mean_bytes.get()));
+    let error = anyhow::anyhow!("{what} needs every event, and the recording has one allocated byte in {mean} only");
+    Err(Failure::new(error).hint("record without --sample"))
 }
 
 /// Says what is missing from a trace, for commands whose text has no place for it.

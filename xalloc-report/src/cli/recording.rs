@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use clap::{Args, ValueEnum};
 
 use super::Failure;
+use super::values::bytes;
 use crate::record::{self, Props};
 
 /// Who is to serve the program's allocations.
@@ -107,6 +108,19 @@ impl From<AskingSignal> for record::AskingSignal {
     }
 }
 
+/// Largest mean distance of recorded bytes: beyond it even large programs have too few of them.
+const MOST_MEAN_BYTES: u32 = 1 << 30;
+
+/// The mean distance of recorded bytes.
+fn mean(text: &str) -> Result<u32, String> {
+    if !text.starts_with(|letter: char| letter.is_ascii_digit()) {
+        return Err(format!("`{text}` is no size; write for example `--sample 512KiB` before the command"));
+    }
+    let known = bytes(text)?;
+    let wrong = || format!("`{text}` is not between 1 B and 1 GiB; usual are 64KiB to 4MiB");
+    u32::try_from(known).ok().filter(|mean| (1..=MOST_MEAN_BYTES).contains(mean)).ok_or_else(wrong)
+}
+
 /// How to record.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "How to record")]
@@ -135,6 +149,15 @@ pub(super) struct RecordingArgs {
     /// Keep the call stacks of frees too, by which a fault's report says where a block was freed first
     #[arg(long)]
     free_stacks: bool,
+    /// Record only the allocations that one byte in so many falls into (512KiB is usual): far cheaper, and every figure is
+    /// an estimate
+    #[arg(
+        long,
+        value_name = "BYTES",
+        value_parser = mean,
+        conflicts_with_all = ["leak_check_on_signal", "leak_check_on_demand"],
+    )]
+    sample: Option<u32>,
     /// What follows the report of a pointer that is no block, or of a heap that was overwritten
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
@@ -177,8 +200,10 @@ impl RecordingArgs {
             verify_every: self.verify_stacks,
             heap_steps: !self.no_heap_steps,
             free_stacks: self.free_stacks,
+            sample_mean_bytes: self.sample.unwrap_or(0),
             on_error: self.on_error.into(),
-            leak_check: !self.no_leak_check,
+            // What a block that was not recorded points to is not known, nor whether there is one.
+            leak_check: !self.no_leak_check && self.sample.is_none(),
             leak_check_on_signal: self.leak_check_on_signal,
             snapshot_on_signal: self.snapshot_on_signal.map(Into::into),
             leak_check_on_demand: self.leak_check_on_demand.map(Into::into),

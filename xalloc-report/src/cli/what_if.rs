@@ -3,7 +3,7 @@
 use clap::{Args, ValueEnum};
 
 use super::args::{Format, FormatArgs, TraceArgs};
-use super::opened::gaps;
+use super::opened::{every_block_for, gaps};
 use super::{Console, Exit, Failure};
 use crate::analysis::{Sites, WhatIf as Answer};
 use crate::model::Recorded;
@@ -81,6 +81,7 @@ impl From<Touched> for Touch {
 
 impl WhatIf {
     pub(super) fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
+        every_block_for("what-if", trace.contents())?;
         let process = self.process(trace)?;
         let requests = gather(trace, process).map_err(|error| self.not_gathered(error))?;
         let contents = trace.contents();

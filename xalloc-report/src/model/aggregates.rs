@@ -5,6 +5,7 @@ use rustc_hash::FxHashMap;
 use super::distribution::{Distribution, Doubling, OneTwoFive};
 use super::faults::Fault;
 use super::marks::Marks;
+use super::scale::StandardErrors;
 use super::sites::Site;
 use super::threads::ThreadTotals;
 use super::timeline::Timeline;
@@ -120,6 +121,8 @@ pub struct Aggregates {
     pub heap_unknown_processes: u32,
     /// How many processes these are.
     pub processes: u32,
+    /// How far off the totals may be; `None`: they are exact.
+    pub errors: Option<StandardErrors>,
 }
 
 impl Aggregates {
@@ -162,6 +165,10 @@ impl Aggregates {
         self.marks.absorb(other.marks);
         self.heap_unknown_processes += other.heap_unknown_processes;
         self.processes += other.processes;
+        self.errors = match (self.errors, other.errors) {
+            (Some(of_these), Some(of_other)) => Some(of_these.and(of_other)),
+            (one, other) => one.or(other),
+        };
     }
 
     fn absorb_sites(&mut self, sites: Vec<Site>) {

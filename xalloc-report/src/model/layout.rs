@@ -238,7 +238,7 @@ impl Layout {
                 Some(Tunable::TopPad) => Some(Parameter::TopPad),
                 Some(_) | None => None,
             },
-            HeapCall::Aligned | HeapCall::MallocTrim | HeapCall::Ignore | HeapCall::Copied => None,
+            HeapCall::Aligned | HeapCall::MallocTrim | HeapCall::Ignore | HeapCall::Copied | HeapCall::Passed => None,
         };
         // A parameter of mallopt is an int; -1 means never.
         let value = if call == HeapCall::Mallopt { i64::from(value as i32) as u64 } else { value };

@@ -11,6 +11,8 @@ pub(super) struct LiveBlock {
     pub(super) owner: Owner,
     /// Requested size.
     pub(super) size_bytes: u64,
+    /// Blocks that it stands for, itself included: 1 where all are recorded.
+    pub(super) stands_for: u32,
     /// Allocation time, nanoseconds since the recording's start.
     pub(super) at_ns: u64,
 }
@@ -37,31 +39,34 @@ struct Slot {
     site: u32,
     thread: ThreadIndex,
     nth: u32,
+    stands_for: u32,
 }
 
 impl Slot {
-    const VACANT: Slot = Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0), nth: 0 };
+    const VACANT: Slot = Slot { size_bytes: 0, at_ns: 0, site: EMPTY, thread: ThreadIndex(0), nth: 0, stands_for: 0 };
 
     #[inline]
     fn of(block: LiveBlock) -> Slot {
-        let LiveBlock { owner, size_bytes, at_ns } = block;
+        let LiveBlock { owner, size_bytes, stands_for, at_ns } = block;
         match owner {
-            Owner::Own { site, thread, nth } => Slot { size_bytes, at_ns, site, thread, nth },
-            Owner::Parent => Slot { size_bytes, at_ns, site: PARENT, ..Slot::VACANT },
+            Owner::Own { site, thread, nth } => Slot { size_bytes, at_ns, site, thread, nth, stands_for },
+            Owner::Parent => Slot { size_bytes, at_ns, site: PARENT, stands_for, ..Slot::VACANT },
         }
     }
 
     #[inline]
     fn block(self) -> Option<LiveBlock> {
-        let Slot { size_bytes, at_ns, site, thread, nth } = self;
+        let Slot { size_bytes, at_ns, site, thread, nth, stands_for } = self;
         let owner = match site {
             EMPTY => return None,
             PARENT => Owner::Parent,
             site => Owner::Own { site, thread, nth },
         };
-        Some(LiveBlock { owner, size_bytes, at_ns })
+        Some(LiveBlock { owner, size_bytes, stands_for, at_ns })
     }
 }
+
+const _: () = assert!(size_of::<Slot>() == 32);
 
 /// The live blocks by slot.
 #[derive(Default, Debug)]

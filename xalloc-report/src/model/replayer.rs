@@ -1,11 +1,12 @@
 //! Takes the events of one process and adds them up.
 
-use xalloc_core::wire::HeapEvent;
+use xalloc_core::wire::{HeapCall, HeapEvent};
 
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
 use super::marks::Marks;
+use super::scale::Scale;
 use super::segments::Segments;
 use super::sites::Sites;
 use super::spreads::{SpreadOut, Spreads};
@@ -26,6 +27,7 @@ struct Pending {
 #[derive(Debug)]
 pub struct Replayer {
     settings: Settings,
+    scale: Scale,
     /// What neither sites nor threads count; the rest is added up at the end.
     totals: Totals,
     reallocs: Reallocs,
@@ -50,6 +52,7 @@ impl Replayer {
         let process = contents.processes.get(process.0 as usize);
         Replayer {
             settings,
+            scale: Scale::of(contents.recording.sampling),
             totals: Totals::default(),
             reallocs: Reallocs::default(),
             inherited: Inherited::default(),
@@ -82,7 +85,10 @@ impl Replayer {
     fn begin(&mut self, slot: u32, block: LiveBlock, at_ns: u64) {
         self.occupy(slot, block, at_ns);
         match block.owner {
-            Owner::Own { site, .. } => self.sites.live_up(site, block.size_bytes, at_ns),
+            Owner::Own { site, .. } => {
+                self.sites.live_up(site, self.scale.amount(&block), at_ns);
+                self.scale.begins(&block, &self.sites);
+            }
             Owner::Parent => return,
         }
         self.timeline.live(at_ns, self.sites.live().bytes);
@@ -92,10 +98,13 @@ impl Replayer {
     #[inline]
     fn cease(&mut self, block: LiveBlock, at_ns: u64) {
         match block.owner {
-            Owner::Own { site, .. } => self.sites.live_down(site, block.size_bytes),
+            Owner::Own { site, .. } => {
+                self.sites.live_down(site, self.scale.amount(&block));
+                self.scale.ends(&block);
+            }
             Owner::Parent => return,
         }
-        self.timeline.live(at_ns, self.sites.live().bytes);
+        self.timeline.ceased(at_ns, self.sites.live().bytes);
     }
 
     /// Takes a block out of its slot for a free or a realloc.
@@ -128,28 +137,28 @@ impl Replayer {
     /// The block was freed by `by`: counts it.
     #[inline(always)]
     fn settle(&mut self, by: ThreadIndex, freed: Pending) {
-        let size_bytes = freed.block.size_bytes;
+        let amount = self.scale.amount(&freed.block);
         match freed.block.owner {
             Owner::Parent => {
-                self.inherited.freed_blocks += 1;
-                self.inherited.freed_bytes = self.inherited.freed_bytes.saturating_add(size_bytes);
+                self.inherited.freed_blocks += amount.blocks;
+                self.inherited.freed_bytes = self.inherited.freed_bytes.saturating_add(amount.bytes);
             }
             Owner::Own { site, thread, nth: _ } => {
                 if let Some(spreads) = &mut self.spreads {
                     let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
-                    spreads.lived(lifetime_ns);
-                    self.sites.at(site).lived(lifetime_ns);
+                    spreads.lived(lifetime_ns, amount.blocks);
+                    self.sites.at(site).lived(lifetime_ns, amount.blocks);
                 }
-                self.sites.at(site).frees += 1;
+                self.sites.at(site).frees += amount.blocks;
                 let freeing = self.threads.at(by);
-                freeing.frees += 1;
+                freeing.frees += amount.blocks;
                 if thread != by {
-                    freeing.foreign_frees += 1;
-                    self.totals.foreign_frees += 1;
+                    freeing.foreign_frees += amount.blocks;
+                    self.totals.foreign_frees += amount.blocks;
                 }
                 if freed.temporary {
-                    self.sites.at(site).was_temporary(size_bytes);
-                    freeing.temporary += 1;
+                    self.sites.at(site).was_temporary(amount);
+                    freeing.temporary += amount.blocks;
                 }
             }
         }
@@ -179,12 +188,14 @@ impl Replayer {
         for block in self.live.iter() {
             let Owner::Own { site, thread, nth: _ } = block.owner else { continue };
             let age_ns = self.last_at_ns.saturating_sub(block.at_ns);
-            self.sites.at(site).outlived(age_ns, block.size_bytes, thread);
+            let amount = self.scale.amount(&block);
+            self.scale.outlived(&block);
+            self.sites.at(site).outlived(age_ns, amount, thread);
             let totals = self.threads.at(thread);
-            totals.alive_bytes = totals.alive_bytes.saturating_add(block.size_bytes);
-            totals.alive_blocks += 1;
-            self.totals.alive_bytes = self.totals.alive_bytes.saturating_add(block.size_bytes);
-            self.totals.alive_blocks += 1;
+            totals.alive_bytes = totals.alive_bytes.saturating_add(amount.bytes);
+            totals.alive_blocks += amount.blocks;
+            self.totals.alive_bytes = self.totals.alive_bytes.saturating_add(amount.bytes);
+            self.totals.alive_blocks += amount.blocks;
         }
         self.sites.total(&mut self.totals);
         let (peak, at_ns) = self.sites.peak();
@@ -203,6 +214,7 @@ impl Replayer {
             marks: self.marks,
             heap_unknown_processes: u32::from(!self.heap_known),
             processes: 1,
+            errors: self.scale.errors(),
         }
     }
 }
@@ -210,10 +222,13 @@ impl Replayer {
 /// Its functions are inlined where they are called, which for each is one place: in a reader's loop over events.
 impl Tally for Replayer {
     fn inherited(&mut self, slot: u32, size_bytes: u64) {
-        self.inherited.blocks += 1;
-        self.inherited.bytes = self.inherited.bytes.saturating_add(size_bytes);
         let at_ns = self.last_at_ns;
-        self.begin(slot, LiveBlock { owner: Owner::Parent, size_bytes, at_ns }, at_ns);
+        let stands_for = self.scale.stands_for(size_bytes);
+        let block = LiveBlock { owner: Owner::Parent, size_bytes, stands_for, at_ns };
+        let amount = self.scale.amount(&block);
+        self.inherited.blocks += amount.blocks;
+        self.inherited.bytes = self.inherited.bytes.saturating_add(amount.bytes);
+        self.begin(slot, block, at_ns);
     }
 
     #[inline]
@@ -222,12 +237,20 @@ impl Tally for Replayer {
         self.last_at_ns = self.last_at_ns.max(at_ns);
     }
 
-    #[inline]
+    #[inline(always)]
     fn obtained(&mut self, by: By, slot: u32, obtained: Obtained) {
         let Obtained { size_bytes, slack_bytes, stack, call, in_place } = obtained;
         let replaced = if self.pending.is_empty() { None } else { self.end_realloc(by.thread) };
         let number = self.sites.number(stack, call);
-        if let Some(old) = replaced.filter(|_| call.is_realloc()) {
+        let stands_for = self.scale.stands_for(size_bytes);
+        if self.scale.is_sampled() {
+            let site = self.sites.at(number);
+            site.recorded += 1;
+            // Which block was resized is known by accident only: where both were recorded.
+            if call.is_realloc() {
+                site.reallocations += u64::from(stands_for);
+            }
+        } else if let Some(old) = replaced.filter(|_| call.is_realloc()) {
             self.sites.at(number).reallocations += 1;
             if in_place {
                 self.reallocs.in_place += 1;
@@ -238,20 +261,25 @@ impl Tally for Replayer {
             }
         }
         let thread = self.threads.at(by.thread);
-        let nth = thread.allocations as u32;
-        thread.allocations += 1;
-        thread.allocated_bytes = thread.allocated_bytes.saturating_add(size_bytes);
+        let nth = thread.told as u32;
+        thread.told += 1;
+        let owner = Owner::Own { site: number, thread: by.thread, nth };
+        let block = LiveBlock { owner, size_bytes, stands_for, at_ns: by.at_ns };
+        let amount = self.scale.amount(&block);
+        thread.allocations += amount.blocks;
+        thread.allocated_bytes = thread.allocated_bytes.saturating_add(amount.bytes);
 
         if let Some(spreads) = &mut self.spreads {
-            spreads.asked(size_bytes, slack_bytes);
+            spreads.asked(size_bytes, slack_bytes, amount.blocks);
         }
-        let owner = Owner::Own { site: number, thread: by.thread, nth };
-        self.occupy(slot, LiveBlock { owner, size_bytes, at_ns: by.at_ns }, by.at_ns);
-        self.sites.allocated(number, size_bytes, by.at_ns);
-        self.timeline.allocated(by.at_ns, size_bytes, self.sites.live().bytes);
+        self.occupy(slot, block, by.at_ns);
+        self.sites.allocated(number, amount, by.at_ns);
+        self.scale.begins(&block, &self.sites);
+        self.scale.allocated(&block);
+        self.timeline.allocated(by.at_ns, amount, self.sites.live().bytes);
     }
 
-    #[inline]
+    #[inline(always)]
     fn freed(&mut self, by: By, slot: u32) {
         if let Some(freed) = self.take(by, slot) {
             self.settle(by.thread, freed);
@@ -290,6 +318,7 @@ impl Tally for Replayer {
             Event::Fault { addr, .. } => self.unexplained.add(addr),
             Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
             Event::Marker { text } => self.marks.add(by.at_ns, text),
+            Event::HeapCall { call: HeapCall::Passed, .. } => self.threads.at(by.thread).told += 1,
             Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}
             // Told by functions of their own.
             Event::Alloc { .. }

@@ -321,6 +321,7 @@ pub(crate) fn server() -> Sample {
         processors: 2,
         end: Some(End::Exited(0)),
         symbolized: true,
+        sampling: None,
         salvage: None,
     };
     sample

@@ -11,6 +11,7 @@ use xalloc_core::wire::Call;
 
 use super::aggregates::Totals;
 use super::distribution::{OneTwoFive, Scale};
+use super::scale::Amount;
 use crate::trace::{StackIndex, ThreadIndex};
 
 /// Lifetimes of one site have a class below 1 µs and one for each power of ten; the last takes 10^10 µs and more.
@@ -28,11 +29,11 @@ pub struct LifetimeClasses {
 
 impl LifetimeClasses {
     #[inline]
-    fn record(&mut self, lifetime_ns: u64) {
+    fn record(&mut self, lifetime_ns: u64, blocks: u64) {
         // The distribution of all lifetimes divides each power of ten in three, and has asked for the class as well.
         let class = OneTwoFive::class_of(lifetime_ns).div_ceil(3);
-        self.counts[class.min(LIFETIME_CLASSES - 1)] += 1;
-        self.total_ns = self.total_ns.saturating_add(lifetime_ns);
+        self.counts[class.min(LIFETIME_CLASSES - 1)] += blocks;
+        self.total_ns = self.total_ns.saturating_add(lifetime_ns.saturating_mul(blocks));
     }
 
     fn absorb(&mut self, other: &LifetimeClasses) {
@@ -77,11 +78,11 @@ pub struct Alive {
 }
 
 impl Alive {
-    fn include(&mut self, age_ns: u64, size_bytes: u64, thread: ThreadIndex) {
+    fn include(&mut self, age_ns: u64, amount: Amount, thread: ThreadIndex) {
         self.oldest_ns = self.oldest_ns.max(age_ns);
         self.youngest_ns = if self.blocks == 0 { age_ns } else { self.youngest_ns.min(age_ns) };
-        self.bytes = self.bytes.saturating_add(size_bytes);
-        self.blocks += 1;
+        self.bytes = self.bytes.saturating_add(amount.bytes);
+        self.blocks += amount.blocks;
         if let Err(place) = self.threads.binary_search(&thread) {
             self.threads.insert(place, thread);
         }
@@ -124,8 +125,10 @@ pub struct Site {
     pub temporary_bytes: u64,
     /// How long its freed blocks lived.
     pub lifetimes: LifetimeClasses,
-    /// Of the allocations, those that were a realloc of a block.
+    /// Of the allocations, those that were a realloc of a block; where only some are recorded, of no block too.
     pub reallocations: u64,
+    /// Allocations that were recorded: all of them, unless the recording is sampled.
+    pub recorded: u64,
     /// What is left at the end.
     pub alive: Alive,
     /// The stack.
@@ -142,6 +145,7 @@ impl Site {
             allocations: 0,
             allocated_bytes: 0,
             reallocations: 0,
+            recorded: 0,
             frees: 0,
             temporary: 0,
             temporary_bytes: 0,
@@ -157,6 +161,7 @@ impl Site {
         self.allocations += other.allocations;
         self.allocated_bytes = self.allocated_bytes.saturating_add(other.allocated_bytes);
         self.reallocations += other.reallocations;
+        self.recorded += other.recorded;
         self.frees += other.frees;
         self.temporary += other.temporary;
         self.temporary_bytes = self.temporary_bytes.saturating_add(other.temporary_bytes);
@@ -168,18 +173,18 @@ impl Site {
 
     /// A block was freed after so long.
     #[inline]
-    pub(super) fn lived(&mut self, lifetime_ns: u64) {
-        self.lifetimes.record(lifetime_ns);
+    pub(super) fn lived(&mut self, lifetime_ns: u64, blocks: u64) {
+        self.lifetimes.record(lifetime_ns, blocks);
     }
 
     /// A block that was just freed was temporary.
-    pub(super) fn was_temporary(&mut self, size_bytes: u64) {
-        self.temporary += 1;
-        self.temporary_bytes = self.temporary_bytes.saturating_add(size_bytes);
+    pub(super) fn was_temporary(&mut self, amount: Amount) {
+        self.temporary += amount.blocks;
+        self.temporary_bytes = self.temporary_bytes.saturating_add(amount.bytes);
     }
 
-    pub(super) fn outlived(&mut self, age_ns: u64, size_bytes: u64, thread: ThreadIndex) {
-        self.alive.include(age_ns, size_bytes, thread);
+    pub(super) fn outlived(&mut self, age_ns: u64, amount: Amount, thread: ThreadIndex) {
+        self.alive.include(age_ns, amount, thread);
     }
 }
 
@@ -254,22 +259,23 @@ impl Sites {
 
     /// A block of the site is allocated.
     #[inline]
-    pub(super) fn allocated(&mut self, number: u32, size_bytes: u64, at_ns: u64) {
+    pub(super) fn allocated(&mut self, number: u32, amount: Amount, at_ns: u64) {
         let site = &mut self.sites[number as usize];
-        site.allocations += 1;
-        site.allocated_bytes = site.allocated_bytes.saturating_add(size_bytes);
-        self.live_up(number, size_bytes, at_ns);
+        site.allocations += amount.blocks;
+        site.allocated_bytes = site.allocated_bytes.saturating_add(amount.bytes);
+        self.live_up(number, amount, at_ns);
     }
 
     /// A block of the site begins to live.
     #[inline]
-    pub(super) fn live_up(&mut self, number: u32, size_bytes: u64, at_ns: u64) {
+    pub(super) fn live_up(&mut self, number: u32, amount: Amount, at_ns: u64) {
+        let Amount { bytes, blocks } = amount;
         let site = Self::folded(&mut self.sites[number as usize], self.epoch);
         // Saturating: a hostile trace can claim more live bytes than 64 bits count.
-        site.live.bytes = site.live.bytes.saturating_add(size_bytes);
-        site.live.blocks += 1;
-        self.live.bytes = self.live.bytes.saturating_add(size_bytes);
-        self.live.blocks += 1;
+        site.live.bytes = site.live.bytes.saturating_add(bytes);
+        site.live.blocks += blocks;
+        self.live.bytes = self.live.bytes.saturating_add(bytes);
+        self.live.blocks += blocks;
         if self.live.bytes > self.peak.bytes {
             self.peak = self.live;
             self.peak_at_ns = Some(at_ns);
@@ -279,12 +285,13 @@ impl Sites {
 
     /// A block of the site ceases to live.
     #[inline]
-    pub(super) fn live_down(&mut self, number: u32, size_bytes: u64) {
+    pub(super) fn live_down(&mut self, number: u32, amount: Amount) {
+        let Amount { bytes, blocks } = amount;
         let site = Self::folded(&mut self.sites[number as usize], self.epoch);
-        site.live.bytes = site.live.bytes.saturating_sub(size_bytes);
-        site.live.blocks -= 1;
-        self.live.bytes = self.live.bytes.saturating_sub(size_bytes);
-        self.live.blocks -= 1;
+        site.live.bytes = site.live.bytes.saturating_sub(bytes);
+        site.live.blocks -= blocks;
+        self.live.bytes = self.live.bytes.saturating_sub(bytes);
+        self.live.blocks -= blocks;
     }
 
     #[inline]
@@ -309,6 +316,10 @@ impl Sites {
     pub(super) fn finish(mut self) -> Vec<Site> {
         for site in &mut self.sites {
             Self::folded(site, self.epoch);
+            if site.recorded == 0 {
+                // Not sampled, so nobody counted.
+                site.recorded = site.allocations;
+            }
         }
         self.sites
     }
@@ -322,7 +333,7 @@ mod tests {
     fn lifetimes_fall_into_powers_of_ten_and_none_is_too_long() {
         let mut lifetimes = LifetimeClasses::default();
         for lifetime_ns in [0, 999, 1_000, 9_999, 10_000, u64::MAX] {
-            lifetimes.record(lifetime_ns);
+            lifetimes.record(lifetime_ns, 1);
         }
         let last = 1_000 * 10u64.pow(10);
         let classes: Vec<_> = lifetimes.classes().collect();

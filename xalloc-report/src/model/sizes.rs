@@ -34,14 +34,14 @@ impl Default for Sizes {
 
 impl Sizes {
     #[inline]
-    pub(super) fn record(&mut self, size_bytes: u64, slack_bytes: u16) {
+    pub(super) fn record(&mut self, size_bytes: u64, slack_bytes: u16, count: u64) {
         let usual = usize::try_from(size_bytes).ok().and_then(|size| self.usual.get_mut(size));
         match usual {
             Some(usual) if usual.slack_bytes == slack_bytes || usual.count == 0 => {
                 usual.slack_bytes = slack_bytes;
-                usual.count += 1;
+                usual.count += count;
             }
-            Some(_) | None => self.record_both(size_bytes, slack_bytes, 1),
+            Some(_) | None => self.record_both(size_bytes, slack_bytes, count),
         }
     }
 
@@ -69,10 +69,10 @@ mod tests {
     fn a_size_with_another_slack_than_usual_is_counted_with_its_own() {
         let mut sizes = Sizes::default();
         for slack_bytes in [8, 8, 40, 8] {
-            sizes.record(16, slack_bytes);
+            sizes.record(16, slack_bytes, 1);
         }
-        sizes.record(5_000, 8);
-        sizes.record(u64::MAX, 0);
+        sizes.record(5_000, 8, 1);
+        sizes.record(u64::MAX, 0, 1);
         let (requested, usable) = sizes.finish();
         assert_eq!((requested.count(), usable.count()), (6, 6));
         assert_eq!(requested.percentile(50.0), Some(16));

@@ -21,16 +21,16 @@ pub(super) struct SpreadOut {
 }
 
 impl Spreads {
-    /// A block was asked for.
+    /// So many blocks were asked for.
     #[inline]
-    pub(super) fn asked(&mut self, size_bytes: u64, slack_bytes: u16) {
-        self.sizes.record(size_bytes, slack_bytes);
+    pub(super) fn asked(&mut self, size_bytes: u64, slack_bytes: u16, blocks: u64) {
+        self.sizes.record(size_bytes, slack_bytes, blocks);
     }
 
-    /// A block was freed after so long.
+    /// So many blocks were freed after so long.
     #[inline]
-    pub(super) fn lived(&mut self, lifetime_ns: u64) {
-        self.lifetime.record(lifetime_ns, 1);
+    pub(super) fn lived(&mut self, lifetime_ns: u64, blocks: u64) {
+        self.lifetime.record(lifetime_ns, blocks);
     }
 
     pub(super) fn finish(self) -> SpreadOut {

@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use xalloc_core::wire::{Call, FaultKind, LossReason};
+use xalloc_core::wire::{Call, FaultKind, HeapCall, LossReason};
 
 use super::sample::{Sample, Stream, server, server_with_child};
 use super::{Aggregates, Model, Settings};
-use crate::trace::{Event, LiveChange, Loss, ProcessEvent, ProcessIndex, StackIndex};
+use crate::trace::{Event, LiveChange, Loss, ProcessEvent, ProcessIndex, Sampling, StackIndex};
 
 fn replayed(sample: &Sample, settings: Settings) -> Model {
     let all = (0..sample.streams.len() as u32).map(ProcessIndex);
@@ -315,4 +315,64 @@ proptest! {
         prop_assert_eq!(buckets.iter().map(|b| b.live_max_bytes).max().unwrap_or(0), peak.0);
         prop_assert_eq!(buckets.iter().map(|b| b.allocations).sum::<u64>(), allocations);
     }
+}
+
+/// A sample of which it is said that one byte in so many was looked at.
+fn thinned(mut sample: Sample, mean_bytes: u32) -> Sample {
+    sample.contents.recording.sampling = Sampling::of_mean(mean_bytes);
+    sample
+}
+
+#[test]
+fn a_sampled_block_counts_for_what_it_stands_for_wherever_it_is_counted() {
+    let sample = thinned(server_with_child(), 100);
+    let sampling = sample.contents.recording.sampling.expect("it was set");
+    let sum = replayed(&sample, Settings::default()).sum;
+    let sizes =
+        sample.streams.iter().flat_map(|stream| &stream.entries).filter_map(|entry| {
+            if let Event::Alloc { block, .. } = entry.event { Some(block.size_bytes) } else { None }
+        });
+    let sizes: Vec<u64> = sizes.collect();
+    let bytes: u64 = sizes.iter().map(|&size| sampling.bytes(size)).sum();
+    assert_eq!(sum.totals.allocated_bytes, bytes);
+    assert_eq!(sum.totals.allocations, sum.totals.frees + sum.totals.alive_blocks);
+    let blocks: f64 = sizes.iter().map(|&size| 1.0 / sampling.chance(size)).sum();
+    assert!((sum.totals.allocations as f64 - blocks).abs() < sizes.len() as f64 / 2.0);
+    assert_eq!(sum.requested.count(), sum.totals.allocations);
+    assert_eq!(sum.lifetime.count(), sum.totals.frees);
+    assert_eq!(sum.sites.iter().map(|site| site.recorded).sum::<u64>(), sizes.len() as u64);
+    assert_eq!(sum.threads.iter().map(|thread| thread.allocations).sum::<u64>(), sum.totals.allocations);
+    assert_eq!(sum.sites.iter().map(|site| site.at_peak.bytes).sum::<u64>(), sum.peak.bytes);
+    assert_eq!(sum.inherited.bytes, sampling.bytes(500) + sampling.bytes(700));
+    let told = sum.timeline.buckets().iter().map(|bucket| bucket.allocated_bytes).sum::<u64>();
+    assert_eq!(told, sum.totals.allocated_bytes);
+    let variance: f64 = sizes.iter().map(|&size| sampling.variance(size).bytes).sum();
+    assert_eq!(sum.errors.map(|errors| errors.allocated_bytes()), Some(variance.sqrt().round() as u64));
+}
+
+#[test]
+fn nothing_is_in_doubt_where_every_byte_was_looked_at_or_nothing_was_said_of_samples() {
+    let exact = replayed(&server(), Settings::default()).sum;
+    let sampled = replayed(&thinned(server(), 1), Settings::default()).sum;
+    assert_eq!(exact.totals, sampled.totals);
+    assert_eq!(exact.peak, sampled.peak);
+    assert_eq!(exact.errors, None);
+    let errors = sampled.errors.expect("it is sampled");
+    // A block of a few bytes is not quite sure to be met.
+    assert!(errors.allocations() <= 1);
+    assert_eq!((errors.alive_bytes(), errors.peak_bytes()), (0, 0));
+}
+
+#[test]
+fn an_allocation_that_was_not_recorded_ends_the_time_of_a_temporary_block() {
+    let passed = Event::HeapCall { call: HeapCall::Passed, argument: 0, value: 0 };
+    let mut stream = Stream::default();
+    let at_once = stream.alloc(0, HERE, 100);
+    stream.free(0, at_once);
+    stream.push(0, StackIndex::NONE, passed);
+    let later = stream.alloc(0, HERE, 100);
+    stream.push(0, StackIndex::NONE, passed);
+    stream.free(0, later);
+    let sum = of_stream(stream, 1);
+    assert_eq!((sum.totals.allocations, sum.totals.temporary), (2, 1));
 }

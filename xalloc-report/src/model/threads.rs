@@ -21,6 +21,8 @@ pub struct ThreadTotals {
     pub alive_bytes: u64,
     /// The blocks of them.
     pub alive_blocks: u64,
+    /// Allocations that the recording tells of, if only by saying that there was one.
+    pub told: u64,
 }
 
 impl ThreadTotals {
@@ -34,12 +36,13 @@ impl ThreadTotals {
             temporary: 0,
             alive_bytes: 0,
             alive_blocks: 0,
+            told: 0,
         }
     }
 
-    /// How many allocations the thread has made since its allocation number `nth`, modulo 2^32.
+    /// How many allocations of the thread were told of since its allocation number `nth`, modulo 2^32.
     pub(super) fn allocations_since(&self, nth: u32) -> u32 {
-        (self.allocations as u32).wrapping_sub(nth).wrapping_sub(1)
+        (self.told as u32).wrapping_sub(nth).wrapping_sub(1)
     }
 
     fn is_idle(&self) -> bool {
@@ -62,17 +65,15 @@ impl Threads {
     #[inline]
     pub(super) fn at(&mut self, thread: ThreadIndex) -> &mut ThreadTotals {
         let place = thread.0 as usize;
-        if place >= self.by_index.len() {
-            self.grow(thread);
-        }
-        &mut self.by_index[place]
+        if place < self.by_index.len() { &mut self.by_index[place] } else { self.grow(thread) }
     }
 
     #[cold]
     #[inline(never)]
-    fn grow(&mut self, to: ThreadIndex) {
+    fn grow(&mut self, to: ThreadIndex) -> &mut ThreadTotals {
         let missing = self.by_index.len() as u32..=to.0;
         self.by_index.extend(missing.map(|index| ThreadTotals::of(ThreadIndex(index))));
+        &mut self.by_index[to.0 as usize]
     }
 
     /// The threads that allocated or freed, ascending.

@@ -4,6 +4,8 @@
 //! two. When an event lies beyond the last possible bucket, neighbours are merged and the width doubles, so a timeline
 //! takes the same memory for a millisecond and for a month, and two timelines can be brought to one width exactly.
 
+use super::scale::Amount;
+
 /// Most buckets that a timeline has.
 pub const BUCKETS_MAX: usize = 1024;
 /// Width of a bucket before any merge: the resolution of a trace's times.
@@ -91,16 +93,22 @@ impl Timeline {
     /// The bucket of `at_ns`, or the last one if time went backwards.
     #[inline]
     fn bucket(&mut self, at_ns: u64) -> &mut Bucket {
-        if at_ns >= self.end_ns {
-            self.extend(at_ns);
+        match self.buckets.len().checked_sub(1) {
+            Some(last) if at_ns < self.end_ns => &mut self.buckets[last],
+            Some(_) | None => self.bucket_after(at_ns),
         }
-        // Not empty: `end_ns` is 0 until the first call has extended it.
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn bucket_after(&mut self, at_ns: u64) -> &mut Bucket {
+        self.extend(at_ns);
+        // Not empty: it was extended just now.
         let last = self.buckets.len() - 1;
         &mut self.buckets[last]
     }
 
     /// Appends buckets until the last one holds `at_ns`.
-    #[cold]
     fn extend(&mut self, at_ns: u64) {
         while at_ns / self.width_ns >= BUCKETS_MAX as u64 {
             self.widen();
@@ -115,12 +123,18 @@ impl Timeline {
 
     /// An allocation, with what was live after it.
     #[inline]
-    pub(super) fn allocated(&mut self, at_ns: u64, size_bytes: u64, live_bytes: u64) {
+    pub(super) fn allocated(&mut self, at_ns: u64, amount: Amount, live_bytes: u64) {
         let bucket = self.bucket(at_ns);
-        bucket.allocations += 1;
-        bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(size_bytes);
+        bucket.allocations += amount.blocks;
+        bucket.allocated_bytes = bucket.allocated_bytes.saturating_add(amount.bytes);
         bucket.live_bytes = live_bytes;
         bucket.live_max_bytes = bucket.live_max_bytes.max(live_bytes);
+    }
+
+    /// Blocks that are no longer live, with what still is.
+    #[inline]
+    pub(super) fn ceased(&mut self, at_ns: u64, live_bytes: u64) {
+        self.bucket(at_ns).live_bytes = live_bytes;
     }
 
     #[inline]
@@ -200,7 +214,7 @@ mod tests {
     fn widening_keeps_every_count_and_the_greatest_maximum() {
         let mut timeline = Timeline::default();
         for at in 0..5_000u64 {
-            timeline.allocated(at * 1000, 8, if at == 777 { 1 << 20 } else { 8 });
+            timeline.allocated(at * 1000, Amount { bytes: 8, blocks: 1 }, if at == 777 { 1 << 20 } else { 8 });
         }
         assert!(timeline.buckets().len() <= BUCKETS_MAX);
         assert_eq!(timeline.buckets().iter().map(|b| b.allocations).sum::<u64>(), 5_000);

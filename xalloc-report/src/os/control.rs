@@ -58,6 +58,7 @@ impl ControlPage {
             on_error,
             marks,
             free_stacks,
+            sample_mean_bytes,
             reserved: _,
         } = options;
         let words = [
@@ -73,6 +74,7 @@ impl ControlPage {
             (offset_of!(Options, on_error), on_error),
             (offset_of!(Options, marks), marks),
             (offset_of!(Options, free_stacks), free_stacks),
+            (offset_of!(Options, sample_mean_bytes), sample_mean_bytes),
         ];
         for (at, word) in words {
             put(offset_of!(Control, options) + at, &word.to_le_bytes());
@@ -180,6 +182,7 @@ mod tests {
             on_error: 10,
             marks: 11,
             free_stacks: 12,
+            sample_mean_bytes: 13,
             ..Options::new()
         };
         let directory = tempfile::tempdir().unwrap();
@@ -189,7 +192,7 @@ mod tests {
         let start = offset_of!(Control, options);
         let words = page[start..start + offset_of!(Options, reserved)].chunks_exact(4);
         let words: Vec<u32> = words.map(|word| u32::from_le_bytes(word.try_into().unwrap())).collect();
-        assert_eq!(words, (1..=12).collect::<Vec<_>>());
+        assert_eq!(words, (1..=13).collect::<Vec<_>>());
     }
 
     #[test]

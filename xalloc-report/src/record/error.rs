@@ -107,6 +107,9 @@ pub enum RecordError {
     /// Nothing to import.
     #[error("no file to import was named")]
     NothingToImport,
+    /// Files of one run sample alike.
+    #[error("the files were not sampled alike: their estimates cannot be added up")]
+    SampledUnlike,
 }
 
 /// Why a program never said hello.
@@ -167,7 +170,8 @@ impl RecordError {
             | RecordError::Import { .. }
             | RecordError::NotSpilled { .. }
             | RecordError::AlreadyTrace { .. }
-            | RecordError::NothingToImport => exit_status::TOOL_FAILED,
+            | RecordError::NothingToImport
+            | RecordError::SampledUnlike => exit_status::TOOL_FAILED,
         }
     }
 
@@ -204,6 +208,7 @@ impl RecordError {
             | RecordError::Trace(_)
             | RecordError::Import { .. }
             | RecordError::NothingToImport => None,
+            RecordError::SampledUnlike => Some("import them one by one"),
         }
     }
 }

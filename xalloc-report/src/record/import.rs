@@ -48,6 +48,10 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let mut files = props.files.iter().map(|path| open(path)).collect::<Result<Vec<_>, _>>()?;
     files.sort_by_key(|(identity, _)| identity.started_monotonic_ns);
     let (first, _) = files.first().ok_or(RecordError::NothingToImport)?;
+    let sampling = first.sampling;
+    if files.iter().any(|(identity, _)| identity.sampling != sampling) {
+        return Err(RecordError::SampledUnlike);
+    }
     let recording = Recording {
         command: first.command.clone(),
         started_unix_ns: first.started_realtime_ns,
@@ -55,6 +59,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
         host: host(),
         libc: first.libc.clone(),
         processors: processors_online(),
+        sampling,
         ..Recording::default()
     };
     let timeline = timeline(files.iter().map(|(identity, _)| identity.reading()).collect());
@@ -65,7 +70,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let mut merged = Merged {
         dictionary: Dictionary::new(recording),
         timeline,
-        writer: Writer::new(Box::new(file))?,
+        writer: Writer::new(Box::new(file), sampling)?,
         forks: Forks::of_children(files.iter().map(|(identity, _)| identity)),
         observations: Observations::default(),
         first_end: None,

@@ -32,7 +32,7 @@ use crate::os::pidfd::Pidfd;
 use crate::os::signals;
 use crate::os::system::processors_online;
 use crate::symbols::Places;
-use crate::trace::{Contents, End, ProcessIndex, Recording, Tallied, Tally, TraceError, Writer, Written};
+use crate::trace::{Contents, End, ProcessIndex, Recording, Sampling, Tallied, Tally, TraceError, Writer, Written};
 
 /// Sleep after a pass that found events. A ring of 1 MiB that is half full rings the doorbell before.
 const SHORT_SLEEP_NS: u64 = 1_000_000;
@@ -108,13 +108,15 @@ fn launch<T: Tally>(
         .file
         .try_clone()
         .map_err(|source| RecordError::Trace(TraceError::Create { path: output.path().to_owned(), source }))?;
-    let writer = Writer::telling(Box::new(file), tally_of)?;
+    let sampling = Sampling::of_mean(props.sample_mean_bytes);
+    let writer = Writer::telling(Box::new(file), sampling, tally_of)?;
     let recording = Recording {
         command: words.iter().map(|word| word.to_string_lossy().into_owned()).collect(),
         started_unix_ns: realtime_ns(),
         tool_version: env!("CARGO_PKG_VERSION").into(),
         host: host(),
         processors: processors_online(),
+        sampling,
         ..Recording::default()
     };
     let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
@@ -155,6 +157,7 @@ fn options(props: &Props) -> Options {
         verify_every: props.verify_every,
         heap_steps: u32::from(props.heap_steps),
         free_stacks: u32::from(props.free_stacks),
+        sample_mean_bytes: props.sample_mean_bytes,
         on_error: match props.on_error {
             OnError::Abort => on_error::ABORT,
             OnError::Report => on_error::REPORT,

@@ -5,6 +5,7 @@ use std::fmt::Write;
 use super::classes::{self, Row};
 use super::escape::xml;
 use super::number::{bytes, count, percent};
+use super::text;
 use crate::analysis::Histogram;
 
 /// Geometry, in user units (pixels at full size).
@@ -26,7 +27,9 @@ const STYLE: &str = "text{font:13px system-ui,sans-serif;fill:#1f2430}.t{font-si
 pub fn histogram(histogram: &Histogram, command: &str) -> String {
     let rows = classes::rows(histogram);
     let height = HEAD + ROW * rows.len() as u32 + FOOT;
-    let mut svg = open(height, &classes::title(histogram), command);
+    let estimated = histogram.sampling().map(|sampling| text::sampled(sampling.mean_interval_bytes));
+    let subtitle: Vec<_> = [Some(command.to_owned()), estimated].into_iter().flatten().collect();
+    let mut svg = open(height, &classes::title(histogram), &subtitle.join(" · "));
     let largest = rows.iter().map(|row| row.count).max().unwrap_or(0).max(1);
     let total: u64 = rows.iter().map(|row| row.count).sum();
     let bottom = HEAD + ROW * rows.len() as u32;

@@ -8,6 +8,7 @@ use inferno::flamegraph::{Direction, Options, TextTruncateDirection};
 use super::chart;
 use super::escape::{folded, printable};
 use super::number::{bytes, count, counted};
+use super::text;
 use crate::analysis::{Flame, FlameStack};
 
 /// Frames with a smaller share of the total are not drawn: at the usual 1200 pixels they are a pixel wide.
@@ -64,8 +65,11 @@ pub fn flamegraph(flame: &Flame, growth: Growth, command: &str, out: &mut impl i
     };
     let doubt = flame.doubt.as_ref().map_or_else(String::new, |doubt| format!(" ({})", printable(doubt)));
     let title = format!("{}: {total}{doubt}", flame.metric.title());
+    let estimated = flame.sampling.as_ref().map(|sampling| text::sampled(sampling.mean_interval_bytes));
     if flame.total == 0 {
-        return out.write_all(chart::message(&title, &printable(command)).as_bytes());
+        let subtitle = [Some(printable(command).into_owned()), estimated];
+        let subtitle: Vec<_> = subtitle.into_iter().flatten().collect();
+        return out.write_all(chart::message(&title, &subtitle.join(" · ")).as_bytes());
     }
     let mut options = Options::default();
     options.title = title;
@@ -76,6 +80,7 @@ pub fn flamegraph(flame: &Flame, growth: Growth, command: &str, out: &mut impl i
     if hidden {
         subtitle.push(format!("functions below {LEAST_PERCENT} % are not drawn"));
     }
+    subtitle.extend(estimated);
     subtitle.retain(|part| !part.is_empty());
     options.subtitle = Some(subtitle.join(" · ")).filter(|subtitle| !subtitle.is_empty());
     options.count_name = if flame.metric.is_bytes() { "bytes" } else { "allocations" }.to_owned();
@@ -164,8 +169,13 @@ mod tests {
         let stack =
             |depth: usize, weight| FlameStack { labels: vec!["recurse".to_owned(); depth], sites: Vec::new(), weight };
         let svg = |stacks: Vec<FlameStack>| {
-            let flame =
-                Flame { metric: Metric::Allocated, total: stacks.iter().map(|s| s.weight).sum(), stacks, doubt: None };
+            let flame = Flame {
+                metric: Metric::Allocated,
+                total: stacks.iter().map(|s| s.weight).sum(),
+                stacks,
+                doubt: None,
+                sampling: None,
+            };
             let mut svg = Vec::new();
             flamegraph(&flame, Growth::FromRoot, "./deep", &mut svg).expect("writing to memory does not fail");
             String::from_utf8(svg).expect("an SVG is text")
@@ -182,7 +192,7 @@ mod tests {
 
     #[test]
     fn nothing_to_show_is_a_picture_that_says_so() {
-        let flame = Flame { metric: Metric::Alive, total: 0, doubt: None, stacks: Vec::new() };
+        let flame = Flame { metric: Metric::Alive, total: 0, doubt: None, sampling: None, stacks: Vec::new() };
         let mut svg = Vec::new();
         flamegraph(&flame, Growth::FromRoot, "./clean", &mut svg).expect("writing to memory does not fail");
         assert!(String::from_utf8_lossy(&svg).contains("Bytes alive at exit: 0 B (0 bytes)"));

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::escape::printable;
 use super::number::{bytes, count, counted};
-use super::words::{fault_sentence, figure, sentence};
+use super::words::{fault_sentence, figure, measured, sentence};
 use crate::check::{Disposition, Outcome, RunVerdict, Standing, Verdict};
 
 const LEAKS_MAX: usize = 50;
@@ -79,8 +79,8 @@ fn of_run(out: &mut String, run: &RunVerdict, named: bool) {
         let _ = writeln!(out, "| budget | value | limit | margin | |\n|---|--:|--:|--:|---|");
         for line in &run.budgets {
             let sign = if line.margin < 0 { "-" } else { "" };
-            let [value, limit, margin] =
-                [line.value, line.limit, line.margin.unsigned_abs()].map(|number| figure(line.unit, number));
+            let [limit, margin] = [line.limit, line.margin.unsigned_abs()].map(|number| figure(line.unit, number));
+            let value = measured(line);
             let standing = match line.standing {
                 Standing::Kept => "kept",
                 Standing::Broken => "**exceeded**",

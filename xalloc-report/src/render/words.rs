@@ -13,11 +13,25 @@ pub(super) fn figure(unit: Unit, value: u64) -> String {
     }
 }
 
+/// What was measured for a budget, with its standard error if it was estimated.
+pub(super) fn measured(line: &BudgetLine) -> String {
+    let error = line.error.map_or_else(String::new, |error| format!(" ± {}", figure(line.unit, error)));
+    format!("{}{error}", figure(line.unit, line.value))
+}
+
 /// Value, limit and margin of a budget.
 pub(super) fn budget_sentence(line: &BudgetLine) -> String {
-    let BudgetLine { subject, unit, value, limit, margin, standing } = line;
+    let BudgetLine { subject, unit, value, error, limit, margin, standing } = line;
     let [value, limit, margin] = [*value, *limit, margin.unsigned_abs()].map(|number| figure(*unit, number));
     let title = subject.title();
+    if error.is_some() {
+        let said = match standing {
+            Standing::Kept => "kept",
+            Standing::Broken => "broken",
+            Standing::Unknown => "which the estimate does not decide",
+        };
+        return format!("{title}: {} of at most {limit}, {said}", measured(line));
+    }
     match standing {
         Standing::Kept => format!("{title}: {value} of at most {limit}, {margin} left"),
         Standing::Broken => format!("{title}: {value} of at most {limit}, {margin} too much"),

@@ -225,7 +225,7 @@ impl Gatherer {
             HeapCall::Aligned => thread.align = value,
             HeapCall::MallocTrim => self.push(Kind::Trim, number, 0, value),
             HeapCall::Mallopt => self.push(Kind::Mallopt, number, argument as u32, value),
-            HeapCall::Ignore | HeapCall::Copied => {}
+            HeapCall::Ignore | HeapCall::Copied | HeapCall::Passed => {}
             HeapCall::Tunable => {
                 let known = usize::try_from(argument).ok().and_then(|at| Tunable::ALL.get(at));
                 if let Some(&tunable) = known {

@@ -2,12 +2,14 @@
 //! footer.
 //!
 //! ```text
-//! file     = magic[8] major:u16 minor:u16 0:u32  block*  footer-block  trailer
+//! file     = magic[8] major:u16 minor:u16 mean:u32  block*  footer-block  trailer
 //! block    = "XBLK" kind:u8 flags:u8 0:u16 process:u32 payload:u32 raw:u32 items:u32 slots:u32
 //!            first_item:u64 first_us:u64 last_us:u64 crc:u32  payload[payload]
 //! trailer  = footer_offset:u64 crc:u32 "XEND"
 //! ```
-//! Integers are little-endian. `crc` is CRC-32 (IEEE) of the block's header before it and of its payload, so that no
+//! Integers are little-endian. A trace of all events has major version 1 and no `mean`. One of a sampled recording has
+//! major version 2, for a reader that took its blocks for all there were would say things that are wrong; `mean` is what
+//! [`Sampling`] says. `crc` is CRC-32 (IEEE) of the block's header before it and of its payload, so that no
 //! field is believed that a torn write or a bad disk has changed. `raw` is the sum of the unpacked columns and is
 //! checked against [`super::columns::MAX_RAW_BYTES`] before anything is allocated.
 //!
@@ -23,13 +25,16 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
+use super::Sampling;
 use super::columns::MAX_RAW_BYTES;
 use super::error::{Malformed, TraceError};
 
 /// First bytes of a trace. The first is no text, the last is a line feed: what mangles text files mangles them.
 pub(super) const MAGIC: [u8; 8] = *b"\x89xtrace\n";
 /// Major version of the format; a reader refuses a larger one.
-pub const MAJOR: u16 = 1;
+pub const MAJOR: u16 = 2;
+/// Major version of a trace of all events.
+const MAJOR_OF_ALL: u16 = 1;
 /// Minor version; a reader of an older minor version skips the kinds of blocks that it does not know.
 pub const MINOR: u16 = 2;
 
@@ -175,11 +180,12 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 }
 
 /// The file's first 16 bytes.
-pub(super) fn file_header() -> Vec<u8> {
+pub(super) fn file_header(sampling: Option<Sampling>) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
-    out.extend_from_slice(&MAJOR.to_le_bytes());
+    let major = if sampling.is_some() { MAJOR } else { MAJOR_OF_ALL };
+    out.extend_from_slice(&major.to_le_bytes());
     out.extend_from_slice(&MINOR.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
+    out.extend_from_slice(&sampling.map_or(0, |sampling| sampling.mean_bytes.get()).to_le_bytes());
     out
 }
 
@@ -220,8 +226,8 @@ impl Source {
         }
     }
 
-    /// Checks magic and version.
-    pub(super) fn check_file_header(&self) -> Result<(), TraceError> {
+    /// Checks magic and version; says which blocks were recorded, if not all.
+    pub(super) fn check_file_header(&self) -> Result<Option<Sampling>, TraceError> {
         let mut header = [0; FILE_HEADER_BYTES as usize];
         let have = (self.len_bytes() as usize).min(header.len());
         self.read(0, &mut header[..have])?;
@@ -233,7 +239,12 @@ impl Source {
         if major > MAJOR || major == 0 {
             return Err(TraceError::NewerVersion { major, minor });
         }
-        Ok(())
+        if major == MAJOR_OF_ALL {
+            return Ok(None);
+        }
+        let sampling = Sampling::of_mean(u32_at(&header, 12));
+        let no_mean = TraceError::Damaged { offset_bytes: 12, what: "a sampled trace does not say how it was sampled" };
+        sampling.ok_or(no_mean).map(Some)
     }
 
     /// Where the footer begins, if the trace was finished.
@@ -294,7 +305,7 @@ mod tests {
     use super::*;
 
     fn one_block() -> Vec<u8> {
-        let mut bytes = file_header();
+        let mut bytes = file_header(None);
         bytes.extend(BlockHeader { items: 3, last_us: 9, ..BlockHeader::of(BlockKind::Events) }.frame(b"payload"));
         bytes
     }
@@ -315,12 +326,14 @@ mod tests {
 
     #[test]
     fn a_newer_major_version_is_refused_and_a_newer_minor_one_is_read() {
+        let sampling = Sampling::of_mean(4096);
+        assert_eq!(Source::Memory(file_header(sampling)).check_file_header().unwrap(), sampling);
         let mut bytes = one_block();
         bytes[10] = 200;
         assert!(Source::Memory(bytes.clone()).check_file_header().is_ok());
         bytes[8] = MAJOR as u8 + 1;
         let refused = Source::Memory(bytes).check_file_header().unwrap_err();
-        assert!(matches!(refused, TraceError::NewerVersion { major: 2, minor: 200 }), "{refused}");
+        assert!(matches!(refused, TraceError::NewerVersion { major: 3, minor: 200 }), "{refused}");
         assert!(refused.to_string().contains("newer xalloc"));
     }
 }

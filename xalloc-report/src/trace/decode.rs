@@ -200,10 +200,9 @@ impl Expander {
             }
             self.placed(op, class)?
         };
-        let nth_of_thread = self.course.mirror.occupy(slot, addr, class);
-        let thread = self.course.mirror.thread();
-        thread.near.ended(op, end_of(addr, size_bytes, slack_bytes));
-        let (stack, thread) = (StackIndex(stack), ThreadIndex(thread.index));
+        let (nth_of_thread, near) = self.course.mirror.occupy(slot, addr, class);
+        near.ended(op, end_of(addr, size_bytes, slack_bytes));
+        let (stack, thread) = (StackIndex(stack), ThreadIndex(self.course.mirror.thread().index));
         let block = Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
         Ok((slot, block, arena_seq))
     }

@@ -37,7 +37,7 @@ const CHUNK_REMAP_FROM: u8 = Kind::HeapChunkRemapFrom as u8;
 const CHUNK_REMAP_TO: u8 = Kind::HeapChunkRemapTo as u8;
 const SPLIT: u8 = Kind::HeapSplit as u8;
 const COALESCE: u8 = Kind::HeapCoalesce as u8;
-const BIN: u8 = Kind::HeapBin as u8;
+pub(super) const BIN: u8 = Kind::HeapBin as u8;
 const CACHE_BIRTH: u8 = Kind::HeapCacheBirth as u8;
 const TCACHE_FLUSH: u8 = Kind::HeapTcacheFlush as u8;
 const CONSOLIDATE: u8 = Kind::HeapConsolidate as u8;
@@ -195,6 +195,19 @@ impl Flat {
     }
 }
 
+/// The numbers of a step less the expected ones.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Less {
+    pub(super) addr: u64,
+    pub(super) first: u64,
+    pub(super) second: u64,
+}
+
+impl Less {
+    /// Of a step that is as expected.
+    pub(super) const NOTHING: Less = Less { addr: 0, first: 0, second: 0 };
+}
+
 /// What a step is expected to be, and what its numbers are without that.
 ///
 /// The writer subtracts, the reader adds; both then tell [`leaves`] what the step was.
@@ -219,12 +232,11 @@ impl Expected {
 
     /// The numbers of `flat` less the expected ones.
     #[inline(always)]
-    pub(super) fn subtract(self, flat: Flat, before: Flat) -> Flat {
-        Flat {
+    pub(super) fn subtract(self, flat: Flat, before: Flat) -> Less {
+        Less {
             addr: flat.addr.wrapping_sub(self.addr),
             first: flat.first.wrapping_sub(self.first),
             second: flat.second.wrapping_sub(second_expected(flat.kind, flat.sub, flat.first, before)),
-            ..flat
         }
     }
 

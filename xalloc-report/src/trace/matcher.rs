@@ -18,11 +18,10 @@
 //! leaked. Waiting costs a map that is empty in nearly every recording.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::{Addr, CHUNK_HEADER_BYTES, Stamp, chunk_bytes};
-use xalloc_core::wire::{self, BinKind, Call, HeapEvent, Merged, Record};
+use xalloc_core::units::{CHUNK_HEADER_BYTES, Stamp, chunk_bytes};
+use xalloc_core::wire::{self, BinKind, Call, HeapEvent, Merged, PutAway, Record};
 
-use super::encode::{Encoder, LiveSet, Request, Who, slack_expected};
-use super::error::Malformed;
+use super::encode::{Binned, Encoder, LiveSet, Request, Who, slack_expected};
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
 use super::table::{Entry, Table};
@@ -83,15 +82,15 @@ impl Matcher {
         let mut matcher = Matcher::new();
         for (slot, block) in (0..).zip(&live.blocks) {
             if live.mirror.is_live(slot) {
-                matcher.table.insert(block.addr, slot);
+                matcher.table.place(block.addr).insert(slot);
             }
         }
         matcher
     }
 
     /// The slot of the block that lives at `addr`.
-    pub(super) fn live_at(&mut self, addr: u64) -> Option<u32> {
-        match self.table.get(addr).0? {
+    pub(super) fn live_at(&self, addr: u64) -> Option<u32> {
+        match self.table.get(addr)? {
             Entry::Live(slot) => Some(slot),
             Entry::Gone(_) => None,
         }
@@ -106,48 +105,34 @@ impl Matcher {
     ///
     /// What programs do by the million is read from the record where it is needed; all else goes by the typed event.
     #[inline(always)]
-    pub(super) fn push(
-        &mut self,
-        incoming: &Incoming,
-        text: &str,
-        encoder: &mut Encoder<impl Tally>,
-    ) -> Result<(), Malformed> {
+    pub(super) fn push(&mut self, incoming: &Incoming, text: &str, encoder: &mut Encoder<impl Tally>) {
         let Incoming { record, at_us, thread, stack } = incoming;
         let who = Who { at_us: *at_us, thread: *thread, stack: *stack };
         match record.kind {
-            ALLOC | ALLOC_SPLIT | ALLOC_FILLED => match led_to(who, record, encoder) {
-                Some(request) => self.alloc(who, Stamp(record.stamp), request, encoder),
-                None => Ok(()),
-            },
-            FREE => {
-                self.free(who, Stamp(record.stamp), record.addr().0, encoder);
-                Ok(())
+            ALLOC | ALLOC_SPLIT | ALLOC_FILLED => {
+                if let Some(request) = led_to(who, record, encoder) {
+                    self.alloc(who, Stamp(record.stamp), request, encoder);
+                }
             }
-            FREE_BINNED => {
-                let block = record.addr();
-                self.free(Who { stack: StackIndex::NONE, ..who }, Stamp(record.stamp), block.0, encoder);
-                put_away(who, record, encoder);
-                Ok(())
+            FREE | FREE_BINNED => {
+                // The stack of a free with its steps is that of the steps.
+                let stack = if record.kind == FREE { who.stack } else { StackIndex::NONE };
+                self.free(Who { stack, ..who }, Stamp(record.stamp), record.addr().0, encoder);
+                if record.kind == FREE_BINNED {
+                    put_away(who, record, encoder);
+                }
             }
             CACHE_FILL => {
                 let (size_bytes, chunks) = record.filled();
                 encoder.fill_cache(who, record.arena(), record.extra, size_bytes, chunks);
-                Ok(())
             }
-            MERGE_BINNED => {
-                tell_steps(who, record, record.merging().steps(), encoder);
-                Ok(())
-            }
+            MERGE_BINNED => tell_steps(who, record, record.merging().steps(), encoder),
             SPLIT | COALESCE | BIN => {
                 if let Some(flat) = Flat::of_record(record) {
                     encoder.heap(who, record.arena(), record.extra, flat);
                 }
-                Ok(())
             }
-            _ => {
-                self.other(who, incoming, text, encoder);
-                Ok(())
-            }
+            _ => self.other(who, incoming, text, encoder),
         }
     }
 
@@ -220,64 +205,55 @@ impl Matcher {
     }
 
     #[inline(always)]
-    fn alloc(
-        &mut self,
-        who: Who,
-        stamp: Stamp,
-        request: Request,
-        encoder: &mut Encoder<impl Tally>,
-    ) -> Result<(), Malformed> {
+    fn alloc(&mut self, who: Who, stamp: Stamp, request: Request, encoder: &mut Encoder<impl Tally>) {
         let addr = request.addr;
-        let (had, place) = match self.table.get(addr) {
-            (Some(Entry::Gone(slot)), place) if self.is_quiet() => (Some(slot), place),
-            (None, place) if self.is_quiet() => (None, place),
-            _ => return self.alloc_unquiet(who, stamp, request, encoder),
-        };
-        let slot = encoder.alloc(who, request, had)?;
-        self.table.insert_in(place, addr, slot);
-        Ok(())
+        let is_quiet = self.is_quiet();
+        let mut place = self.table.place(addr);
+        let mut freed_by = None;
+        if !is_quiet || matches!(place.entry(), Some(Entry::Live(_))) {
+            freed_by = self.make_way(who, stamp, addr, request.call, encoder);
+            place = self.table.place(addr);
+        }
+        let had = place.entry().map(|(Entry::Live(slot) | Entry::Gone(slot))| slot);
+        let slot = encoder.alloc(who, request, had);
+        place.insert(slot);
+        if let Some(freed_by) = freed_by {
+            self.free_rarely(freed_by, addr, encoder);
+        }
     }
 
-    /// An allocation at an address where something lives, or while something waits.
+    /// Before an allocation at an address where something lives, or while something waits: what lives there is gone.
+    /// Returns who freed the block that comes, if the allocation is later here than its free.
     #[inline(never)]
-    fn alloc_unquiet(
+    fn make_way(
         &mut self,
         who: Who,
         stamp: Stamp,
-        request: Request,
+        addr: u64,
+        call: Call,
         encoder: &mut Encoder<impl Tally>,
-    ) -> Result<(), Malformed> {
-        let addr = request.addr;
-        if request.call.is_realloc()
+    ) -> Option<Who> {
+        if call.is_realloc()
             && let Some(old) = self.unknown_reallocs.remove(&who.thread.0)
         {
             self.tell_unknown(Who { stack: StackIndex::NONE, ..who }, old, encoder);
         }
-        let mut late = None;
+        let mut freed_by = None;
         if let Some(parked) = self.parked.remove(&addr) {
             if stamp < parked.stamp {
-                late = Some(parked.who);
+                freed_by = Some(parked.who);
             } else {
                 self.tell_unknown(parked.who, addr, encoder);
             }
         }
-        let (before, _) = self.table.get(addr);
-        if let Some(Entry::Live(slot)) = before {
-            self.table.remove(addr);
-            encoder.free_rarely(Who { stack: StackIndex::NONE, ..who }, slot);
+        if self.free_rarely(Who { stack: StackIndex::NONE, ..who }, addr, encoder) {
             self.repairs.implied_frees += 1;
             if self.implied.len() >= MAX_PARKED {
                 self.implied.clear();
             }
             self.implied.insert(addr, stamp);
         }
-        let had = before.map(|(Entry::Live(slot) | Entry::Gone(slot))| slot);
-        let slot = encoder.alloc_rarely(who, request, had)?;
-        match late {
-            Some(freed_by) => encoder.free_rarely(freed_by, slot),
-            None => self.table.insert(addr, slot),
-        }
-        Ok(())
+        freed_by
     }
 
     /// Whether nothing waits for a late event, as nearly always.
@@ -288,33 +264,49 @@ impl Matcher {
 
     #[inline(always)]
     fn free(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder<impl Tally>) {
-        if self.implied.is_empty()
-            && let Some(slot) = self.table.remove(addr)
-        {
-            encoder.free(who, slot);
-        } else {
-            self.free_unquiet(who, stamp, addr, encoder);
+        if !self.implied.is_empty() && self.was_implied(stamp, addr) {
+            return;
+        }
+        if !self.free_now(who, addr, encoder) {
+            self.park(who, stamp, addr, encoder);
         }
     }
 
-    /// A free of an address where nothing is known to live, or while a late one is waited for.
+    /// As [`Self::free_now`], for who calls it seldom: without a copy of its code there.
     #[inline(never)]
-    fn free_unquiet(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder<impl Tally>) {
-        if let Some(implied_by) = self.implied.remove(&addr)
-            && stamp < implied_by
-        {
+    fn free_rarely(&mut self, who: Who, addr: u64, encoder: &mut Encoder<impl Tally>) -> bool {
+        self.free_now(who, addr, encoder)
+    }
+
+    /// Frees the block at `addr`; false if there is none.
+    #[inline(always)]
+    fn free_now(&mut self, who: Who, addr: u64, encoder: &mut Encoder<impl Tally>) -> bool {
+        let slot = self.table.remove(addr);
+        if let Some(slot) = slot {
+            encoder.free(who, slot);
+        }
+        slot.is_some()
+    }
+
+    /// Whether a free is the late one that an allocation implied.
+    #[cold]
+    fn was_implied(&mut self, stamp: Stamp, addr: u64) -> bool {
+        self.implied.remove(&addr).is_some_and(|implied_by| stamp < implied_by)
+    }
+
+    /// A free of an address where nothing is known to live waits.
+    #[cold]
+    #[inline(never)]
+    fn park(&mut self, who: Who, stamp: Stamp, addr: u64, encoder: &mut Encoder<impl Tally>) {
+        if addr == 0 {
             return;
         }
-        if let Some(slot) = self.table.remove(addr) {
-            encoder.free_rarely(who, slot);
-        } else if addr != 0 {
-            if self.parked.len() >= MAX_PARKED {
-                self.settle(encoder, u64::MAX);
-            }
-            let parked = Parked { stamp, who, seq: encoder.seq() };
-            if let Some(earlier) = self.parked.insert(addr, parked) {
-                self.tell_unknown(earlier.who, addr, encoder);
-            }
+        if self.parked.len() >= MAX_PARKED {
+            self.settle(encoder, u64::MAX);
+        }
+        let parked = Parked { stamp, who, seq: encoder.seq() };
+        if let Some(earlier) = self.parked.insert(addr, parked) {
+            self.tell_unknown(earlier.who, addr, encoder);
         }
     }
 
@@ -325,12 +317,11 @@ impl Matcher {
         // Without a begin (lost) there is nothing to undo: the block never went.
         let Some(slot) = encoder.held(who.thread) else { return };
         let addr = encoder.blocks()[slot as usize].addr;
-        if let Some(other) = self.table.remove(addr) {
-            encoder.free_rarely(Who { stack: StackIndex::NONE, ..who }, other);
+        if self.free_rarely(Who { stack: StackIndex::NONE, ..who }, addr, encoder) {
             self.repairs.implied_frees += 1;
         }
         if let Some(slot) = encoder.realloc_undo(who) {
-            self.table.insert(addr, slot);
+            self.table.place(addr).insert(slot);
         }
     }
 
@@ -365,12 +356,13 @@ impl Matcher {
 /// Tells the steps that a record of a free names.
 #[inline]
 fn put_away(who: Who, record: &Record, encoder: &mut Encoder<impl Tally>) {
-    let (block, put_away) = (record.addr(), record.put_away());
-    if put_away.merged == Merged::default()
-        && let Some(bin @ (BinKind::Fast | BinKind::Small)) = put_away.bin
-        && let Some(flat) = Flat::to_bin(bin, Addr(block.0.wrapping_sub(CHUNK_HEADER_BYTES)), put_away.total_bytes)
+    let PutAway { total_bytes: size_bytes, merged, bin, .. } = record.put_away();
+    if merged == Merged::default()
+        && let Some(bin @ (BinKind::Fast | BinKind::Small)) = bin
+        && bin.index_of(size_bytes).is_some()
     {
-        encoder.binned(who, record.arena(), record.extra, flat);
+        let chunk = record.addr().0.wrapping_sub(CHUNK_HEADER_BYTES);
+        encoder.binned(who, Binned { arena: record.arena(), seq: record.extra, bin, chunk, size_bytes });
     } else {
         put_away_otherwise(who, record, encoder);
     }

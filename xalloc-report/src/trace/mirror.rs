@@ -19,11 +19,14 @@
 
 use rustc_hash::FxHashMap;
 
-use super::error::Malformed;
 use super::ops;
 
+mod classes;
+mod lists;
 mod restore;
 
+use classes::CLASSES;
+pub(super) use classes::{chunk_class, class_of};
 pub(super) use restore::{Place, Restored};
 pub(super) use xalloc_core::units::chunk_bytes;
 
@@ -46,29 +49,6 @@ const NOT_LIVE: u64 = 1 << 63;
 /// [`Slot::state`] of a slot that a realloc holds: it has no neighbours, and no slot's links read like that.
 const HELD: u64 = u64::MAX;
 
-/// Classes of sizes whose freed slots are used for one another.
-const CLASSES: usize = u8::MAX as usize + 1;
-
-/// The class of a request of `size_bytes`: glibc's chunk size in units of 16 up to 1,024 bytes (each such size has a
-/// cache of its own there), four classes a doubling above.
-#[inline]
-pub(super) const fn class_of(size_bytes: u64) -> u8 {
-    let units = chunk_bytes(size_bytes) / 16;
-    if units <= 64 {
-        return units as u8;
-    }
-    let log = 63 - units.leading_zeros() as u64;
-    let class = 64 + (log - 6) * 4 + ((units >> (log - 2)) & 3);
-    if class > u8::MAX as u64 { u8::MAX } else { class as u8 }
-}
-
-/// The class of blocks in chunks of `size_bytes`, where they have one of their own.
-#[inline]
-pub(super) const fn chunk_class(size_bytes: u64) -> Option<u8> {
-    let units = size_bytes / 16;
-    if 2 <= units && units <= 64 { Some(units as u8) } else { None }
-}
-
 /// A slot, in 16 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Slot {
@@ -89,6 +69,11 @@ impl Slot {
 
     fn newer(self) -> u32 {
         (self.state >> 32) as u32 & END
+    }
+
+    /// A free slot becomes the newest of its list.
+    fn has_no_newer(&mut self) {
+        self.state |= u64::from(END) << 32;
     }
 
     fn older(self) -> u32 {
@@ -255,143 +240,24 @@ impl Mirror {
         }
     }
 
-    /// The slot that the next block of `class` gets, if it had `addr`.
+    /// The current thread's new block is in `slot`; returns its number among the thread's allocations, and what begins anew
+    /// with every block of events.
     #[inline(always)]
-    pub(super) fn take_if_at(&mut self, class: u8, addr: u64) -> Option<u32> {
-        let list = &mut self.free[class as usize];
-        let newest = list.newest;
-        let found = self.slots.get_mut(newest as usize).filter(|found| found.word & ADDR_MASK == addr)?;
-        // As in `take`.
-        let older = found.older();
-        found.state = HELD;
-        list.newest = older;
-        match self.slots.get_mut(older as usize) {
-            Some(neighbour) => neighbour.state = Slot::free(END, neighbour.older()),
-            None => list.oldest = END,
-        }
-        Some(newest)
-    }
-
-    /// The slot that the next block of `class` gets.
-    #[inline]
-    pub(super) fn take(&mut self, class: u8) -> Result<u32, Malformed> {
-        let list = &mut self.free[class as usize];
-        let newest = list.newest;
-        // As `unlink`, of one that has no newer neighbour.
-        if let Some(found) = self.slots.get_mut(newest as usize) {
-            let older = found.older();
-            found.state = HELD;
-            list.newest = older;
-            match self.slots.get_mut(older as usize) {
-                Some(neighbour) => neighbour.state = Slot::free(END, neighbour.older()),
-                None => list.oldest = END,
-            }
-            return Ok(newest);
-        }
-        if self.slots.len() >= self.limit as usize {
-            return Err(Malformed::Slots(self.limit));
-        }
-        self.slots.push(Slot::UNUSED);
-        Ok(self.slots.len() as u32 - 1)
-    }
-
-    /// Whether `slot` is in the free list of `class` and had `addr`.
-    #[inline]
-    pub(super) fn waits(&self, slot: u32, class: u8, addr: u64) -> bool {
-        self.slots.get(slot as usize).is_some_and(|found| found.is_free() && found.class() == class)
-            && self.addr(slot) == addr
-    }
-
-    /// The free slot of `class` whose chunk the current thread's cache is expected to get next, when a request finds more
-    /// chunks than it asked for (malloc.c, `_int_malloc`): the request itself gets the newest one, the cache those behind
-    /// it, one after the other.
-    #[inline]
-    pub(super) fn next_filled(&self, class: u8) -> Option<u32> {
-        let is_there =
-            |slot: &u32| self.slots.get(*slot as usize).is_some_and(|found| found.is_free() && found.class() == class);
-        let before = self.threads[self.current].near.filled.filter(is_there);
-        let before = before.unwrap_or(self.free[class as usize].newest);
-        Some(self.slots.get(before as usize)?.older()).filter(is_there)
-    }
-
-    /// How deep in its list the free `slot` lies behind the one that is next, if not too deep.
-    pub(super) fn depth_of(&self, class: u8, slot: u32) -> Option<u8> {
-        let mut at = self.free[class as usize].newest;
-        for depth in 0..ops::ALLOC_DEEP_COUNT {
-            at = self.slots.get(at as usize)?.older();
-            if at == slot {
-                return Some(depth);
-            }
-        }
-        None
-    }
-
-    /// The inverse of [`Self::depth_of`]; takes the slot.
-    pub(super) fn take_deep(&mut self, class: u8, depth: u8) -> Option<u32> {
-        let mut slot = self.free[class as usize].newest;
-        for _ in 0..=depth {
-            slot = self.slots.get(slot as usize)?.older();
-        }
-        self.take_named(class, slot).then_some(slot)
-    }
-
-    /// Takes `slot` out of the free list of `class`; false if it is not there.
-    #[inline]
-    pub(super) fn take_named(&mut self, class: u8, slot: u32) -> bool {
-        let found = self.slots.get(slot as usize);
-        let is_there = found.is_some_and(|found| found.is_free() && found.class() == class);
-        if is_there {
-            self.unlink(slot);
-        }
-        is_there
-    }
-
-    /// Puts a slot into the list of its class.
-    #[inline]
-    fn link(&mut self, slot: u32) {
-        let class = self.slots[slot as usize].class();
-        let list = &mut self.free[class as usize];
-        let older = std::mem::replace(&mut list.newest, slot);
-        match self.slots.get_mut(older as usize) {
-            Some(before) => before.state = Slot::free(slot, before.older()),
-            None => list.oldest = slot,
-        }
-        self.slots[slot as usize].state = Slot::free(END, older);
-    }
-
-    /// Takes a free slot out of its list; nobody has it then.
-    #[inline]
-    fn unlink(&mut self, slot: u32) {
-        let found = &mut self.slots[slot as usize];
-        let (newer, older, class) = (found.newer(), found.older(), found.class());
-        found.state = HELD;
-        match self.slots.get_mut(newer as usize) {
-            Some(neighbour) => neighbour.state = Slot::free(neighbour.newer(), older),
-            None => self.free[class as usize].newest = older,
-        }
-        match self.slots.get_mut(older as usize) {
-            Some(neighbour) => neighbour.state = Slot::free(newer, neighbour.older()),
-            None => self.free[class as usize].oldest = newer,
-        }
-    }
-
-    /// The current thread's new block is in `slot`; returns its number among the thread's allocations.
-    #[inline(always)]
-    pub(super) fn occupy(&mut self, slot: u32, addr: u64, class: u8) -> u32 {
-        let thread = &mut self.threads[self.current];
-        let nth = thread.allocs;
-        thread.allocs = nth.wrapping_add(1);
-        thread.recent[nth as usize % RECENT] = slot;
+    pub(super) fn occupy(&mut self, slot: u32, addr: u64, class: u8) -> (u32, &mut Near) {
         let number = self.allocs;
         self.allocs += 1;
-        self.slots[slot as usize] =
-            Slot { word: addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56, state: number };
         let place = (number % NUMBERED) as usize;
         match self.numbered.get_mut(place) {
             Some(entry) => *entry = slot,
             None => self.numbered.push(slot),
         }
-        nth
+        let thread = &mut self.threads[self.current];
+        let nth = thread.allocs;
+        thread.allocs = nth.wrapping_add(1);
+        thread.recent[nth as usize % RECENT] = slot;
+        self.slots[slot as usize] =
+            Slot { word: addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56, state: number };
+        (nth, &mut thread.near)
     }
 
     /// The block of `slot` is freed by the current thread; false, and nothing happens, if no live block is there.
@@ -478,7 +344,7 @@ impl Mirror {
         let thread = &mut self.threads[self.current];
         let found = &mut self.slots[slot as usize];
         debug_assert!(found.is_live(), "the matcher's table holds live slots only");
-        let (number, place) = (found.state, (found.word >> 56) as usize);
+        let (number, place, class) = (found.state, (found.word >> 56) as usize, found.class());
         let ago = (thread.allocs as usize).wrapping_sub(1 + place) % RECENT;
         let reach = u64::from(ops::NUMBER_REACH);
         let distance = number.wrapping_sub(thread.near.freed_number).wrapping_add(reach);
@@ -491,13 +357,9 @@ impl Mirror {
         };
         let before = thread.near.freed_slot;
         thread.near.freed(slot, *found);
-        let list = &mut self.free[found.class() as usize];
-        let older = std::mem::replace(&mut list.newest, slot);
+        let older = std::mem::replace(&mut self.free[class as usize].newest, slot);
         found.state = Slot::free(END, older);
-        match self.slots.get_mut(older as usize) {
-            Some(neighbour) => neighbour.state = Slot::free(slot, neighbour.older()),
-            None => list.oldest = slot,
-        }
+        self.has_newer(older, slot, class);
         (freed_as, before)
     }
 

@@ -19,12 +19,12 @@ use std::thread;
 
 use super::columns::Packer;
 use super::container::BlockHeader;
-use super::ops::FIELDS;
+use super::rows::Fields;
 
 /// A closed block of events whose columns are not packed.
 pub(super) struct Unpacked {
     pub(super) header: BlockHeader,
-    pub(super) fields: Box<[Vec<u8>; FIELDS]>,
+    pub(super) fields: Fields,
 }
 
 impl Unpacked {

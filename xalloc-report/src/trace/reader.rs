@@ -111,7 +111,13 @@ impl Trace {
     }
 
     pub(super) fn read(source: Source, trust: Trust, limits: Limits) -> Result<Trace, TraceError> {
-        source.check_file_header()?;
+        let sampling = source.check_file_header()?;
+        let mut trace = Trace::read_blocks(source, trust, limits)?;
+        trace.contents.recording.sampling = sampling;
+        Ok(trace)
+    }
+
+    fn read_blocks(source: Source, trust: Trust, limits: Limits) -> Result<Trace, TraceError> {
         let mut payload = Vec::new();
         if let Some(offset_bytes) = source.footer_offset_bytes()?
             && let Ok(header) = source.block(offset_bytes, &mut payload, trust)

@@ -81,7 +81,7 @@ pub(super) fn flag(from: &mut Cursor<'_>) -> Result<bool, Malformed> {
     }
 }
 
-/// Appends the recording; what salvage says is the reader's and not stored.
+/// Appends the recording; what salvage says is the reader's and not stored, and the sampling is the file header's.
 pub(super) fn put_recording(out: &mut Vec<u8>, recording: &Recording) {
     let Recording {
         command,
@@ -93,6 +93,7 @@ pub(super) fn put_recording(out: &mut Vec<u8>, recording: &Recording) {
         processors,
         end,
         symbolized,
+        sampling: _,
         salvage: _,
     } = recording;
     put_list(out, command);
@@ -121,6 +122,7 @@ pub(super) fn recording(from: &mut Cursor<'_>) -> Result<Recording, Malformed> {
         end: if flag(from)? { Some(end(from)?) } else { None },
         // Since 1.1.
         processors: if from.is_empty() { 0 } else { from.varint32()? },
+        sampling: None,
         salvage: None,
     })
 }

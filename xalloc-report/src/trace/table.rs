@@ -49,13 +49,31 @@ fn read(word: u32) -> Option<Entry> {
     Some(if word & GONE == 0 { Entry::Live(slot) } else { Entry::Gone(slot) })
 }
 
-/// Where an address is looked up: its leaf, if it has one.
-#[derive(Clone, Copy)]
-pub(super) struct Place(Option<u32>);
+/// The entry of an address.
+pub(super) struct Place<'a> {
+    word: &'a mut u32,
+    live: &'a mut u32,
+}
+
+impl Place<'_> {
+    /// What the address was used for last.
+    #[inline]
+    pub(super) fn entry(&self) -> Option<Entry> {
+        read(*self.word)
+    }
+
+    /// Says that `slot` is there, where nothing lives.
+    #[inline]
+    pub(super) fn insert(self, slot: u32) {
+        debug_assert!(*self.word == 0 || *self.word & GONE != 0, "the caller frees what is at the address first");
+        *self.word = slot + 1;
+        *self.live += 1;
+    }
+}
 
 struct Leaf {
-    /// `None` once it was released.
-    entries: Option<Box<[u32; ENTRIES]>>,
+    /// Empty once it was released.
+    entries: Box<[u32]>,
     number: u64,
     live: u32,
     /// Whether it stands in the queue of leaves that had no live block.
@@ -72,6 +90,7 @@ pub(super) struct Table {
     /// Places in `leaves` whose memory was released.
     vacant: Vec<u32>,
     unaligned: FxHashMap<u64, u32>,
+    unaligned_live: u32,
 }
 
 impl Table {
@@ -83,60 +102,46 @@ impl Table {
             idle: VecDeque::new(),
             vacant: Vec::new(),
             unaligned: FxHashMap::default(),
+            unaligned_live: 0,
         }
     }
 
-    /// What is or was at `addr`, and where a block there is to be put by [`Self::insert_in`] before anything else
-    /// changes.
-    #[inline(always)]
-    pub(super) fn get(&mut self, addr: u64) -> (Option<Entry>, Place) {
+    /// What is or was at `addr`.
+    #[inline]
+    pub(super) fn get(&self, addr: u64) -> Option<Entry> {
         if addr & 15 != 0 {
-            return (self.unaligned.get(&addr).map(|&slot| Entry::Live(slot)), Place(None));
+            return self.unaligned.get(&addr).and_then(|word| read(*word));
         }
-        let place = self.find(addr >> LEAF_SHIFT);
-        let leaf = place.and_then(|place| self.leaves.get(place as usize));
-        let entries = leaf.and_then(|leaf| leaf.entries.as_deref());
-        (entries.and_then(|entries| read(entries[entry_of(addr)])), Place(place))
+        let leaf = self.leaves.get(*self.by_number.get(&(addr >> LEAF_SHIFT))? as usize)?;
+        read(*leaf.entries.get(entry_of(addr))?)
     }
 
-    /// Says that `slot` is at `addr`, where nothing lives.
-    pub(super) fn insert(&mut self, addr: u64, slot: u32) {
-        let (_, place) = self.get(addr);
-        self.insert_in(place, addr, slot);
-    }
-
-    /// As [`Self::insert`], with what [`Self::get`] found for `addr` since the last change.
+    /// The entry of `addr`, at which the caller is going to insert.
     #[inline(always)]
-    pub(super) fn insert_in(&mut self, place: Place, addr: u64, slot: u32) {
-        let leaf = place.0.and_then(|place| self.leaves.get_mut(place as usize));
-        let Some(Leaf { entries: Some(entries), live, .. }) = leaf else { return self.insert_elsewhere(addr, slot) };
-        let entry = &mut entries[entry_of(addr)];
-        debug_assert!(*entry == 0 || *entry & GONE != 0, "the caller frees what is at the address first");
-        *entry = slot + 1;
-        *live += 1;
+    pub(super) fn place(&mut self, addr: u64) -> Place<'_> {
+        if addr & 15 != 0 {
+            return self.unaligned_place(addr);
+        }
+        let number = addr >> LEAF_SHIFT;
+        let place = self.find(number).unwrap_or_else(|| self.make(number));
+        let Leaf { entries, live, .. } = &mut self.leaves[place as usize];
+        Place { word: &mut entries[entry_of(addr)], live }
     }
 
-    /// Inserts where there is no leaf.
-    #[cold]
     #[inline(never)]
-    fn insert_elsewhere(&mut self, addr: u64, slot: u32) {
-        if addr & 15 != 0 {
-            self.unaligned.insert(addr, slot);
-        } else {
-            let made = self.make(addr >> LEAF_SHIFT);
-            self.insert_in(Place(Some(made)), addr, slot);
-        }
+    fn unaligned_place(&mut self, addr: u64) -> Place<'_> {
+        Place { word: self.unaligned.entry(addr).or_insert(0), live: &mut self.unaligned_live }
     }
 
     /// The block at `addr` is gone; returns its slot, if there was one.
-    #[inline(always)]
+    #[inline]
     pub(super) fn remove(&mut self, addr: u64) -> Option<u32> {
         if addr & 15 != 0 {
-            return self.unaligned.remove(&addr);
+            return self.remove_unaligned(addr);
         }
         let place = self.find(addr >> LEAF_SHIFT)?;
         let leaf = self.leaves.get_mut(place as usize)?;
-        let entry = &mut leaf.entries.as_deref_mut()?[entry_of(addr)];
+        let entry = leaf.entries.get_mut(entry_of(addr))?;
         let Some(Entry::Live(slot)) = read(*entry) else { return None };
         *entry |= GONE;
         leaf.live -= 1;
@@ -146,7 +151,16 @@ impl Table {
         Some(slot)
     }
 
-    #[inline(always)]
+    #[inline(never)]
+    fn remove_unaligned(&mut self, addr: u64) -> Option<u32> {
+        let word = self.unaligned.remove(&addr)?;
+        self.unaligned_live -= 1;
+        match read(word)? {
+            Entry::Live(slot) | Entry::Gone(slot) => Some(slot),
+        }
+    }
+
+    #[inline]
     fn find(&mut self, number: u64) -> Option<u32> {
         let near = self.near[number as usize % NEAR_LEAVES];
         if near.0 == number { Some(near.1) } else { self.find_far(number) }
@@ -161,8 +175,7 @@ impl Table {
 
     #[cold]
     fn make(&mut self, number: u64) -> u32 {
-        // From a vector, whose memory the system clears: an array would be built on the stack first.
-        let entries = vec![0; ENTRIES].into_boxed_slice().try_into().ok();
+        let entries = vec![0; ENTRIES].into_boxed_slice();
         let leaf = Leaf { entries, number, live: 0, is_queued: false };
         let place = if let Some(place) = self.vacant.pop() {
             self.leaves[place as usize] = leaf;
@@ -187,7 +200,7 @@ impl Table {
         let leaf = &mut self.leaves[oldest as usize];
         leaf.is_queued = false;
         if leaf.live == 0 {
-            leaf.entries = None;
+            leaf.entries = Box::default();
             self.by_number.remove(&leaf.number);
             self.near[leaf.number as usize % NEAR_LEAVES] = NO_LEAF;
             self.vacant.push(oldest);
@@ -218,10 +231,10 @@ mod tests {
             let (mut table, mut oracle) = (Table::new(), HashMap::new());
             for (slot, (megabyte, place, insert)) in steps.into_iter().enumerate() {
                 let addr = ((megabyte * 64 + 1) << LEAF_SHIFT) + place * 8;
-                let live = table.get(addr).0.filter(|entry| matches!(entry, Entry::Live(_)));
+                let live = table.get(addr).filter(|entry| matches!(entry, Entry::Live(_)));
                 prop_assert_eq!(live, oracle.get(&addr).map(|&slot| Entry::Live(slot)));
                 if insert && !oracle.contains_key(&addr) {
-                    table.insert(addr, slot as u32);
+                    table.place(addr).insert(slot as u32);
                     oracle.insert(addr, slot as u32);
                 } else {
                     prop_assert_eq!(table.remove(addr), oracle.remove(&addr));
@@ -234,7 +247,7 @@ mod tests {
     fn leaves_without_live_blocks_are_released() {
         let mut table = Table::new();
         for number in 0..100 {
-            table.insert(number << LEAF_SHIFT, number as u32);
+            table.place(number << LEAF_SHIFT).insert(number as u32);
         }
         assert_eq!(table.covered_bytes(), 100 << LEAF_SHIFT);
         for number in 0..100 {
@@ -245,11 +258,11 @@ mod tests {
     #[test]
     fn an_address_tells_the_slot_of_its_last_block_when_that_is_gone() {
         let mut table = Table::new();
-        table.insert(0x1000, 7);
-        assert_eq!(table.get(0x1000).0, Some(Entry::Live(7)));
+        table.place(0x1000).insert(7);
+        assert_eq!(table.get(0x1000), Some(Entry::Live(7)));
         assert_eq!(table.remove(0x1000), Some(7));
-        assert_eq!((table.get(0x1000).0, table.remove(0x1000)), (Some(Entry::Gone(7)), None));
-        table.insert(0x1000, 9);
-        assert_eq!(table.get(0x1000).0, Some(Entry::Live(9)));
+        assert_eq!((table.get(0x1000), table.remove(0x1000)), (Some(Entry::Gone(7)), None));
+        table.place(0x1000).insert(9);
+        assert_eq!(table.get(0x1000), Some(Entry::Live(9)));
     }
 }

@@ -23,7 +23,7 @@ use program::{STACKS, apart, contents, events, push, steps, text, together};
 fn write(events: &[Incoming]) -> Vec<u8> {
     let disk = Disk::of(usize::MAX);
     let contents = contents(1, 3, STACKS);
-    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    let mut writer = Writer::new(Box::new(disk.clone()), None).unwrap();
     writer.sync_contents(&contents);
     writer.set_checkpoint_interval(65_536);
     writer.begin_process(ProcessIndex(0), None).unwrap();
@@ -65,7 +65,7 @@ proptest! {
     fn a_fork_begins_with_the_blocks_that_its_parent_had(before in steps(300), parent in steps(300), child in steps(300)) {
         let disk = Disk::of(usize::MAX);
         let contents = contents(2, 3, STACKS);
-        let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+        let mut writer = Writer::new(Box::new(disk.clone()), None).unwrap();
         writer.sync_contents(&contents);
         writer.begin_process(ProcessIndex(0), None).unwrap();
         let mut naive = Naive::default();
@@ -94,7 +94,7 @@ proptest! {
     #[test]
     fn random_bytes_behind_a_good_header_are_an_error_and_nothing_worse(bytes: Vec<u8>) {
         read_untrusted(&bytes);
-        let mut headed = container::file_header();
+        let mut headed = container::file_header(None);
         headed.extend_from_slice(&bytes);
         read_untrusted(&headed);
         prop_assert!(Trace::from_bytes(headed).unwrap().contents().recording.salvage.is_some());
@@ -182,7 +182,7 @@ fn progress_ends_at_the_bytes_that_were_announced() {
 fn contents_read_back_with_their_symbols() {
     let disk = Disk::of(usize::MAX);
     let mut contents = contents(2, 3, 20_000);
-    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    let mut writer = Writer::new(Box::new(disk.clone()), None).unwrap();
     writer.sync_contents(&contents);
     contents.recording.end = Some(End::Exited(3));
     contents.recording.symbolized = true;
@@ -204,7 +204,7 @@ fn a_trace_cut_at_any_byte_reads_up_to_its_last_whole_block() {
     let events = long_run(400);
     let disk = Disk::of(usize::MAX);
     let contents = contents(1, 3, STACKS);
-    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    let mut writer = Writer::new(Box::new(disk.clone()), None).unwrap();
     writer.sync_contents(&contents);
     writer.begin_process(ProcessIndex(0), None).unwrap();
     for (at, event) in events.iter().enumerate() {
@@ -269,7 +269,7 @@ fn flipped_bits_are_told_and_nothing_worse() {
 fn damage_to_one_process_takes_neither_the_others_nor_the_names() {
     let disk = Disk::of(usize::MAX);
     let mut contents = contents(2, 3, STACKS);
-    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    let mut writer = Writer::new(Box::new(disk.clone()), None).unwrap();
     writer.sync_contents(&contents);
     let mut block_ends = Vec::new();
     for process in [0, 1] {
@@ -303,7 +303,7 @@ fn a_full_disk_is_an_error_with_the_bytes_that_stay_readable() {
     let whole_bytes = write(&events).len();
     let disk = Disk::of(whole_bytes / 2);
     let contents = contents(1, 3, STACKS);
-    let mut writer = Writer::new(Box::new(disk.clone())).unwrap();
+    let mut writer = Writer::new(Box::new(disk.clone()), None).unwrap();
     writer.sync_contents(&contents);
     writer.begin_process(ProcessIndex(0), None).unwrap();
     let failed = events.iter().find_map(|event| push(&mut writer, 0, std::slice::from_ref(event)).err());
@@ -321,7 +321,7 @@ fn a_full_disk_is_an_error_with_the_bytes_that_stay_readable() {
 
 #[test]
 fn an_event_whose_stack_was_not_synchronised_is_refused() {
-    let mut writer = Writer::new(Box::new(Disk::of(usize::MAX))).unwrap();
+    let mut writer = Writer::new(Box::new(Disk::of(usize::MAX)), None).unwrap();
     writer.sync_contents(&contents(1, 3, 3));
     writer.begin_process(ProcessIndex(0), None).unwrap();
     let late = events(&[(0, 0, 1, 30)]);
@@ -342,7 +342,7 @@ fn random_programs_reach_every_kind_of_op() {
     let mut matcher = matcher::Matcher::new();
     let mut encoder = encode::Encoder::new(None, ());
     for event in &events {
-        matcher.push(event, text(event), &mut encoder).unwrap();
+        matcher.push(event, text(event), &mut encoder);
     }
     let used: std::collections::BTreeSet<u8> = encoder.column(ops::Field::Op).iter().copied().collect();
     let ranges = [
@@ -398,7 +398,7 @@ fn chunks_that_go_to_a_cache_in_the_order_of_their_bin_are_told_without_their_ad
         let mut matcher = matcher::Matcher::new();
         let mut encoder = encode::Encoder::new(None, ());
         for event in &events {
-            matcher.push(event, "", &mut encoder).unwrap();
+            matcher.push(event, "", &mut encoder);
         }
         assert_eq!(encoder.column(ops::Field::HeapAddr).is_empty(), is_silent, "first {first}");
         let told = replay(&Trace::from_bytes(write(&events)).unwrap(), 0).told;

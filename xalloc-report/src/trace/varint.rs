@@ -4,6 +4,8 @@
 //! unsigned ones (zigzag) so that small ones of either sign are short. Heap addresses and sizes are mostly multiples
 //! of 16, so [`fold`] halves their common case by four more bits and keeps one bit to say so.
 
+use std::ops::BitOr;
+
 use super::error::Malformed;
 
 const CUT: Malformed = Malformed::Bytes("a value goes on past the end of its column");
@@ -38,6 +40,61 @@ fn put_long(out: &mut Vec<u8>, mut value: u64) {
     let end = out.len() + last as usize + 1;
     out.extend_from_slice(&(sevens | more).to_le_bytes());
     out.truncate(end);
+}
+
+/// Values that [`put_all`] looks at together.
+const TOGETHER: usize = 32;
+
+/// Appends each value.
+///
+/// What most columns hold are values of one byte, or of one to three in no order: the first are copied, of the others the
+/// length is computed and not branched on.
+pub(super) fn put_all<V>(out: &mut Vec<u8>, values: &[V])
+where
+    V: Copy + Default + BitOr<Output = V> + Into<u64>,
+{
+    for some in values.chunks(TOGETHER) {
+        let any: u64 = some.iter().fold(V::default(), |any, value| any | *value).into();
+        if any < 0x80 {
+            out.extend(some.iter().map(|&value| value.into() as u8));
+        } else if any < 0x4000 {
+            put_pairs(out, some.iter().map(|&value| value.into() as u16));
+        } else if any < 1 << 28 {
+            put_short(out, some.iter().map(|&value| value.into() as u32));
+        } else {
+            some.iter().for_each(|&value| put(out, value.into()));
+        }
+    }
+}
+
+/// Appends values of at most 14 bits, [`TOGETHER`] of them at most.
+#[inline]
+fn put_pairs(out: &mut Vec<u8>, values: impl Iterator<Item = u16>) {
+    let mut bytes = [0; 2 * TOGETHER];
+    let mut len = 0;
+    for value in values {
+        let more = u16::from(value >= 0x80);
+        let pair = (value + (value & 0x3f80)) | more << 7;
+        bytes[len..len + 2].copy_from_slice(&pair.to_le_bytes());
+        len += 1 + usize::from(more);
+    }
+    out.extend_from_slice(&bytes[..len]);
+}
+
+/// As [`put_pairs`], of values of at most 28 bits.
+#[inline]
+fn put_short(out: &mut Vec<u8>, values: impl Iterator<Item = u32>) {
+    let mut bytes = [0; 4 * TOGETHER];
+    let mut len = 0;
+    for value in values {
+        let halves = value & 0x3fff | (value & 0xfff_c000) << 2;
+        let sevens = halves & 0x7f_007f | (halves & 0x3f80_3f80) << 1;
+        let last = (31 - (sevens | 1).leading_zeros()) / 8;
+        let more = 0x80_8080 & !(u32::MAX << (8 * last));
+        bytes[len..len + 4].copy_from_slice(&(sevens | more).to_le_bytes());
+        len += last as usize + 1;
+    }
+    out.extend_from_slice(&bytes[..len]);
 }
 
 /// Appends a length and the bytes.
@@ -172,6 +229,20 @@ mod tests {
             prop_assert_eq!(unzigzag(zigzag(value)), value);
             prop_assert_eq!(unfold(fold(value)), value);
             prop_assert_eq!(fold(unfold(value)), value);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn many_integers_are_put_as_one_after_the_other(
+            values in prop::collection::vec((any::<u64>(), 0u32..64), 0..200),
+            shift in prop::sample::select(vec![0, 36, 50, 57]),
+        ) {
+            let values: Vec<u64> = values.into_iter().map(|(value, less)| value >> less.max(shift)).collect();
+            let (mut together, mut apart) = (vec![7], vec![7]);
+            put_all(&mut together, &values);
+            values.iter().for_each(|value| put(&mut apart, *value));
+            prop_assert_eq!(together, apart);
         }
     }
 

@@ -16,13 +16,14 @@ use super::columns::{MAX_RAW_BYTES, Packer};
 use super::container::{self, BlockHeader, BlockKind};
 use super::dictionary::Collector;
 use super::encode::{Encoder, LiveSet};
-use super::error::TraceError;
+use super::error::{Malformed, TraceError};
 use super::footer;
 use super::matcher::Matcher;
+use super::mirror::MOST_SLOTS;
 use super::ops::BLOCK_EVENTS;
 use super::packing::{Packing, Unpacked};
 use super::tally::Tally;
-use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Snapshot};
+use super::{Block, Contents, Incoming, ProcessIndex, Repairs, Sampling, Snapshot};
 
 /// What was written.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -108,7 +109,8 @@ pub struct Writer<T: Tally = ()> {
     spare: Option<Unpacked>,
     collector: Collector,
     tallies: Tallies<T>,
-    processes: Vec<Option<ProcessWriter<T>>>,
+    /// Apart from the list, which has a place for each process that ever was: open ones are few, and large.
+    processes: Vec<Option<Box<ProcessWriter<T>>>>,
     repairs: Vec<Repairs>,
     index: Vec<footer::Entry>,
     written: Written,
@@ -123,15 +125,16 @@ impl Writer {
     /// [`TraceError::Create`], [`TraceError::Write`].
     pub fn create(path: &Path) -> Result<Writer, TraceError> {
         let file = File::create(path).map_err(|source| TraceError::Create { path: path.to_owned(), source })?;
-        Writer::new(Box::new(file))
+        Writer::new(Box::new(file), None)
     }
 
-    /// Begins a trace that goes to `out`, which gets whole blocks and needs no buffer.
+    /// Begins a trace that goes to `out`, which gets whole blocks and needs no buffer; of the blocks that `sampling` says,
+    /// or of all.
     ///
     /// # Errors
     /// [`TraceError::Write`].
-    pub fn new(out: Box<dyn Write + Send>) -> Result<Writer, TraceError> {
-        Writer::telling(out, |_, _| ())
+    pub fn new(out: Box<dyn Write + Send>, sampling: Option<Sampling>) -> Result<Writer, TraceError> {
+        Writer::telling(out, sampling, |_, _| ())
     }
 }
 
@@ -142,6 +145,7 @@ impl<T: Tally> Writer<T> {
     /// [`TraceError::Write`].
     pub fn telling(
         out: Box<dyn Write + Send>,
+        sampling: Option<Sampling>,
         tally_of: impl FnMut(&Contents, ProcessIndex) -> T + Send + 'static,
     ) -> Result<Writer<T>, TraceError> {
         let packer = Packer::new().map_err(|source| TraceError::Write { written_bytes: 0, source })?;
@@ -159,7 +163,7 @@ impl<T: Tally> Writer<T> {
             checkpoint_interval_events: checkpoint::INTERVAL_EVENTS,
             has_failed: false,
         };
-        writer.emit(&container::file_header())?;
+        writer.emit(&container::file_header(sampling))?;
         Ok(writer)
     }
 
@@ -252,7 +256,7 @@ impl<T: Tally> Writer<T> {
         let matcher = inherited.as_ref().map_or_else(Matcher::new, Matcher::inheriting);
         let has_inherited = inherited.is_some();
         let encoder = Encoder::new(inherited, tally);
-        self.processes[at] = Some(ProcessWriter { matcher, encoder, checkpoint_seq: 0 });
+        self.processes[at] = Some(Box::new(ProcessWriter { matcher, encoder, checkpoint_seq: 0 }));
         if has_inherited { self.checkpoint(process) } else { Ok(()) }
     }
 
@@ -294,11 +298,15 @@ impl<T: Tally> Writer<T> {
 
     fn add(&mut self, process: ProcessIndex, incoming: &[Incoming], text: &str) -> Result<(), TraceError> {
         let open = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut);
-        let ProcessWriter { matcher, encoder, .. } = open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?;
-        for one in incoming {
-            matcher.push(one, text, encoder).map_err(|fault| fault.at(self.written.file_bytes))?;
+        let open = open.ok_or(TraceError::ProcessNotOpen { process: process.0 })?;
+        let ProcessWriter { matcher, encoder, .. } = open.as_mut();
+        if !encoder.has_room(incoming.len()) {
+            return Err(Malformed::Slots(MOST_SLOTS).at(self.written.file_bytes));
         }
-        if encoder.events() < BLOCK_EVENTS { Ok(()) } else { self.close_block(process) }
+        for one in incoming {
+            matcher.push(one, text, encoder);
+        }
+        if (encoder.events() as usize) < BLOCK_EVENTS { Ok(()) } else { self.close_block(process) }
     }
 
     /// Writes the events that wait in open blocks, so that a recorder killed after this loses none of them. Costs
@@ -346,11 +354,12 @@ impl<T: Tally> Writer<T> {
     pub fn end_process(&mut self, process: ProcessIndex) -> Result<(), TraceError> {
         let at = process.0 as usize;
         if let Some(open) = self.processes.get_mut(at).and_then(Option::as_mut) {
-            open.matcher.settle_all(&mut open.encoder);
-            self.repairs[at] = open.matcher.repairs();
+            let ProcessWriter { matcher, encoder, .. } = open.as_mut();
+            matcher.settle_all(encoder);
+            self.repairs[at] = matcher.repairs();
             self.close_block(process)?;
-            if let Some(ProcessWriter { encoder, .. }) = self.processes[at].take() {
-                self.tallies.ended(at, encoder.into_tally());
+            if let Some(open) = self.processes[at].take() {
+                self.tallies.ended(at, open.encoder.into_tally());
             }
         }
         Ok(())
@@ -388,6 +397,7 @@ impl<T: Tally> Writer<T> {
         self.emit_packed()?;
         self.emit_increments()?;
         let Some(open) = self.processes.get_mut(process.0 as usize).and_then(Option::as_mut) else { return Ok(()) };
+        let open = open.as_mut();
         open.matcher.settle_old(&mut open.encoder);
         let closed = open.encoder.take_block(process.0, self.spare.take());
         let is_due = checkpoint::is_due(

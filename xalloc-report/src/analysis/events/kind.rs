@@ -117,6 +117,37 @@ impl Named for EventKind {
 }
 
 impl EventKind {
+    /// Whether all events of this kind are steps inside the heap.
+    #[must_use]
+    pub fn is_heap_step(self) -> bool {
+        match self {
+            EventKind::Split
+            | EventKind::Coalesce
+            | EventKind::Bin
+            | EventKind::Tcache
+            | EventKind::Consolidate
+            | EventKind::Arena
+            | EventKind::Threshold => true,
+            EventKind::Alloc
+            | EventKind::Free
+            | EventKind::Realloc
+            | EventKind::Brk
+            | EventKind::Trim
+            | EventKind::Release
+            | EventKind::Mmap
+            | EventKind::Munmap
+            | EventKind::Mremap
+            | EventKind::Madvise
+            | EventKind::Setting
+            | EventKind::Thread
+            | EventKind::Process
+            | EventKind::Marker
+            | EventKind::Fault
+            | EventKind::Lost
+            | EventKind::Dlclose => false,
+        }
+    }
+
     /// Whether the event is of this kind.
     pub(super) fn includes(self, event: &Event<'_>) -> bool {
         let (first, second) = kinds(event);
@@ -135,7 +166,8 @@ fn kinds(event: &Event<'_>) -> (EventKind, Option<EventKind>) {
         Event::HeapCall { call: HeapCall::Aligned, .. } => (EventKind::Alloc, None),
         Event::HeapCall { call: HeapCall::MallocTrim, .. } => (EventKind::Trim, None),
         Event::HeapCall {
-            call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore | HeapCall::Copied, ..
+            call: HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Ignore | HeapCall::Copied | HeapCall::Passed,
+            ..
         } => (EventKind::Setting, None),
         Event::Process(event) => (process(event), None),
         Event::Marker { .. } => (EventKind::Marker, None),

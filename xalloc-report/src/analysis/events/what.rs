@@ -87,6 +87,8 @@ pub enum What {
     Ignore { addr: String },
     /// The process was copied here, to be checked for leaks.
     Copied,
+    /// Where only some allocations are recorded: the thread's first one behind one that was, not recorded itself.
+    Passed,
     /// A thread's first event.
     ThreadStart,
     /// A thread's last event.
@@ -140,6 +142,7 @@ impl What {
                 HeapCall::Tunable => What::Tunable { name: names::tunable(argument), value },
                 HeapCall::Ignore => What::Ignore { addr: address(value) },
                 HeapCall::Copied => What::Copied,
+                HeapCall::Passed => What::Passed,
             },
             Event::Process(event) => What::of_process(event),
             Event::Marker { text } => What::Marker { text: text.to_owned() },

@@ -6,13 +6,14 @@ use super::super::evidence::RunEvidence;
 use super::super::leak::{Disposition, Leak};
 use super::super::verdict::Figures;
 use super::is_unchecked;
-use crate::analysis::LeakSum;
+use crate::analysis::{LeakSum, SamplingView};
 use crate::trace::LeakClass;
 
 /// Every budget that was set, with its value; what cannot be judged becomes a note.
 pub(super) fn lines(
     run: &RunEvidence,
     figures: &Figures,
+    sampling: Option<&SamplingView>,
     leaks: &[Leak],
     policy: &Policy,
     notes: &mut Vec<String>,
@@ -29,6 +30,10 @@ pub(super) fn lines(
     for process in run.processes.iter().filter(|process| is_unchecked(process)) {
         unchecked.add(process.alive.bytes, process.alive.blocks);
     }
+    if sampling.is_some() {
+        // An estimate bounds nothing.
+        unchecked = LeakSum { bytes: u64::MAX, blocks: u64::MAX };
+    }
     let leaked = |subject, values: &mut dyn Iterator<Item = u64>, unchecked: u64, limit: Option<u64>| {
         let value = if subject == Subject::LeakedBytesPerStack {
             values.max().unwrap_or_default()
@@ -37,7 +42,12 @@ pub(super) fn lines(
         };
         limit.map(|limit| BudgetLine::between(subject, value, value.saturating_add(unchecked), limit))
     };
-    let line = |subject, value, limit: Option<u64>| limit.map(|limit| BudgetLine::of(subject, value, limit));
+    let line = |subject, value, limit: Option<u64>| {
+        Some(match (sampling, limit?) {
+            (None, limit) => BudgetLine::of(subject, value, limit),
+            (Some(sampling), limit) => BudgetLine::estimated(subject, value, error_of(subject, sampling), limit),
+        })
+    };
     let bytes = || counted().map(Leak::whole_bytes);
     let alive = figures.alive_at_exit;
     let temporary = run.processes.iter().map(|process| share(process.temporary, process.allocations)).max();
@@ -62,12 +72,33 @@ pub(super) fn lines(
     if let (Some(limit), Some(baseline)) = (budgets.max_growth, &policy.baseline) {
         for (subject, name, value) in growing(figures) {
             match baseline.figure(&run.name, name) {
-                Some(was) => lines.push(BudgetLine::of(subject, growth(was, value), limit)),
+                Some(was) => {
+                    // The standard error of a growth is that of the figure, as a share of what it was.
+                    let error = sampling.map(|sampling| growth(was, was.saturating_add(error_of(subject, sampling))));
+                    lines.push(match error {
+                        None => BudgetLine::of(subject, growth(was, value), limit),
+                        Some(error) => BudgetLine::estimated(subject, growth(was, value), error, limit),
+                    });
+                }
                 None => notes.push(format!("the baseline has no {name} of {}, so its growth is not judged", run.name)),
             }
         }
     }
     lines
+}
+
+/// Standard error of the figure that a budget limits, or whose growth it limits.
+fn error_of(subject: Subject, sampling: &SamplingView) -> u64 {
+    match subject {
+        Subject::AliveAtExitBytes | Subject::AliveAtExitBytesGrowth => sampling.live_at_exit_bytes_error,
+        Subject::AliveAtExitBlocks => sampling.live_at_exit_blocks_error,
+        Subject::PeakLiveBytes | Subject::PeakLiveBytesGrowth => sampling.peak_live_bytes_error,
+        Subject::Allocations | Subject::AllocationsGrowth => sampling.allocations_error,
+        // Of a share, and of what only a scan finds, it is not known.
+        Subject::TemporaryShare | Subject::LeakedBytes | Subject::LeakedBlocks | Subject::LeakedBytesPerStack => {
+            u64::MAX
+        }
+    }
 }
 
 /// The figures whose growth is measured, with their names in a baseline.

@@ -69,7 +69,8 @@ fn not_recorded(error: RecordError, command: Vec<String>) -> Result<RunEvidence,
         | RecordError::Import { .. }
         | RecordError::NotSpilled { .. }
         | RecordError::AlreadyTrace { .. }
-        | RecordError::NothingToImport => {}
+        | RecordError::NothingToImport
+        | RecordError::SampledUnlike => {}
     }
     let end = if let RecordError::NoHello { end, .. } = &error { end.map(EndView::from) } else { None };
     let causes: Vec<_> = anyhow::Error::new(error).chain().skip(1).map(ToString::to_string).collect();

@@ -11,7 +11,7 @@ use xalloc_core::wire;
 
 use crate::os::segment::Segment;
 use crate::record::clock::{Clock, Reading};
-use crate::trace::Allocator;
+use crate::trace::{Allocator, Sampling};
 
 /// How a process began.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -30,6 +30,7 @@ pub(crate) struct Identity {
     pub(crate) birth: Birth,
     pub(crate) clock: Clock,
     pub(crate) allocator: Allocator,
+    pub(crate) sampling: Option<Sampling>,
     pub(crate) started: Stamp,
     pub(crate) started_monotonic_ns: u64,
     pub(crate) started_realtime_ns: u64,
@@ -86,6 +87,7 @@ impl Identity {
                 allocator::SYSTEM => Allocator::System,
                 _ => Allocator::Core,
             },
+            sampling: Sampling::of_mean(word32(&bytes, offset_of!(Header, sample_mean_bytes))),
             started: Stamp(word64(&bytes, offset_of!(Header, started))),
             started_monotonic_ns: word64(&bytes, offset_of!(Header, started_monotonic_ns)),
             started_realtime_ns: word64(&bytes, offset_of!(Header, started_realtime_ns)),

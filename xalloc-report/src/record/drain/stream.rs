@@ -374,7 +374,11 @@ impl Stream {
                         let blocks = shared.sink.live_blocks(self.index).ok();
                         self.copied = Some(Copied { number: value as u32, at_ns, blocks });
                     }
-                    HeapCall::Aligned | HeapCall::MallocTrim | HeapCall::Mallopt | HeapCall::Tunable => {}
+                    HeapCall::Aligned
+                    | HeapCall::MallocTrim
+                    | HeapCall::Mallopt
+                    | HeapCall::Tunable
+                    | HeapCall::Passed => {}
                 }
             }
             Event::Marker { text_bytes } => {

@@ -11,7 +11,7 @@ use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted};
 use crate::render::style::{ASIDE, BAD, DOUBT, FIGURE, FUNCTION, GOOD, HEADING, PLAIN};
 use crate::render::table::{Cell, Table, left, right};
-use crate::render::words::{fault_sentence, fault_stacks, figure};
+use crate::render::words::{fault_sentence, fault_stacks, figure, measured};
 
 /// Renders the verdict.
 #[must_use]
@@ -141,12 +141,11 @@ fn standing(standing: Standing, broken: &str) -> Cell {
 }
 
 fn budget(line: &BudgetLine) -> [Cell; 5] {
-    let [value, limit, margin] =
-        [line.value, line.limit, line.margin.unsigned_abs()].map(|value| figure(line.unit, value));
+    let [limit, margin] = [line.limit, line.margin.unsigned_abs()].map(|value| figure(line.unit, value));
     let sign = if line.margin < 0 { "-" } else { "" };
     [
         left(line.subject.title(), PLAIN),
-        right(value, FIGURE),
+        right(measured(line), FIGURE),
         right(limit, PLAIN),
         right(format!("{sign}{margin}"), PLAIN),
         standing(line.standing, "exceeded"),

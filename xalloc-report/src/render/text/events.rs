@@ -108,6 +108,7 @@ fn story(what: &What) -> (&'static str, String) {
         What::Mallopt { parameter, value } => ("mallopt", format!("{parameter} = {value}")),
         What::Ignore { addr } => ("ignore", format!("{addr} in checks for leaks")),
         What::Copied => ("copied", "to be checked for leaks".to_owned()),
+        What::Passed => ("passed", "an allocation that was not recorded".to_owned()),
         What::Tunable { name, value } => ("tunable", format!("{name} = {value}, by the environment")),
         What::ThreadStart => ("thread", "begins".to_owned()),
         What::ThreadExit => ("thread", "ends".to_owned()),

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::sampling;
 use crate::analysis::Histogram;
 use crate::render::classes::{percentiles, rows, title};
 use crate::render::number::{bytes, count, percent};
@@ -16,7 +17,9 @@ pub fn histogram(histogram: &Histogram) -> String {
     let rows = rows(histogram);
     let mut out = String::new();
     // Writing to a String does not fail, here and below.
-    let _ = writeln!(out, "{HEADING}{}{HEADING:#}\n", title(histogram));
+    let _ = writeln!(out, "{HEADING}{}{HEADING:#}", title(histogram));
+    sampling::append(&mut out, histogram.sampling().as_ref(), None);
+    out.push('\n');
     let largest = rows.iter().map(|row| row.count).max().unwrap_or(0);
     let total: u64 = rows.iter().map(|row| row.count).sum();
     let sized = rows.iter().any(|row| row.bytes.is_some());

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use super::{Extent, frames};
+use super::{Extent, frames, sampling};
 use crate::analysis::{CheckView, HolderView, LeakClass, LeakSite, Leaks, Slope};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted, percent, span};
@@ -62,6 +62,14 @@ fn heading(out: &mut String, leaks: &Leaks) {
         counted(leaks.blocks, "block"),
         counted(stacks.len() as u64, "call stack")
     );
+    let error = leaks.sampling.map(|sampling| {
+        format!(
+            "{} in {}",
+            bytes(sampling.live_at_exit_bytes_error),
+            counted(sampling.live_at_exit_blocks_error, "block")
+        )
+    });
+    sampling::append(out, leaks.sampling.as_ref(), error);
     let checked = leaks.processes.iter().filter(|process| process.checked).count();
     if checked > 0 {
         let mut table = Table::default();

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::faults;
 use super::gaps::gaps;
+use super::sampling::{plus_minus, plus_minus_bytes, sampled};
 use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary, ThreadSummary};
 use crate::render::escape::{command_line, printable, shell};
 use crate::render::number::{bytes, count, counted, percent, span};
@@ -84,12 +85,15 @@ fn figures(summary: &Summary) -> Table {
         0 => String::new(),
         failed => format!(", {} failed", count(failed)),
     };
+    let sampling = summary.sampling;
     row(
         "allocated",
         bytes(summary.allocated_bytes),
         format!(
-            "in {} ({per_s}), {}{failed}",
+            "{}in {}{} ({per_s}), {}{failed}",
+            plus_minus_bytes(sampling.map(|errors| errors.allocated_bytes_error)),
             counted(summary.allocations, "allocation"),
+            plus_minus(sampling.map(|errors| errors.allocations_error)),
             counted(summary.frees, "free")
         ),
     );
@@ -104,11 +108,17 @@ fn figures(summary: &Summary) -> Table {
             format!("live together at most{when}; {sum} if each program's own peak is added")
         }
     };
-    row("peak", bytes(summary.peak_together_bytes), peak);
+    let error = plus_minus_bytes(sampling.map(|errors| errors.peak_live_bytes_error));
+    row("peak", bytes(summary.peak_together_bytes), format!("{error}{peak}"));
     row(
         "alive at exit",
         bytes(summary.live_at_exit_bytes),
-        format!("in {}", counted(summary.live_at_exit_blocks, "block")),
+        format!(
+            "{}in {}{}",
+            plus_minus_bytes(sampling.map(|errors| errors.live_at_exit_bytes_error)),
+            counted(summary.live_at_exit_blocks, "block"),
+            plus_minus(sampling.map(|errors| errors.live_at_exit_blocks_error)),
+        ),
     );
     let window = match summary.temporary_threshold {
         1 => "its next allocation".to_owned(),
@@ -123,11 +133,10 @@ fn figures(summary: &Summary) -> Table {
         ),
     };
     row("temporary", count(summary.temporary_allocations), temporary);
-    row(
-        "reallocs",
-        count(summary.reallocs_in_place + summary.reallocs_moved),
-        format!("{} in place, {} moved", count(summary.reallocs_in_place), count(summary.reallocs_moved)),
-    );
+    if let (Some(in_place), Some(moved)) = (summary.reallocs_in_place, summary.reallocs_moved) {
+        let detail = format!("{} in place, {} moved", count(in_place), count(moved));
+        row("reallocs", count(in_place + moved), detail);
+    }
     let dropped = if summary.dropped_events == 0 {
         "none dropped".to_owned()
     } else {
@@ -157,7 +166,12 @@ fn figures(summary: &Summary) -> Table {
 
 /// What is missing or had to be repaired; nothing where nothing is.
 fn doubts(out: &mut String, summary: &Summary) {
-    let mut doubts = gaps(summary.salvage.as_deref(), &summary.losses);
+    let estimated = summary.sampling.map(|sampling| {
+        let known = counted(sampling.recorded_allocations, "recorded allocation");
+        format!("{}, {known}; ± is one standard error", sampled(sampling.mean_interval_bytes))
+    });
+    let mut doubts: Vec<_> = estimated.into_iter().collect();
+    doubts.extend(gaps(summary.salvage.as_deref(), &summary.losses));
     if !summary.symbolized {
         let why = if summary.salvage.is_some() {
             "the recording ended before they were named"

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use super::sampling;
 use crate::analysis::{Moment, TimelineView};
 use crate::render::escape::printable;
 use crate::render::number::{bytes, count, span};
@@ -46,6 +47,8 @@ pub fn timeline(timeline: &TimelineView, width: usize) -> String {
             String::new()
         },
     );
+    let error = timeline.sampling.map(|sampling| bytes(sampling.peak_live_bytes_error));
+    sampling::append(&mut out, timeline.sampling.as_ref(), error);
     if columns.is_empty() {
         let _ = writeln!(out, "  no events");
         return out;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Extent, frames};
+use super::{Extent, frames, sampling};
 use crate::analysis::{Order, Top, TopSite};
 use crate::render::number::{bytes, count, counted, span};
 use crate::render::style::{ASIDE, DOUBT, FIGURE, HEADING, PLAIN};
@@ -30,6 +30,14 @@ pub fn top(top: &Top, extent: Extent) -> String {
     if let Some(doubt) = &top.doubt {
         let _ = writeln!(out, "{DOUBT}note{DOUBT:#}  {doubt}");
     }
+    let error = top.sampling.and_then(|sampling| match top.by {
+        Order::Bytes => Some(bytes(sampling.allocated_bytes_error)),
+        Order::Count => Some(count(sampling.allocations_error)),
+        Order::Peak => Some(bytes(sampling.peak_live_bytes_error)),
+        Order::Live => Some(bytes(sampling.live_at_exit_bytes_error)),
+        Order::Temporary => None,
+    });
+    sampling::append(&mut out, top.sampling.as_ref(), error);
     if top.sites.is_empty() {
         return out;
     }

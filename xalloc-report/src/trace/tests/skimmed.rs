@@ -56,7 +56,7 @@ impl Tally for Sums {
 fn told(begin: impl FnOnce(&mut Writer<Sums>)) -> Vec<[Sums; 3]> {
     let disk = Disk::of(usize::MAX);
     let contents = contents(2, 3, STACKS);
-    let mut writer = Writer::telling(Box::new(disk.clone()), |_, _| Sums::default()).unwrap();
+    let mut writer = Writer::telling(Box::new(disk.clone()), None, |_, _| Sums::default()).unwrap();
     writer.sync_contents(&contents);
     writer.set_checkpoint_interval(65_536);
     begin(&mut writer);
@@ -133,7 +133,7 @@ fn chunks_that_are_told_without_their_addresses_are_passed_over_like_others() {
 fn of_more_processes_than_tallies_are_kept_none_is_returned() {
     for (processes, are_kept) in [(64, true), (65, false), (66, false)] {
         let contents = contents(processes, 1, STACKS);
-        let mut writer = Writer::telling(Box::new(Disk::of(usize::MAX)), |_, _| Sums::default()).unwrap();
+        let mut writer = Writer::telling(Box::new(Disk::of(usize::MAX)), None, |_, _| Sums::default()).unwrap();
         writer.sync_contents(&contents);
         for process in (0..processes).map(ProcessIndex) {
             writer.begin_process(process, None).unwrap();

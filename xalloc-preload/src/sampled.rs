@@ -1,0 +1,69 @@
+//! Which of the program's blocks are recorded, where only some are to be.
+//!
+//! A thread counts down the bytes that it asks for ([`xalloc_core::sampling`]). The request that meets the end of the count is
+//! recorded with its stack, as any is where all are, and its block marked; every other one is served as where nothing is
+//! recorded. A block that comes back is looked up in the set of the marks: only a marked one is recorded as freed, so no
+//! trace has a free without its allocation.
+//!
+//! # What is not sampled
+//! A request that a signal handler makes while its thread is in a hook: the count is the interrupted hook's. Such blocks
+//! are mappings of their own, of which a program has few.
+//!
+//! # Why not a mark in the block's size word
+//! It would cost nothing to look at, for a free reads that word anyway. But the word is changed by the neighbours'
+//! frees, under a lock that the mark would have to take too, and every reader of it in the heap would have to know a bit
+//! that glibc does not have.
+
+use xalloc_core::heap::Marked;
+use xalloc_core::sampling::Step;
+use xalloc_core::units::{Addr, StackId};
+use xalloc_core::wire::{Event, HeapCall};
+
+use crate::backend::HEAP;
+use crate::host;
+use crate::segment::Segment;
+use crate::thread::Own;
+
+/// The blocks whose allocations were recorded. A forked child has its parent's.
+static MARKED: Marked = Marked::new();
+
+/// Lets blocks be marked. Without memory for that none is, and none is recorded.
+pub(crate) fn begin() {
+    let _has_memory = MARKED.begin(HEAP.system());
+}
+
+/// Whether the block may have a mark: [`unmark`] says it exactly.
+#[inline(always)]
+pub(crate) fn may_be_marked(addr: Addr) -> bool {
+    MARKED.holds(addr)
+}
+
+/// Marks a block; false: that cannot be, and it must not be recorded.
+pub(crate) fn mark(addr: Addr) -> bool {
+    MARKED.enter(HEAP.system(), addr)
+}
+
+/// Takes the mark from a block that comes back; says whether it had one.
+pub(crate) fn unmark(addr: Addr) -> bool {
+    MARKED.leave(addr)
+}
+
+/// Whether what happens to a block that comes back is told, of which this must be asked once.
+pub(crate) fn tells_end_of(segment: &Segment, addr: Addr) -> bool {
+    !segment.is_sampled() || unmark(addr)
+}
+
+/// Counts a request; says whether it is to be recorded.
+pub(crate) fn count(own: &mut Own, segment: &'static Segment, bytes: u64) -> bool {
+    let Own { countdown, stream, .. } = own;
+    let seed = || segment.now().0 ^ (u64::from(host::tid()) << 32);
+    match countdown.step(bytes, segment.options.sample_mean_bytes, seed) {
+        Step::Hit => true,
+        Step::Passes => false,
+        Step::PassesNext => {
+            let event = Event::HeapCall { call: HeapCall::Passed, argument: 0, value: 0 };
+            stream.event(segment, segment.now(), StackId::NONE, event);
+            false
+        }
+    }
+}
