@@ -112,6 +112,13 @@ fn a_thread_that_waits_for_signals_is_sent_none_and_what_it_holds_is_reachable()
 }
 
 #[test]
+fn a_thread_that_blocks_signals_for_a_moment_is_waited_for() {
+    let leaks = victim("blocks_briefly.c", &[]).record().json("leaks", &[]);
+    let process = &list(&leaks, "processes")[0];
+    assert_eq!((&process["checked"], &process["running_threads"]), (&true.into(), &0.into()), "{process}");
+}
+
+#[test]
 fn what_belongs_to_a_function_that_is_still_at_work_at_exit_is_not_called_leaked() {
     let leaks = victim("owner.c", &[]).record().json("leaks", &[]);
     let class = |bytes: u64| {

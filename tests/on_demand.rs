@@ -168,6 +168,20 @@ fn who_is_not_checked_is_told_why() {
 }
 
 #[test]
+fn a_thread_that_waits_for_signals_is_handed_none() {
+    let mut running = Running::start(&[], &["awaiting"]);
+    // It said that it is ready a moment before it waits: until then all threads block.
+    let told = loop {
+        let told = words_of(&running.asked());
+        if !told.contains("block SIGURG") {
+            break told;
+        }
+    };
+    assert!(told.contains("a thread of it waits for signals") && told.contains("hint:"), "{told}");
+    assert_eq!(running.say("e"), "end");
+}
+
+#[test]
 fn a_program_with_a_handler_of_its_own_gets_the_signal_once() {
     let mut running = Running::start(&[], &["urgent"]);
     let told = words_of(&running.asked());

@@ -11,6 +11,7 @@
  *   blocking   in a frame of a thread that waits and blocks all signals
  *   library    in a library that is unloaded, which keeps nothing: made by its code
  *   deaf       nowhere: main blocks all signals from here on
+ *   awaiting   nowhere: main blocks all signals, and a thread waits for them and says which one came
  *   urgent     nowhere: the program has a handler for SIGURG of its own, and its last line says how often that ran
  *   child      nowhere: the rest is done by a forked child, while the parent waits
  *
@@ -63,6 +64,14 @@ static AWAY void *blocking(void *none) {
     pthread_sigmask(SIG_SETMASK, &all, 0);
     return waiting(none);
 }
+static AWAY void *awaiting(void *none) {
+    sigset_t all;
+    int number;
+    sigfillset(&all);
+    __atomic_add_fetch(&ready, 1, __ATOMIC_RELEASE);
+    while (sigwait(&all, &number) == 0) printf("signal %d\n", number);
+    return none;
+}
 /* Says that it is ready, and runs on without touching any other register. */
 #define SPIN "lock addl $1, ready(%%rip)\n 1: pause\n jmp 1b"
 static AWAY void *in_register(void *none) {
@@ -110,6 +119,9 @@ static AWAY int prepare(const char *name, void *volatile *frame) {
         sigset_t all;
         sigfillset(&all);
         pthread_sigmask(SIG_SETMASK, &all, 0);
+    } else if (!strcmp(name, "awaiting")) {
+        prepare("deaf", frame);
+        start(1, awaiting, 0);
     } else if (!strcmp(name, "urgent")) {
         signal(SIGURG, note_urgent);
         is_urgent = 1;

@@ -4,8 +4,9 @@
 //! waits. A thread that is inside one of this library's hooks goes on to the hook's end first: its block is between the
 //! program and the books. A thread that blocks the signal is not sent it, for it would find it later, when nobody
 //! handles it any more; nor is one that waits for signals (`sigwait`), which would be handed it in the place of one of
-//! the program's: the kernel says where they wait. What is neither stopped nor waiting counts as running, and its whole
-//! stack as in use.
+//! the program's: the kernel says where they wait. One that blocks it and does not wait may be within a function of
+//! libc's that blocks all for a moment (`pthread_create`), and is sent it when it does so no more, unless it computes on
+//! and on. What is neither stopped nor waiting counts as running, and its whole stack as in use.
 //!
 //! # Why not ptrace
 //! A process cannot trace itself, and a helper that may is the first thing that a container forbids.
@@ -36,6 +37,8 @@ const MOST: usize = 4096;
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// Time after which a thread that was in a hook is tried again.
 const AGAIN_NS: u64 = 100_000;
+/// Processor time after which a thread that blocks the signal does so for good.
+const MOMENT_NS: u64 = 2_000_000;
 /// Real-time signals that a program may use (`SIGRTMAX` down to the first that libc leaves it).
 const SIGNALS: Range<c_int> = 35..65;
 /// Rounds of looking for threads that were made meanwhile.
@@ -61,6 +64,8 @@ struct Slot {
     tid: AtomicU32,
     state: AtomicU32,
     context: AtomicPtr<c_void>,
+    /// Processor time that it had used when it was entered.
+    used_ns: AtomicU64,
     /// What the kernel said of a thread that waits, for a copy of the process, in which there is no such thread.
     waits: [AtomicU64; WORDS],
 }
@@ -387,6 +392,22 @@ fn waits_for_signals(tid: u32) -> bool {
     number == Some(libc::SYS_rt_sigtimedwait)
 }
 
+/// The processor time that a thread has used (proc_pid_schedstat(5)), as of its last tick; `None` where the kernel does
+/// not tell.
+fn used_ns(tid: u32) -> Option<u64> {
+    let mut buffer = [0; 64];
+    let text = read_of(tid, b"/schedstat", &mut buffer)?;
+    let digits = text.split(|&byte| byte == b' ').next()?;
+    core::str::from_utf8(digits).ok()?.parse().ok()
+}
+
+/// Whether a thread that blocks the signal is at work, and has not been for long.
+fn blocks_for_a_moment(slot: &Slot) -> bool {
+    let tid = slot.tid.load(Ordering::Relaxed);
+    let before_ns = slot.used_ns.load(Ordering::Relaxed);
+    waiting_at(tid).is_none() && used_ns(tid).is_some_and(|used_ns| used_ns.saturating_sub(before_ns) < MOMENT_NS)
+}
+
 /// What a thread can be expected to do about a signal: a [`state`].
 fn before_signal(tid: u32, signal: c_int) -> u32 {
     if waits_for_signals(tid) {
@@ -431,6 +452,7 @@ fn enter_all(signal: c_int) -> bool {
         let slot = unsafe { &*slot };
         slot.tid.store(tid, Ordering::Relaxed);
         slot.waits.iter().for_each(|word| word.store(0, Ordering::Relaxed));
+        slot.used_ns.store(used_ns(tid).unwrap_or(0), Ordering::Relaxed);
         let first = before_signal(tid, signal);
         slot.state.store(first, Ordering::Relaxed);
         // ORDERING: pairs with the Acquire load in `slots`: the slot is filled in.
@@ -465,6 +487,15 @@ fn settle(signal: c_int) {
                     busy = true;
                     slot.state.store(state::SENT, Ordering::Relaxed);
                     host::signal_thread(slot.tid.load(Ordering::Relaxed), signal);
+                }
+                state::BLOCKS if blocks_for_a_moment(slot) => {
+                    waits = true;
+                    let tid = slot.tid.load(Ordering::Relaxed);
+                    let next = before_signal(tid, signal);
+                    slot.state.store(next, Ordering::Relaxed);
+                    if next == state::SENT {
+                        host::signal_thread(tid, signal);
+                    }
                 }
                 _ => {}
             }

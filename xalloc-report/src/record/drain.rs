@@ -34,6 +34,7 @@ mod control;
 mod demand;
 mod dictionary;
 mod forks;
+mod hearing;
 mod identity;
 mod ignored;
 mod lane;

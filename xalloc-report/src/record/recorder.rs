@@ -14,7 +14,7 @@ use xalloc_core::session::{Options, allocator, clock, leak_check, marks, on_erro
 use xalloc_core::sys::clock::{realtime_ns, ticks_are_invariant};
 
 use super::clock::Reading;
-use super::demand::desk::Desk;
+use super::demand::desk::{self, Desk};
 use super::drain::{Command, Drain, Observations, Unrecorded};
 use super::error::{NoHello, RecordError};
 use super::launch::{Assignment, end_of, split_assignments, start, value_of};
@@ -122,6 +122,8 @@ fn launch<T: Tally>(
     let mut drain = Drain::new(session.directory().to_owned(), Reading::now(), recording, props.follow, writer);
     drain.save_beginning()?;
     signals::catch().map_err(RecordError::Signals)?;
+    // Before the start: somebody may ask for the program as soon as it runs.
+    let listener = desk::listen(session.directory());
     let child = start(target, words, assignments, &library, session.directory())
         .map_err(|source| RecordError::Start { path: target.path.clone(), source })?;
     // Where process descriptors are missing, a signal that was meant for the program ends at the recorder.
@@ -132,7 +134,8 @@ fn launch<T: Tally>(
     let pid = child.id();
     let waiter = Waiter::start(child, Arc::clone(&session.control)).map_err(RecordError::Waiter)?;
     // After the start: a thread more of the recorder's would change which of libc's own signals the program ignores.
-    let desk = Desk::open(session.directory(), Arc::clone(&session.control)).ok();
+    let open = |listener| Desk::open(listener, session.directory(), Arc::clone(&session.control));
+    let desk = listener.and_then(open).ok();
     output.settle(pid)?;
     if props.leak_check {
         drain.take_demands(path::absolute(output.path()).unwrap_or_else(|_| output.path().to_owned()));

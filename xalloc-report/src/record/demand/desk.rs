@@ -32,6 +32,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Longest line of an asker, bytes.
 const LINE_BYTES: u64 = 256;
 
+/// Makes the socket of the session in `directory`: who asks from here on is heard as soon as the desk is open.
+///
+/// # Errors
+/// What the system reports.
+pub(in crate::record) fn listen(directory: &Path) -> io::Result<UnixListener> {
+    near(directory, |path| {
+        let listener = UnixListener::bind(path)?;
+        // Root's folder can be stepped through.
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
+        Ok(listener)
+    })
+}
+
 /// A question, and where the answer goes.
 pub(in crate::record) type Asked = (u32, Sender<Reply>);
 
@@ -44,17 +57,15 @@ pub(in crate::record) struct Desk {
 }
 
 impl Desk {
-    /// Opens the desk of the session in `directory`; whoever asks rings `control`.
+    /// Opens the desk of the session in `directory`, whose socket is `listener`; whoever asks rings `control`.
     ///
     /// # Errors
-    /// What the socket or the thread report.
-    pub(in crate::record) fn open(directory: &Path, control: Arc<ControlPage>) -> io::Result<Desk> {
-        let listener = near(directory, |path| {
-            let listener = UnixListener::bind(path)?;
-            // Root's folder can be stepped through.
-            fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-            Ok(listener)
-        })?;
+    /// What the thread reports.
+    pub(in crate::record) fn open(
+        listener: UnixListener,
+        directory: &Path,
+        control: Arc<ControlPage>,
+    ) -> io::Result<Desk> {
         let (sender, questions) = channel();
         let is_closed = Arc::new(AtomicBool::new(false));
         let closed = Arc::clone(&is_closed);
@@ -124,7 +135,7 @@ mod tests {
 
     fn desk(directory: &Path) -> (Desk, Arc<ControlPage>) {
         let control = Arc::new(ControlPage::create(&directory.join("control"), &Options::new()).unwrap());
-        (Desk::open(directory, Arc::clone(&control)).unwrap(), control)
+        (Desk::open(listen(directory).unwrap(), directory, Arc::clone(&control)).unwrap(), control)
     }
 
     fn line_of(stream: UnixStream) -> String {

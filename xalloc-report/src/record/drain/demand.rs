@@ -6,8 +6,8 @@
 
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
-use std::{fs, io};
 
+use super::hearing::require_hearing;
 use super::live::Live;
 use super::{Drain, Identity, Sink};
 use crate::os::pidfd::{Pidfd, urge_by_number};
@@ -150,9 +150,7 @@ impl Live {
         if demand.since.elapsed() > PATIENCE {
             return Err(why_not(identity.pid, is_unheard));
         }
-        if is_deaf(identity.pid) {
-            return Err("all of its threads block SIGURG".to_owned());
-        }
+        require_hearing(identity.pid).map_err(|deaf| deaf.to_string())?;
         // The kernel keeps a signal until somebody takes it. Where our handler has not, it may be the program that does.
         if is_unheard {
             return Ok(());
@@ -166,18 +164,6 @@ impl Live {
             Ok(()) | Err(_) => Ok(()),
         }
     }
-}
-
-/// Whether no thread of the process would take the signal: a program that waits for all signals itself would find it.
-pub(super) fn is_deaf(pid: u32) -> bool {
-    let blocks = |status: io::Result<Status>| {
-        status.ok().and_then(|status| status.has_signal("SigBlk", libc::SIGURG)).unwrap_or(false)
-    };
-    if !blocks(Status::of(pid)) {
-        return false;
-    }
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads.map(|thread| thread.path().join("status")).all(|path| blocks(Status::read(&path)))
 }
 
 /// Why a process did not take the demand up, as far as the kernel tells.

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use xalloc_core::session::own_look::NAME;
 
 use super::check::{create_for, path_beside};
-use super::demand::is_deaf;
+use super::hearing::require_hearing;
 use super::live::Live;
 use crate::os::pidfd::Pidfd;
 use crate::record::looks::{Due, Held};
@@ -63,7 +63,7 @@ impl OwnLook {
         let pid = live.stream.identity.pid;
         let can_hear = match due.held {
             Held::Waiting => true,
-            Held::BySignal => !is_deaf(pid),
+            Held::BySignal => require_hearing(pid).is_ok(),
             Held::No => false,
         };
         if !can_hear {
