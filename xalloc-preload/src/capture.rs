@@ -53,8 +53,8 @@ use rule::{Kind, Rule};
 use shared::DEPTH;
 use walk::{AnyStack, Memory, State, Step, step};
 
-/// What a thread keeps from one capture to the next: 200 KiB of address space, of which stacks of thirty frames use
-/// forty. Zeroed memory is a new one.
+/// What a thread keeps from one capture to the next: 280 KiB of address space, of which stacks of thirty frames use
+/// fifty. Zeroed memory is a new one.
 ///
 /// It holds addresses of its thread's stack: another thread may have it only after [`ThreadCapture::retire`].
 pub struct ThreadCapture {

@@ -13,8 +13,9 @@
 //! of the walk only then.
 //!
 //! A program allocates at the same few places again and again, so a stack is first looked for by its innermost state
-//! ([`Recent::repeated`]); most captures end there, without a step. Else the walk is compared with the stack of the
-//! capture before, with which it shares its older frames ([`Recent::joins`]).
+//! ([`Recent::repeated`]); most captures end there, without a step. The words of one that is found so again and again are
+//! copied into a row, so that the next time nothing is followed from run to run. Else the walk is compared with the stack
+//! of the capture before, with which it shares its older frames ([`Recent::joins`]).
 //!
 //! # Why every word
 //! It is tempting to stop at the first state that both walks have in common. But main may call a() at two places, and
@@ -45,12 +46,20 @@ use super::walk::State;
 const FRAMES: usize = 2 * DEPTH;
 /// Two a frame: the return address, and `rbp` in code that has frame pointers.
 const WORDS: usize = 2 * FRAMES;
-/// Runs of which a stack may consist, each compared with a little effort of its own. Of the repeated stacks with more,
-/// one of so many is walked as a whole, and then is one run: it may be repeated a million times more.
+/// Runs of which a stack that is too deep for a row may consist, each compared with a little effort of its own. Of the
+/// repeated stacks with more, one of so many is walked as a whole, and then is one run: it may be repeated a million times more.
 const MANY_RUNS: u32 = 2;
 const WALK_ONE_OF: u32 = 16;
 /// Stacks that are found by their innermost state.
 const TIPS: usize = 256;
+/// Words of one stack that are compared together.
+const TOGETHER: usize = 4;
+/// Most words of a stack that are laid out in a row.
+const MOST_IN_ROW: usize = 256;
+/// How often a stack is repeated before its words are laid out in a row.
+const REPEATS: u8 = 4;
+/// Words in rows: those of some two hundred stacks of twenty frames.
+const ROWS: usize = 4096;
 
 /// In place of a frame's number: none. The frame of that number is never used.
 const NONE: u16 = 0;
@@ -107,12 +116,49 @@ pub(super) enum Beyond {
     Limit(StackId),
 }
 
+/// A kept stack, by its innermost frame: all that it takes to find it unchanged.
+#[derive(Clone, Copy, Debug)]
+struct Tip {
+    state: State,
+    node: StackId,
+    /// Number of the innermost frame.
+    frame: u16,
+    /// Where in the rows its words begin, and how often there are [`TOGETHER`]; 0: they are in runs only.
+    row: u16,
+    row_len: u16,
+    /// How often it was repeated without a row.
+    repeats: u8,
+    /// As the frame's.
+    needs_fp: bool,
+}
+
+impl Tip {
+    /// No stack's: no code address is null.
+    const NONE: Tip = Tip {
+        state: State { word: FrameWord(0), sp: 0, fp: 0 },
+        node: StackId::NONE,
+        frame: NONE,
+        row: 0,
+        row_len: 0,
+        repeats: 0,
+        needs_fp: false,
+    };
+
+    #[inline(always)]
+    fn is(&self, state: &State) -> bool {
+        self.state.sp == state.sp && self.state.word == state.word && (!self.needs_fp || self.state.fp == state.fp)
+    }
+}
+
 /// The kept stacks. Zeroed memory holds none.
 pub(super) struct Recent {
     frames: [Frame; FRAMES],
     words: [Word; WORDS],
-    /// Innermost frames of stacks, by [`tip_of`] their state.
-    tips: [u16; TIPS],
+    /// Stacks, by [`tip_of`] their innermost state.
+    tips: [Tip; TIPS],
+    /// The words of stacks that were repeated, each stack's in a row.
+    rows: [[Word; TOGETHER]; ROWS / TOGETHER],
+    rows_len: usize,
     /// Frames and words in use; frame 0 is not counted.
     frames_len: usize,
     words_len: usize,
@@ -149,7 +195,9 @@ impl Recent {
         Recent {
             frames: [frame; FRAMES],
             words: [Word { at: 0, value: 0 }; WORDS],
-            tips: [NONE; TIPS],
+            tips: [Tip::NONE; TIPS],
+            rows: [[Word { at: 0, value: 0 }; TOGETHER]; ROWS / TOGETHER],
+            rows_len: 0,
             frames_len: 0,
             words_len: 0,
             latest: NONE,
@@ -162,7 +210,8 @@ impl Recent {
     #[cold]
     #[inline(never)]
     pub(super) fn forget(&mut self) {
-        self.tips = [NONE; TIPS];
+        self.tips = [Tip::NONE; TIPS];
+        self.rows_len = 0;
         self.frames_len = 0;
         self.words_len = 0;
         self.latest = NONE;
@@ -189,27 +238,49 @@ impl Recent {
     /// The node of the stack whose innermost frame is in the state `first`, if it is kept and unchanged.
     #[inline(always)]
     pub(super) fn repeated(&mut self, first: &State) -> Option<StackId> {
-        let tip = self.tips[tip_of(first)];
-        let frame = self.frame(tip);
-        // No state is that of frame 0: its code address is null.
-        if !frame.is(first) {
+        let place = tip_of(first);
+        let tip = &self.tips[place];
+        if !tip.is(first) {
             return None;
         }
-        let node = frame.node;
-        let (mut at, mut runs) = (frame, 0);
+        if tip.row_len == 0 {
+            return self.repeated_in_runs(place);
+        }
+        let row = self.rows.get(usize::from(tip.row)..usize::from(tip.row) + usize::from(tip.row_len))?;
+        for words in row {
+            if have_changed(words) {
+                return None;
+            }
+        }
+        self.latest = tip.frame;
+        Some(tip.node)
+    }
+
+    /// The same of a stack whose words are in runs. They are laid out in a row where that was asked often enough: most
+    /// stacks of a compiler are met a few times, those of a loop a million times.
+    #[inline(never)]
+    fn repeated_in_runs(&mut self, place: usize) -> Option<StackId> {
+        let Tip { frame: tip, node, repeats, .. } = self.tips[place];
+        let (mut at, mut runs, mut len) = (self.frame(tip), 0, 0);
         loop {
             runs += 1;
-            let words = self.words.get(usize::from(at.words_start)..usize::from(at.words_end))?;
+            let words = self.words_to(at);
             if has_changed(words) {
                 return None;
             }
+            len += words.len();
             if at.beyond == NONE {
                 break;
             }
             at = self.frame(at.beyond);
         }
         self.latest = tip;
-        if runs > MANY_RUNS {
+        if len <= MOST_IN_ROW {
+            self.tips[place].repeats = repeats.saturating_add(1);
+            if repeats >= REPEATS {
+                self.lay_in_row(place, len);
+            }
+        } else if runs > MANY_RUNS {
             self.scattered = self.scattered.wrapping_add(1);
             if self.scattered.is_multiple_of(WALK_ONE_OF) {
                 // The walk joins nothing, and is kept as a whole.
@@ -218,6 +289,41 @@ impl Recent {
             }
         }
         Some(node)
+    }
+
+    /// Copies the words of a stack, `len` of them, into a row. What is missing to a multiple of [`TOGETHER`] is the last
+    /// one again.
+    fn lay_in_row(&mut self, place: usize, len: usize) {
+        let row_len = len.div_ceil(TOGETHER);
+        if self.rows_len + row_len > self.rows.len() {
+            self.rows_len = 0;
+            self.tips.iter_mut().for_each(|tip| tip.row_len = 0);
+        }
+        let row = self.rows_len;
+        let (mut number, mut filled, mut last) = (self.tips[place].frame, 0, None);
+        while number != NONE {
+            let Frame { words_start, words_end, beyond, .. } = *self.frame(number);
+            for index in usize::from(words_start)..usize::from(words_end) {
+                let Some(&word) = self.words.get(index) else { return };
+                self.put_in_row(row, filled, word);
+                (filled, last) = (filled + 1, Some(word));
+            }
+            number = beyond;
+        }
+        let Some(last) = last else { return };
+        for at in filled..row_len * TOGETHER {
+            self.put_in_row(row, at, last);
+        }
+        self.rows_len += row_len;
+        let tip = &mut self.tips[place];
+        (tip.row, tip.row_len) = (row as u16, row_len as u16);
+    }
+
+    #[inline(always)]
+    fn put_in_row(&mut self, row: usize, at: usize, word: Word) {
+        if let Some(words) = self.rows.get_mut(row + at / TOGETHER) {
+            words[at % TOGETHER] = word;
+        }
     }
 
     /// A walk begins.
@@ -275,10 +381,7 @@ impl Recent {
     fn youngest_unchanged(&self, youngest: u16) -> u16 {
         let Frame { run, beyond, words_start, .. } = *self.frame(youngest);
         let start = usize::from(words_start);
-        let first = self.words_to(self.frame(youngest)).iter().position(|word| {
-            // SAFETY: as in `has_changed`.
-            unsafe { change(word.at, word.value) != 0 }
-        });
+        let first = self.words_to(self.frame(youngest)).iter().position(is_changed);
         // None: another thread wrote to the stack and wrote back. Then all is as it was kept, but it proves nothing.
         let first = start + first.unwrap_or(0);
         let unchanged = (run..=youngest).rev().find(|&number| usize::from(self.frame(number).words_end) <= first);
@@ -295,15 +398,20 @@ impl Recent {
 
 /// Whether one of the words is not what it was.
 #[inline(always)]
-fn has_changed(mut words: &[Word]) -> bool {
+fn has_changed(words: &[Word]) -> bool {
+    let (together, rest) = words.as_chunks();
+    together.iter().any(have_changed) || rest.iter().any(is_changed)
+}
+
+/// The same of some at once: a comparison and a branch that is not taken are one step of the processor, so it looks at a
+/// word in three.
+#[inline(always)]
+fn have_changed([first, second, third, fourth]: &[Word; TOGETHER]) -> bool {
+    is_changed(first) || is_changed(second) || is_changed(third) || is_changed(fourth)
+}
+
+#[inline(always)]
+fn is_changed(word: &Word) -> bool {
     // SAFETY: by both bullets of the module the word was read by a walk of this thread on its own stack.
-    let has_changed = |word: &Word| unsafe { change(word.at, word.value) } != 0;
-    // A comparison and a branch that is not taken are one step of the processor: so it looks at a word in three.
-    while let [first, second, third, fourth, rest @ ..] = words {
-        if has_changed(first) || has_changed(second) || has_changed(third) || has_changed(fourth) {
-            return true;
-        }
-        words = rest;
-    }
-    words.iter().any(has_changed)
+    unsafe { change(word.at, word.value) != 0 }
 }

@@ -35,7 +35,7 @@ fn allocate_plain(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> 
 /// The same in any other circumstances than those of [`Recorded`].
 #[inline(never)]
 fn allocate_otherwise(call: Call, bytes: usize, ip: usize, sp: usize, fp: usize) -> *mut c_void {
-    pointer(allocate(Request::plain(call, bytes), Entry { ip, sp, fp }))
+    pointer(allocate_unlike_most(Request::plain(call, bytes), Entry { ip, sp, fp }))
 }
 
 /// What most requests come to: events are recorded, the core's heap serves, and the thread's cache has the block.
@@ -100,6 +100,40 @@ fn allocate_for_want_of_room(mut recorded: Recorded, call: Call, bytes: usize) -
 /// Serves and records any request.
 #[inline(never)]
 fn allocate(request: Request, entry: Entry) -> Result<Block, AllocError> {
+    match guard::enter_recorded() {
+        Some(recorded) => allocate_recorded(recorded, request, entry),
+        None => allocate_unlike_most(request, entry),
+    }
+}
+
+/// What is asked of an arena at once, where events are recorded and the core's heap serves.
+#[inline(always)]
+fn allocate_recorded(mut recorded: Recorded, request: Request, entry: Entry) -> Result<Block, AllocError> {
+    if recorded.own().stream.wants_ring() {
+        return allocate_inside(recorded.into_inside(), request, entry);
+    }
+    let (thread, segment) = (recorded.thread(), recorded.segment());
+    let stack = stacks::stack_of(recorded.own(), entry);
+    let result =
+        allocate_told(recorded.own(), thread, segment, &request, stack, |cache, steps| serve(&request, cache, steps));
+    match result {
+        Ok(block) if !recorded.own().cache.has_damage() => {
+            recorded.leave(block.addr);
+            result
+        }
+        result => conclude(recorded.into_inside(), request, entry, result),
+    }
+}
+
+/// Has a request served whose steps are recorded.
+#[inline(never)]
+fn serve(request: &Request, cache: &mut ThreadCache, steps: &mut Steps<'_>) -> Result<Block, AllocError> {
+    backend::allocate(request, cache, steps)
+}
+
+/// A request in any other circumstances than those of [`Recorded`].
+#[inline(never)]
+fn allocate_unlike_most(request: Request, entry: Entry) -> Result<Block, AllocError> {
     match guard::enter() {
         Access::Inside(inside) => allocate_inside(inside, request, entry),
         Access::Nested(thread) => allocate_nested(thread, &request),
@@ -116,7 +150,7 @@ fn allocate_inside(mut inside: Inside<'_>, request: Request, entry: Entry) -> Re
             let thread = inside.thread();
             let stack = stacks::stack_of(inside.own(), entry);
             allocate_told(inside.own(), thread, segment, &request, stack, |cache, steps| {
-                thread.served(|| backend::allocate(&request, cache, steps))
+                thread.served(|| serve(&request, cache, steps))
             })
         }
         None => backend::allocate(&request, &mut inside.own().cache, &mut NoSink),
@@ -356,7 +390,7 @@ pub(super) fn leave_with(brief: Brief, made: Option<Addr>) -> *mut c_void {
 
 /// A block as the program gets it.
 #[inline(always)]
-fn block_at(addr: Addr) -> *mut c_void {
+pub(super) fn block_at(addr: Addr) -> *mut c_void {
     core::ptr::with_exposed_provenance_mut(addr.0 as usize)
 }
 

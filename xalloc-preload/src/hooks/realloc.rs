@@ -16,12 +16,13 @@ use xalloc_core::units::{Addr, ArenaId, PAGE_BYTES, StackId};
 use xalloc_core::wire::{Call, Event};
 
 use super::alloc::{
-    allocate_for_realloc, leave_damaged, leave_with, made, malloc_briefly, malloc_for_realloc, note, tell_ignored,
+    allocate_for_realloc, block_at, leave_damaged, leave_with, made, malloc_briefly, malloc_for_realloc, note,
+    tell_ignored,
 };
 use super::fault::{self, Asked};
 use crate::arch::Entry;
 use crate::backend::{self, Outcome, Request, bootstrap};
-use crate::guard::{self, Access, Brief, Inside};
+use crate::guard::{self, Access, Brief, Inside, Recorded};
 use crate::host;
 use crate::sampled;
 use crate::segment::{self, Segment};
@@ -39,39 +40,92 @@ unsafe fn reallocate(block: *mut c_void, call: Call, bytes: usize, entry: Entry)
     }
     let addr = Addr(block.expose_provenance() as u64);
     let request = Request::plain(call, bytes);
-    let outcome = match guard::enter() {
-        Access::Inside(mut inside) => {
-            if let Err(fault) = backend::claim(addr) {
-                // SAFETY: by the contract.
-                return unsafe { reallocate_faulty(inside, addr, &request, entry, fault) };
-            }
-            // SAFETY: by the contract.
-            let outcome = unsafe { reallocate_claimed(&mut inside, addr, &request, entry) };
-            match outcome {
-                Outcome::Failed => inside.set_errno(libc::ENOMEM),
-                Outcome::Refused(fault) => {
-                    fault::refuse(inside, entry, Asked { call, addr, bytes: request.bytes() }, fault);
-                    return substitute(addr, &request, entry);
-                }
-                Outcome::Block(_) | Outcome::Freed => {}
-            }
-            outcome
+    match guard::enter_recorded() {
+        // SAFETY: by the contract.
+        Some(recorded) => unsafe { reallocate_quickly(recorded, addr, &request, entry) },
+        // SAFETY: by the contract.
+        None => unsafe { reallocate_otherwise(addr, &request, entry) },
+    }
+}
+
+/// A realloc where events are recorded and the core's heap serves.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(always)]
+unsafe fn reallocate_quickly(mut recorded: Recorded, addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
+    if recorded.own().stream.wants_ring() {
+        // SAFETY: by the contract.
+        return unsafe { reallocate_inside(recorded.into_inside(), addr, request, entry) };
+    }
+    if let Err(fault) = backend::claim(addr) {
+        // SAFETY: by the contract.
+        return unsafe { reallocate_faulty(recorded.into_inside(), addr, request, entry, fault) };
+    }
+    let (thread, segment) = (recorded.thread(), recorded.segment());
+    // SAFETY: by the contract, and the block was claimed.
+    match unsafe { reallocate_told(recorded.own(), thread, segment, addr, request, entry) } {
+        Outcome::Block(block) => block_at(recorded.leave(block.addr)),
+        outcome @ (Outcome::Freed | Outcome::Failed | Outcome::Refused(_)) => {
+            conclude(recorded.into_inside(), outcome, addr, request, entry)
         }
+    }
+}
+
+/// A realloc in any other circumstances.
+///
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(never)]
+unsafe fn reallocate_otherwise(addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
+    let outcome = match guard::enter() {
+        // SAFETY: by the contract.
+        Access::Inside(inside) => return unsafe { reallocate_inside(inside, addr, request, entry) },
         Access::Nested(thread) => match backend::claim(addr) {
             // SAFETY: by the contract.
-            Ok(()) => unsafe { reallocate_nested(thread, addr, &request) },
+            Ok(()) => unsafe { reallocate_nested(thread, addr, request) },
             Err(fault) => {
-                fault::refuse_blindly(Asked { call, addr, bytes: request.bytes() });
+                fault::refuse_blindly(Asked { call: request.call, addr, bytes: request.bytes() });
                 host::set_errno(libc::ENOMEM);
                 Outcome::Refused(fault)
             }
         },
         // SAFETY: by the contract.
-        Access::Bare => unsafe { backend::reallocate_bare(addr, &request) },
+        Access::Bare => unsafe { backend::reallocate_bare(addr, request) },
     };
     match outcome {
         Outcome::Block(block) => block.as_ptr(),
         Outcome::Freed | Outcome::Failed | Outcome::Refused(_) => null_mut(),
+    }
+}
+
+/// # Safety
+/// - As for [`reallocate`].
+#[inline(never)]
+unsafe fn reallocate_inside(mut inside: Inside<'static>, addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
+    if let Err(fault) = backend::claim(addr) {
+        // SAFETY: by the contract.
+        return unsafe { reallocate_faulty(inside, addr, request, entry, fault) };
+    }
+    // SAFETY: by the contract, and the block was claimed.
+    let outcome = unsafe { reallocate_claimed(&mut inside, addr, request, entry) };
+    conclude(inside, outcome, addr, request, entry)
+}
+
+/// Ends a hook with what became of a block that was claimed.
+#[inline(never)]
+fn conclude(mut inside: Inside<'static>, outcome: Outcome, addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
+    match outcome {
+        Outcome::Block(block) => block.as_ptr(),
+        Outcome::Freed => null_mut(),
+        Outcome::Failed => {
+            inside.set_errno(libc::ENOMEM);
+            null_mut()
+        }
+        Outcome::Refused(fault) => {
+            fault::refuse(inside, entry, Asked { call: request.call, addr, bytes: request.bytes() }, fault);
+            substitute(addr, request, entry)
+        }
     }
 }
 
@@ -82,8 +136,12 @@ unsafe fn reallocate_claimed(inside: &mut Inside<'_>, addr: Addr, request: &Requ
     match inside.recording() {
         // SAFETY: by the contract.
         Some(segment) if segment.is_sampled() => unsafe { reallocate_sampled(inside, segment, addr, request, entry) },
-        // SAFETY: by the contract.
-        Some(segment) => unsafe { reallocate_recorded(inside, segment, addr, request, entry) },
+        Some(segment) => {
+            inside.flush_spare();
+            let thread = inside.thread();
+            // SAFETY: by the contract.
+            unsafe { reallocate_told(inside.own(), thread, segment, addr, request, entry) }
+        }
         // SAFETY: by the contract.
         None => unsafe {
             backend::reallocate(&mut inside.own().cache, &mut NoSink, addr, request.call, request.bytes())
@@ -152,21 +210,22 @@ fn substitute(addr: Addr, request: &Request, entry: Entry) -> *mut c_void {
     made
 }
 
+/// Tells of a realloc, and does it.
+///
 /// # Safety
-/// - As for [`reallocate`].
-#[inline(always)]
-unsafe fn reallocate_recorded(
-    inside: &mut Inside<'_>,
+/// - As for [`reallocate`]; the block was claimed.
+#[inline(never)]
+unsafe fn reallocate_told(
+    own: &mut Own,
+    thread: &Thread,
     segment: &'static Segment,
     addr: Addr,
     request: &Request,
     entry: Entry,
 ) -> Outcome {
-    inside.flush_spare();
-    let thread = inside.thread();
-    inside.own().stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
-    let stack = stacks::stack_of(inside.own(), entry);
-    let Own { cache, stream, .. } = inside.own();
+    own.stream.event(segment, segment.now(), StackId::NONE, first_half(addr, request));
+    let stack = stacks::stack_of(own, entry);
+    let Own { cache, stream, .. } = own;
     let mut steps = Steps::new(segment, stream, stack);
     // SAFETY: by the contract.
     let reallocate = || unsafe { backend::reallocate(cache, &mut steps, addr, request.call, request.bytes()) };
@@ -185,7 +244,7 @@ unsafe fn reallocate_recorded(
     if let Outcome::Block(block) = &outcome
         && thread.is_ignoring()
     {
-        tell_ignored(inside.own(), segment, block.addr, StackId::NONE);
+        tell_ignored(own, segment, block.addr, StackId::NONE);
     }
     outcome
 }

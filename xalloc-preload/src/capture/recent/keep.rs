@@ -11,7 +11,7 @@ use super::super::evaluate::{SIGNAL_FP, SIGNAL_IP, SIGNAL_SP};
 use super::super::own_stack::OwnStack;
 use super::super::rule::Kind;
 use super::super::walk::{State, saved_fp};
-use super::{Beyond, FRAMES, Frame, NONE, Passed, Recent, WORDS, Word, tip_of};
+use super::{Beyond, FRAMES, Frame, NONE, Passed, Recent, Tip, WORDS, Word, tip_of};
 
 /// Most words by which one frame leads to its caller.
 const WORDS_OF_FRAME: usize = 3;
@@ -82,7 +82,9 @@ impl Recent {
         }
         self.latest = caller;
         if keeping {
-            self.tips[tip_of(&older)] = caller;
+            let needs_fp = needs_caller_fp;
+            self.tips[tip_of(&older)] =
+                Tip { state: older, node: parent, frame: caller, row: 0, row_len: 0, repeats: 0, needs_fp };
         }
         parent
     }
