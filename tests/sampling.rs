@@ -122,6 +122,11 @@ fn the_program_gets_the_blocks_that_it_gets_without_us() {
 }
 
 #[test]
+fn a_program_that_traps_inexact_results_is_not_trapped() {
+    assert_sites(&recorded("exact", &[]));
+}
+
+#[test]
 fn cleared_and_aligned_blocks_are_among_them() {
     for allocator in ["core", "system"] {
         let recording = recorded("kinds", &["--allocator", allocator]);

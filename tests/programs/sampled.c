@@ -3,6 +3,7 @@
  * sites:    `tiny` 200,000 blocks of 24 bytes, each freed before the next allocation; `middle` 20,000 of 1,000, kept;
  *           `large` 400 of 50,000, every second one freed at the end. Prints a sum over the distances of all blocks from
  *           the first one, which is the same wherever the heap lies.
+ * exact:    as sites, while every floating-point result that is not exact is a signal.
  * kinds:    `cleared` 20,000 by calloc(10, 30), `aligned` 20,000 of 200 by posix_memalign to 64: all kept.
  * chains:   `chain` 500 blocks that grow by realloc from 100 to 10,000 bytes in steps of 100: 50,000 allocations of
  *           252,500,000 bytes in all; the last ones are freed, but for 100 of them.
@@ -16,6 +17,7 @@
 #include <string.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#include <xmmintrin.h>
 
 #define SITE __attribute__((noinline, noclone)) static void *
 
@@ -61,6 +63,12 @@ static void sites(void) {
     }
     for (int i = 0; i < 400; i += 2) free(last[i]);
     dprintf(1, "%llx\n", (unsigned long long)sum);
+}
+
+static void exact(void) {
+    _mm_setcsr(_mm_getcsr() & ~(unsigned)(_MM_EXCEPT_MASK | _MM_MASK_MASK));
+    sites();
+    if (_mm_getcsr() & _MM_EXCEPT_MASK) abort();
 }
 
 static void kinds(void) {
@@ -117,6 +125,7 @@ static void forks(void) {
 int main(int argc, char **argv) {
     const char *what = argc > 1 ? argv[1] : "";
     if (!strcmp(what, "sites")) sites();
+    else if (!strcmp(what, "exact")) exact();
     else if (!strcmp(what, "kinds")) kinds();
     else if (!strcmp(what, "chains")) chains();
     else if (!strcmp(what, "threads")) threads();

@@ -15,6 +15,10 @@
 //!
 //! # Why not every n-th request, or the request behind every n-th byte
 //! A program that allocates in a rhythm would be hit in the same beat each time.
+//!
+//! # Why not floating-point numbers
+//! A program may have asked for a signal when a result is not exact (`feenableexcept`), or look later for the flag that
+//! such a result leaves: neither is to come from `malloc`.
 
 /// What a thread has of the process over its bytes.
 #[derive(Debug)]
@@ -49,14 +53,15 @@ impl Countdown {
     /// [`Countdown::take_back`] and [`Countdown::step`] follow.
     #[inline(always)]
     pub fn passes(&mut self, bytes: u64) -> bool {
-        let (left, is_stopped) = self.left.overflowing_sub(bytes.wrapping_add(1));
+        // This takes `bytes + 1` away, which may be more than 64 bits hold; the sum carries unless that is too much.
+        let (left, passes) = self.left.overflowing_add(!bytes);
         self.left = left;
-        !is_stopped
+        passes
     }
 
     /// Undoes [`Countdown::passes`].
     pub fn take_back(&mut self, bytes: u64) {
-        self.left = self.left.wrapping_add(bytes.wrapping_add(1));
+        self.left = self.left.wrapping_sub(!bytes);
     }
 
     /// Counts a request of `bytes`, where one byte in `mean_bytes` is hit. `seed` is asked for a number of the thread's
@@ -86,9 +91,8 @@ impl Countdown {
         bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         bits ^= bits >> 31;
-        // In (0, 1], so that its logarithm is finite.
-        let uniform = ((bits >> 11) + 1) as f64 / (1_u64 << 53) as f64;
-        (-ln(uniform) * f64::from(mean_bytes)) as u64
+        let distance = u128::from(halvings(bits)) * u128::from(LN_2) * u128::from(mean_bytes);
+        (distance >> 64) as u64
     }
 }
 
@@ -98,29 +102,26 @@ impl Default for Countdown {
     }
 }
 
-/// The natural logarithm of a normal positive number, to 10^-11: libm's is not at hand within `malloc`.
+/// The natural logarithm of 2, in units of 2^-32.
+const LN_2: u64 = 2_977_044_472;
+
+/// How often 1 is to be halved to come to `bits / 2^64`, in units of 2^-32; 0 counts as the next larger number.
 ///
-/// `x` is split into a power of two and `m` in [0.5, 1) scaled to [√½, √2), and `ln m = 2 artanh((m - 1) / (m + 1))`,
-/// whose series converges fast there: the argument is below 0.172.
-fn ln(x: f64) -> f64 {
-    const EXPONENT_BIAS: i64 = 1023;
-    const MANTISSA_BITS: u32 = 52;
-    let bits = x.to_bits();
-    let mut exponent = (bits >> MANTISSA_BITS) as i64 - EXPONENT_BIAS;
-    let mut mantissa = f64::from_bits((bits & ((1 << MANTISSA_BITS) - 1)) | (EXPONENT_BIAS as u64) << MANTISSA_BITS);
-    if mantissa > core::f64::consts::SQRT_2 {
-        mantissa /= 2.0;
-        exponent += 1;
+/// That is minus a logarithm to the base 2. Its whole part is where the highest bit stands; a number between 1 and 2 has
+/// twice the logarithm when it is squared, which so yields one binary digit of it after the other.
+fn halvings(bits: u64) -> u64 {
+    const DIGITS: u32 = 32;
+    let bits = bits.max(1);
+    let zeros = bits.leading_zeros();
+    let mut number = bits << zeros;
+    let mut digits = 0_u64;
+    for _ in 0..DIGITS {
+        let square = u128::from(number) * u128::from(number);
+        let digit = (square >> 127) as u64;
+        number = (square >> (63 + digit)) as u64;
+        digits = digits << 1 | digit;
     }
-    let z = (mantissa - 1.0) / (mantissa + 1.0);
-    let square = z * z;
-    let (mut term, mut sum, mut odd) = (z, z, 1.0);
-    for _ in 0..7 {
-        term *= square;
-        odd += 2.0;
-        sum += term / odd;
-    }
-    2.0 * sum + exponent as f64 * core::f64::consts::LN_2
+    ((u64::from(zeros) + 1) << DIGITS) - digits
 }
 
 #[cfg(test)]
@@ -128,13 +129,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_logarithm_is_that_of_the_standard_library() {
-        let mut x = 1.0 / (1_u64 << 53) as f64;
-        while x <= 1.0 {
-            assert!((ln(x) - x.ln()).abs() < 1e-11, "{x}: {} {}", ln(x), x.ln());
-            x *= 1.000_37;
+    fn a_number_is_halved_as_often_as_its_logarithm_says() {
+        let unit = (1_u64 << 32) as f64;
+        let mut bits = 1_u64;
+        while bits < u64::MAX / 1001 * 1000 {
+            let expected = 64.0 - (bits as f64).log2();
+            assert!((halvings(bits) as f64 / unit - expected).abs() < 1e-9, "{bits}: {}, {expected}", halvings(bits));
+            bits += bits / 1000 + 1;
         }
-        assert_eq!(ln(1.0), 0.0);
+        assert_eq!([0, 1, 1 << 63, u64::MAX].map(halvings), [64 << 32, 64 << 32, 1 << 32, 1]);
+        assert_eq!(LN_2, (core::f64::consts::LN_2 * unit).round() as u64);
     }
 
     /// Requests of `bytes` of which a share is hit: hits among `requests`, whether in each step the short way agrees.
@@ -152,7 +156,9 @@ mod tests {
 
     #[test]
     fn a_request_is_hit_as_often_as_its_bytes_say() {
-        for (bytes, mean_bytes) in [(0, 64), (15, 4096), (4095, 4096), (100_000, 4096), (1, 1), (u64::MAX - 1, 7)] {
+        for (bytes, mean_bytes) in
+            [(0, 64), (15, 4096), (4095, 4096), (100_000, 4096), (1, 1), (u64::MAX - 1, 7), (u64::MAX, 7)]
+        {
             let mut countdown = Countdown::new();
             let requests = 200_000;
             let expected = 1.0 - (-(bytes as f64 + 1.0) / f64::from(mean_bytes)).exp();

@@ -20,6 +20,13 @@ pub const fn chunk_bytes(size_bytes: u64) -> u64 {
     if chunk < 32 { 32 } else { chunk }
 }
 
+/// Bytes beyond a request that its block has in the chunk that serves it, unless that was left larger.
+#[must_use]
+#[inline(always)]
+pub const fn slack_expected(size_bytes: u64) -> u16 {
+    (chunk_bytes(size_bytes) - CHUNK_OVERHEAD_BYTES).wrapping_sub(size_bytes) as u16
+}
+
 /// A virtual address of the recorded process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Debug)]
 #[repr(transparent)]

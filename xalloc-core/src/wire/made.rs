@@ -8,7 +8,7 @@ use super::fill::{MOST_FILLED, at_distance, packed_distance, reaches};
 use super::kinds::{BinKind, Call};
 use super::record::SIZE_LIMIT;
 use super::{Event, HeapEvent};
-use crate::units::{Addr, ArenaId, CHUNK_HEADER_BYTES, CHUNK_OVERHEAD_BYTES, chunk_bytes};
+use crate::units::{Addr, ArenaId, CHUNK_HEADER_BYTES, chunk_bytes, slack_expected};
 
 /// Chunks to the cache that the record of an allocation has room for.
 const MOST_FILLED_BEFORE: usize = 3;
@@ -131,13 +131,8 @@ impl Event {
 }
 
 fn allocation(addr: Addr, size_bytes: u64, arena: ArenaId, seq: u16, call: Call) -> Event {
-    let slack_bytes = slack_of(size_bytes);
+    let slack_bytes = slack_expected(size_bytes);
     Event::Alloc { addr, size_bytes, slack_bytes, arena, arena_seq: Some(seq), call }
-}
-
-/// Bytes beyond a request that its block has in a chunk made for it.
-const fn slack_of(size_bytes: u64) -> u16 {
-    (chunk_bytes(size_bytes) - CHUNK_OVERHEAD_BYTES).wrapping_sub(size_bytes) as u16
 }
 
 #[cfg(test)]

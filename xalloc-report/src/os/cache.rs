@@ -2,7 +2,7 @@
 //!
 //! # Invariant
 //! What is kept is the user's alone: a directory or a file that belongs to somebody else, or that others can write to, is
-//! not used, nor one below a directory whose owner, neither the user nor root, could put another in its place: root's
+//! not used, nor one below a directory whose owner or group, neither the user's nor root's, could put another in its place: root's
 //! recorder that was given a user's `HOME` (`sudo -E`) loads no library from there and removes nothing there. A file
 //! appears whole under its name or not at all, whoever writes it at the same time.
 
@@ -61,12 +61,18 @@ fn require_lasting(directory: &Path) -> io::Result<()> {
     for directory in fs::canonicalize(directory)?.ancestors() {
         let metadata = fs::metadata(directory)?;
         // In one with a sticky bit, as /tmp is, only the owner moves what lies there.
-        let is_open = metadata.mode() & 0o002 != 0 && metadata.mode() & 0o1000 == 0;
+        let is_open = metadata.mode() & writable_by_strangers(metadata.gid()) != 0 && metadata.mode() & 0o1000 == 0;
         if ![0, own_uid()].contains(&metadata.uid()) || is_open {
             return Err(not_ours_alone());
         }
     }
     Ok(())
+}
+
+/// The bits of a mode that let somebody else write, where the group is this one. Users' own groups have their users' numbers:
+/// where such are in use, most directories are made so that the group can write.
+fn writable_by_strangers(gid: u32) -> u32 {
+    if gid == 0 || gid == own_uid() { 0o002 } else { 0o022 }
 }
 
 /// Reads a file that is the user's alone, in a directory that is so too, and no longer than `most_bytes`.
@@ -170,6 +176,24 @@ mod tests {
         assert!(make_private(folder.path()).is_err());
         assert!(make_private(&below).is_err(), "another one can be put in its place");
         fs::set_permissions(folder.path(), Permissions::from_mode(0o1777)).unwrap();
+        make_private(&below).unwrap();
+    }
+
+    #[test]
+    fn nothing_is_kept_below_what_another_group_can_write_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let below = folder.path().join("below");
+        make_private(&below).unwrap();
+        if let Err(error) = std::os::unix::fs::chown(folder.path(), None, Some(1)) {
+            println!("skipped: only root can give a directory to any group: {error}");
+            return;
+        }
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o770)).unwrap();
+        assert!(make_private(&below).is_err(), "the group can put another one in its place");
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o750)).unwrap();
+        make_private(&below).unwrap();
+        std::os::unix::fs::chown(folder.path(), None, Some(own_uid())).unwrap();
+        fs::set_permissions(folder.path(), Permissions::from_mode(0o770)).unwrap();
         make_private(&below).unwrap();
     }
 

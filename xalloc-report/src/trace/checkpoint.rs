@@ -11,13 +11,13 @@
 use std::io;
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::ArenaId;
+use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::Call;
 
 use super::columns::{Column, Packer, Unpacker};
 use super::container::{BlockHeader, BlockKind, FLAG_FIRST_PART, FLAG_LAST_PART};
 use super::course::Known;
-use super::encode::{Encoder, slack_expected};
+use super::encode::Encoder;
 use super::error::Malformed;
 use super::mirror::{self, Mirror, Place, Restored};
 use super::ops::BLOCK_EVENTS;

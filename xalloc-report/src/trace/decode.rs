@@ -8,13 +8,13 @@
 //! The expander believes nothing: a slot is live before it is freed, an index is in its table, a column is as long as
 //! its events need. Thus the player's steps are always possible.
 
-use xalloc_core::units::ArenaId;
+use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::Call;
 
 use super::columns::{Column, SHORT, Unpacker};
 use super::container::BlockHeader;
 use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE, gather};
-use super::encode::{end_of, slack_expected};
+use super::encode::end_of;
 use super::error::Malformed;
 use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};

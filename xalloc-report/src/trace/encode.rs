@@ -7,7 +7,7 @@
 //! After every call the mirror is what a reader has after the event. Whatever op is chosen, its operands and the mirror
 //! alone say which slot and which address are meant.
 
-use xalloc_core::units::ArenaId;
+use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::Call;
 
 use self::origins::{Origin, Origins};
@@ -50,12 +50,6 @@ pub(super) struct Request {
 #[inline]
 pub(super) fn end_of(addr: u64, size_bytes: u64, slack_bytes: u16) -> u64 {
     addr.wrapping_add(size_bytes.wrapping_add(u64::from(slack_bytes)).wrapping_add(8 + 15) & !15)
-}
-
-/// Slack beyond what rounding to a chunk of glibc's gives; mostly 0, and then no information.
-#[inline]
-pub(super) fn slack_expected(size_bytes: u64) -> u16 {
-    (mirror::chunk_bytes(size_bytes).wrapping_sub(8).wrapping_sub(size_bytes)) as u16
 }
 
 /// Events in a row of one thread, in the open block.

@@ -18,10 +18,10 @@
 //! leaked. Waiting costs a map that is empty in nearly every recording.
 
 use rustc_hash::FxHashMap;
-use xalloc_core::units::{CHUNK_HEADER_BYTES, Stamp, chunk_bytes};
+use xalloc_core::units::{CHUNK_HEADER_BYTES, Stamp, chunk_bytes, slack_expected};
 use xalloc_core::wire::{self, BinKind, Call, HeapEvent, Merged, PutAway, Record};
 
-use super::encode::{Binned, Encoder, LiveSet, Request, Who, slack_expected};
+use super::encode::{Binned, Encoder, LiveSet, Request, Who};
 use super::heap_steps::Flat;
 use super::ops::BLOCK_EVENTS;
 use super::table::{Entry, Table};

@@ -28,7 +28,6 @@ mod restore;
 use classes::CLASSES;
 pub(super) use classes::{chunk_class, class_of};
 pub(super) use restore::{Place, Restored};
-pub(super) use xalloc_core::units::chunk_bytes;
 
 /// Recent allocations of a thread that can be named by their distance; the distance fits the byte in [`Slot`].
 const RECENT: usize = 256;

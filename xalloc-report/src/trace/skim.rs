@@ -12,13 +12,12 @@
 //! As that of [`super::decode`]: what is read is not believed. What is passed over is not looked at, beyond the block's
 //! checksum.
 
-use xalloc_core::units::ArenaId;
+use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::{Call, HeapEvent};
 
 use super::columns::{Packed, SHORT, Unpacker};
 use super::container::BlockHeader;
 use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE};
-use super::encode::slack_expected;
 use super::error::Malformed;
 use super::heap_steps::{Expected, Flat, History, Remembered, StepKind, stays_within};
 use super::mirror::{self, Mirror};
