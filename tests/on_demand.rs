@@ -186,6 +186,14 @@ fn a_thread_that_waits_for_signals_is_handed_none() {
 }
 
 #[test]
+fn a_program_that_reads_its_signals_is_handed_none() {
+    let mut running = Running::start(&[], &["reading"]);
+    let told = words_of(&running.asked());
+    assert!(told.contains("it has a signalfd for SIGURG") && told.contains("hint:"), "{told}");
+    assert_eq!(running.say("e"), "end");
+}
+
+#[test]
 fn a_program_with_a_handler_of_its_own_gets_the_signal_once() {
     let mut running = Running::start(&[], &["urgent"]);
     let told = words_of(&running.asked());

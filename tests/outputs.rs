@@ -207,6 +207,25 @@ fn a_reader_that_goes_away_is_no_error() {
 }
 
 #[test]
+fn a_status_that_says_something_stays_when_the_reader_goes_away() {
+    let recording = recording();
+    let (too_little, xalloc) = ("--max-allocations=0", env!("CARGO_BIN_EXE_xalloc-report"));
+    let trace = recording.trace.path.to_str().expect("UTF-8");
+    for (script, arguments, status) in [
+        (r#""$0" check --fail-on none "$1" "$2""#, [too_little, trace], "1"),
+        (r#""$0" check --format json --fail-on none "$1" "$2" 2>&1"#, [too_little, trace], "1"),
+        (r#""$0" record -f -o "$2.again" -- sh -c "$1" 2>&1"#, ["exit 7", trace], "7"),
+    ] {
+        // The reader is gone before anything is written.
+        let script = format!(r#"({{ sleep 0.3; {script}; echo $? >"$2.status"; }}) | true"#);
+        let output = Command::new("sh").args(["-c", &script, xalloc]).args(arguments).output().expect("sh starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let told = std::fs::read_to_string(format!("{trace}.status")).expect("the status");
+        assert_eq!(told.trim(), status, "{script}");
+    }
+}
+
+#[test]
 fn check_passes_within_a_budget_and_fails_with_1_beyond_it() {
     let recording = recording();
     let verdict = |budget: &[&str]| {

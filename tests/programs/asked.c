@@ -12,6 +12,7 @@
  *   library    in a library that is unloaded, which keeps nothing: made by its code
  *   deaf       nowhere: main blocks all signals from here on
  *   awaiting   nowhere: main blocks all signals, and a thread waits for them and says which one came
+ *   reading    nowhere: a thread reads signals from a signalfd and says which one came
  *   urgent     nowhere: the program has a handler for SIGURG of its own, and its last line says how often that ran
  *   child      nowhere: the rest is done by a forked child, while the parent waits
  *
@@ -25,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -70,6 +72,16 @@ static AWAY void *awaiting(void *none) {
     sigfillset(&all);
     __atomic_add_fetch(&ready, 1, __ATOMIC_RELEASE);
     while (sigwait(&all, &number) == 0) printf("signal %d\n", number);
+    return none;
+}
+static AWAY void *reading(void *none) {
+    sigset_t all;
+    struct signalfd_siginfo signal;
+    sigfillset(&all);
+    pthread_sigmask(SIG_BLOCK, &all, 0);
+    int file = signalfd(-1, &all, 0);
+    __atomic_add_fetch(&ready, 1, __ATOMIC_RELEASE);
+    while (read(file, &signal, sizeof signal) == sizeof signal) printf("signal %d\n", (int)signal.ssi_signo);
     return none;
 }
 /* Says that it is ready, and runs on without touching any other register. */
@@ -122,7 +134,8 @@ static AWAY int prepare(const char *name, void *volatile *frame) {
     } else if (!strcmp(name, "awaiting")) {
         prepare("deaf", frame);
         start(1, awaiting, 0);
-    } else if (!strcmp(name, "urgent")) {
+    } else if (!strcmp(name, "reading")) start(1, reading, 0);
+    else if (!strcmp(name, "urgent")) {
         signal(SIGURG, note_urgent);
         is_urgent = 1;
     } else if (!strcmp(name, "child")) {

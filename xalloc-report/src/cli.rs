@@ -1,7 +1,8 @@
 //! The command line: arguments to calls, results to the terminal. The only room that prints.
 //!
 //! Results go to standard output, everything else to standard error. A reader that closes the pipe early (`| head`) is
-//! no error. How the command ends is told by [`Exit`] alone.
+//! no error: a report ends there, and a command whose status says something ends with that status. How the command ends
+//! is told by [`Exit`] alone.
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
@@ -31,6 +32,7 @@ mod recording;
 mod report;
 #[cfg(test)]
 mod tests;
+mod unread;
 mod values;
 mod what_if;
 
@@ -42,6 +44,8 @@ pub use failure::Failure;
 pub use import::Import;
 pub use record::Record;
 pub use report::Report;
+
+use unread::Unread;
 
 /// Records a native program's allocations and reports flame graphs, histograms, leaks and fragmentation.
 #[derive(Parser, Debug)]
@@ -82,9 +86,17 @@ pub fn main() -> ExitCode {
     cli.color.write_global();
     let mut out = io::BufWriter::with_capacity(1 << 16, anstream::stdout());
     let mut notes = anstream::stderr();
+    let (mut unread_out, mut unread_notes);
+    let (out, notes): (&mut dyn Write, &mut dyn Write) = match cli.command {
+        Command::Record(_) | Command::Check(_) => {
+            (unread_out, unread_notes) = (Unread::new(out), Unread::new(notes));
+            (&mut unread_out, &mut unread_notes)
+        }
+        Command::Report(_) | Command::Import(_) | Command::Doctor(_) | Command::Generate(_) => (&mut out, &mut notes),
+    };
     let mut console = Console {
-        out: &mut out,
-        notes: &mut notes,
+        out: &mut *out,
+        notes,
         interactive: io::stdout().is_terminal(),
         columns: terminal_size::terminal_size().map_or(80, |(width, _)| width.0.into()),
     };

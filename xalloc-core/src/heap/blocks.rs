@@ -31,7 +31,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use super::chunk::ALIGNMENT;
 use super::os::Os;
 
-/// Bytes of address space of one leaf: the size of a sub-heap, whose blocks thus share one.
+/// Bytes of address space of one leaf: the usual size of a sub-heap, whose blocks thus share one.
 const RANGE_BYTES: u64 = 64 << 20;
 /// Ranges in the part of the address space that user memory can be in.
 const RANGES: usize = ((1_u64 << 47) / RANGE_BYTES) as usize;

@@ -37,8 +37,9 @@ const MOST: usize = 4096;
 const PATIENCE_NS: u64 = 1_000_000_000;
 /// Time after which a thread that was in a hook is tried again.
 const AGAIN_NS: u64 = 100_000;
-/// Processor time after which a thread that blocks the signal does so for good.
-const MOMENT_NS: u64 = 2_000_000;
+/// Processor time after which a thread that blocks the signal does so for good: some turns of the scheduler, within each of
+/// which it may not be looked at.
+const MOMENT_NS: u64 = 20_000_000;
 /// Real-time signals that a program may use (`SIGRTMAX` down to the first that libc leaves it).
 const SIGNALS: Range<c_int> = 35..65;
 /// Rounds of looking for threads that were made meanwhile.
@@ -398,7 +399,8 @@ fn used_ns(tid: u32) -> Option<u64> {
     let mut buffer = [0; 64];
     let text = read_of(tid, b"/schedstat", &mut buffer)?;
     let digits = text.split(|&byte| byte == b' ').next()?;
-    core::str::from_utf8(digits).ok()?.parse().ok()
+    // A kernel that does not count says 0, of a thread that has run.
+    core::str::from_utf8(digits).ok()?.parse().ok().filter(|&used_ns| used_ns > 0)
 }
 
 /// Whether a thread that blocks the signal is at work, and has not been for long.
@@ -425,7 +427,8 @@ fn before_signal(tid: u32, signal: c_int) -> u32 {
     let Some(digits) = behind(b"SigBlk:\t") else { return state::BLOCKS };
     let digits = digits.iter().take(16);
     let mask = digits.fold(0_u64, |mask, &digit| mask << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0)));
-    if mask & 1 << (signal - 1) != 0 { state::BLOCKS } else { state::SENT }
+    // Asked once more: if it began to wait meanwhile, the mask above is that of its waiting, without what it waits for.
+    if mask & 1 << (signal - 1) != 0 || waits_for_signals(tid) { state::BLOCKS } else { state::SENT }
 }
 
 fn has_others() -> bool {

@@ -1,6 +1,6 @@
 //! Processes and threads as reports name them.
 
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -115,21 +115,44 @@ impl<'c> ThreadNames<'c> {
     }
 }
 
-/// How many processes these are to the system, in order of their beginnings: what exec replaced goes on as the next one
-/// with the same id.
+/// How many processes these are to the system: what exec replaced goes on as another one with the same id. Their order
+/// tells nothing, for a forked one is taken on when its parent's events have come to the fork.
 pub(super) fn distinct<'a>(of: impl Iterator<Item = &'a Process>) -> u64 {
-    let mut replaced = FxHashSet::default();
-    let mut count = 0;
+    let (mut count, mut by_pid) = (0, FxHashMap::<u32, (u64, u64)>::default());
     for process in of {
-        let goes_on = !process.forked && replaced.remove(&process.pid);
-        count += u64::from(!goes_on);
-        if process.end == End::Replaced {
-            replaced.insert(process.pid);
-        }
+        count += 1;
+        let (replaced, not_forked) = by_pid.entry(process.pid).or_default();
+        *replaced += u64::from(process.end == End::Replaced);
+        *not_forked += u64::from(!process.forked);
     }
-    count
+    count - by_pid.values().map(|(replaced, not_forked)| replaced.min(not_forked)).sum::<u64>()
 }
 
 pub(super) fn pid(contents: &Contents, process: ProcessIndex) -> u32 {
     contents.processes.get(process.0 as usize).map_or(0, |process| process.pid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::sample::{Sample, Stream};
+
+    fn process(pid: u32, forked: bool, end: End) -> Process {
+        let mut sample = Sample::default();
+        sample.process(pid, "/bin/app", &[], Stream::default());
+        Process { forked, end, ..sample.contents.processes.remove(0) }
+    }
+
+    #[test]
+    fn what_exec_replaced_is_one_process_whichever_of_both_is_told_first() {
+        let command = [process(1, false, End::Replaced), process(1, false, End::Exited(0))];
+        let child =
+            [process(2, true, End::Replaced), process(2, false, End::Replaced), process(2, false, End::Vanished)];
+        let in_order = command.iter().chain(&child);
+        let late = child.iter().rev().chain(command.iter().rev());
+        assert_eq!([distinct(in_order), distinct(late)], [2, 2]);
+        // An id that is used again, and a program whose forked predecessor was not recorded.
+        let again = process(2, true, End::Vanished);
+        assert_eq!([distinct(child.iter().chain([&again])), distinct(child[2..].iter())], [2, 1]);
+    }
 }

@@ -1,8 +1,8 @@
 //! Whether a process can be told something by SIGURG without harm, seen from outside.
 //!
 //! The kernel gives a process's signal to its first thread if that takes it, else to any other that does (signal(7)). A
-//! thread in `sigwait` takes what it waits for in the place of a handler: the program would be handed a signal that
-//! nobody sent it.
+//! thread in `sigwait` takes what it waits for in the place of a handler, and so does who reads a `signalfd`: the program
+//! would be handed a signal that nobody sent it.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -17,8 +17,11 @@ pub(super) enum Deaf {
     #[error("all of its threads block SIGURG")]
     Blocked,
     /// A thread might be handed it.
-    #[error("a thread of it waits for signals (sigwait), and would take SIGURG for one of them")]
+    #[error("a thread of it waits for signals (sigwait), and might take SIGURG for one of them")]
     Awaited,
+    /// A file would be handed it.
+    #[error("it has a signalfd for SIGURG, which would take it for a signal of the program's")]
+    Read,
 }
 
 /// What a thread does about the signal, as far as the kernel tells.
@@ -31,6 +34,9 @@ enum Taking {
 
 /// Fails if SIGURG would not reach the handler of ours in the process `pid`.
 pub(super) fn require_hearing(pid: u32) -> Result<(), Deaf> {
+    if has_signalfd(pid) {
+        return Err(Deaf::Read);
+    }
     let task = PathBuf::from(format!("/proc/{pid}/task"));
     if taking(&task.join(pid.to_string())) == Taking::Handler {
         return Ok(());
@@ -44,6 +50,16 @@ pub(super) fn require_hearing(pid: u32) -> Result<(), Deaf> {
     } else {
         Err(Deaf::Blocked)
     }
+}
+
+/// Whether a file of the process's gives signals to who reads it, SIGURG among them (proc_pid_fdinfo(5)).
+fn has_signalfd(pid: u32) -> bool {
+    let files = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten().flatten();
+    files.filter_map(|file| proc::text(file.path()).ok()).any(|text| {
+        let mask = text.lines().find_map(|line| line.strip_prefix("sigmask:"));
+        let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        mask.is_some_and(|mask| mask >> (libc::SIGURG - 1) & 1 == 1)
+    })
 }
 
 /// What cannot be read is taken for a thread like most.
