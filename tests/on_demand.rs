@@ -161,6 +161,10 @@ fn who_is_not_checked_is_told_why() {
     let told = words_of(&running.asked());
     assert!(told.contains("recorded without checks for leaks") && told.contains("hint:"), "{told}");
     drop(running);
+    let running = Running::start(&["--sample", "4KiB"], &[]);
+    let told = words_of(&running.asked());
+    assert!(told.contains("recorded by --sample") && !told.contains("--no-leak-check"), "{told}");
+    drop(running);
     let mut running = Running::start(&[], &["deaf"]);
     let told = words_of(&running.asked());
     assert!(told.contains("all of its threads block SIGURG") && told.contains("hint:"), "{told}");

@@ -7,7 +7,9 @@
  * kinds:    `cleared` 20,000 by calloc(10, 30), `aligned` 20,000 of 200 by posix_memalign to 64: all kept.
  * chains:   `chain` 500 blocks that grow by realloc from 100 to 10,000 bytes in steps of 100: 50,000 allocations of
  *           252,500,000 bytes in all; the last ones are freed, but for 100 of them.
+ * resized:  `brief` 50,000 blocks of 900 bytes, each of which `longer` makes 2,000 and which is freed then.
  * threads:  8 threads of 20,000 blocks of 300 bytes each by `shared`, which the first thread frees but for every tenth.
+ * one:      a single block by `shared`, kept.
  * fork:     `before` 20,000 blocks of 500 bytes; the child frees half of them and makes 10,000 of 700 by `after`.
  */
 #include <pthread.h>
@@ -34,6 +36,8 @@ SITE middle(void) { return used(malloc(1000)); }
 SITE large(void) { return used(malloc(50000)); }
 SITE cleared(void) { return used(calloc(10, 30)); }
 SITE chain(void *block, size_t bytes) { return used(realloc(block, bytes)); }
+SITE brief(void) { return used(malloc(900)); }
+SITE longer(void *block) { return used(realloc(block, 2000)); }
 SITE shared(void) { return used(malloc(300)); }
 SITE before(void) { return used(malloc(500)); }
 SITE after(void) { return used(malloc(700)); }
@@ -95,6 +99,10 @@ static void chains(void) {
     }
 }
 
+static void resized(void) {
+    for (int i = 0; i < 50000; i++) free(longer(brief()));
+}
+
 static void *fill(void *part) {
     for (int i = 0; i < 20000; i++) ((void **)part)[i] = shared();
     return NULL;
@@ -128,7 +136,9 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "exact")) exact();
     else if (!strcmp(what, "kinds")) kinds();
     else if (!strcmp(what, "chains")) chains();
+    else if (!strcmp(what, "resized")) resized();
     else if (!strcmp(what, "threads")) threads();
+    else if (!strcmp(what, "one")) kept[0] = shared();
     else if (!strcmp(what, "fork")) forks();
     else return 1;
     return 0;

@@ -20,6 +20,9 @@
 //! A program may have asked for a signal when a result is not exact (`feenableexcept`), or look later for the flag that
 //! such a result leaves: neither is to come from `malloc`.
 
+/// Largest mean distance of recorded bytes: beyond it even large programs have too few of them.
+pub const MOST_MEAN_BYTES: u32 = 1 << 30;
+
 /// What a thread has of the process over its bytes.
 #[derive(Debug)]
 pub struct Countdown {

@@ -20,6 +20,7 @@ use core::cell::UnsafeCell;
 use core::ffi::{CStr, c_char, c_int, c_void};
 
 use xalloc_core::heap::Tunables;
+use xalloc_core::sampling::MOST_MEAN_BYTES;
 use xalloc_core::session::{OUT_VARIABLE, Options, SESSION_VARIABLE, allocator, clock, harden, on_error, overflow};
 
 use crate::host::{self, File};
@@ -56,6 +57,8 @@ pub(crate) struct Config {
     settings: Text<{ 2 * PATH }>,
     /// Whether the user wants to be told on standard error why nothing is recorded, where there is no recorder to say it.
     pub(crate) is_verbose: bool,
+    /// Whether `XALLOC_SAMPLE` is set to what is no size: everything is recorded then.
+    is_sample_misread: bool,
     /// This library as the loader names it.
     pub(crate) library: Text<PATH>,
     /// Only without a recorder: a recorder's control page has its own.
@@ -74,6 +77,7 @@ static CONFIG: Place = Place(UnsafeCell::new(Config {
     place: Text::new(),
     settings: Text::new(),
     is_verbose: false,
+    is_sample_misread: false,
     library: Text::new(),
     options: Options::new(),
     tunables: Tunables::NONE,
@@ -119,6 +123,16 @@ impl Config {
         self.settings.as_bytes().len()
     }
 
+    /// Tells who wants to know that more is recorded than was asked for.
+    pub(crate) fn tell_misread(&self) {
+        if self.is_sample_misread && self.is_verbose && self.output == Output::File {
+            let mut line = Text::<256>::of(b"xalloc: process ");
+            line.push_number(host::pid().into());
+            line.push(b" has all its allocations recorded: XALLOC_SAMPLE is no size such as 524288 or 512KiB\n");
+            host::print_error(line.as_bytes());
+        }
+    }
+
     fn apply(&mut self, variable: &[u8]) {
         self.tunables.apply_variable(variable);
         let Some(equals) = variable.iter().position(|&byte| byte == b'=') else { return };
@@ -136,6 +150,10 @@ impl Config {
             self.place = Text::of(value);
         } else if name == b"XALLOC_VERBOSE" {
             self.is_verbose = value == b"1" || value == b"yes";
+        } else if name == b"XALLOC_SAMPLE" {
+            let mean_bytes = bytes(value);
+            self.is_sample_misread = mean_bytes.is_none();
+            self.options.sample_mean_bytes = mean_bytes.map_or(0, |mean| mean.min(MOST_MEAN_BYTES.into()) as u32);
         } else if let Some(name) = name.strip_prefix(SETTING_PREFIX) {
             apply_option(&mut self.options, name, value);
         }
@@ -164,7 +182,6 @@ fn apply_option(options: &mut Options, name: &[u8], value: &[u8]) {
         b"HEAP_STEPS" => (&mut options.heap_steps, switch()),
         b"FREE_STACKS" => (&mut options.free_stacks, switch()),
         b"DEPTH" => (&mut options.depth, number(value).map(|depth| depth.clamp(1, 1024))),
-        b"SAMPLE" => (&mut options.sample_mean_bytes, number(value)),
         b"VERIFY_EVERY" => (&mut options.verify_every, number(value)),
         _ => return,
     };
@@ -175,6 +192,28 @@ fn apply_option(options: &mut Options, name: &[u8], value: &[u8]) {
 
 fn number(text: &[u8]) -> Option<u32> {
     core::str::from_utf8(text).ok()?.parse().ok()
+}
+
+/// A size as options of the recorder take it, but for fractions: `4096`, `64KiB`. What 64 bits do not count is the most
+/// that they do.
+fn bytes(text: &[u8]) -> Option<u64> {
+    let digits = text.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let (number, unit) = text.split_at(digits);
+    let factor: u64 = match unit {
+        b"" | b"B" => 1,
+        b"KiB" => 1 << 10,
+        b"MiB" => 1 << 20,
+        b"GiB" => 1 << 30,
+        b"TiB" => 1 << 40,
+        b"kB" => 1_000,
+        b"MB" => 1_000_000,
+        b"GB" => 1_000_000_000,
+        b"TB" => 1_000_000_000_000,
+        _ => return None,
+    };
+    let digit_of = |byte: &u8| u64::from(byte - b'0');
+    let number = number.iter().fold(0_u64, |sum, byte| sum.saturating_mul(10).saturating_add(digit_of(byte)));
+    (digits > 0).then(|| number.saturating_mul(factor))
 }
 
 /// Hands every `NAME=value` of the environment to `each`.

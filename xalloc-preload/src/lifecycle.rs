@@ -203,6 +203,7 @@ fn boot() -> usize {
     if !is_child {
         // SAFETY: this thread is booting, by the exchange that led here.
         unsafe { config::read() };
+        config().tell_misread();
         let session = Session::open(config()).unwrap_or_else(|refused| {
             refused.tell(config());
             None

@@ -53,17 +53,26 @@ pub(crate) fn tells_end_of(segment: &Segment, addr: Addr) -> bool {
     !segment.is_sampled() || unmark(addr)
 }
 
-/// Counts a request; says whether it is to be recorded.
+/// Counts a request, and tells of it if it is to be told of though not recorded; says whether it is to be recorded.
 pub(crate) fn count(own: &mut Own, segment: &'static Segment, bytes: u64) -> bool {
-    let Own { countdown, stream, .. } = own;
+    let step = step(own, segment, bytes);
+    tell_passed(own, segment, step);
+    step == Step::Hit
+}
+
+/// Counts a request; [`tell_passed`] follows, behind the end of a block that the request gives back.
+pub(crate) fn step(own: &mut Own, segment: &'static Segment, bytes: u64) -> Step {
     let seed = || segment.now().0 ^ (u64::from(host::tid()) << 32);
-    match countdown.step(bytes, segment.options.sample_mean_bytes, seed) {
-        Step::Hit => true,
-        Step::Passes => false,
+    own.countdown.step(bytes, segment.options.sample_mean_bytes, seed)
+}
+
+/// Tells of a request that is not recorded, if it is the first one behind one that is.
+pub(crate) fn tell_passed(own: &mut Own, segment: &'static Segment, step: Step) {
+    match step {
         Step::PassesNext => {
             let event = Event::HeapCall { call: HeapCall::Passed, argument: 0, value: 0 };
-            stream.event(segment, segment.now(), StackId::NONE, event);
-            false
+            own.stream.event(segment, segment.now(), StackId::NONE, event);
         }
+        Step::Hit | Step::Passes => {}
     }
 }

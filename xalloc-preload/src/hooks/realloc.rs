@@ -12,6 +12,7 @@ use core::ffi::c_void;
 use core::ptr::null_mut;
 
 use xalloc_core::heap::{HeapFault, NoSink, Resized, Verdict};
+use xalloc_core::sampling::Step;
 use xalloc_core::units::{Addr, ArenaId, PAGE_BYTES, StackId};
 use xalloc_core::wire::{Call, Event};
 
@@ -265,12 +266,15 @@ unsafe fn reallocate_sampled(
     inside.flush_spare();
     let thread = inside.thread();
     let own = inside.own();
-    let is_hit = request.bytes() != 0 && sampled::count(own, segment, request.bytes());
+    let step = if request.bytes() == 0 { Step::Passes } else { sampled::step(own, segment, request.bytes()) };
+    let is_hit = step == Step::Hit;
     let was_marked = sampled::unmark(addr);
     if was_marked {
         let goes = if is_hit { first_half(addr, request) } else { Event::Free { addr, call: request.call } };
         own.stream.event(segment, segment.now(), StackId::NONE, goes);
     }
+    // The old block ends before the thread's next allocation, which may be this one.
+    sampled::tell_passed(own, segment, step);
     let cache = &mut own.cache;
     // SAFETY: by the contract.
     let reallocate = || unsafe { backend::reallocate(cache, &mut NoSink, addr, request.call, request.bytes()) };

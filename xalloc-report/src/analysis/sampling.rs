@@ -26,6 +26,13 @@ pub struct SamplingView {
 }
 
 impl SamplingView {
+    /// Bytes of which nothing may have been recorded: more than these three mean intervals are hit in 95 of 100
+    /// recordings. As each request counts for a byte at least, no more requests than that are unseen either.
+    #[must_use]
+    pub fn unseen_bytes(&self) -> u64 {
+        self.mean_interval_bytes.saturating_mul(3)
+    }
+
     /// `None`: everything was recorded, and nothing is estimated.
     pub(super) fn of(model: &Model) -> Option<SamplingView> {
         let errors = model.sum.errors?;

@@ -45,8 +45,8 @@ pub struct TimelineView {
     pub peak_live_bytes: u64,
     /// Processes in the sums.
     pub processes: u32,
-    /// Of these, processes whose heap bytes are not known: another allocator than xalloc's core served them, or they
-    /// began as a fork and have segments from before it.
+    /// Of these, processes whose heap bytes are not known: another allocator than xalloc's core served them, they
+    /// began as a fork and have segments from before it, or only some of their allocations were recorded.
     pub heap_unknown_processes: u32,
     /// Spans from the recording's start to the last event, each beginning where the one before ends.
     pub buckets: Vec<Moment>,

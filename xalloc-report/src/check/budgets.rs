@@ -153,7 +153,7 @@ pub struct BudgetLine {
     pub unit: Unit,
     /// What was measured.
     pub value: u64,
-    /// Standard error of a value that was estimated; `null`: it is exact.
+    /// Standard error of a value that was estimated; `null`: it is exact, or a share of estimates, whose error is not known.
     pub error: Option<u64>,
     /// The most that is allowed.
     pub limit: u64,
@@ -182,21 +182,32 @@ impl BudgetLine {
         BudgetLine { subject, unit: subject.unit(), value, error: None, limit, margin, standing }
     }
 
-    /// For a value that was estimated, with its standard error. Whether the budget is kept is known where the limit is
-    /// further away than two of them.
+    /// For a share of estimates: how far off it is is not known, so only what no share exceeds is sure to be kept.
     #[must_use]
-    pub fn estimated(subject: Subject, value: u64, error: u64, limit: u64) -> BudgetLine {
+    pub fn estimated_share(subject: Subject, value: u64, limit: u64) -> BudgetLine {
+        let standing = BudgetLine::between(subject, 0, WHOLE, limit).standing;
+        BudgetLine { standing, ..BudgetLine::of(subject, value, limit) }
+    }
+
+    /// For a value that was estimated, with its standard error and what of it may not have been seen at all. It is too
+    /// much where the limit is further below than two standard errors; it is kept where the limit is further above than
+    /// these and the unseen, of which no standard error knows.
+    #[must_use]
+    pub fn estimated(subject: Subject, value: u64, error: u64, unseen: u64, limit: u64) -> BudgetLine {
         let doubt = error.saturating_mul(2);
-        let standing =
-            BudgetLine::between(subject, value.saturating_sub(doubt), value.saturating_add(doubt), limit).standing;
+        let at_most = value.saturating_add(doubt).saturating_add(unseen);
+        let standing = BudgetLine::between(subject, value.saturating_sub(doubt), at_most, limit).standing;
         BudgetLine { error: Some(error), standing, ..BudgetLine::of(subject, value, limit) }
     }
 }
 
+/// The whole, in hundredths of a per cent.
+const WHOLE: u64 = 10_000;
+
 /// The share of `part` in `whole`, hundredths of a per cent; of nothing it is 0.
 #[must_use]
 pub(super) fn share(part: u64, whole: u64) -> u64 {
-    u64::try_from(u128::from(part) * 10_000 / u128::from(whole.max(1))).unwrap_or(u64::MAX)
+    u64::try_from(u128::from(part) * u128::from(WHOLE) / u128::from(whole.max(1))).unwrap_or(u64::MAX)
 }
 
 /// By how much a figure grew, hundredths of a per cent, rounded up so that no growth is none; 0 if it shrank. From 0 it
@@ -228,12 +239,28 @@ mod tests {
     }
 
     #[test]
-    fn an_estimate_decides_where_the_limit_is_two_standard_errors_away() {
-        let line = |value| BudgetLine::estimated(Subject::Allocations, value, 10, 100).standing;
+    fn an_estimate_decides_where_two_standard_errors_and_the_unseen_leave_no_doubt() {
+        let line = |value| BudgetLine::estimated(Subject::Allocations, value, 10, 30, 100).standing;
         assert_eq!(
-            [80, 81, 120, 121].map(line),
+            [50, 51, 120, 121].map(line),
             [Standing::Kept, Standing::Unknown, Standing::Unknown, Standing::Broken]
         );
+    }
+
+    #[test]
+    fn what_was_never_seen_is_not_known_to_be_nothing() {
+        let line = |limit| BudgetLine::estimated(Subject::AliveAtExitBytes, 0, 0, 3_000, limit).standing;
+        assert_eq!([0, 2_999, 3_000].map(line), [Standing::Unknown, Standing::Unknown, Standing::Kept]);
+    }
+
+    #[test]
+    fn an_estimated_share_has_no_error_and_decides_nothing() {
+        let line = |limit| BudgetLine::estimated_share(Subject::TemporaryShare, 9_000, limit);
+        assert_eq!(
+            [1, 9_999, 10_000].map(|limit| line(limit).standing),
+            [Standing::Unknown, Standing::Unknown, Standing::Kept]
+        );
+        assert_eq!(line(1).error, None);
     }
 
     #[test]

@@ -60,11 +60,11 @@ pub(super) fn judge(
     } else {
         Outcome::Pass
     };
-    if let Some(sampling) = &sampling {
-        notes.push(estimated(sampling.mean_interval_bytes));
-    }
     if !policy.leaks_required && !run.scanned && run.missing.is_none() {
-        notes.push("not checked for leaks: the recording holds no leak scan".to_owned());
+        notes.push(match sampling {
+            Some(_) => "not checked for leaks: with --sample, what holds a block is mostly not known".to_owned(),
+            None => "not checked for leaks: the recording holds no leak scan".to_owned(),
+        });
     }
     let of_processes = processes.iter().flat_map(|process| {
         let name = if processes.len() > 1 { format!("{}: ", process.program) } else { String::new() };
@@ -76,20 +76,12 @@ pub(super) fn judge(
     RunVerdict { name, command, outcome, reasons, notes, rules, budgets, processes, faults, leaks, figures, sampling }
 }
 
-/// What a reader of a sampled run's verdict has to know.
-fn estimated(mean_interval_bytes: u64) -> String {
-    format!(
-        "all figures are estimates: of the bytes asked for, one in {mean_interval_bytes} was sampled; a budget is judged \
-         where two standard errors leave no doubt"
-    )
-}
-
 /// How the run's figures were estimated: those of its processes together. A peak is that of one process.
 fn sampling(run: &RunEvidence) -> Option<SamplingView> {
     let of_processes = || run.processes.iter().filter_map(|process| Some((process.peak_live_bytes, process.sampling?)));
     let (_, of_peak) = of_processes().max_by_key(|(peak, _)| *peak)?;
     let error = |of: fn(&SamplingView) -> u64| {
-        of_processes().map(|(_, sampling)| (of(&sampling) as f64).powi(2)).sum::<f64>().sqrt().round() as u64
+        of_processes().map(|(_, sampling)| (of(&sampling) as f64).powi(2)).sum::<f64>().sqrt().ceil() as u64
     };
     Some(SamplingView {
         recorded_allocations: of_processes().map(|(_, sampling)| sampling.recorded_allocations).sum(),

@@ -58,9 +58,14 @@ pub(super) fn or_salvaged<T>(
 
 /// What is missing from a trace, each a sentence.
 pub(super) fn gaps(contents: &Contents) -> Vec<String> {
-    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
     let sampled = contents.recording.sampling.map(|sampling| text::sampled(u64::from(sampling.mean_bytes.get())));
-    sampled.into_iter().chain(text::gaps(contents.recording.salvage.as_deref(), &losses)).collect()
+    sampled.into_iter().chain(losses(contents)).collect()
+}
+
+/// The same but that only some allocations were recorded, for reports that say so themselves.
+pub(super) fn losses(contents: &Contents) -> Vec<String> {
+    let losses: Vec<LossView> = contents.processes.iter().flat_map(LossView::of).collect();
+    text::gaps(contents.recording.salvage.as_deref(), &losses)
 }
 
 /// Refuses a trace of which only some blocks were recorded, for what needs all of them.
@@ -78,8 +83,8 @@ pub(super) fn every_block_for(what: &str, contents: &Contents) -> Result<(), Fai
 ///
 /// # Errors
 /// When standard error cannot be written to.
-pub(super) fn note_gaps(contents: &Contents, console: &mut Console<'_>) -> Result<(), Failure> {
-    for gap in gaps(contents) {
+pub(super) fn note(gaps: Vec<String>, console: &mut Console<'_>) -> Result<(), Failure> {
+    for gap in gaps {
         writeln!(console.notes, "note: {gap}")?;
     }
     Ok(())

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::{Args, ValueEnum};
+use xalloc_core::sampling::MOST_MEAN_BYTES;
 
 use super::Failure;
 use super::values::bytes;
@@ -107,9 +108,6 @@ impl From<AskingSignal> for record::AskingSignal {
         }
     }
 }
-
-/// Largest mean distance of recorded bytes: beyond it even large programs have too few of them.
-const MOST_MEAN_BYTES: u32 = 1 << 30;
 
 /// The mean distance of recorded bytes.
 fn mean(text: &str) -> Result<u32, String> {

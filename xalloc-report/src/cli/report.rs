@@ -10,7 +10,7 @@ use super::events::Events;
 use super::flamegraph::Flamegraph;
 use super::fragmentation::Fragmentation;
 use super::leaks::Leaks;
-use super::opened::{gaps, note_gaps, open, or_salvaged};
+use super::opened::{gaps, losses, note, open, or_salvaged};
 use super::ranking::Top;
 use super::what_if::WhatIf;
 use super::{Console, Exit, Failure};
@@ -80,7 +80,7 @@ impl Report {
         let trace = self.open()?;
         match self {
             Report::Events(command) => {
-                note_gaps(trace.contents(), console)?;
+                note(gaps(trace.contents()), console)?;
                 command.run(&trace, console)
             }
             // It has them among its doubts.
@@ -90,10 +90,15 @@ impl Report {
             | Report::Histogram(_)
             | Report::Timeline(_)
             | Report::Fragmentation(_)
-            | Report::Flamegraph(_)
             | Report::WhatIf(_) => or_salvaged(trace, self.path(), |trace| {
                 let exit = self.run(trace, console)?;
-                note_gaps(trace.contents(), console)?;
+                note(losses(trace.contents()), console)?;
+                Ok(exit)
+            }),
+            // What it writes is mostly a file.
+            Report::Flamegraph(_) => or_salvaged(trace, self.path(), |trace| {
+                let exit = self.run(trace, console)?;
+                note(gaps(trace.contents()), console)?;
                 Ok(exit)
             }),
         }

@@ -81,6 +81,9 @@ pub(super) fn bytes(text: &str) -> Result<u64, String> {
     }
     let value: f64 = number.parse().map_err(|_| no_size())?;
     let scaled = value * factor as f64;
+    if 0.0 < scaled && scaled < 1.0 {
+        return Err(format!("`{text}` is less than one byte"));
+    }
     if scaled < u64::MAX as f64 { Ok(scaled.round() as u64) } else { Err(too_large()) }
 }
 

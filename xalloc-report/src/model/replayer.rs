@@ -67,7 +67,8 @@ impl Replayer {
             timeline: Timeline::default(),
             marks: Marks::default(),
             segments: Segments::default(),
-            heap_known: process.is_some_and(|process| process.allocator == Allocator::Core && !process.forked),
+            heap_known: contents.recording.sampling.is_none()
+                && process.is_some_and(|process| process.allocator == Allocator::Core && !process.forked),
             unexplained: Unexplained::default(),
             last_at_ns: process.map_or(0, |process| process.started_at_ns),
         }

@@ -76,9 +76,9 @@ impl StandardErrors {
     }
 }
 
-/// A standard error by its square, which rounding may have left a little below 0.
+/// A standard error by its square, which rounding may have left a little below 0. What is in doubt at all is by 1.
 fn root(variance: f64) -> u64 {
-    variance.max(0.0).sqrt().round() as u64
+    variance.max(0.0).sqrt().ceil() as u64
 }
 
 /// What the recorded blocks of a process stand for.

@@ -347,7 +347,7 @@ fn a_sampled_block_counts_for_what_it_stands_for_wherever_it_is_counted() {
     let told = sum.timeline.buckets().iter().map(|bucket| bucket.allocated_bytes).sum::<u64>();
     assert_eq!(told, sum.totals.allocated_bytes);
     let variance: f64 = sizes.iter().map(|&size| sampling.variance(size).bytes).sum();
-    assert_eq!(sum.errors.map(|errors| errors.allocated_bytes()), Some(variance.sqrt().round() as u64));
+    assert_eq!(sum.errors.map(|errors| errors.allocated_bytes()), Some(variance.sqrt().ceil() as u64));
 }
 
 #[test]
@@ -360,7 +360,7 @@ fn nothing_is_in_doubt_where_every_byte_was_looked_at_or_nothing_was_said_of_sam
     let errors = sampled.errors.expect("it is sampled");
     // A block of a few bytes is not quite sure to be met.
     assert!(errors.allocations() <= 1);
-    assert_eq!((errors.alive_bytes(), errors.peak_bytes()), (0, 0));
+    assert!(errors.alive_bytes() <= 1 && errors.peak_bytes() <= 1);
 }
 
 #[test]

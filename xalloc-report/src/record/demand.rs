@@ -56,6 +56,9 @@ pub enum Refusal {
     /// The recorder was told not to check.
     #[error("it is recorded without checks for leaks (--no-leak-check)")]
     TurnedOff,
+    /// Only some of its blocks are recorded.
+    #[error("it is recorded by --sample, and what holds a block is mostly not known then")]
+    Sampled,
     /// The process did not take the demand up.
     #[error("it did not take the demand up: {reason}")]
     NotTaken {
@@ -144,7 +147,9 @@ impl DemandError {
             DemandError::Refused { source: Refusal::Ended, .. } => {
                 "the check at its end is in its trace: `xalloc-report leaks TRACE` when the recording is over"
             }
-            DemandError::Refused { source: Refusal::TurnedOff, .. } => "record it without that option",
+            DemandError::Refused { source: Refusal::TurnedOff | Refusal::Sampled, .. } => {
+                "record it without that option"
+            }
             DemandError::Refused { source: Refusal::NotTaken { .. }, .. } => {
                 "the demand comes as SIGURG, which the program must leave alone; it can ask itself with \
                  `xalloc_check_leaks()` (docs/commands.md)"

@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use super::escape::printable;
 use super::number::{bytes, count, counted};
-use super::words::{fault_sentence, figure, measured, sentence};
+use super::words::{fault_sentence, figure, measured, notes, sentence};
 use crate::check::{Disposition, Outcome, RunVerdict, Standing, Verdict};
 
 const LEAKS_MAX: usize = 50;
@@ -68,7 +68,8 @@ fn of_run(out: &mut String, run: &RunVerdict, named: bool) {
         let _ = writeln!(out, "### {}: {}\n", code(&run.command_line()), word(run.outcome));
     }
     let faults = run.faults.iter().map(fault_sentence).collect::<Vec<_>>();
-    let told = || run.reasons.iter().chain(&faults).chain(&run.notes);
+    let notes = notes(run);
+    let told = || run.reasons.iter().chain(&faults).chain(&notes);
     for line in told() {
         let _ = writeln!(out, "- {}", cell(line));
     }

@@ -1,8 +1,9 @@
 //! Sentences that several formats of a verdict share.
 
 use super::escape::printable;
-use super::number::{count, counted, exact_bytes};
-use crate::check::{BudgetLine, Fault, FaultNeighbour, Leak, Place, Standing, Unit};
+use super::number::{bytes, count, counted, exact_bytes};
+use super::text::sampled;
+use crate::check::{BudgetLine, Fault, FaultNeighbour, Leak, Place, RunVerdict, Standing, Subject, Unit};
 
 /// A figure of a budget with its unit.
 pub(super) fn figure(unit: Unit, value: u64) -> String {
@@ -19,6 +20,21 @@ pub(super) fn measured(line: &BudgetLine) -> String {
     format!("{}{error}", figure(line.unit, line.value))
 }
 
+/// What a reader of a run's verdict has to know: first that its figures are estimates, if they are.
+pub(super) fn notes(run: &RunVerdict) -> Vec<String> {
+    let estimated = run.sampling.map(|sampling| {
+        let (figures, unseen) = (sampled(sampling.mean_interval_bytes), bytes(sampling.unseen_bytes()));
+        if run.budgets.is_empty() {
+            return figures;
+        }
+        format!(
+            "{figures}; a budget is exceeded where two standard errors leave no doubt, and kept where none is left by these \
+             and {unseen}, of which nothing may have been seen"
+        )
+    });
+    estimated.into_iter().chain(run.notes.iter().cloned()).collect()
+}
+
 /// Value, limit and margin of a budget.
 pub(super) fn budget_sentence(line: &BudgetLine) -> String {
     let BudgetLine { subject, unit, value, error, limit, margin, standing } = line;
@@ -33,6 +49,9 @@ pub(super) fn budget_sentence(line: &BudgetLine) -> String {
         return format!("{title}: {} of at most {limit}, {said}", measured(line));
     }
     match standing {
+        Standing::Unknown if *subject == Subject::TemporaryShare => {
+            format!("{title}: {value} of at most {limit}, which the estimate does not decide")
+        }
         Standing::Kept => format!("{title}: {value} of at most {limit}, {margin} left"),
         Standing::Broken => format!("{title}: {value} of at most {limit}, {margin} too much"),
         Standing::Unknown => {

@@ -117,11 +117,15 @@ impl Named for EventKind {
 }
 
 impl EventKind {
-    /// Whether all events of this kind are steps inside the heap.
+    /// Whether the events of this kind are steps of the heap, but for rare ones. Of maps and what becomes of them the
+    /// program's own are as many.
     #[must_use]
     pub fn is_heap_step(self) -> bool {
         match self {
-            EventKind::Split
+            EventKind::Brk
+            | EventKind::Trim
+            | EventKind::Release
+            | EventKind::Split
             | EventKind::Coalesce
             | EventKind::Bin
             | EventKind::Tcache
@@ -131,9 +135,6 @@ impl EventKind {
             EventKind::Alloc
             | EventKind::Free
             | EventKind::Realloc
-            | EventKind::Brk
-            | EventKind::Trim
-            | EventKind::Release
             | EventKind::Mmap
             | EventKind::Munmap
             | EventKind::Mremap

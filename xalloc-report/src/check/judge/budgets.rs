@@ -45,7 +45,10 @@ pub(super) fn lines(
     let line = |subject, value, limit: Option<u64>| {
         Some(match (sampling, limit?) {
             (None, limit) => BudgetLine::of(subject, value, limit),
-            (Some(sampling), limit) => BudgetLine::estimated(subject, value, error_of(subject, sampling), limit),
+            (Some(sampling), limit) => match error_of(subject, sampling) {
+                Some(error) => BudgetLine::estimated(subject, value, error, sampling.unseen_bytes(), limit),
+                None => BudgetLine::estimated_share(subject, value, limit),
+            },
         })
     };
     let bytes = || counted().map(Leak::whole_bytes);
@@ -69,15 +72,25 @@ pub(super) fn lines(
     .into_iter()
     .flatten()
     .collect();
+    if sampling.is_some() && budgets.max_temporary.is_some() {
+        notes.push(
+            "the share of temporary allocations is not judged: how far off an estimated share is is not known".into(),
+        );
+    }
     if let (Some(limit), Some(baseline)) = (budgets.max_growth, &policy.baseline) {
         for (subject, name, value) in growing(figures) {
             match baseline.figure(&run.name, name) {
                 Some(was) => {
-                    // The standard error of a growth is that of the figure, as a share of what it was.
-                    let error = sampling.map(|sampling| growth(was, was.saturating_add(error_of(subject, sampling))));
-                    lines.push(match error {
-                        None => BudgetLine::of(subject, growth(was, value), limit),
-                        Some(error) => BudgetLine::estimated(subject, growth(was, value), error, limit),
+                    // What a figure may be off by, its growth may be off by as a share of what it was.
+                    let of_was = |doubt: u64| growth(was, was.saturating_add(doubt));
+                    let grown = growth(was, value);
+                    let doubt =
+                        sampling.and_then(|sampling| Some((error_of(subject, sampling)?, sampling.unseen_bytes())));
+                    lines.push(match doubt {
+                        None => BudgetLine::of(subject, grown, limit),
+                        Some((error, unseen)) => {
+                            BudgetLine::estimated(subject, grown, of_was(error), of_was(unseen), limit)
+                        }
                     });
                 }
                 None => notes.push(format!("the baseline has no {name} of {}, so its growth is not judged", run.name)),
@@ -87,18 +100,18 @@ pub(super) fn lines(
     lines
 }
 
-/// Standard error of the figure that a budget limits, or whose growth it limits.
-fn error_of(subject: Subject, sampling: &SamplingView) -> u64 {
-    match subject {
+/// Standard error of the figure that a budget limits, or whose growth it limits. Of a share, and of what only a scan
+/// finds, it is not known.
+fn error_of(subject: Subject, sampling: &SamplingView) -> Option<u64> {
+    Some(match subject {
         Subject::AliveAtExitBytes | Subject::AliveAtExitBytesGrowth => sampling.live_at_exit_bytes_error,
         Subject::AliveAtExitBlocks => sampling.live_at_exit_blocks_error,
         Subject::PeakLiveBytes | Subject::PeakLiveBytesGrowth => sampling.peak_live_bytes_error,
         Subject::Allocations | Subject::AllocationsGrowth => sampling.allocations_error,
-        // Of a share, and of what only a scan finds, it is not known.
         Subject::TemporaryShare | Subject::LeakedBytes | Subject::LeakedBlocks | Subject::LeakedBytesPerStack => {
-            u64::MAX
+            return None;
         }
-    }
+    })
 }
 
 /// The figures whose growth is measured, with their names in a baseline.

@@ -73,6 +73,7 @@ impl<S: Sink> Drain<S> {
         let of_pid = self.live.iter_mut().rev().find(|live| live.stream.identity.pid == pid);
         let is_beginning = || self.unborn.iter().any(|unborn| unborn.identity.pid == pid);
         let refusal = match of_pid {
+            Some(live) if live.stream.identity.sampling.is_some() => Refusal::Sampled,
             _ if self.trace.is_none() => Refusal::TurnedOff,
             None if is_beginning() => Refusal::NotTaken { reason: "it has just begun".to_owned() },
             None => Refusal::NotRecorded,

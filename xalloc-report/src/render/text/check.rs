@@ -11,7 +11,7 @@ use crate::render::escape::printable;
 use crate::render::number::{bytes, count, counted};
 use crate::render::style::{ASIDE, BAD, DOUBT, FIGURE, FUNCTION, GOOD, HEADING, PLAIN};
 use crate::render::table::{Cell, Table, left, right};
-use crate::render::words::{fault_sentence, fault_stacks, figure, measured};
+use crate::render::words::{fault_sentence, fault_stacks, figure, measured, notes};
 
 /// Renders the verdict.
 #[must_use]
@@ -46,7 +46,7 @@ fn of_run(out: &mut String, run: &RunVerdict, extent: Extent) {
     for reason in &run.reasons {
         let _ = writeln!(out, "  {DOUBT}because{DOUBT:#} {}", printable(reason));
     }
-    for note in &run.notes {
+    for note in &notes(run) {
         let _ = writeln!(out, "  {ASIDE}note: {}{ASIDE:#}", printable(note));
     }
     if !run.rules.is_empty() {

@@ -18,16 +18,34 @@ pub(super) fn append(out: &mut String, sampling: Option<&SamplingView>, error: O
     let known = counted(sampling.recorded_allocations, "recorded allocation");
     let error = error.map_or_else(String::new, |error| format!("; standard error of the total {error}"));
     let sentence = sampled(sampling.mean_interval_bytes);
+    let unseen = unseen(sampling);
     // Writing to a String does not fail.
-    let _ = writeln!(out, "{DOUBT}note{DOUBT:#}  {sentence}, {known}{error}");
+    let _ = writeln!(out, "{DOUBT}note{DOUBT:#}  {sentence}, {known}{error}; {unseen}");
 }
 
-/// `± 1.5 MiB, ` before the words behind an estimated sum of bytes: its standard error.
-pub(super) fn plus_minus_bytes(error: Option<u64>) -> String {
-    error.map_or_else(String::new, |error| format!("± {}, ", bytes(error)))
+/// What no standard error knows of.
+pub(super) fn unseen(sampling: &SamplingView) -> String {
+    format!("of what asks for less than {} in all, nothing may have been seen", bytes(sampling.unseen_bytes()))
 }
 
-/// ` ± 12` behind a number of things.
-pub(super) fn plus_minus(error: Option<u64>) -> String {
-    error.map_or_else(String::new, |error| format!(" ± {}", count(error)))
+/// `± 1.5 MiB, ` before the words behind an estimated sum of bytes: its standard error. Where nothing was seen there is
+/// none, and `at most 192.0 KiB, ` is what it may have been.
+pub(super) fn plus_minus_bytes(
+    sampling: Option<&SamplingView>,
+    estimate: u64,
+    error: fn(&SamplingView) -> u64,
+) -> String {
+    match sampling {
+        None => String::new(),
+        Some(sampling) if estimate == 0 => format!("at most {}, ", bytes(sampling.unseen_bytes())),
+        Some(sampling) => format!("± {}, ", bytes(error(sampling))),
+    }
+}
+
+/// ` ± 12` behind a number of things; nothing behind none, of which there is no standard error.
+pub(super) fn plus_minus(sampling: Option<&SamplingView>, estimate: u64, error: fn(&SamplingView) -> u64) -> String {
+    match sampling {
+        Some(sampling) if estimate > 0 => format!(" ± {}", count(error(sampling))),
+        Some(_) | None => String::new(),
+    }
 }

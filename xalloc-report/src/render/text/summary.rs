@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use super::faults;
 use super::gaps::gaps;
-use super::sampling::{plus_minus, plus_minus_bytes, sampled};
+use super::sampling::{plus_minus, plus_minus_bytes, sampled, unseen};
 use crate::analysis::{AllocatorView, EndView, ProcessSummary, Summary, ThreadSummary};
 use crate::render::escape::{command_line, printable, shell};
 use crate::render::number::{bytes, count, counted, percent, span};
@@ -85,15 +85,15 @@ fn figures(summary: &Summary) -> Table {
         0 => String::new(),
         failed => format!(", {} failed", count(failed)),
     };
-    let sampling = summary.sampling;
+    let sampling = summary.sampling.as_ref();
     row(
         "allocated",
         bytes(summary.allocated_bytes),
         format!(
             "{}in {}{} ({per_s}), {}{failed}",
-            plus_minus_bytes(sampling.map(|errors| errors.allocated_bytes_error)),
+            plus_minus_bytes(sampling, summary.allocated_bytes, |errors| errors.allocated_bytes_error),
             counted(summary.allocations, "allocation"),
-            plus_minus(sampling.map(|errors| errors.allocations_error)),
+            plus_minus(sampling, summary.allocations, |errors| errors.allocations_error),
             counted(summary.frees, "free")
         ),
     );
@@ -108,16 +108,16 @@ fn figures(summary: &Summary) -> Table {
             format!("live together at most{when}; {sum} if each program's own peak is added")
         }
     };
-    let error = plus_minus_bytes(sampling.map(|errors| errors.peak_live_bytes_error));
+    let error = plus_minus_bytes(sampling, summary.peak_live_bytes, |errors| errors.peak_live_bytes_error);
     row("peak", bytes(summary.peak_together_bytes), format!("{error}{peak}"));
     row(
         "alive at exit",
         bytes(summary.live_at_exit_bytes),
         format!(
             "{}in {}{}",
-            plus_minus_bytes(sampling.map(|errors| errors.live_at_exit_bytes_error)),
+            plus_minus_bytes(sampling, summary.live_at_exit_bytes, |errors| errors.live_at_exit_bytes_error),
             counted(summary.live_at_exit_blocks, "block"),
-            plus_minus(sampling.map(|errors| errors.live_at_exit_blocks_error)),
+            plus_minus(sampling, summary.live_at_exit_blocks, |errors| errors.live_at_exit_blocks_error),
         ),
     );
     let window = match summary.temporary_threshold {
@@ -166,9 +166,9 @@ fn figures(summary: &Summary) -> Table {
 
 /// What is missing or had to be repaired; nothing where nothing is.
 fn doubts(out: &mut String, summary: &Summary) {
-    let estimated = summary.sampling.map(|sampling| {
+    let estimated = summary.sampling.as_ref().map(|sampling| {
         let known = counted(sampling.recorded_allocations, "recorded allocation");
-        format!("{}, {known}; ± is one standard error", sampled(sampling.mean_interval_bytes))
+        format!("{}, {known}; ± is one standard error; {}", sampled(sampling.mean_interval_bytes), unseen(sampling))
     });
     let mut doubts: Vec<_> = estimated.into_iter().collect();
     doubts.extend(gaps(summary.salvage.as_deref(), &summary.losses));

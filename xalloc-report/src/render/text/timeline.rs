@@ -68,7 +68,8 @@ pub fn timeline(timeline: &TimelineView, width: usize) -> String {
     axis(&mut out, &columns, timeline.buckets.len() as u64 * timeline.bucket_ns);
     rate(&mut out, &columns);
     marks(&mut out, timeline, columns.len());
-    if timeline.heap_unknown_processes > 0 {
+    // Of a sampled recording they never are, and what it is has been said.
+    if timeline.heap_unknown_processes > 0 && timeline.sampling.is_none() {
         let _ = writeln!(
             out,
             "{DOUBT}note{DOUBT:#}  heap bytes unknown for {} of {}: not served by the core allocator, or begun by fork",
