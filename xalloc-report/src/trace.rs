@@ -39,6 +39,7 @@ mod sampling;
 mod scan;
 mod skim;
 mod snapshot;
+mod step_stacks;
 mod table;
 mod tally;
 #[cfg(test)]

@@ -22,6 +22,8 @@ pub(super) const MAX_RAW_BYTES: usize = 64 << 20;
 pub(super) const SHORT: Malformed = Malformed::Bytes("a column ends before its events do");
 
 const LEVEL: i32 = 1;
+/// Of what is written once and small beside the events, in which zstd finds more for a few milliseconds.
+const LEVEL_OF_CONTENTS: i32 = 3;
 /// Below this a frame's own header eats the gain.
 const SMALLEST_FRAME_BYTES: usize = 24;
 
@@ -34,6 +36,14 @@ pub(super) struct Packer {
 impl Packer {
     pub(super) fn new() -> io::Result<Packer> {
         Ok(Packer { compressor: Compressor::new(LEVEL)?, frame: Vec::new() })
+    }
+
+    /// As [`Self::pack`], for a column of the contents.
+    pub(super) fn pack_contents(&mut self, column: &[u8], out: &mut Vec<u8>) -> io::Result<()> {
+        self.compressor.set_compression_level(LEVEL_OF_CONTENTS)?;
+        let packed = self.pack(column, out);
+        self.compressor.set_compression_level(LEVEL)?;
+        packed
     }
 
     /// Appends one column to `out`.

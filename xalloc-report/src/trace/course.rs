@@ -13,8 +13,8 @@ use super::error::Malformed;
 use super::mirror::Mirror;
 use super::ops::*;
 use super::pipeline::{Columns, columns};
-use super::rare;
-use super::varint::unzigzag;
+use super::{StackIndex, rare};
+use super::varint::{unzigzag, unzigzag32};
 
 pub(super) const WIDE: Malformed = Malformed::Bytes("a number exceeds 16 bits");
 pub(super) const UNKNOWN_CALL: Malformed = Malformed::Bytes("a call is none that this version knows");
@@ -50,12 +50,27 @@ pub(super) struct Course {
     at_us: u64,
     next_seq: u64,
     left: usize,
+    /// Whether the block says stacks by their neighbours, see [`super::container::FLAG_RELATIVE`].
+    is_relative: bool,
+    /// Stack of the last allocation that was read.
+    stack: u32,
 }
 
 impl Course {
     /// Before the first block.
     pub(super) fn new(mirror: Mirror, known: Known) -> Course {
-        Course { mirror, known, columns: columns(), stated_slots: 0, run_left: 0, at_us: 0, next_seq: 0, left: 0 }
+        Course {
+            mirror,
+            known,
+            columns: columns(),
+            stated_slots: 0,
+            run_left: 0,
+            at_us: 0,
+            next_seq: 0,
+            left: 0,
+            is_relative: true,
+            stack: 0,
+        }
     }
 
     /// A block with this header and these columns begins; leaves those of the block before.
@@ -71,6 +86,8 @@ impl Course {
         self.at_us = header.first_us;
         self.next_seq = header.first_item;
         self.left = events;
+        self.is_relative = header.is_relative();
+        self.stack = 0;
         Ok(())
     }
 
@@ -122,6 +139,34 @@ impl Course {
         self.mirror.switch_to(thread);
         self.run_left = events;
         Ok(())
+    }
+
+    /// Whether the open block says things by their neighbours, as blocks do since version 3.
+    pub(super) fn is_relative(&self) -> bool {
+        self.is_relative
+    }
+
+    /// The stacks of the next `allocations` allocations; those that the trace does not have are refused.
+    pub(super) fn stacks(&mut self, allocations: usize, stacks: &mut Vec<u64>) -> Result<(), Malformed> {
+        self.column(Field::Stack).varints(allocations, stacks)?;
+        if self.is_relative {
+            let mut before = self.stack;
+            for stack in &mut *stacks {
+                before = before.wrapping_add(unzigzag32(*stack as u32));
+                *stack = u64::from(before);
+            }
+            self.stack = before;
+        }
+        self.known.has_stacks(stacks.iter())
+    }
+
+    /// The stack of the allocation behind those that were read; none if the block has no other.
+    pub(super) fn next_stack(&self) -> Result<u32, Malformed> {
+        let mut column = self.columns[Field::Stack as usize].cursor();
+        if column.is_empty() {
+            return Ok(StackIndex::NONE.0);
+        }
+        Ok(self.stack.wrapping_add(unzigzag32(column.varint()? as u32)))
     }
 
     /// The times of the next `events` events, microseconds since the recording's start; in nanoseconds each has 64 bits.

@@ -20,6 +20,7 @@ use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
 use super::pipeline::{Columns, Expand};
+use super::step_stacks::StepStacksRead;
 use super::varint::{Cursor, unfold};
 use super::{Block, StackIndex, ThreadIndex};
 
@@ -86,6 +87,7 @@ pub(super) struct Expander {
     asked: Asked,
     origins: Vec<(u16, ArenaId, Call, Order)>,
     history: History,
+    step_stacks: StepStacksRead,
     stated_addrs: usize,
 }
 
@@ -96,6 +98,7 @@ impl Expander {
             asked: Asked::default(),
             origins: Vec::new(),
             history: History::default(),
+            step_stacks: StepStacksRead::default(),
             stated_addrs: 0,
         }
     }
@@ -112,9 +115,11 @@ impl Expand for Expander {
     ) -> Result<(), Malformed> {
         let mut from = Cursor::new(payload);
         let mut allowance_bytes = header.raw_bytes as usize;
-        for column in columns {
+        let (of_it, others) = columns.split_at_mut(if header.is_relative() { FIELDS } else { FIELDS_BEFORE_3 });
+        for column in of_it {
             unpacker.unpack(&mut from, &mut allowance_bytes, column.refill())?;
         }
+        others.iter_mut().for_each(|column| column.refill().clear());
         Ok(())
     }
 
@@ -122,6 +127,7 @@ impl Expand for Expander {
         self.course.begin_block(header, columns)?;
         self.origins.clear();
         self.history.clear();
+        self.step_stacks = StepStacksRead::default();
         self.stated_addrs = 0;
         Ok(())
     }
@@ -131,7 +137,6 @@ impl Expand for Expander {
         let events = self.course.left().min(BATCH_EVENTS);
         let mut asked = std::mem::take(&mut self.asked);
         self.read_columns(events, batch, &mut asked)?;
-        self.course.known.has_stacks(batch.other_stacks.iter().chain(&asked.stacks))?;
         let ops = std::mem::take(&mut batch.ops);
         let mut requests = asked.sizes.iter().zip(&asked.stacks).zip(&asked.origins);
         let mut timed = ops.iter().zip(&batch.at_ns);
@@ -176,10 +181,36 @@ impl Expander {
         self.course.times_us(events, &mut batch.at_ns)?;
         batch.at_ns.iter_mut().for_each(|time| *time *= 1000);
         self.column(Field::Size).varints(allocations, &mut asked.sizes)?;
-        self.column(Field::Stack).varints(allocations, &mut asked.stacks)?;
+        self.course.stacks(allocations, &mut asked.stacks)?;
         self.column(Field::Origin).varints(allocations, &mut asked.origins)?;
-        if !self.column(Field::OtherStack).is_empty() {
+        let has_others = !self.column(Field::OtherStack).is_empty();
+        if self.course.is_relative() && !self.column(Field::StepStack).is_empty() {
+            self.read_other_stacks(batch, &asked.stacks, has_others)?;
+        } else if has_others {
             self.column(Field::OtherStack).varints(events - allocations, &mut batch.other_stacks)?;
+        }
+        self.course.known.has_stacks(batch.other_stacks.iter())
+    }
+
+    /// Reads the stacks of the batch's events that are no allocations, whose stacks are known.
+    fn read_other_stacks(&mut self, batch: &mut Batch, of_allocations: &[u64], has_others: bool) -> Result<(), Malformed> {
+        let behind = self.course.next_stack()?;
+        let mut coming = of_allocations.iter().map(|stack| *stack as u32).chain([behind]);
+        let mut next = coming.next().unwrap_or(behind);
+        for &op in &batch.ops {
+            if op < FREE_RECENT {
+                self.step_stacks.allocation(next);
+                next = coming.next().unwrap_or(behind);
+                continue;
+            }
+            batch.other_stacks.push(if op == HEAP {
+                let number = self.course.column(Field::StepStack).varint()?;
+                u64::from(self.step_stacks.step(number, next)?)
+            } else if has_others {
+                self.course.column(Field::OtherStack).varint()?
+            } else {
+                u64::from(StackIndex::NONE.0)
+            });
         }
         Ok(())
     }

@@ -31,7 +31,10 @@ const FUNCTION: u8 = 8;
 const SYMBOLS: u8 = 9;
 const JUMPED: u8 = 10;
 const SCAN: u8 = 11;
-const FINDINGS: u8 = 12;
+/// Findings before 3.0.
+const FINDINGS_ONE_BY_ONE: u8 = 12;
+/// Since 3.0.
+const FINDINGS: u8 = 13;
 
 #[derive(Clone, Copy)]
 #[repr(usize)]
@@ -345,10 +348,12 @@ impl Loader {
                 let processes = self.contents.processes.len();
                 place(&mut self.contents.scans, index, scan::scan(from, processes)?)?;
             }
-            FINDINGS => {
+            FINDINGS | FINDINGS_ONE_BY_ONE => {
                 const ABSENT: Malformed = Malformed::Bytes("findings are of a scan that is not in the trace");
                 let index = usize::try_from(from.varint()?).map_err(|_| ABSENT)?;
-                let mut findings = scan::findings(from, |bytes| self.spend(bytes))?;
+                let spend = |bytes| self.spend(bytes);
+                let mut findings =
+                    if tag == FINDINGS { scan::findings(from, spend)? } else { scan::plain::findings(from, spend)? };
                 match self.contents.scans.get_mut(index).map(|scan| &mut scan.outcome) {
                     Some(ScanOutcome::Checked(checked)) => checked.findings.append(&mut findings),
                     Some(ScanOutcome::NotChecked { .. }) | None => return Err(ABSENT),

@@ -11,7 +11,7 @@ use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::Call;
 
 use self::origins::{Origin, Origins};
-use super::container::{BlockHeader, BlockKind};
+use super::container::{BlockHeader, BlockKind, FLAG_RELATIVE};
 use super::heap_steps::History;
 use super::mirror::{self, FreedAs, Mirror};
 use super::ops::*;
@@ -170,11 +170,18 @@ impl<T: Tally> Encoder<T> {
         self.last_us - before_us
     }
 
-    /// An event that is no allocation, by its op.
+    /// An event that is neither an allocation nor a step, by its op.
     #[inline]
     fn other_event(&mut self, who: Who, op: u8) {
         let passed_us = self.pass_to(who);
         self.rows.other(op, passed_us, who.stack);
+    }
+
+    /// A step of a heap, of which [`Rows::step_word`] says what it was.
+    #[inline]
+    fn step_event(&mut self, who: Who) {
+        let passed_us = self.pass_to(who);
+        self.rows.step(HEAP, passed_us, who.stack);
     }
 
     /// Who did the event that was begun last, and when.
@@ -393,6 +400,7 @@ impl<T: Tally> Encoder<T> {
             first_item: self.first_seq,
             first_us: self.first_us,
             last_us: self.last_us,
+            flags: FLAG_RELATIVE,
             ..BlockHeader::of(BlockKind::Events)
         };
         self.first_seq += u64::from(events);

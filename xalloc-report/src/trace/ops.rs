@@ -93,13 +93,13 @@ pub(super) enum Field {
     Threads,
     /// Requested size of each allocation.
     Size,
-    /// Stack of each allocation.
+    /// Stack of each allocation, as difference to that of the one before.
     Stack,
     /// Slack, arena, call and order of each allocation: a place in [`Field::Origins`].
     Origin,
     /// The distinct triples of slack beyond the expected, arena, and call with order.
     Origins,
-    /// Stack of each event that is no allocation; empty if none has one.
+    /// Stack of each event that is neither an allocation nor a step; empty if none has one.
     OtherStack,
     /// Place in [`Field::HeapKinds`] of each heap step, doubled, plus one if the step has values in the columns below;
     /// without them each of its numbers is as expected.
@@ -120,6 +120,9 @@ pub(super) enum Field {
     Addr = 15,
     /// Bytes 0 of the stated slots; [`SLOT_PLANES`] columns in all.
     Slot = 15 + ADDR_PLANES,
+    /// Stack of each heap step; see [`super::step_stacks`]. Since 3.0: before, [`Self::OtherStack`] had these too, and
+    /// [`Self::Stack`] was no difference.
+    StepStack = 15 + ADDR_PLANES + SLOT_PLANES,
 }
 
 /// Byte columns of a stated address.
@@ -127,7 +130,9 @@ pub(super) const ADDR_PLANES: usize = 8;
 /// Byte columns of a stated slot.
 pub(super) const SLOT_PLANES: usize = 5;
 /// Number of columns.
-pub(super) const FIELDS: usize = Field::Slot as usize + SLOT_PLANES;
+pub(super) const FIELDS: usize = Field::StepStack as usize + 1;
+/// Number of columns before 3.0.
+pub(super) const FIELDS_BEFORE_3: usize = Field::StepStack as usize;
 
 /// Events after which a block is closed.
 pub(super) const BLOCK_EVENTS: usize = 64 << 10;

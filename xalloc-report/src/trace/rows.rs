@@ -6,11 +6,12 @@
 //!
 //! # Invariant
 //! Each list holds values of one meaning, in the order of their events: a time for each op, an allocation's values for
-//! each op that is one, a stack for each that is none.
+//! each op that is one, a step's for each that is one, a stack for each that is neither.
 
 use super::StackIndex;
 use super::ops::{FIELDS, Field};
-use super::varint::{put, put_all};
+use super::step_stacks::StepStacks;
+use super::varint::{put, put_all, zigzag32};
 
 /// The columns of a block, in the order of [`Field`].
 pub(super) type Fields = Box<[Vec<u8>; FIELDS]>;
@@ -51,10 +52,17 @@ pub(super) struct Rows {
     sizes: [u64; ROWS],
     stacks: [u32; ROWS],
     origins: [u32; ROWS],
-    /// Stacks of events that are no allocations.
+    /// Stack of the last allocation that is in the columns.
+    last_stack: u32,
+    /// How many events are neither allocations nor steps, and their stacks.
+    others: usize,
     other_stacks: [u32; ROWS],
     /// Words of [`Field::HeapKind`].
     step_words: [u32; ROWS],
+    /// Stack of each step, and how many allocations are in rows before it.
+    step_stacks: [(u32, u32); ROWS],
+    /// How steps' stacks are said.
+    said_stacks: StepStacks,
     /// Events without a stack that [`Field::OtherStack`] does not hold yet: it stays empty if there are no others.
     without_stack: usize,
 }
@@ -73,8 +81,12 @@ impl Rows {
             sizes: [0; ROWS],
             stacks: [0; ROWS],
             origins: [0; ROWS],
+            last_stack: 0,
+            others: 0,
             other_stacks: [0; ROWS],
             step_words: [0; ROWS],
+            step_stacks: [(0, 0); ROWS],
+            said_stacks: StepStacks::default(),
             without_stack: 0,
         }
     }
@@ -91,9 +103,9 @@ impl Rows {
         &mut self.fields[field as usize]
     }
 
-    /// A row for an event; returns its number.
+    /// A row for an event.
     #[inline]
-    fn event(&mut self, op: u8, passed_us: u64) -> usize {
+    fn event(&mut self, op: u8, passed_us: u64) {
         if self.events >= ROWS {
             self.put_down();
         }
@@ -105,7 +117,6 @@ impl Rows {
             self.passed_us[row] = LONG;
             self.long_us.push(passed_us);
         }
-        row
     }
 
     /// An allocation.
@@ -118,19 +129,28 @@ impl Rows {
         (self.sizes[at], self.stacks[at], self.origins[at]) = (size_bytes, stack.0, origin);
     }
 
+    /// A step of a heap; its word of [`Field::HeapKind`] follows by [`Self::step_word`].
+    #[inline]
+    pub(super) fn step(&mut self, op: u8, passed_us: u64, stack: StackIndex) {
+        self.event(op, passed_us);
+        let at = self.steps % ROWS;
+        self.steps = at + 1;
+        self.step_stacks[at] = (stack.0, self.allocations as u32);
+    }
+
+    /// What the step that was put down last says.
+    #[inline]
+    pub(super) fn step_word(&mut self, word: u32) {
+        self.step_words[self.steps.wrapping_sub(1) % ROWS] = word;
+    }
+
     /// Any other event.
     #[inline]
     pub(super) fn other(&mut self, op: u8, passed_us: u64, stack: StackIndex) {
-        let row = self.event(op, passed_us);
-        self.other_stacks[row.wrapping_sub(self.allocations) % ROWS] = stack.0;
-    }
-
-    /// What the step that was put down last says: its word of [`Field::HeapKind`].
-    #[inline]
-    pub(super) fn step(&mut self, word: u32) {
-        let at = self.steps % ROWS;
-        self.steps = at + 1;
-        self.step_words[at] = word;
+        self.event(op, passed_us);
+        let at = self.others % ROWS;
+        self.others = at + 1;
+        self.other_stacks[at] = stack.0;
     }
 
     /// Puts the rows into the columns.
@@ -138,21 +158,27 @@ impl Rows {
     pub(super) fn put_down(&mut self) {
         let column = |field: Field| field as usize;
         let (events, allocations) = (self.events, self.allocations);
+        let (steps, stacks) = (&self.step_stacks[..self.steps], &mut self.stacks[..allocations]);
         let fields = &mut self.fields;
+        self.said_stacks.put(steps, stacks, &mut fields[column(Field::StepStack)]);
+        for stack in &mut *stacks {
+            let before = std::mem::replace(&mut self.last_stack, *stack);
+            *stack = zigzag32(stack.wrapping_sub(before));
+        }
         fields[column(Field::Op)].extend_from_slice(&self.ops[..events]);
         put_times(&mut fields[column(Field::Time)], &self.passed_us[..events], &self.long_us);
         put_all(&mut fields[column(Field::Size)], &self.sizes[..allocations]);
-        put_all(&mut fields[column(Field::Stack)], &self.stacks[..allocations]);
+        put_all(&mut fields[column(Field::Stack)], stacks);
         put_all(&mut fields[column(Field::Origin)], &self.origins[..allocations]);
         put_all(&mut fields[column(Field::HeapKind)], &self.step_words[..self.steps]);
         self.put_other_stacks();
         self.put += self.events as u32;
-        (self.events, self.allocations, self.steps) = (0, 0, 0);
+        (self.events, self.allocations, self.steps, self.others) = (0, 0, 0, 0);
         self.long_us.clear();
     }
 
     fn put_other_stacks(&mut self) {
-        let stacks = &self.other_stacks[..self.events - self.allocations];
+        let stacks = &self.other_stacks[..self.others];
         let column = &mut self.fields[Field::OtherStack as usize];
         if column.is_empty() && stacks.iter().all(|stack| *stack == StackIndex::NONE.0) {
             self.without_stack += stacks.len();
@@ -166,6 +192,8 @@ impl Rows {
     /// The columns of the block, which ends; the next one is put into `next`, which is empty.
     pub(super) fn take(&mut self, next: Fields) -> Fields {
         self.put_down();
+        self.said_stacks.end(&mut self.fields[Field::StepStack as usize]);
+        self.last_stack = 0;
         self.put = 0;
         self.without_stack = 0;
         std::mem::replace(&mut self.fields, next)
@@ -209,7 +237,9 @@ mod tests {
         let fields = rows.take(empty_fields());
         assert_eq!(fields[Field::Time as usize], times);
         assert_eq!(fields[Field::OtherStack as usize], stacks);
-        assert_eq!(fields[Field::Stack as usize], vec![9; ROWS]);
+        let mut differences = vec![0; ROWS];
+        differences[0] = 18;
+        assert_eq!(fields[Field::Stack as usize], differences);
         assert_eq!(rows.len(), 0);
     }
 }

@@ -9,9 +9,14 @@ use serde::Serialize;
 use xalloc_core::wire::Call;
 
 use super::error::Malformed;
-use super::records::{flag, optional, put_optional};
+use super::records::flag;
 use super::varint::{Cursor, put, put_bytes};
 use super::{ProcessIndex, StackIndex, ThreadIndex};
+
+mod findings;
+pub(super) mod plain;
+
+pub(super) use findings::{findings, put_findings};
 
 /// What a scan says of a block. Only [`LeakClass::Definite`] and [`LeakClass::Cycle`] are leaks in their own right.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, JsonSchema)]
@@ -197,7 +202,7 @@ pub struct Finding {
 }
 
 /// A link of the chain that keeps a block reachable.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Holder {
     /// A block points to it.
     Block {
@@ -296,59 +301,6 @@ pub(super) fn put_scan(out: &mut Vec<u8>, scan: &Scan) {
     }
 }
 
-/// Appends findings.
-pub(super) fn put_findings(out: &mut Vec<u8>, findings: &[Finding]) {
-    put(out, findings.len() as u64);
-    findings.iter().for_each(|finding| put_finding(out, finding));
-}
-
-fn put_finding(out: &mut Vec<u8>, finding: &Finding) {
-    let Finding {
-        stack,
-        call,
-        class,
-        leader,
-        blocks,
-        bytes,
-        oldest_at_ns,
-        youngest_at_ns,
-        threads,
-        held_blocks,
-        held_bytes,
-        holders,
-        hint,
-    } = finding;
-    put(out, u64::from(stack.0));
-    out.push(*call as u8);
-    put_one_of(out, &LeakClass::ALL, *class);
-    put(out, u64::from(leader.0));
-    for number in [blocks, bytes, oldest_at_ns, youngest_at_ns, held_blocks, held_bytes] {
-        put(out, *number);
-    }
-    put(out, threads.len() as u64);
-    threads.iter().for_each(|thread| put(out, u64::from(thread.0)));
-    put(out, holders.len() as u64);
-    for holder in holders {
-        match holder {
-            Holder::Root { name } => {
-                out.push(0);
-                put_bytes(out, name.as_bytes());
-            }
-            Holder::Block { stack, call, size_bytes, offset_bytes } => {
-                out.push(1);
-                put(out, u64::from(stack.0));
-                out.push(*call as u8);
-                put(out, *size_bytes);
-                put(out, *offset_bytes);
-            }
-        }
-    }
-    put_optional(out, hint.map(|hint| hint.at_addr));
-    if let Some(hint) = hint {
-        put_one_of(out, &DISGUISES, hint.disguise);
-    }
-}
-
 /// A scan without findings. `processes` bounds the index of its process.
 pub(super) fn scan(from: &mut Cursor<'_>, processes: usize) -> Result<Scan, Malformed> {
     let process = from.varint32()?;
@@ -374,73 +326,6 @@ pub(super) fn scan(from: &mut Cursor<'_>, processes: usize) -> Result<Scan, Malf
     Ok(Scan { process: ProcessIndex(process), at_ns, occasion, outcome })
 }
 
-/// Findings; `spend` is told what each takes and refuses what is too much.
-pub(super) fn findings(
-    from: &mut Cursor<'_>,
-    mut spend: impl FnMut(u64) -> Result<(), Malformed>,
-) -> Result<Vec<Finding>, Malformed> {
-    let mut findings = Vec::new();
-    for _ in 0..from.varint()? {
-        spend(size_of::<Finding>() as u64)?;
-        findings.push(finding(from, &mut spend)?);
-    }
-    Ok(findings)
-}
-
-fn call(from: &mut Cursor<'_>) -> Result<Call, Malformed> {
-    Call::from_number(from.byte()?).ok_or(UNKNOWN)
-}
-
-fn finding(from: &mut Cursor<'_>, spend: &mut impl FnMut(u64) -> Result<(), Malformed>) -> Result<Finding, Malformed> {
-    let stack = StackIndex(from.varint32()?);
-    let call_of = call(from)?;
-    let class = one_of(from, &LeakClass::ALL)?;
-    let leader = StackIndex(from.varint32()?);
-    let mut numbers = [0; 6];
-    for number in &mut numbers {
-        *number = from.varint()?;
-    }
-    let [blocks, bytes, oldest_at_ns, youngest_at_ns, held_blocks, held_bytes] = numbers;
-    let mut threads = Vec::new();
-    for _ in 0..from.varint()? {
-        spend(size_of::<ThreadIndex>() as u64)?;
-        threads.push(ThreadIndex(from.varint32()?));
-    }
-    let mut holders = Vec::new();
-    for _ in 0..from.varint()? {
-        spend(size_of::<Holder>() as u64)?;
-        holders.push(if flag(from)? {
-            Holder::Block {
-                stack: StackIndex(from.varint32()?),
-                call: call(from)?,
-                size_bytes: from.varint()?,
-                offset_bytes: from.varint()?,
-            }
-        } else {
-            Holder::Root { name: from.text()?.to_owned() }
-        });
-    }
-    let hint = match optional(from)? {
-        Some(at_addr) => Some(Hint { disguise: one_of(from, &DISGUISES)?, at_addr }),
-        None => None,
-    };
-    Ok(Finding {
-        stack,
-        call: call_of,
-        class,
-        leader,
-        blocks,
-        bytes,
-        oldest_at_ns,
-        youngest_at_ns,
-        threads,
-        held_blocks,
-        held_bytes,
-        holders,
-        hint,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -462,6 +347,8 @@ mod tests {
             hint: Some(Hint { disguise: Disguise::TopTagged, at_addr: 0x1000 }),
         };
         let held = Finding {
+            stack: StackIndex(1),
+            youngest_at_ns: 1_000,
             class: LeakClass::Reachable,
             holders: vec![
                 Holder::Block { stack: StackIndex(3), call: Call::Malloc, size_bytes: 64, offset_bytes: 8 },
@@ -469,6 +356,16 @@ mod tests {
             ],
             hint: None,
             ..block.clone()
+        };
+        // Its chain goes on where that of `held` does, from another beginning, and ends elsewhere.
+        let beside = Finding {
+            holders: vec![
+                Holder::Root { name: "stack of thread 2".to_owned() },
+                held.holders[0].clone(),
+                held.holders[1].clone(),
+                held.holders[0].clone(),
+            ],
+            ..held.clone()
         };
         let checked = Checked {
             duration_ns: 1,
@@ -478,7 +375,7 @@ mod tests {
             running_threads: 5,
             exit_stack: StackIndex(9),
             suppressions: "leak:parse\nleak:libfoo\n".to_owned(),
-            findings: vec![block, held],
+            findings: vec![block, held.clone(), beside, held],
         };
         Scan { process: ProcessIndex(1), at_ns: 77, occasion: Occasion::Demand, outcome: ScanOutcome::Checked(checked) }
     }

@@ -286,7 +286,8 @@ impl Expand for Skimmer {
         let mut from = Cursor::new(payload);
         let mut allowance_bytes = header.raw_bytes as usize;
         let mut packed = [Packed::EMPTY; FIELDS];
-        for column in &mut packed {
+        let columns_of_it = if header.is_relative() { FIELDS } else { FIELDS_BEFORE_3 };
+        for column in &mut packed[..columns_of_it] {
             *column = Packed::next(&mut from, &mut allowance_bytes)?;
         }
         let mut unpack = |field: usize| unpacker.unfold(packed[field], columns[field].refill());
@@ -317,9 +318,8 @@ impl Expand for Skimmer {
         self.course.times_us(events, &mut at_us)?;
         let (allocations, steps) = counts(&ops);
         self.course.column(Field::Size).varints(allocations, &mut batch.sizes)?;
-        self.course.column(Field::Stack).varints(allocations, &mut batch.stacks)?;
+        self.course.stacks(allocations, &mut batch.stacks)?;
         self.course.column(Field::Origin).varints(allocations, &mut batch.places)?;
-        self.course.known.has_stacks(batch.stacks.iter())?;
         batch.origins.clone_from(&self.origins);
         if self.has_telling_steps {
             self.read_steps(steps, &mut batch.steps)?;

@@ -115,6 +115,18 @@ pub(super) const fn unzigzag(value: u64) -> u64 {
     (value >> 1) ^ (value & 1).wrapping_neg()
 }
 
+/// As [`zigzag`], of 32 bits.
+#[inline]
+pub(super) const fn zigzag32(difference: u32) -> u32 {
+    (difference << 1) ^ (((difference as i32) >> 31) as u32)
+}
+
+/// The inverse of [`zigzag32`].
+#[inline]
+pub(super) const fn unzigzag32(value: u32) -> u32 {
+    (value >> 1) ^ (value & 1).wrapping_neg()
+}
+
 /// A difference between addresses or chunk sizes, mostly a multiple of 16, as an unsigned number.
 ///
 /// Like [`zigzag`], but the low four bits, which are zero in the common case, go to the top: multiples of 16 are short
@@ -227,6 +239,7 @@ mod tests {
             put(&mut out, value);
             prop_assert_eq!(Cursor::new(&out).varint(), Ok(value));
             prop_assert_eq!(unzigzag(zigzag(value)), value);
+            prop_assert_eq!(unzigzag32(zigzag32(value as u32)), value as u32);
             prop_assert_eq!(unfold(fold(value)), value);
             prop_assert_eq!(fold(unfold(value)), value);
         }

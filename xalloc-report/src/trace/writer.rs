@@ -467,7 +467,7 @@ impl<T: Tally> Writer<T> {
             let mut payload = Vec::new();
             let mut raw_bytes = 0;
             for column in increment.columns() {
-                self.packer.pack(column, &mut payload).map_err(|source| self.failed(source))?;
+                self.packer.pack_contents(column, &mut payload).map_err(|source| self.failed(source))?;
                 raw_bytes += column.len();
             }
             let raw_bytes = u32::try_from(raw_bytes).expect("increments are cut at 1 MiB");

@@ -5,7 +5,7 @@ use xalloc_core::wire::{BinKind, HeapEvent, MOST_FILLED};
 
 use super::super::heap_steps::{self, Expected, Flat, Less, StepKind};
 use super::super::mirror;
-use super::super::ops::{Field, HEAP};
+use super::super::ops::Field;
 use super::super::tally::Tally;
 use super::super::varint::{fold, put};
 use super::{Encoder, Who};
@@ -34,7 +34,7 @@ impl<T: Tally> Encoder<T> {
     #[inline(never)]
     pub(in crate::trace) fn heap(&mut self, who: Who, arena: ArenaId, seq: u16, flat: Flat) {
         self.enter(who);
-        self.other_event(who, HEAP);
+        self.step_event(who);
         self.step(arena, seq, flat);
     }
 
@@ -43,7 +43,7 @@ impl<T: Tally> Encoder<T> {
     pub(in crate::trace) fn binned(&mut self, who: Who, binned: Binned) {
         let Binned { arena, seq, bin, chunk, size_bytes } = binned;
         self.enter(who);
-        self.other_event(who, HEAP);
+        self.step_event(who);
         let (free_addr, free_bytes) = self.mirror.thread().near.free_chunk;
         // The number of a bin of one size is always as expected.
         let less = Less { addr: chunk.wrapping_sub(free_addr), first: size_bytes.wrapping_sub(free_bytes), second: 0 };
@@ -70,7 +70,7 @@ impl<T: Tally> Encoder<T> {
         let mut listed = None;
         let mut seq = seq;
         for chunk in chunks.into_iter().filter(|chunk| chunk.0 != 0) {
-            self.other_event(who, HEAP);
+            self.step_event(who);
             if let Some(class) = class
                 && let Some(slot) = self.mirror.next_filled(class)
                 && self.mirror.addr(slot) == chunk.0.wrapping_add(CHUNK_HEADER_BYTES)
@@ -125,9 +125,9 @@ impl<T: Tally> Encoder<T> {
         *expected_seq = seq.wrapping_add(1);
         let word = (place as u32) << 1;
         if u64::from(skipped) | less.addr | less.first | less.second == 0 {
-            self.rows.step(word);
+            self.rows.step_word(word);
         } else {
-            self.rows.step(word | 1);
+            self.rows.step_word(word | 1);
             self.say_unexpected(skipped, less);
         }
     }
