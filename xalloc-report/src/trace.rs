@@ -12,6 +12,7 @@ use std::path::PathBuf;
 use xalloc_core::units::ArenaId;
 use xalloc_core::wire::{Call, LossReason, Record};
 
+mod bins;
 mod checkpoint;
 mod columns;
 mod container;

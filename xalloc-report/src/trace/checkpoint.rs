@@ -168,6 +168,7 @@ pub(super) fn write<E: From<io::Error>>(
 ) -> Result<(), E> {
     let mut part = Part::new();
     let (first_item, last_us) = (encoder.seq(), encoder.last_us());
+    encoder.forget_bins();
     let mirror = encoder.mirror();
     mirror.forget_recent();
     let slots = mirror.slots() as u32;

@@ -7,9 +7,10 @@
 //!            first_item:u64 first_us:u64 last_us:u64 crc:u32  payload[payload]
 //! trailer  = footer_offset:u64 crc:u32 "XEND"
 //! ```
-//! Integers are little-endian. `mean` is what [`Sampling`] says; a trace of all events has none. Major version 1 had no
-//! sampled traces, 2 had no others: which one a file had told older readers whether they could read it. Version 3 has
-//! both, and blocks of events ([`FLAG_RELATIVE`]) that an older reader would take for others. `crc` is CRC-32 (IEEE) of the block's header before it and of its payload, so that no
+//! Integers are little-endian. Major versions come in pairs. Odd ones, 1 and 3, are of traces of all events, whose `mean`
+//! says nothing. Even ones, 2 and 4, are of sampled recordings, for a reader that took their blocks for all there were
+//! would say things that are wrong; `mean` is what [`Sampling`] says. Since 3 and 4 blocks of events say more by what is
+//! near ([`FLAG_RELATIVE`]), which an older reader would take for something else. `crc` is CRC-32 (IEEE) of the block's header before it and of its payload, so that no
 //! field is believed that a torn write or a bad disk has changed. `raw` is the sum of the unpacked columns and is
 //! checked against [`super::columns::MAX_RAW_BYTES`] before anything is allocated.
 //!
@@ -32,11 +33,9 @@ use super::error::{Malformed, TraceError};
 /// First bytes of a trace. The first is no text, the last is a line feed: what mangles text files mangles them.
 pub(super) const MAGIC: [u8; 8] = *b"\x89xtrace\n";
 /// Major version of the format; a reader refuses a larger one.
-pub const MAJOR: u16 = 3;
-/// Major version of older traces of all events.
-const MAJOR_OF_ALL: u16 = 1;
-/// Major version of older traces of sampled recordings.
-const MAJOR_OF_SAMPLED: u16 = 2;
+pub const MAJOR: u16 = 4;
+/// Major version of a trace of all events.
+const MAJOR_OF_ALL: u16 = 3;
 /// Minor version; a reader of an older minor version skips the kinds of blocks that it does not know.
 pub const MINOR: u16 = 0;
 
@@ -81,6 +80,8 @@ pub(super) const FLAG_LAST_PART: u8 = 2;
 /// A block of events whose stacks are differences, with columns for those of steps, and whose steps are expected by what
 /// [`super::bins`] remembers. Without it a block is of a major version before 3.
 pub(super) const FLAG_RELATIVE: u8 = 4;
+/// A block of events before which [`super::bins`] forgets: the first one, or the first behind a checkpoint.
+pub(super) const FLAG_ANEW: u8 = 8;
 
 /// What is known of a block without its payload; also its entry in the footer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -192,7 +193,8 @@ fn checksum(header: &[u8], payload: &[u8]) -> u32 {
 /// The file's first 16 bytes.
 pub(super) fn file_header(sampling: Option<Sampling>) -> Vec<u8> {
     let mut out = MAGIC.to_vec();
-    out.extend_from_slice(&MAJOR.to_le_bytes());
+    let major = if sampling.is_some() { MAJOR } else { MAJOR_OF_ALL };
+    out.extend_from_slice(&major.to_le_bytes());
     out.extend_from_slice(&MINOR.to_le_bytes());
     out.extend_from_slice(&sampling.map_or(0, |sampling| sampling.mean_bytes.get()).to_le_bytes());
     out
@@ -248,15 +250,12 @@ impl Source {
         if major > MAJOR || major == 0 {
             return Err(TraceError::NewerVersion { major, minor });
         }
-        if major == MAJOR_OF_ALL {
+        if !major.is_multiple_of(2) {
             return Ok(None);
         }
         let sampling = Sampling::of_mean(u32_at(&header, 12));
-        if major == MAJOR_OF_SAMPLED && sampling.is_none() {
-            let what = "a sampled trace does not say how it was sampled";
-            return Err(TraceError::Damaged { offset_bytes: 12, what });
-        }
-        Ok(sampling)
+        let no_mean = TraceError::Damaged { offset_bytes: 12, what: "a sampled trace does not say how it was sampled" };
+        sampling.ok_or(no_mean).map(Some)
     }
 
     /// Where the footer begins, if the trace was finished.
@@ -345,7 +344,7 @@ mod tests {
         assert!(Source::Memory(bytes.clone()).check_file_header().is_ok());
         bytes[8] = MAJOR as u8 + 1;
         let refused = Source::Memory(bytes).check_file_header().unwrap_err();
-        assert!(matches!(refused, TraceError::NewerVersion { major: 4, minor: 200 }), "{refused}");
+        assert!(matches!(refused, TraceError::NewerVersion { major: 5, minor: 200 }), "{refused}");
         assert!(refused.to_string().contains("newer xalloc"));
     }
 }

@@ -13,8 +13,8 @@ use super::error::Malformed;
 use super::mirror::Mirror;
 use super::ops::*;
 use super::pipeline::{Columns, columns};
-use super::{StackIndex, rare};
 use super::varint::{unzigzag, unzigzag32};
+use super::{StackIndex, rare};
 
 pub(super) const WIDE: Malformed = Malformed::Bytes("a number exceeds 16 bits");
 pub(super) const UNKNOWN_CALL: Malformed = Malformed::Bytes("a call is none that this version knows");
@@ -173,9 +173,17 @@ impl Course {
     pub(super) fn times_us(&mut self, events: usize, at_us: &mut Vec<u64>) -> Result<(), Malformed> {
         const PAST: Malformed = Malformed::Bytes("time runs past its end");
         self.column(Field::Time).varints(events, at_us)?;
+        // One addition after the other: nothing else is to be waited for, so what runs over is seen at the end.
+        let (mut now_us, mut has_passed_end) = (self.at_us, false);
         for time in at_us {
-            self.at_us = self.at_us.checked_add(*time).ok_or(PAST)?;
-            *time = self.at_us;
+            let (sum_us, passes_end) = now_us.overflowing_add(*time);
+            has_passed_end |= passes_end;
+            now_us = sum_us;
+            *time = now_us;
+        }
+        self.at_us = now_us;
+        if has_passed_end {
+            return Err(PAST);
         }
         self.at_us.checked_mul(1000).map(|_| ()).ok_or(PAST)
     }

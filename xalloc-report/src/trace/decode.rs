@@ -8,15 +8,16 @@
 //! The expander believes nothing: a slot is live before it is freed, an index is in its table, a column is as long as
 //! its events need. Thus the player's steps are always possible.
 
-use xalloc_core::units::{ArenaId, slack_expected};
+use xalloc_core::units::{ArenaId, CHUNK_HEADER_BYTES, slack_expected};
 use xalloc_core::wire::Call;
 
+use super::bins::Bins;
 use super::columns::{Column, SHORT, Unpacker};
-use super::container::BlockHeader;
+use super::container::{BlockHeader, FLAG_ANEW};
 use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE, gather};
 use super::encode::end_of;
 use super::error::Malformed;
-use super::heap_steps::{self, Expected, Flat, History, Remembered, StepKind};
+use super::heap_steps::{self, Expected, Flat, History, Remembered, Rules, StepKind};
 use super::mirror::{self, Mirror};
 use super::ops::*;
 use super::pipeline::{Columns, Expand};
@@ -87,6 +88,7 @@ pub(super) struct Expander {
     asked: Asked,
     origins: Vec<(u16, ArenaId, Call, Order)>,
     history: History,
+    bins: Bins,
     step_stacks: StepStacksRead,
     stated_addrs: usize,
 }
@@ -98,6 +100,7 @@ impl Expander {
             asked: Asked::default(),
             origins: Vec::new(),
             history: History::default(),
+            bins: Bins::default(),
             step_stacks: StepStacksRead::default(),
             stated_addrs: 0,
         }
@@ -128,6 +131,10 @@ impl Expand for Expander {
         self.origins.clear();
         self.history.clear();
         self.step_stacks = StepStacksRead::default();
+        if header.flags & FLAG_ANEW != 0 {
+            self.bins.clear();
+        }
+        self.bins.begin_block();
         self.stated_addrs = 0;
         Ok(())
     }
@@ -193,7 +200,12 @@ impl Expander {
     }
 
     /// Reads the stacks of the batch's events that are no allocations, whose stacks are known.
-    fn read_other_stacks(&mut self, batch: &mut Batch, of_allocations: &[u64], has_others: bool) -> Result<(), Malformed> {
+    fn read_other_stacks(
+        &mut self,
+        batch: &mut Batch,
+        of_allocations: &[u64],
+        has_others: bool,
+    ) -> Result<(), Malformed> {
         let behind = self.course.next_stack()?;
         let mut coming = of_allocations.iter().map(|stack| *stack as u32).chain([behind]);
         let mut next = coming.next().unwrap_or(behind);
@@ -232,7 +244,11 @@ impl Expander {
             self.placed(op, class)?
         };
         let (nth_of_thread, near) = self.course.mirror.occupy(slot, addr, class);
-        near.ended(op, end_of(addr, size_bytes, slack_bytes));
+        let end = end_of(addr, size_bytes, slack_bytes);
+        near.ended(op, end);
+        if arena_seq.is_some() {
+            self.bins.served(arena, addr, end);
+        }
         let (stack, thread) = (StackIndex(stack), ThreadIndex(self.course.mirror.thread().index));
         let block = Block { addr, size_bytes, at_ns, stack, thread, nth_of_thread, slack_bytes, arena, call };
         Ok((slot, block, arena_seq))
@@ -326,17 +342,37 @@ impl Expander {
         let (Remembered { kind, last, .. }, expected_seq) = self.history.at(place).ok_or(NO_KIND)?;
         let StepKind { arena, kind, sub } = *kind;
         let less = Flat { kind, sub, addr, first, second };
-        let flat = if kind == heap_steps::LISTED {
-            let slot = self.course.mirror.next_filled(sub);
-            let slot = slot.ok_or(Malformed::Bytes("a cache gets a chunk that its free list does not have"))?;
-            self.course.mirror.thread().near.filled = Some(slot);
-            less.listed(self.course.mirror.addr(slot), sub)
-        } else {
-            let near = &mut self.course.mirror.thread().near;
-            let flat = Expected::of(kind, *last, near.free_chunk).add(less, *last);
-            *last = flat;
-            heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
-            flat
+        let rules = if self.course.is_relative() { Rules::Since3 } else { Rules::Before3 };
+        let flat = match kind {
+            heap_steps::LISTED => {
+                let slot = self.course.mirror.next_filled(sub);
+                let slot = slot.ok_or(Malformed::Bytes("a cache gets a chunk that its free list does not have"))?;
+                let flat = less.listed(self.course.mirror.addr(slot), sub);
+                let near = &mut self.course.mirror.thread().near;
+                near.filled = Some(slot);
+                self.bins.to_cache(arena, flat.addr, flat.first, near);
+                flat
+            }
+            heap_steps::QUEUED => {
+                let near = &mut self.course.mirror.thread().near;
+                let chunk = self.bins.next_to_cache(arena, sub, near);
+                let chunk = chunk.ok_or(Malformed::Bytes("a cache gets a chunk that its bin does not have"))?;
+                let flat = less.listed(chunk.wrapping_add(CHUNK_HEADER_BYTES), sub);
+                self.bins.to_cache(arena, flat.addr, flat.first, near);
+                flat
+            }
+            _ => {
+                let near = &mut self.course.mirror.thread().near;
+                let chunk = match rules {
+                    Rules::Since3 => self.bins.expected(arena, kind, sub, near),
+                    Rules::Before3 => near.free_chunk.into(),
+                };
+                let flat = Expected::of(kind, *last, chunk, rules).add(less, *last);
+                *last = flat;
+                self.bins.happened(arena, flat, near);
+                heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
+                flat
+            }
         };
         let seq = expected_seq.wrapping_add(skipped);
         *expected_seq = seq.wrapping_add(1);

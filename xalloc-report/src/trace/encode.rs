@@ -11,7 +11,8 @@ use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::Call;
 
 use self::origins::{Origin, Origins};
-use super::container::{BlockHeader, BlockKind, FLAG_RELATIVE};
+use super::bins::Bins;
+use super::container::{BlockHeader, BlockKind, FLAG_ANEW, FLAG_RELATIVE};
 use super::heap_steps::History;
 use super::mirror::{self, FreedAs, Mirror};
 use super::ops::*;
@@ -76,6 +77,9 @@ pub(super) struct Encoder<T: Tally> {
     slots: Vec<u64>,
     origins: Origins,
     history: History,
+    bins: Bins,
+    /// Whether the bins were empty when the open block began.
+    is_anew: bool,
     run: ThreadRun,
     first_seq: u64,
     first_us: u64,
@@ -99,6 +103,8 @@ impl<T: Tally> Encoder<T> {
             slots: Vec::new(),
             origins: Origins::new(),
             history: History::default(),
+            bins: Bins::default(),
+            is_anew: true,
             run: ThreadRun::NONE,
             first_seq: 0,
             first_us: 0,
@@ -145,6 +151,12 @@ impl<T: Tally> Encoder<T> {
     pub(super) fn live_blocks(&self) -> Vec<Block> {
         let live = self.blocks.iter().zip(0..).filter(|&(_, slot)| self.mirror.is_live(slot));
         live.map(|(block, _)| *block).collect()
+    }
+
+    /// What a checkpoint does not hold is forgotten; the open block has no events.
+    pub(super) fn forget_bins(&mut self) {
+        self.bins.clear();
+        self.is_anew = true;
     }
 
     /// The tally, which was told of all that came.
@@ -241,7 +253,11 @@ impl<T: Tally> Encoder<T> {
         let origin = self.origins.place(origin, self.rows.field(Field::Origins));
         self.rows.allocation(op, passed_us, Allocation { size_bytes, stack: who.stack, origin });
         let (nth_of_thread, near) = self.mirror.occupy(slot, addr, class);
-        near.ended(op, end_of(addr, size_bytes, slack_bytes));
+        let end = end_of(addr, size_bytes, slack_bytes);
+        near.ended(op, end);
+        if arena_seq.is_some() {
+            self.bins.served(arena, addr, end);
+        }
         let by = self.by(who);
         let block = Block {
             addr,
@@ -400,7 +416,7 @@ impl<T: Tally> Encoder<T> {
             first_item: self.first_seq,
             first_us: self.first_us,
             last_us: self.last_us,
-            flags: FLAG_RELATIVE,
+            flags: FLAG_RELATIVE | if std::mem::take(&mut self.is_anew) { FLAG_ANEW } else { 0 },
             ..BlockHeader::of(BlockKind::Events)
         };
         self.first_seq += u64::from(events);
@@ -409,6 +425,7 @@ impl<T: Tally> Encoder<T> {
         self.slots.clear();
         self.origins.clear();
         self.history.clear();
+        self.bins.begin_block();
         Some(Unpacked { header, fields })
     }
 }

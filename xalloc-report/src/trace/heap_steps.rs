@@ -2,7 +2,8 @@
 //!
 //! A step mostly follows from what came before it: the top is split where the last split of the top ended, what is
 //! coalesced or put into a bin is the chunk that the thread has just freed, the rest of a split goes into a bin next.
-//! Each operand is stored as its difference from that expectation, so most columns are runs of zeros. A request that
+//! Each operand is stored as its difference from that expectation, so most columns are runs of zeros. What waits in
+//! bins is expected in the order of their lists ([`super::bins`]). A request that
 //! finds more chunks in a bin than it asked for moves them to its thread's cache: they are expected in the order of the
 //! mirror's free list, which on an interpreter made the trace a quarter as large.
 //!
@@ -35,8 +36,8 @@ const CHUNK_MAP: u8 = Kind::HeapChunkMap as u8;
 const CHUNK_UNMAP: u8 = Kind::HeapChunkUnmap as u8;
 const CHUNK_REMAP_FROM: u8 = Kind::HeapChunkRemapFrom as u8;
 const CHUNK_REMAP_TO: u8 = Kind::HeapChunkRemapTo as u8;
-const SPLIT: u8 = Kind::HeapSplit as u8;
-const COALESCE: u8 = Kind::HeapCoalesce as u8;
+pub(super) const SPLIT: u8 = Kind::HeapSplit as u8;
+pub(super) const COALESCE: u8 = Kind::HeapCoalesce as u8;
 pub(super) const BIN: u8 = Kind::HeapBin as u8;
 const CACHE_BIRTH: u8 = Kind::HeapCacheBirth as u8;
 const TCACHE_FLUSH: u8 = Kind::HeapTcacheFlush as u8;
@@ -52,11 +53,14 @@ const THRESHOLD: u8 = Kind::HeapThreshold as u8;
 /// which chunk is expected, see [`super::mirror::Mirror::next_filled`]. The small operand is the chunk's size in units of
 /// 16 bytes. Since 1.2.
 pub(super) const LISTED: u8 = 128;
+/// As [`LISTED`], where the bin of its size says which chunk is expected, see [`super::bins::Bins::next_to_cache`]. Since
+/// 3.0.
+pub(super) const QUEUED: u8 = 129;
 
 /// [`Flat::stays_within`] by the number of a kind.
 #[inline]
 pub(super) fn stays_within(kind: u8) -> bool {
-    matches!(kind, SPLIT | COALESCE | BIN | LISTED)
+    matches!(kind, SPLIT | COALESCE | BIN | LISTED | QUEUED)
 }
 
 impl Flat {
@@ -94,7 +98,7 @@ impl Flat {
         Some(Flat { sub: bin as u8, second: u64::from(index), ..Flat::new(BIN, chunk, size_bytes) })
     }
 
-    /// The step that a [`LISTED`] one of so many units means, where a block at `addr` is expected; `self` are its numbers
+    /// The step that a [`LISTED`] or [`QUEUED`] one of so many units means, where a block at `addr` is expected; `self` are its numbers
     /// less the expected ones.
     #[inline]
     pub(super) fn listed(self, addr: u64, units: u8) -> Flat {
@@ -104,8 +108,14 @@ impl Flat {
             sub: BinKind::Cache as u8,
             addr: addr.wrapping_sub(16).wrapping_add(self.addr),
             first: size_bytes.wrapping_add(self.first),
-            second: second_expected(BIN, BinKind::Cache as u8, size_bytes, self).wrapping_add(self.second),
+            second: u64::from(units.wrapping_sub(2)).wrapping_add(self.second),
         }
+    }
+
+    /// Whether a step to a cache has the numbers that [`QUEUED`] says with so many units.
+    #[inline]
+    pub(super) fn is_cached_as(self, units: u8) -> bool {
+        self.first == u64::from(units) * 16 && self.second == u64::from(units.wrapping_sub(2))
     }
 
     /// The numbers of `step`.
@@ -208,6 +218,15 @@ impl Less {
     pub(super) const NOTHING: Less = Less { addr: 0, first: 0, second: 0 };
 }
 
+/// By which rules a block's steps are expected.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Rules {
+    /// Those of format versions before 3: a bin's number and a count are that of the last step of the kind.
+    Before3,
+    /// A large bin's number follows from the size, and counts are stored like sizes, sixteen times as large.
+    Since3,
+}
+
 /// What a step is expected to be, and what its numbers are without that.
 ///
 /// The writer subtracts, the reader adds; both then tell [`leaves`] what the step was.
@@ -215,19 +234,38 @@ impl Less {
 pub(super) struct Expected {
     addr: u64,
     first: u64,
+    beside_bytes: u64,
+    rules: Rules,
+}
+
+/// The chunk that is expected to be merged or put into a bin.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Chunk {
+    /// Where the step begins: at the chunk, or at the one below that it is merged with.
+    pub(super) addr: u64,
+    /// Bytes of the chunk itself.
+    pub(super) size_bytes: u64,
+    /// Bytes of what it is merged with.
+    pub(super) beside_bytes: u64,
+}
+
+impl From<(u64, u64)> for Chunk {
+    fn from((addr, size_bytes): (u64, u64)) -> Chunk {
+        Chunk { addr, size_bytes, beside_bytes: 0 }
+    }
 }
 
 impl Expected {
-    /// The expectation for a step of `kind`, whose like was last `before`, in a thread whose last free chunk is
-    /// `free_chunk`.
+    /// The expectation for a step of `kind`, whose like was last `before`; a chunk that is merged or put into a bin is
+    /// expected to be `chunk`.
     #[inline(always)]
-    pub(super) fn of(kind: u8, before: Flat, free_chunk: (u64, u64)) -> Expected {
-        match kind {
-            SPLIT => Expected { addr: before.addr.wrapping_add(before.first), first: before.first },
-            BRK => Expected { addr: before.addr.wrapping_add(before.first), first: before.first },
-            COALESCE | BIN => Expected { addr: free_chunk.0, first: free_chunk.1 },
-            _ => Expected { addr: before.addr, first: before.first },
-        }
+    pub(super) fn of(kind: u8, before: Flat, chunk: Chunk, rules: Rules) -> Expected {
+        let (addr, first) = match kind {
+            SPLIT | BRK => (before.addr.wrapping_add(before.first), before.first),
+            COALESCE | BIN => (chunk.addr, chunk.size_bytes),
+            _ => (before.addr, before.first),
+        };
+        Expected { addr, first, beside_bytes: chunk.beside_bytes, rules }
     }
 
     /// The numbers of `flat` less the expected ones.
@@ -236,7 +274,8 @@ impl Expected {
         Less {
             addr: flat.addr.wrapping_sub(self.addr),
             first: flat.first.wrapping_sub(self.first),
-            second: flat.second.wrapping_sub(second_expected(flat.kind, flat.sub, flat.first, before)),
+            second: flat.second.wrapping_sub(self.second(flat.kind, flat.sub, flat.first, before))
+                << self.scale(flat.kind),
         }
     }
 
@@ -244,13 +283,40 @@ impl Expected {
     #[inline]
     pub(super) fn add(self, less: Flat, before: Flat) -> Flat {
         let first = less.first.wrapping_add(self.first);
+        let second = (less.second as i64 >> self.scale(less.kind)) as u64;
         Flat {
             addr: less.addr.wrapping_add(self.addr),
             first,
-            second: less.second.wrapping_add(second_expected(less.kind, less.sub, first, before)),
+            second: second.wrapping_add(self.second(less.kind, less.sub, first, before)),
             ..less
         }
     }
+
+    /// The second number that a step of this kind is expected to have.
+    #[inline(always)]
+    fn second(self, kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
+        if self.rules == Rules::Since3 && kind == BIN && sub == BinKind::Large as u8 {
+            return large_bin(first);
+        }
+        if kind == COALESCE {
+            return first.wrapping_add(self.beside_bytes);
+        }
+        second_expected(kind, sub, first, before)
+    }
+
+    /// By how many bits a difference between second numbers is shifted, for [`super::varint::fold`] makes multiples of
+    /// 16 short.
+    #[inline(always)]
+    fn scale(self, kind: u8) -> u32 {
+        if self.rules == Rules::Since3 && matches!(kind, CONSOLIDATE | TCACHE_FLUSH) { 4 } else { 0 }
+    }
+}
+
+/// The large bin of a chunk size (malloc.c, `largebin_index_64`).
+fn large_bin(size_bytes: u64) -> u64 {
+    const ROWS: [(u32, u64, u64); 5] = [(6, 48, 48), (9, 20, 91), (12, 10, 110), (15, 4, 119), (18, 2, 124)];
+    let row = ROWS.iter().find(|(shift, most, _)| size_bytes >> shift <= *most);
+    row.map_or(126, |(shift, _, base)| base + (size_bytes >> shift))
 }
 
 /// Bins of one size are numbered by it: fast ones and those of a cache from 0 for 32 bytes, small ones from 2 (malloc.c,
@@ -262,17 +328,17 @@ fn second_expected(kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
     const CACHE: u8 = BinKind::Cache as u8;
     match kind {
         SPLIT => before.second.wrapping_sub(first),
-        COALESCE => first,
         BIN if sub == FAST || sub == CACHE => (first / 16).wrapping_sub(2) % 256,
         BIN if sub == SMALL => first / 16 % 256,
         _ => before.second,
     }
 }
 
-/// Whether a step of this kind is expected by what its thread did alone: a bin of one size says its number by itself.
+/// Whether a step of this kind is expected without the last one like it: what a bin gets and its number follow from
+/// other things.
 #[inline(always)]
 pub(super) fn needs_no_like(flat: Flat) -> bool {
-    flat.kind == BIN && flat.sub != BinKind::Unsorted as u8 && flat.sub != BinKind::Large as u8
+    flat.kind == BIN && flat.sub != BinKind::Unsorted as u8
 }
 
 /// What a step leaves behind for the thread: the chunk that is free now, and where a split chunk's block begins.

@@ -39,6 +39,9 @@ pub(super) const NONE: u32 = u32::MAX;
 const ADDR_BITS: u32 = 48;
 const ADDR_MASK: u64 = (1 << ADDR_BITS) - 1;
 
+/// In [`Near::resized`], no chunk.
+pub(super) const NO_CHUNK: (u64, u64) = (0, 0);
+
 /// The end of a free list; slots have 31 bits, and this is none.
 const END: u32 = u32::MAX >> 1;
 /// Most slots: below [`END`].
@@ -122,6 +125,12 @@ pub(super) struct Near {
     pub(super) freed_slot: u32,
     /// Chunk that became free last, by a free or a step of the heap: address and bytes.
     pub(super) free_chunk: (u64, u64),
+    /// Chunk of the block whose realloc is under way, or [`NO_CHUNK`].
+    pub(super) resized: (u64, u64),
+    /// Whether a chunk went into a bin since one became free, so that the next one is another.
+    pub(super) is_filed: bool,
+    /// Whether a chunk went to its cache since its last allocation.
+    pub(super) is_filling: bool,
     /// Where the next block after its last allocation would begin.
     pub(super) end: u64,
     /// The same for its last allocation that was not predicted by the slot.
@@ -139,6 +148,7 @@ impl Near {
         self.freed_number = found.state;
         self.freed_slot = slot;
         self.free_chunk = ((found.word & ADDR_MASK).wrapping_sub(16), u64::from(found.class()) * 16);
+        self.is_filed = false;
     }
 
     /// An allocation whose op was `op` ended at `end`.
@@ -146,6 +156,8 @@ impl Near {
     pub(super) fn ended(&mut self, op: u8, end: u64) {
         self.end = end;
         self.filled = None;
+        self.is_filling = false;
+        self.resized = NO_CHUNK;
         if (ops::ALLOC_SPLIT..=ops::ALLOC_STATED).contains(&op) {
             self.missed_end = end;
         }
@@ -279,6 +291,7 @@ impl Mirror {
         }
         let thread = &mut self.threads[self.current];
         thread.held = Some((slot, thread.near.freed_number));
+        thread.near.resized = thread.near.free_chunk;
         true
     }
 

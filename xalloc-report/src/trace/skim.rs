@@ -19,7 +19,7 @@ use super::columns::{Packed, SHORT, Unpacker};
 use super::container::BlockHeader;
 use super::course::{Course, Known, NO_KIND, NO_ORIGIN, UNKNOWN_CALL, WIDE};
 use super::error::Malformed;
-use super::heap_steps::{Expected, Flat, History, Remembered, StepKind, stays_within};
+use super::heap_steps::{Expected, Flat, History, Remembered, Rules, StepKind, stays_within};
 use super::mirror::{self, Mirror};
 use super::ops::*;
 use super::pipeline::{Columns, Expand};
@@ -177,6 +177,7 @@ impl Skimmer {
     fn read_steps(&mut self, steps: usize, told: &mut Vec<HeapEvent>) -> Result<(), Malformed> {
         self.course.column(Field::HeapKind).varints(steps, &mut self.steps)?;
         self.tells.clear();
+        let rules = if self.course.is_relative() { Rules::Since3 } else { Rules::Before3 };
         for &word in &self.steps {
             let place = usize::try_from(word >> 1).unwrap_or(usize::MAX);
             let &tells = self.telling.get(place).ok_or(NO_KIND)?;
@@ -194,7 +195,8 @@ impl Skimmer {
                 let (Remembered { kind, last, .. }, _) = self.history.at(place).ok_or(NO_KIND)?;
                 let StepKind { kind, sub, .. } = *kind;
                 // What the thread freed last is expected of steps alone that stay within their heap.
-                let flat = Expected::of(kind, *last, (0, 0)).add(Flat { kind, sub, addr, first, second }, *last);
+                let flat =
+                    Expected::of(kind, *last, (0, 0).into(), rules).add(Flat { kind, sub, addr, first, second }, *last);
                 *last = flat;
                 told.push(flat.step()?);
             }

@@ -35,10 +35,23 @@ impl Near {
         *self = Near { step: None, last: stack };
     }
 
+    #[inline]
     fn step(&mut self, stack: u32, next: u32) {
         self.step = Some(stack);
         if stack != next {
             self.last = stack;
+        }
+    }
+
+    /// The number by which a step's stack is said.
+    #[inline]
+    fn number(self, stack: u32, next: u32) -> u64 {
+        if stack == self.step.unwrap_or(next) {
+            0
+        } else if stack == next {
+            1
+        } else {
+            zigzag(u64::from(stack).wrapping_sub(u64::from(self.last))) + 2
         }
     }
 }
@@ -54,17 +67,38 @@ pub(super) struct StepStacks {
 impl StepStacks {
     /// Appends what can be said of `steps`, each with the number of `allocations` before it.
     pub(super) fn put(&mut self, steps: &[(u32, u32)], allocations: &[u32], column: &mut Vec<u8>) {
-        let mut steps = steps.iter().copied().peekable();
-        for (before, &next) in (0..).zip(allocations) {
-            if before == 0 {
-                self.put_waiting(next, column);
+        let Some(&first) = allocations.first() else {
+            self.waiting.extend(steps.iter().map(|&(stack, _)| stack));
+            return;
+        };
+        self.put_waiting(first, column);
+        let mut near = self.near;
+        let (mut next, mut before) = (first, 0);
+        // Nearly all numbers are zeros, which are put together.
+        let mut zeros = 0;
+        let mut said = 0;
+        for &(stack, so_many) in steps {
+            if so_many != before {
+                before = so_many;
+                near.allocation(allocations[before as usize - 1]);
+                let Some(&coming) = allocations.get(before as usize) else { break };
+                next = coming;
             }
-            while let Some((stack, _)) = steps.next_if(|&(_, allocations)| allocations == before) {
-                self.say(stack, next, column);
+            said += 1;
+            if stack == near.step.unwrap_or(next) {
+                zeros += 1;
+            } else {
+                column.resize(column.len() + std::mem::take(&mut zeros), 0);
+                put(column, near.number(stack, next));
             }
-            self.near.allocation(next);
+            near.step(stack, next);
         }
-        self.waiting.extend(steps.map(|(stack, _)| stack));
+        column.resize(column.len() + zeros, 0);
+        self.waiting.extend(steps[said..].iter().map(|&(stack, _)| stack));
+        if before as usize != allocations.len() {
+            near.allocation(allocations[allocations.len() - 1]);
+        }
+        self.near = near;
     }
 
     /// The block ends.
@@ -74,24 +108,10 @@ impl StepStacks {
     }
 
     fn put_waiting(&mut self, next: u32, column: &mut Vec<u8>) {
-        let mut waiting = std::mem::take(&mut self.waiting);
-        for stack in waiting.drain(..) {
-            self.say(stack, next, column);
+        for stack in self.waiting.drain(..) {
+            put(column, self.near.number(stack, next));
+            self.near.step(stack, next);
         }
-        self.waiting = waiting;
-    }
-
-    #[inline]
-    fn say(&mut self, stack: u32, next: u32, column: &mut Vec<u8>) {
-        let Near { step, last } = self.near;
-        if stack == step.unwrap_or(next) {
-            column.push(0);
-        } else if stack == next {
-            column.push(1);
-        } else {
-            put(column, zigzag(u64::from(stack).wrapping_sub(u64::from(last))) + 2);
-        }
-        self.near.step(stack, next);
     }
 }
 

@@ -3,7 +3,7 @@
 use xalloc_core::units::{Addr, ArenaId, CHUNK_HEADER_BYTES};
 use xalloc_core::wire::{BinKind, HeapEvent, MOST_FILLED};
 
-use super::super::heap_steps::{self, Expected, Flat, Less, StepKind};
+use super::super::heap_steps::{self, Expected, Flat, Less, Rules, StepKind};
 use super::super::mirror;
 use super::super::ops::Field;
 use super::super::tally::Tally;
@@ -42,11 +42,23 @@ impl<T: Tally> Encoder<T> {
     #[inline]
     pub(in crate::trace) fn binned(&mut self, who: Who, binned: Binned) {
         let Binned { arena, seq, bin, chunk, size_bytes } = binned;
+        if bin != BinKind::Fast {
+            if let Some(flat) = Flat::to_bin(bin, Addr(chunk), size_bytes) {
+                self.heap(who, arena, seq, flat);
+            }
+            return;
+        }
         self.enter(who);
         self.step_event(who);
-        let (free_addr, free_bytes) = self.mirror.thread().near.free_chunk;
+        let near = &mut self.mirror.thread().near;
+        let expected = self.bins.expected(arena, heap_steps::BIN, BinKind::Fast as u8, near);
         // The number of a bin of one size is always as expected.
-        let less = Less { addr: chunk.wrapping_sub(free_addr), first: size_bytes.wrapping_sub(free_bytes), second: 0 };
+        let less = Less {
+            addr: chunk.wrapping_sub(expected.addr),
+            first: size_bytes.wrapping_sub(expected.size_bytes),
+            second: 0,
+        };
+        self.bins.to_fast(arena, chunk, size_bytes, near);
         let place = self.place_of(StepKind { arena, kind: heap_steps::BIN, sub: bin as u8 });
         self.say_step(place, seq, less);
     }
@@ -75,7 +87,9 @@ impl<T: Tally> Encoder<T> {
                 && let Some(slot) = self.mirror.next_filled(class)
                 && self.mirror.addr(slot) == chunk.0.wrapping_add(CHUNK_HEADER_BYTES)
             {
-                self.mirror.thread().near.filled = Some(slot);
+                let near = &mut self.mirror.thread().near;
+                near.filled = Some(slot);
+                self.bins.to_cache(arena, chunk.0, size_bytes, near);
                 let kind = StepKind { arena, kind: heap_steps::LISTED, sub: class };
                 let place = listed.unwrap_or_else(|| self.place_of(kind));
                 listed = Some(place);
@@ -90,18 +104,42 @@ impl<T: Tally> Encoder<T> {
     /// What the columns of heap steps say of one.
     #[inline(always)]
     fn step(&mut self, arena: ArenaId, seq: u16, flat: Flat) {
-        let place = self.place_of(StepKind { arena, kind: flat.kind, sub: flat.sub });
+        let kind = self.kind_of(arena, flat);
+        let place = self.place_of(kind);
         let near = &mut self.mirror.thread().near;
-        let less = if heap_steps::needs_no_like(flat) {
-            Expected::of(flat.kind, flat, near.free_chunk).subtract(flat, flat)
+        let less = if kind.kind == heap_steps::QUEUED {
+            Less::NOTHING
         } else {
-            let last = self.history.last(place);
-            let less = Expected::of(flat.kind, *last, near.free_chunk).subtract(flat, *last);
-            *last = flat;
-            heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
-            less
+            let chunk = self.bins.expected(arena, flat.kind, flat.sub, near);
+            let expected = |last| Expected::of(flat.kind, last, chunk, Rules::Since3);
+            if heap_steps::needs_no_like(flat) {
+                expected(flat).subtract(flat, flat)
+            } else {
+                let last = self.history.last(place);
+                let less = expected(*last).subtract(flat, *last);
+                *last = flat;
+                less
+            }
         };
+        self.bins.happened(arena, flat, near);
+        heap_steps::leaves(flat, &mut near.free_chunk, &mut near.split);
         self.say_step(place, seq, less);
+    }
+
+    /// As what a step is said.
+    #[inline(always)]
+    fn kind_of(&mut self, arena: ArenaId, flat: Flat) -> StepKind {
+        let Flat { kind, sub, addr, first, .. } = flat;
+        let by_itself = StepKind { arena, kind, sub };
+        if kind != heap_steps::BIN || sub != BinKind::Cache as u8 {
+            return by_itself;
+        }
+        let Some(units) = mirror::chunk_class(first) else { return by_itself };
+        let near = &self.mirror.thread().near;
+        if self.bins.next_to_cache(arena, units, near) == Some(addr) && flat.is_cached_as(units) {
+            return StepKind { arena, kind: heap_steps::QUEUED, sub: units };
+        }
+        by_itself
     }
 
     /// The place of a kind of step in the block's table, where it is entered if it is new.

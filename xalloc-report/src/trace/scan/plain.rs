@@ -74,4 +74,3 @@ fn finding(from: &mut Cursor<'_>, spend: &mut impl FnMut(u64) -> Result<(), Malf
         hint,
     })
 }
-
