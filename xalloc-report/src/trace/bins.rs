@@ -213,7 +213,7 @@ impl Bins {
 
     /// A chunk went to its thread's cache.
     #[inline]
-    pub(super) fn to_cache(&mut self, arena: ArenaId, chunk: u64, size_bytes: u64, near: &mut Near) {
+    pub(super) fn moved_to_cache(&mut self, arena: ArenaId, chunk: u64, size_bytes: u64, near: &mut Near) {
         near.is_filling = true;
         let lists = self.lists(arena);
         if let Some(bin) = Lists::fast_of(size_bytes)
@@ -226,7 +226,7 @@ impl Bins {
 
     /// A chunk went to the fast bin of its size.
     #[inline]
-    pub(super) fn to_fast(&mut self, arena: ArenaId, chunk: u64, size_bytes: u64, near: &mut Near) {
+    pub(super) fn moved_to_fast(&mut self, arena: ArenaId, chunk: u64, size_bytes: u64, near: &mut Near) {
         near.is_filed = true;
         if let Some(bin) = Lists::fast_of(size_bytes) {
             let lists = self.lists(arena);
@@ -280,8 +280,8 @@ impl Bins {
     fn filed(&mut self, arena: ArenaId, bin: u8, chunk: Waiting, near: &mut Near) {
         let (addr, size_bytes) = chunk;
         match BinKind::from_number(bin) {
-            Some(BinKind::Fast) => self.to_fast(arena, addr, size_bytes, near),
-            Some(BinKind::Cache) => self.to_cache(arena, addr, size_bytes, near),
+            Some(BinKind::Fast) => self.moved_to_fast(arena, addr, size_bytes, near),
+            Some(BinKind::Cache) => self.moved_to_cache(arena, addr, size_bytes, near),
             Some(BinKind::Unsorted) => {
                 near.is_filed = true;
                 let lists = self.lists(arena);
@@ -385,7 +385,7 @@ mod tests {
             freed_into(&mut bins, to, &mut near, &[0x1000, 0x2000, 0x3000, 0x4000].map(|addr| (addr, 64)));
             for next in next {
                 assert_eq!(bins.next_to_cache(ARENA, 4, &near), Some(next), "{to:?}");
-                bins.to_cache(ARENA, next, 64, &mut near);
+                bins.moved_to_cache(ARENA, next, 64, &mut near);
             }
             assert_eq!(bins.next_to_cache(ARENA, 4, &near), None, "{to:?}");
         }
@@ -418,7 +418,7 @@ mod tests {
         for block in 0..2 * (MOST / BLOCK_EVENTS) as u64 {
             bins.begin_block();
             for at in 0..BLOCK_EVENTS as u64 {
-                bins.to_fast(ArenaId(at as u16), (block << 16 | at) * 16, 32, &mut near);
+                bins.moved_to_fast(ArenaId(at as u16), (block << 16 | at) * 16, 32, &mut near);
             }
             most = most.max(bins.arenas.iter().map(Lists::len).sum());
         }

@@ -10,9 +10,10 @@
 //! Integers are little-endian. Major versions come in pairs. Odd ones, 1 and 3, are of traces of all events, whose `mean`
 //! says nothing. Even ones, 2 and 4, are of sampled recordings, for a reader that took their blocks for all there were
 //! would say things that are wrong; `mean` is what [`Sampling`] says. Since 3 and 4 blocks of events say more by what is
-//! near ([`FLAG_RELATIVE`]), which an older reader would take for something else. `crc` is CRC-32 (IEEE) of the block's header before it and of its payload, so that no
-//! field is believed that a torn write or a bad disk has changed. `raw` is the sum of the unpacked columns and is
-//! checked against [`super::columns::MAX_RAW_BYTES`] before anything is allocated.
+//! near ([`FLAG_RELATIVE`]), which an older reader would take for something else. `crc` is CRC-32 (IEEE) of the block's
+//! header before it and of its payload, so that no field is believed that a torn write or a bad disk has changed. `raw`
+//! is the sum of the unpacked columns and is checked against [`super::columns::MAX_RAW_BYTES`] before anything is
+//! allocated.
 //!
 //! # Invariant
 //! A block never refers to a later one. Any prefix of whole blocks is a readable trace; a recorder that is killed

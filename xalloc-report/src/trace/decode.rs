@@ -350,7 +350,7 @@ impl Expander {
                 let flat = less.listed(self.course.mirror.addr(slot), sub);
                 let near = &mut self.course.mirror.thread().near;
                 near.filled = Some(slot);
-                self.bins.to_cache(arena, flat.addr, flat.first, near);
+                self.bins.moved_to_cache(arena, flat.addr, flat.first, near);
                 flat
             }
             heap_steps::QUEUED => {
@@ -358,7 +358,7 @@ impl Expander {
                 let chunk = self.bins.next_to_cache(arena, sub, near);
                 let chunk = chunk.ok_or(Malformed::Bytes("a cache gets a chunk that its bin does not have"))?;
                 let flat = less.listed(chunk.wrapping_add(CHUNK_HEADER_BYTES), sub);
-                self.bins.to_cache(arena, flat.addr, flat.first, near);
+                self.bins.moved_to_cache(arena, flat.addr, flat.first, near);
                 flat
             }
             _ => {

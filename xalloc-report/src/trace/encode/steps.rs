@@ -58,7 +58,7 @@ impl<T: Tally> Encoder<T> {
             first: size_bytes.wrapping_sub(expected.size_bytes),
             second: 0,
         };
-        self.bins.to_fast(arena, chunk, size_bytes, near);
+        self.bins.moved_to_fast(arena, chunk, size_bytes, near);
         let place = self.place_of(StepKind { arena, kind: heap_steps::BIN, sub: bin as u8 });
         self.say_step(place, seq, less);
     }
@@ -89,7 +89,7 @@ impl<T: Tally> Encoder<T> {
             {
                 let near = &mut self.mirror.thread().near;
                 near.filled = Some(slot);
-                self.bins.to_cache(arena, chunk.0, size_bytes, near);
+                self.bins.moved_to_cache(arena, chunk.0, size_bytes, near);
                 let kind = StepKind { arena, kind: heap_steps::LISTED, sub: class };
                 let place = listed.unwrap_or_else(|| self.place_of(kind));
                 listed = Some(place);
