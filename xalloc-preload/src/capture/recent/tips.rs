@@ -131,10 +131,25 @@ impl Recent {
     /// The node of the stack whose innermost frame is in the state `first`, if it is kept and unchanged.
     #[inline(always)]
     pub(in super::super) fn repeated(&mut self, first: &State) -> Option<StackId> {
-        let set = set_of(first);
+        // What a loop finds is the first of its set, and in a row.
+        let tip = &self.tips.sets[set_of(first)][0];
+        if tip.is(first) && tip.row_len != 0 && !self.has_row_changed(tip) {
+            self.latest = tip.frame;
+            return Some(tip.node);
+        }
+        let State { word, sp, fp } = *first;
+        self.repeated_in_set(word, sp, fp)
+    }
+
+    /// The same of any stack of the set. One that has a row becomes the first: of two stacks that differ in an outer caller,
+    /// most words are compared before they are told apart. (The state comes in registers, so that who asks need not lay it down.)
+    #[inline(never)]
+    fn repeated_in_set(&mut self, word: FrameWord, sp: u64, fp: u64) -> Option<StackId> {
+        let first = State { word, sp, fp };
+        let set = set_of(&first);
         for way in 0..WAYS {
             let tip = &self.tips.sets[set][way];
-            if !tip.is(first) {
+            if !tip.is(&first) {
                 continue;
             }
             if tip.row_len == 0 {
@@ -143,13 +158,27 @@ impl Recent {
                     None => continue,
                 }
             }
-            let row = usize::from(tip.row)..usize::from(tip.row) + usize::from(tip.row_len);
-            if !self.tips.rows.get(row)?.iter().any(have_changed) {
-                self.latest = tip.frame;
-                return Some(tip.node);
+            if !self.has_row_changed(tip) {
+                let Tip { frame, node, .. } = *tip;
+                self.tips.sets[set].swap(0, way);
+                self.latest = frame;
+                return Some(node);
             }
         }
         None
+    }
+
+    /// Whether one of the words of a stack is not what it was; they are in a row.
+    #[inline(always)]
+    fn has_row_changed(&self, tip: &Tip) -> bool {
+        let row = usize::from(tip.row)..usize::from(tip.row) + usize::from(tip.row_len);
+        let Some(row) = self.tips.rows.get(row) else { return true };
+        for words in row {
+            if have_changed(words) {
+                return true;
+            }
+        }
+        false
     }
 
     /// The same of a stack whose words are in runs. They are laid out in a row where that was asked often enough: most
@@ -188,8 +217,8 @@ impl Recent {
         Some(node)
     }
 
-    /// Copies the words of a stack, `len` of them, into a row, the innermost frame's first. What is missing to a multiple of [`TOGETHER`] is the last
-    /// one again.
+    /// Copies the words of a stack, `len` of them, into a row, the innermost frame's first. What is missing to a multiple of
+    /// [`TOGETHER`] is the last one again.
     fn lay_in_row(&mut self, set: usize, way: usize, len: usize) {
         let row_len = len.div_ceil(TOGETHER);
         if self.tips.rows_len + row_len > self.tips.rows.len() {
