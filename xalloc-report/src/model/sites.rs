@@ -157,6 +157,11 @@ impl Site {
         }
     }
 
+    /// A site of which nothing is known but how often it allocated.
+    pub(super) fn counted(stack: StackIndex, allocations: u64) -> Site {
+        Site { allocations, recorded: allocations, ..Site::of(stack, Call::Malloc, 0) }
+    }
+
     pub(super) fn absorb(&mut self, other: Site) {
         self.allocations += other.allocations;
         self.allocated_bytes = self.allocated_bytes.saturating_add(other.allocated_bytes);
