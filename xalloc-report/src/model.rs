@@ -42,6 +42,7 @@ mod segments;
 mod sites;
 mod sizes;
 mod spreads;
+mod stacks;
 mod sums;
 pub mod survey;
 #[cfg(test)]
@@ -60,6 +61,7 @@ pub use replayer::Replayer;
 pub use scale::StandardErrors;
 pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
+pub use stacks::Stacks;
 pub use threads::ThreadTotals;
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline};
 
@@ -160,8 +162,8 @@ impl Model {
         Model::with(recorded, processes, settings, Replayer::of)
     }
 
-    /// As [`Self::of`], for who shows a summary and no more: of call stacks it has how often each allocated, of time what was
-    /// live at most, and no distribution.
+    /// As [`Self::of`], for who shows a summary and no more: which call stacks allocated is known and not what each of them
+    /// did, of time what was live at most, and no distribution.
     ///
     /// # Errors
     /// As [`Self::of`].

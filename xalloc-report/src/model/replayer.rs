@@ -187,6 +187,7 @@ impl AddUp for Replayer {
             reallocs: self.reallocs,
             inherited: self.inherited,
             peak: Peak { bytes: peak.bytes, blocks: peak.blocks, at_ns },
+            stacks: self.sites.stacks(),
             sites: self.sites.finish(),
             threads: self.threads.finish(),
             requested,

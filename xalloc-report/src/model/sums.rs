@@ -1,10 +1,10 @@
 //! What the summary shows, for as little as adding it up can cost.
 //!
 //! A recording's summary is added up while the program runs, by the thread that the program may have to wait for. It
-//! shows no call stack's share of anything and no course over time, and those are most of what a [`super::Replayer`] keeps: a
-//! site is two cache lines that an allocation and its free both touch, and each site has to be asked at each event
-//! whether the peak has moved on. Here a block has 16 bytes, a call stack a counter and a span of time its maximum; of
-//! the 140 instructions that a `Replayer` takes for an event of the loop of `bench/programs/churn.c` 30 are left.
+//! shows no call stack's share of anything and no course over time, and those are most of what a [`super::Replayer`]
+//! keeps: a site is two cache lines that an allocation and its free both touch, and each site has to be asked at each
+//! event whether the peak has moved on. Here a block has 16 bytes, a call stack a bit and a span of time its maximum: of
+//! 118 instructions for an event of the loop of `bench/programs/churn.c` 41 are left.
 //!
 //! # Invariant
 //! Whatever [`Sums`] counts is what a `Replayer` counts that is told the same (`model/tests.rs`).
@@ -13,7 +13,8 @@ use xalloc_core::wire::{HeapCall, HeapEvent};
 
 use super::Settings;
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
-use super::sites::{AtPeak, Site};
+use super::sites::AtPeak;
+use super::stacks::Stacks;
 use super::threads::Threads;
 use super::timeline::Timeline;
 use super::uncommon::Uncommon;
@@ -58,8 +59,7 @@ pub struct Sums {
     temporary_bytes: u64,
     /// By slot.
     blocks: Vec<Held>,
-    /// Allocations by call stack.
-    by_stack: Vec<u64>,
+    stacks: Stacks,
     threads: Threads,
     pending: Vec<Pending>,
     timeline: Timeline,
@@ -80,8 +80,7 @@ impl Sums {
             most_live_bytes: 0,
             temporary_bytes: 0,
             blocks: Vec::new(),
-            // Nodes 0 and 1 exist in every trace.
-            by_stack: vec![0; contents.stacks.len().max(2)],
+            stacks: Stacks::new(contents.stacks.len()),
             threads: Threads::new(contents.threads.len()),
             pending: Vec::new(),
             timeline: Timeline::default(),
@@ -92,28 +91,16 @@ impl Sums {
         }
     }
 
-    #[inline(always)]
-    fn count_stack(&mut self, stack: StackIndex) {
-        match self.by_stack.get_mut(stack.0 as usize) {
-            Some(count) => *count += 1,
-            None => self.count_later_stack(stack),
-        }
-    }
-
-    /// A process that still runs brings stacks that were not there when it began.
-    #[cold]
-    #[inline(never)]
-    fn count_later_stack(&mut self, stack: StackIndex) {
-        let at = stack.0 as usize;
-        self.by_stack.resize((at + 1).next_power_of_two(), 0);
-        self.by_stack[at] = 1;
-    }
-
     /// Puts a block into a slot.
     #[inline(always)]
     fn occupy(&mut self, slot: u32, block: Held, at_ns: u64) {
         match self.blocks.get_mut(slot as usize) {
-            Some(place) if place.thread == VACANT => *place = block,
+            // One by one: a copy of the whole would wait for the stores that put it together.
+            Some(place) if place.thread == VACANT => {
+                place.size_bytes = block.size_bytes;
+                place.thread = block.thread;
+                place.nth = block.nth;
+            }
             Some(_) | None => self.occupy_otherwise(slot, block, at_ns),
         }
     }
@@ -251,14 +238,12 @@ impl Sums {
             totals.alive_blocks += thread.alive_blocks;
         }
         totals.temporary_bytes = self.temporary_bytes;
-        totals.unknown_stacks = self.by_stack[StackIndex::UNKNOWN.0 as usize];
-        let stacks = (0..).map(StackIndex).zip(&self.by_stack).filter(|(_, count)| **count > 0);
         Aggregates {
             totals,
             reallocs: self.reallocs,
             inherited: self.inherited,
             peak: Peak { bytes: self.peak.bytes, blocks: self.peak.blocks, at_ns: self.peak_at_ns },
-            sites: stacks.map(|(stack, &allocations)| Site::counted(stack, allocations)).collect(),
+            stacks: self.stacks,
             threads,
             timeline: self.timeline,
             marks: self.uncommon.marks,
@@ -292,7 +277,8 @@ impl Tally for Sums {
         thread.told += 1;
         thread.allocations += 1;
         thread.allocated_bytes = thread.allocated_bytes.saturating_add(size_bytes);
-        self.count_stack(obtained.stack);
+        self.totals.unknown_stacks += u64::from(obtained.stack == StackIndex::UNKNOWN);
+        self.stacks.insert(obtained.stack);
         self.occupy(slot, block, by.at_ns);
         self.live_up(size_bytes, by.at_ns);
         self.note_peak(by.at_ns);

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use xalloc_core::wire::{Call, FaultKind, HeapCall, LossReason};
 
 use super::sample::{Sample, Stream, server, server_with_child};
-use super::{Aggregates, Model, Settings, Site, Timeline};
+use super::{Aggregates, Model, Settings, Timeline};
 use crate::trace::{Event, LiveChange, Loss, ProcessEvent, ProcessIndex, Sampling, StackIndex};
 
 fn replayed(sample: &Sample, settings: Settings) -> Model {
@@ -336,11 +336,12 @@ fn assert_as_brief(sample: &Sample, settings: Settings) {
     assert_eq!(full.totals, brief.totals);
     assert_eq!((full.reallocs, full.inherited, full.peak), (brief.reallocs, brief.inherited, brief.peak));
     assert_eq!(full.threads, brief.threads);
-    assert_eq!((full.marks, full.errors), (brief.marks, brief.errors));
-    let sites = |sum: Vec<Site>| sum.iter().map(|site| (site.stack, site.allocations)).collect::<BTreeMap<_, _>>();
-    assert_eq!(sites(full.sites), sites(brief.sites));
+    let stacks = |sum: &Aggregates| sum.stacks.iter().collect::<Vec<_>>();
+    assert_eq!(stacks(&full), stacks(&brief));
+    assert_eq!(full.stacks.count(), full.sites.len() as u64);
     let spans = |sum: &Timeline| (sum.width_ns(), sum.buckets().iter().map(|b| b.live_max_bytes).collect::<Vec<_>>());
     assert_eq!(spans(&full.timeline), spans(&brief.timeline));
+    assert_eq!((full.marks, full.errors), (brief.marks, brief.errors));
 }
 
 #[test]
