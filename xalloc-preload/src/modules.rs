@@ -225,12 +225,8 @@ fn entry(start: u64, generation: u32) -> u64 {
 fn tell(image: &Image<'_>, announce: &mut impl Announce) {
     let Range { start: code_start, end: code_end } = image.code();
     let (bias, build_id) = (image.bias(), image.build_id());
-    let named = maps::search(|mapping| {
-        if !mapping.range.contains(&image.start()) {
-            return ControlFlow::Continue(());
-        }
+    let named = maps::at(image.start(), |mapping| {
         announce.module(&ModuleSeen { path: mapping.path, bias, code_start, code_end, build_id });
-        ControlFlow::Break(())
     });
     if named.is_none() {
         announce.module(&ModuleSeen { path: &[], bias, code_start, code_end, build_id });

@@ -1,9 +1,10 @@
-//! Captures of programs that build stacks in every way there is, compared with the plain walk, libgcc and libunwind.
+//! Captures of programs that build stacks in every way there is, compared with the plain walk, the `backtrace` crate
+//! and libunwind.
 //!
 //! The programs are compiled here, at several optimisation levels, with and without frame pointers; the harness is
 //! preloaded into them and compares every capture. No difference is allowed. Frames that we keep and an oracle does
-//! not reach (libgcc ends at code without unwind information) are no difference, and neither are stacks beyond the
-//! depth limit.
+//! not reach (libgcc, the crate's engine, ends at code without unwind information) are no difference, and neither are
+//! stacks beyond the depth limit.
 #![allow(clippy::disallowed_types, clippy::disallowed_macros, clippy::disallowed_methods, reason = "no hook runs here")]
 
 use std::path::{Path, PathBuf};
@@ -55,7 +56,7 @@ fn no_capture_of_the_torture_program_differs_at_any_optimisation_level() {
             }
         }
     }
-    println!("{compared} captures compared with the plain walk, libgcc and libunwind");
+    println!("{compared} captures compared with the plain walk, the backtrace crate and libunwind");
 }
 
 fn torture(harness: &Path, directory: &Path, flags: &[&str]) -> u64 {

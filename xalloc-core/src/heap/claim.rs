@@ -10,7 +10,7 @@
 
 use core::ops::Range;
 
-use super::blocks::{Known, Threads};
+use super::blocks::{Known, Spacing};
 use super::chunk::{ALIGNMENT, FLAGS, HEADER, IS_MMAPPED, MIN_CHUNK, NON_MAIN, OVERHEAD, PREV_INUSE};
 use super::inspect::{Class, Span};
 use super::os::Os;
@@ -49,7 +49,7 @@ impl<O: Os> Heap<O> {
     /// Keeps the set of live blocks from here on, so that every free and realloc of what is none is a fault before it
     /// does damage. Must come before the first allocation. `false`: there is no memory for the set.
     ///
-    /// The set costs 1/128 of the memory that holds blocks, and two bit operations a block.
+    /// The set costs 1/32 of the memory that holds blocks, and two bytes written a block.
     pub fn harden(&self) -> bool {
         self.blocks.is_kept() || self.blocks.keep(&self.os)
     }
@@ -60,29 +60,24 @@ impl<O: Os> Heap<O> {
         self.blocks.is_kept()
     }
 
-    /// Where the table lies that leads to the bits of [`Heap::live_set_at`]; empty where the set is not kept. Who reads
+    /// Where the table lies that leads to the bytes of [`Heap::live_set_at`]; empty where the set is not kept. Who reads
     /// the process's memory leaves both out: no word there is the program's.
     #[must_use]
     pub fn live_set_root(&self) -> Range<u64> {
         self.blocks.root_place()
     }
 
-    /// Where the bits lie that say which blocks there are within some megabytes of `addr`; empty where nothing does.
+    /// Where the bytes lie that say which blocks there are within some megabytes of `addr`; empty where nothing does.
     #[must_use]
     pub fn live_set_at(&self, addr: Addr) -> Range<u64> {
         self.blocks.leaf_place(addr.0)
-    }
-
-    #[inline(always)]
-    fn threads(&self) -> Threads {
-        if self.is_multithreaded() { Threads::Several } else { Threads::One }
     }
 
     /// Notes that the program has the block at `addr`.
     #[inline(always)]
     pub fn hand_out(&self, addr: Addr) {
         if let Some(blocks) = self.blocks.kept() {
-            blocks.enter(&self.os, addr.0, self.threads());
+            blocks.enter(&self.os, addr.0, Spacing::Chunk);
         }
     }
 
@@ -91,7 +86,7 @@ impl<O: Os> Heap<O> {
     pub fn hand_out_plain(&self, addr: Addr) -> bool {
         let Some(blocks) = self.blocks.kept() else { return true };
         let Some(place) = blocks.place(addr.0) else { return false };
-        place.enter(self.threads());
+        place.enter(Spacing::Chunk);
         true
     }
 
@@ -105,8 +100,8 @@ impl<O: Os> Heap<O> {
         if self.claim_plain(addr) { Ok(()) } else { self.claim_slowly(addr) }
     }
 
-    /// [`Heap::claim`] of what most blocks are: one of the break, with words that agree. `false`: nothing has changed, and
-    /// [`Heap::claim`] says what it is. It makes no call.
+    /// [`Heap::claim`] of what most blocks are: one of the break or of a sub-heap, with words that agree. `false`: nothing
+    /// has changed, and [`Heap::claim`] says what it is. It makes no call.
     #[inline(always)]
     pub fn claim_plain(&self, addr: Addr) -> bool {
         let Some(blocks) = self.blocks.kept() else { return true };
@@ -114,7 +109,7 @@ impl<O: Os> Heap<O> {
         addr.0.is_multiple_of(ALIGNMENT)
             && place.is_live()
             && self.has_plain_words(addr.0 - HEADER)
-            && place.leave(self.threads())
+            && place.leave(Spacing::Chunk)
     }
 
     /// Whether a claim of the block at `addr` would succeed: the part of [`Heap::claim`] that changes nothing.
@@ -151,7 +146,7 @@ impl<O: Os> Heap<O> {
 
     #[inline(never)]
     fn leave_block(&self, addr: Addr) -> bool {
-        self.blocks.leave(addr.0, self.threads()) != Known::Nothing
+        self.blocks.leave(addr.0, Spacing::Chunk) != Known::Nothing
     }
 
     #[inline(never)]
@@ -163,19 +158,28 @@ impl<O: Os> Heap<O> {
         }
     }
 
-    /// Whether a live block's chunk lies in the break, and [`Heap::check_words`] would find no fault with it.
+    /// Whether a live block's chunk lies in the break or a sub-heap, and [`Heap::check_words`] would find no fault with it.
     #[inline(always)]
     fn has_plain_words(&self, chunk: u64) -> bool {
         let words = Words(&self.os);
         let head = words.head(chunk);
-        let (base, end) = (self.break_base.get(), self.break_end.get());
         let size = head & !FLAGS;
-        let next = chunk.wrapping_add(size);
-        let fits = head & (IS_MMAPPED | NON_MAIN | OVERHEAD) == 0
-            && chunk.wrapping_sub(base) < end.wrapping_sub(base)
-            && (MIN_CHUNK..CHUNK_LIMIT).contains(&size)
-            && next + HEADER <= end;
-        if !fits {
+        if head & (IS_MMAPPED | OVERHEAD) != 0 || !(MIN_CHUNK..CHUNK_LIMIT).contains(&size) {
+            return false;
+        }
+        let (base, break_end) = (self.break_base.get(), self.break_end.get());
+        let is_in_break = chunk.wrapping_sub(base) < break_end.wrapping_sub(base);
+        let end = match (is_in_break, head & NON_MAIN != 0) {
+            (true, false) => break_end,
+            (false, true) => {
+                let heap = self.heap_of(chunk);
+                heap + words.heap_size(heap)
+            }
+            // An overwritten flag, or memory that was mapped because the break was blocked.
+            (true, true) | (false, false) => return false,
+        };
+        let next = chunk + size;
+        if next + HEADER > end {
             return false;
         }
         let next_head = words.head(next);

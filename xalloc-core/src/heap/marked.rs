@@ -3,7 +3,7 @@
 //! The set is the one that a hardened heap keeps of all its blocks, so one look costs three loads, takes no lock, and
 //! may be made in a signal handler. It lies apart from the blocks: these are what they would be without a mark.
 
-use super::blocks::{Blocks, Known, Threads};
+use super::blocks::{Blocks, Known, Spacing};
 use super::os::Os;
 use crate::units::Addr;
 
@@ -28,7 +28,7 @@ impl Marked {
     /// Marks the block at `addr`. `false`: there is no memory to do so, and it is not marked.
     pub fn enter<O: Os>(&self, os: &O, addr: Addr) -> bool {
         let Some(kept) = self.blocks.kept() else { return false };
-        kept.enter(os, addr.0, Threads::Several);
+        kept.enter(os, addr.0, Spacing::Any);
         self.holds(addr)
     }
 
@@ -40,7 +40,7 @@ impl Marked {
 
     /// Takes the mark from the block at `addr`; says whether it had one. Of two that ask at once, one is told so.
     pub fn leave(&self, addr: Addr) -> bool {
-        self.holds(addr) && self.blocks.leave(addr.0, Threads::Several) == Known::Live
+        self.holds(addr) && self.blocks.leave(addr.0, Spacing::Any) == Known::Live
     }
 }
 
@@ -65,5 +65,15 @@ mod tests {
         assert!(marked.enter(&os, block) && marked.holds(block));
         assert!(!marked.leave(Addr(block.0 + 8)) && !marked.holds(Addr(block.0 + 16)));
         assert!(marked.leave(block) && !marked.leave(block));
+    }
+
+    #[test]
+    fn blocks_that_are_closer_than_ours_have_marks_of_their_own() {
+        let (os, marked) = (Live::new(), Marked::new());
+        assert!(marked.begin(&os));
+        let blocks = [Addr(0x7000_0000_0020), Addr(0x7000_0000_0030)];
+        assert!(blocks.into_iter().all(|block| marked.enter(&os, block)));
+        assert!(marked.leave(blocks[1]) && marked.holds(blocks[0]) && !marked.holds(blocks[1]));
+        assert!(marked.leave(blocks[0]) && !marked.holds(blocks[0]));
     }
 }

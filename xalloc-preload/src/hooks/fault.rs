@@ -61,11 +61,7 @@ impl heap::Access for AsMapped {
     }
 
     fn is_writable(&self, addr: u64) -> bool {
-        maps::search(|mapping| match mapping.range.contains(&addr) {
-            true => ControlFlow::Break(mapping.permissions[1] == b'w'),
-            false => ControlFlow::Continue(()),
-        })
-        .unwrap_or(false)
+        maps::at(addr, |mapping| mapping.permissions[1] == b'w').unwrap_or(false)
     }
 }
 

@@ -64,6 +64,15 @@ impl File {
         got.max(0) as usize
     }
 
+    /// Asks the file's own question `request`, or gives its order; false: errno says why not.
+    ///
+    /// # Safety
+    /// - `request` reads and writes no more than one `T`, and what that points to.
+    pub(crate) unsafe fn control<T>(&self, request: u32, about: &mut T) -> bool {
+        // SAFETY: by the contract of this function.
+        unsafe { libc::syscall(libc::SYS_ioctl, self.0, request, core::ptr::from_mut(about)) == 0 }
+    }
+
     /// Writes all of `bytes` at `at`; false: the system took only part of them.
     pub(crate) fn write_at(&self, mut bytes: &[u8], mut at: u64) -> bool {
         while !bytes.is_empty() {

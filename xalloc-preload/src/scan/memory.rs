@@ -8,7 +8,6 @@ use core::ops::{ControlFlow, Range};
 use core::ptr::NonNull;
 
 use xalloc_core::reach::Memory;
-use xalloc_core::session::blocks::REGION_PATH;
 
 use super::fault::Guard;
 use crate::host;
@@ -129,22 +128,6 @@ fn kind_of(path: &[u8]) -> Kind {
 
 /// What the names of sessions' directories contain, and those of unpacked libraries do not.
 const PREFIX: &[u8] = b"/xalloc-session.";
-
-/// The path of the mapping that begins at `start`, its end if it is longer than `into`; and how long it is.
-pub(super) fn path_at(start: u64, into: &mut [u8; REGION_PATH]) -> usize {
-    modules::maps::search(|mapping| {
-        if mapping.range.start != start {
-            return ControlFlow::Continue(());
-        }
-        let from = mapping.path.len().saturating_sub(REGION_PATH);
-        let path = mapping.path.get(from..).unwrap_or_default();
-        for (to, from) in into.iter_mut().zip(path) {
-            *to = *from;
-        }
-        ControlFlow::Break(path.len())
-    })
-    .unwrap_or(0)
-}
 
 /// The process's own memory.
 pub(super) struct Own<'m> {

@@ -19,14 +19,14 @@
 #![allow(unsafe_code)]
 
 use core::ffi::c_void;
-use core::ops::Range;
+use core::ops::{ControlFlow, Range};
 
 use xalloc_core::reach::{Block, Marker, Memory};
 use xalloc_core::session::blocks::{self, REGION_PATH, Region, region};
 use xalloc_core::units::{Addr, PAGE_BYTES, StackId};
 
 use super::excluded::Excluded;
-use super::memory::{Kind, Map, Own, Piece, path_at};
+use super::memory::{Kind, Map, Own, Piece};
 use super::own_break;
 use super::pages::{Pages, Wanted};
 use super::root_regions;
@@ -195,6 +195,7 @@ pub(super) fn mark(
             found.regions += 1;
         }
     }
+    name(regions.get_mut(..found.regions as usize).unwrap_or_default());
     marker.finish();
     found.unreadable_pages = marker.unreadable_pages();
     if marker.has_leaders() {
@@ -358,9 +359,8 @@ fn tid_offset(tid: u32) -> Option<u64> {
     usual.into_iter().find(holds).map(|offset| offset as u64)
 }
 
-/// What a root's address means to the recorder.
+/// What a root's address means to the recorder, but for the path, which [`name`] adds.
 fn describe(map: &Map, piece: &Piece, memory: &mut impl Memory) -> Region {
-    let mut path = [0; REGION_PATH];
     let at = map.pieces().iter().position(|other| other.start == piece.start).unwrap_or(0);
     let below = at.checked_sub(1).and_then(|below| map.pieces().get(below));
     // A module's zeroed data lies directly behind the rest of its data.
@@ -373,14 +373,31 @@ fn describe(map: &Map, piece: &Piece, memory: &mut impl Memory) -> Region {
         (_, Some(_)) => region::ZEROED,
         (Kind::Anonymous | Kind::Break | Kind::Apart, None) => region::ANONYMOUS,
     };
-    let named = follows.unwrap_or(piece);
-    let path_bytes = if kind == region::FILE || kind == region::ZEROED { path_at(named.start, &mut path) } else { 0 };
     let base = match kind {
         region::FILE => image_start(map, at, memory),
         region::ZEROED => image_start(map, at - 1, memory),
         _ => piece.start,
     };
-    Region { start: piece.start, end: piece.end, base, kind, path_bytes: path_bytes as u32, path }
+    Region { start: piece.start, end: piece.end, base, kind, path_bytes: 0, path: [0; REGION_PATH] }
+}
+
+/// Adds their files' paths to regions, which rise: of a file's own mapping, or of the one below zeroed data. The kernel
+/// writes its list anew for each reader, so all are named in one reading.
+fn name(regions: &mut [Region]) {
+    let _: Option<()> = modules::maps::search(|mapping| {
+        let begins = [(mapping.range.start, region::FILE), (mapping.range.end, region::ZEROED)];
+        for (start, kind) in begins {
+            let at = regions.partition_point(|region| region.start < start);
+            if let Some(region) = regions.get_mut(at).filter(|region| (region.start, region.kind) == (start, kind)) {
+                let kept = mapping.path.get(mapping.path.len().saturating_sub(REGION_PATH)..).unwrap_or_default();
+                for (to, from) in region.path.iter_mut().zip(kept) {
+                    *to = *from;
+                }
+                region.path_bytes = mapping.path.len() as u32;
+            }
+        }
+        ControlFlow::Continue(())
+    });
 }
 
 const _: () = assert!(blocks::FIRST_ADDRESS <= 1 << 16);

@@ -1,21 +1,20 @@
 //! A preloadable library that captures a stack at every allocation and compares or times it: the room `capture` in real
 //! programs, without the rest of the product.
 //!
-//! `XCAP=compare` compares each capture with the plain walk, with libgcc's `_Unwind_Backtrace`, and with libunwind's
-//! `unw_backtrace`, where those libraries are installed; `XCAP=time` measures ticks of the time-stamp counter around
-//! each capture. The result is appended to the file `XCAP_OUT` when the process ends.
+//! `XCAP=compare` compares each capture with the plain walk, with the `backtrace` crate (whose engine is libgcc's), and
+//! with libunwind's `unw_backtrace`, where that is installed; `XCAP=time` measures ticks of the time-stamp counter
+//! around each capture. The result is appended to the file `XCAP_OUT` when the process ends.
 //!
 //! Built with `--profile preload` it exports `malloc`; any other profile makes an inert library for the lints' sake.
 //!
 //! # Safety
-//! - Symbols of libc are declared as their headers do, those of libgcc and libunwind as theirs.
+//! - Symbols of libc are declared as their headers do, libunwind's as its own.
 //! - `STATE` is written once, by the constructor, before any thread but the first exists; the first capture follows.
 //! - A thread's slab is mapped zeroed at its first capture, belongs to that thread alone, and is unmapped by the key's
 //!   destructor; `busy` keeps a signal's handler out while it is borrowed.
 #![allow(unsafe_code)]
 #![allow(unreachable_pub, reason = "modules of the library are compiled into this crate as they are")]
 #![cfg_attr(not(panic = "abort"), allow(dead_code, reason = "only the preloadable build exports anything"))]
-#![cfg_attr(panic = "abort", no_std)]
 
 use core::ffi::{CStr, c_int, c_void};
 use core::fmt::Write;
@@ -40,37 +39,6 @@ use library::{arch, capture, host, modules};
 use arch::Entry;
 use capture::{Shared, ThreadCapture, capture, on_dlclose};
 use modules::{Announce, ModuleSeen};
-
-#[cfg(panic = "abort")]
-mod rt {
-    #[panic_handler]
-    fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-        // SAFETY: takes nothing and does not return.
-        unsafe { libc::abort() }
-    }
-
-    /// Beside the oracle of the unit tests, gimli is built with its allocating half, which wants an allocator to exist.
-    struct Never;
-
-    // SAFETY: a failed allocation is always an allowed answer.
-    unsafe impl core::alloc::GlobalAlloc for Never {
-        unsafe fn alloc(&self, _: core::alloc::Layout) -> *mut u8 {
-            core::ptr::null_mut()
-        }
-        unsafe fn dealloc(&self, _: *mut u8, _: core::alloc::Layout) {}
-    }
-
-    #[global_allocator]
-    static NEVER: Never = Never;
-
-    core::arch::global_asm!(
-        ".hidden rust_eh_personality",
-        ".globl rust_eh_personality",
-        ".type rust_eh_personality,@function",
-        "rust_eh_personality:",
-        "ud2"
-    );
-}
 
 unsafe extern "C" {
     fn __libc_malloc(bytes: usize) -> *mut c_void;
@@ -146,8 +114,6 @@ enum Mode {
     Time,
 }
 
-type Backtrace = unsafe extern "C" fn(extern "C" fn(*mut c_void, *mut c_void) -> c_int, *mut c_void) -> c_int;
-type GetIp = unsafe extern "C" fn(*mut c_void) -> u64;
 type UnwBacktrace = unsafe extern "C" fn(*mut u64, c_int) -> c_int;
 
 struct State {
@@ -156,7 +122,6 @@ struct State {
     header: &'static Header,
     mode: Mode,
     key: libc::pthread_key_t,
-    libgcc: Option<(Backtrace, GetIp)>,
     libunwind: Option<UnwBacktrace>,
     overhead_ticks: u64,
 }
@@ -181,7 +146,7 @@ impl Verdicts {
     }
 }
 
-static LIBGCC: Verdicts = Verdicts::new();
+static BACKTRACE: Verdicts = Verdicts::new();
 static LIBUNWIND: Verdicts = Verdicts::new();
 static MODULES: AtomicU64 = AtomicU64::new(0);
 static CAPTURES: AtomicU64 = AtomicU64::new(0);
@@ -306,31 +271,25 @@ fn compare(state: &State, slab: &mut Slab, entry: Entry) {
     if id == StackId::UNKNOWN {
         return;
     }
-    let mut agrees = false;
-    if let Some((backtrace, _)) = state.libgcc {
-        slab.count = 0;
-        // SAFETY: first bullet; the callback gets the slab.
-        unsafe { backtrace(note_frame, (&raw mut *slab).cast()) };
-        agrees = judge(state, slab, entry, id, &LIBGCC, "libgcc", false);
-    }
+    slab.count = 0;
+    let note = |frame: &backtrace::Frame| {
+        let place = slab.frames.get_mut(slab.count);
+        let has_room = place.is_some();
+        if let Some(place) = place {
+            *place = frame.ip() as u64;
+            slab.count += 1;
+        }
+        has_room
+    };
+    // SAFETY: libgcc's walk, which is all that the crate does here, may be made by any thread at any time.
+    unsafe { backtrace::trace_unsynchronized(note) };
+    let agrees = judge(state, slab, entry, id, &BACKTRACE, "backtrace", false);
     if let Some(backtrace) = state.libunwind {
         // SAFETY: first bullet; the buffer has that many words.
         let count = unsafe { backtrace(slab.frames.as_mut_ptr(), slab.frames.len() as c_int) };
         slab.count = count.max(0) as usize;
         judge(state, slab, entry, id, &LIBUNWIND, "libunwind", agrees);
     }
-}
-
-extern "C" fn note_frame(context: *mut c_void, slab: *mut c_void) -> c_int {
-    let Some((_, get_ip)) = state().and_then(|state| state.libgcc) else { return 5 };
-    // SAFETY: first bullet.
-    let ip = unsafe { get_ip(context) };
-    // SAFETY: `compare` passed its slab.
-    let slab = unsafe { &mut *slab.cast::<Slab>() };
-    let Some(place) = slab.frames.get_mut(slab.count) else { return 5 };
-    *place = ip;
-    slab.count += 1;
-    0
 }
 
 /// Counts how the oracle's frames, in the slab, compare with the stack `id`; whether they are equal.
@@ -476,9 +435,6 @@ fn start() -> Option<()> {
     let mut key = 0;
     // SAFETY: the destructor takes what the key holds.
     unsafe { libc::pthread_key_create(&raw mut key, Some(drop_slab)) };
-    let libgcc = symbol::<Backtrace>(c"libgcc_s.so.1", c"_Unwind_Backtrace")
-        .zip(symbol::<GetIp>(c"libgcc_s.so.1", c"_Unwind_GetIP"));
-    let libgcc = libgcc.filter(|_| compare);
     let libunwind = if compare { symbol::<UnwBacktrace>(c"libunwind.so.8", c"unw_backtrace") } else { None };
     let overhead_ticks = (0..1000)
         .map(|_| {
@@ -487,7 +443,7 @@ fn start() -> Option<()> {
         })
         .min()
         .unwrap_or(0);
-    let state = State { shared, trie, header, mode, key, libgcc, libunwind, overhead_ticks };
+    let state = State { shared, trie, header, mode, key, libunwind, overhead_ticks };
     let place = &raw mut STATE;
     // SAFETY: second bullet.
     unsafe { place.write(MaybeUninit::new(state)) };
@@ -530,7 +486,7 @@ extern "C" fn finish() {
             all.load(Ordering::Relaxed),
             bad.load(Ordering::Relaxed)
         );
-        for (name, verdicts) in [("libgcc", &LIBGCC), ("libunwind", &LIBUNWIND)] {
+        for (name, verdicts) in [("backtrace", &BACKTRACE), ("libunwind", &LIBUNWIND)] {
             let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
             _ = write!(
                 text,

@@ -27,6 +27,10 @@ impl Progress {
             Phase::Done => return self.end(),
         };
         self.bar.set_draw_target(ProgressDrawTarget::stderr());
+        if self.bar.is_hidden() {
+            // No thread for a line that nobody sees.
+            return;
+        }
         self.bar.set_message(message);
         self.bar.enable_steady_tick(REDRAW);
     }

@@ -16,9 +16,11 @@
 
 #![allow(unsafe_code)]
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::ops::Deref;
+use std::path::Path;
 
 use memmap2::MmapOptions;
 
@@ -83,6 +85,20 @@ pub fn reserve(file: &File, bytes: u64) -> io::Result<()> {
     }
 }
 
+/// Lets two files change their names, at one moment.
+///
+/// # Errors
+/// What the system reports: `ENOENT` if one of them is not there, `EINVAL` where the file system cannot do that.
+pub fn exchange(one: &Path, other: &Path) -> io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let [one, other] = [one, other].map(|path| CString::new(path.as_os_str().as_bytes()));
+    let (one, other) = (one?, other?);
+    // SAFETY: both are strings that end with a NUL and live through the call.
+    let answer =
+        unsafe { libc::renameat2(libc::AT_FDCWD, one.as_ptr(), libc::AT_FDCWD, other.as_ptr(), libc::RENAME_EXCHANGE) };
+    if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io::Write;
@@ -95,6 +111,19 @@ mod tests {
         assert!(map_readonly(&file).unwrap().is_empty());
         file.write_all(b"xalloc").unwrap();
         assert_eq!(&map_readonly(&file).unwrap()[..], b"xalloc");
+    }
+
+    #[test]
+    fn files_that_exchange_their_names_are_both_there_and_one_that_is_missing_is_an_error() {
+        let directory = tempfile::tempdir().unwrap();
+        let [one, other] = ["one", "other"].map(|name| directory.path().join(name));
+        std::fs::write(&one, "1").unwrap();
+        assert_eq!(exchange(&one, &other).unwrap_err().kind(), io::ErrorKind::NotFound);
+        std::fs::write(&other, "2").unwrap();
+        match exchange(&one, &other) {
+            Err(why) => println!("skipped: the file system cannot do that: {why}"),
+            Ok(()) => assert_eq!([&one, &other].map(|path| std::fs::read(path).unwrap()), [b"2", b"1"]),
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //!
 //! Rust's runtime ignores SIGPIPE before `main`, and its `Command` gives a child the default disposition and an empty
 //! mask: a program that was started with SIGPIPE ignored, or by `nohup`, would notice the recorder. So all is read
-//! before the runtime begins, and put back between fork and exec.
+//! before the runtime begins, and put back between fork and exec where it is anything else.
 //!
 //! # Safety
 //! - `sigaction` and `sigprocmask` read or write one struct that lives through the call; both may be called between fork
@@ -59,6 +59,10 @@ static CONSTRUCTOR: extern "C" fn() = look;
 
 /// Lets `command` start with the dispositions and the mask that this process was started with.
 pub fn hand_on(command: &mut Command) {
+    if IGNORED.load(Ordering::Relaxed) | BLOCKED.load(Ordering::Relaxed) == 0 {
+        // What a `Command` gives a child by itself, and then without copying this process's page tables first.
+        return;
+    }
     // SAFETY: the closure makes system calls only, which first bullet of the module allows there.
     unsafe { command.pre_exec(restore) };
 }

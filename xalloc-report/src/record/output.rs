@@ -18,6 +18,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempPath;
 
+use crate::os::file::exchange;
+
 /// Name of a trace that the user did not name.
 const DEFAULT: &str = "%e.xtrace";
 /// Numbers that are tried to find a free default name.
@@ -148,6 +150,9 @@ impl Output {
     pub(crate) fn keep(self) -> PathBuf {
         match self.name {
             Name::Made | Name::Found => self.path,
+            // What was replaced has the temporary name then, and goes with it. A plain renaming makes some file systems
+            // (ext4, against an empty file after a power cut) begin to write the whole trace to the disk first.
+            Name::Replacing { temporary, old } if exchange(&temporary, &old).is_ok() => old,
             Name::Replacing { temporary, old } => match temporary.persist(&old) {
                 Ok(()) => old,
                 Err(refused) => refused.path.keep().unwrap_or(self.path),

@@ -83,6 +83,9 @@ impl Early {
 
     /// The program is over: all may work.
     pub(super) fn hurry(&self) {
+        if self.open.len() < 2 {
+            return;
+        }
         let processors = thread::available_parallelism().map_or(1, usize::from);
         self.turns.lock().most = processors;
         self.turns.freed.notify_all();

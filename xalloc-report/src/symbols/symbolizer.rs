@@ -95,6 +95,9 @@ impl Symbolizer {
     }
 
     fn work(&self, jobs: &[Job<'_>]) -> BTreeMap<ModuleIndex, Answer> {
+        if jobs.is_empty() {
+            return BTreeMap::new();
+        }
         let next = AtomicUsize::new(0);
         let answers = Mutex::new(BTreeMap::new());
         let worker = || {

@@ -25,6 +25,7 @@ use super::verdicts::{Caller, Found, caller, findings};
 use super::{Drain, Sink};
 use crate::os::file::reserve;
 use crate::os::segment::Asked;
+use crate::os::system::own_uid;
 use crate::record::clock::Clock;
 use crate::record::status::{Status, Uid};
 use crate::trace::{Block, Checked, Contents, Occasion, ProcessIndex, Scan, ScanOutcome, StackIndex};
@@ -367,12 +368,11 @@ fn is_confined(pid: u32) -> bool {
         let status = Status::of(process).ok()?;
         status.field("Seccomp_filters").or_else(|| status.field("Seccomp"))?.parse().ok()
     };
-    let (own, its) = (filters("self"), filters(&pid.to_string()));
-    own.zip(its).is_some_and(|(own, its)| its > own)
+    let its = filters(&pid.to_string()).filter(|&its| its > 0);
+    its.is_some_and(|its| filters("self").is_some_and(|own| its > own))
 }
 
 /// The user as whom the process opens files, if it is not the recorder's.
 fn other_user(pid: u32) -> Option<u32> {
-    let user = |process: &str| Status::of(process).ok()?.uid(Uid::FileSystem);
-    user(&pid.to_string()).filter(|&its| Some(its) != user("self"))
+    Status::of(pid).ok()?.uid(Uid::FileSystem).filter(|&its| its != own_uid())
 }
