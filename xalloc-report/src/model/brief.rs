@@ -13,6 +13,7 @@ use crate::trace::{By, Contents, Event, Obtained, ProcessIndex, Tally};
 
 /// Adds up what the summary shows of a process.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "nearly all are the large one, and each event would load a pointer to it")]
 pub enum Brief {
     /// All of its blocks are recorded.
     Exact(Sums),
