@@ -11,6 +11,7 @@
 use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 use super::error::Malformed;
 use super::varint::{self, Cursor};
@@ -44,6 +45,14 @@ impl Packer {
         let packed = self.pack(column, out);
         self.compressor.set_compression_level(LEVEL)?;
         packed
+    }
+
+    /// For columns of whole blocks of events: what repeats in less than seven bytes is left to the entropy coder, which takes
+    /// a tenth less time and, in most programs, as many or fewer bytes.
+    pub(super) fn of_full_blocks() -> io::Result<Packer> {
+        let mut packer = Packer::new()?;
+        packer.compressor.set_parameter(CParameter::MinMatch(7))?;
+        Ok(packer)
     }
 
     /// Appends one column to `out`.
