@@ -4,7 +4,7 @@
 //! [rules](rule) that are made from the compiler's unwind information once for each return address and kept in a
 //! [table] that all threads share. It ends where it meets one of the thread's [recent stacks](recent), if that is
 //! proved to be unchanged from there to the root: most stacks are repeated as a whole, and of the twenty or forty frames
-//! of any other three or four are new. A frame that is kept keeps its [node] of the stack trie too.
+//! of any other three or four are new. A frame that is kept keeps its node of the stack trie too.
 //!
 //! # What holds in every hook
 //! No lock is taken and nothing is allocated, no function of the loader is called but `_dl_find_object`, and no memory
@@ -23,7 +23,6 @@
 
 mod evaluate;
 mod foreign;
-mod node;
 mod own_stack;
 mod recent;
 mod rule;
@@ -46,15 +45,14 @@ use xalloc_core::units::StackId;
 use crate::arch::Entry;
 use crate::modules::Announce;
 use foreign::Window;
-use node::Nodes;
 use own_stack::{Bounds, OwnStack};
 use recent::{Beyond, Passed, Recent};
 use rule::{Kind, Rule};
 use shared::DEPTH;
 use walk::{AnyStack, Memory, State, Step, step};
 
-/// What a thread keeps from one capture to the next: 280 KiB of address space, of which stacks of thirty frames use
-/// fifty. Zeroed memory is a new one.
+/// What a thread keeps from one capture to the next: 500 KiB of address space, of which a program uses what its stacks take.
+/// Zeroed memory is a new one.
 ///
 /// It holds addresses of its thread's stack: another thread may have it only after [`ThreadCapture::retire`].
 pub struct ThreadCapture {
@@ -63,7 +61,6 @@ pub struct ThreadCapture {
     until_verify: u32,
     window: Window,
     recent: Recent,
-    nodes: Nodes,
     passed: [Passed; DEPTH],
 }
 
@@ -84,15 +81,13 @@ impl ThreadCapture {
             until_verify: 0,
             window: Window::new(),
             recent: Recent::new(),
-            nodes: Nodes::new(),
             passed: [Passed { state, rule: Rule(0) }; DEPTH],
         }
     }
 
-    /// Forgets all stacks and nodes: the trie is another one (a forked child's).
+    /// Forgets all stacks: the trie is another one (a forked child's).
     pub fn forget(&mut self) {
         self.recent.forget();
-        self.nodes = Nodes::new();
     }
 
     /// Forgets all: the thread ends, and another one may get this memory.
@@ -191,7 +186,7 @@ pub fn capture_anew(cache: &mut ThreadCapture, entry: Entry, shared: &Shared, an
 
 #[inline(always)]
 fn capture_own(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announce>, stack: &mut OwnStack) -> StackId {
-    let ThreadCapture { recent, nodes, passed, .. } = cache;
+    let ThreadCapture { recent, passed, .. } = cache;
     let Request { first, shared, generation, .. } = *request;
     // Looked for before, but for the sake of the self-check.
     if shared.verify_every != 0
@@ -216,7 +211,7 @@ fn capture_own(cache: &mut ThreadCapture, request: &mut Request<'_, impl Announc
         // The stack may lead to another one: a signal's handler that runs on an own stack inside of this one.
         Ending::Lost => return capture_foreign(cache, request),
     };
-    recent.keep(passed, beyond, stack, |parent, word| nodes.insert(&shared.trie, parent, word))
+    recent.keep(passed, beyond, stack, |parent, word| shared.trie.insert(parent, word))
 }
 
 /// A capture whose stack pointer is not known to lie in the thread's own stack: it was not looked up yet, or this is
@@ -269,16 +264,16 @@ fn walk(
         let rule = rule_of(state.word);
         *place = Passed { state, rule };
         let len = index + 1;
-        if len == depth && rule.kind() != Kind::End {
+        if len == depth && !rule.is(Kind::End) {
             return (len, Ending::AtLimit);
         }
         match step(memory, &state, rule, signal_sp) {
             Step::Caller(caller) => {
-                signal_sp = if rule.kind() == Kind::Signal { state.sp } else { 0 };
+                signal_sp = if rule.is(Kind::Signal) { state.sp } else { 0 };
                 state = caller;
             }
             Step::End => return (len, Ending::Whole),
-            Step::Lost if rule.kind() == Kind::Stop => return (len, Ending::Stopped),
+            Step::Lost if rule.is(Kind::Stop) => return (len, Ending::Stopped),
             Step::Lost => return (len, Ending::Lost),
         }
     }

@@ -17,11 +17,11 @@
 use xalloc_core::heap::Marked;
 use xalloc_core::sampling::Step;
 use xalloc_core::units::{Addr, StackId};
-use xalloc_core::wire::{Event, HeapCall};
+use xalloc_core::wire::{Event, HeapCall, LossReason};
 
 use crate::backend::HEAP;
 use crate::host;
-use crate::segment::Segment;
+use crate::segment::{self, Segment};
 use crate::thread::Own;
 
 /// The blocks whose allocations were recorded. A forked child has its parent's.
@@ -51,6 +51,15 @@ pub(crate) fn unmark(addr: Addr) -> bool {
 /// Whether what happens to a block that comes back is told, of which this must be asked once.
 pub(crate) fn tells_end_of(segment: &Segment, addr: Addr) -> bool {
     !segment.is_sampled() || unmark(addr)
+}
+
+/// Takes the mark from a block that comes back where there is no ring to tell it in: an event that is lost, and counted.
+pub(crate) fn lose_end_of(addr: Addr) {
+    if unmark(addr)
+        && let Some(segment) = segment::current()
+    {
+        segment.count_lost(LossReason::NoRing, 1);
+    }
 }
 
 /// Counts a request, and tells of it if it is to be told of though not recorded; says whether it is to be recorded.

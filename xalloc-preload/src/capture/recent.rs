@@ -13,9 +13,8 @@
 //! of the walk only then.
 //!
 //! A program allocates at the same few places again and again, so a stack is first looked for by its innermost state
-//! ([`Recent::repeated`]); most captures end there, without a step. The words of one that is found so again and again are
-//! copied into a row, so that the next time nothing is followed from run to run. Else the walk is compared with the stack
-//! of the capture before, with which it shares its older frames ([`Recent::joins`]).
+//! ([`Recent::repeated`]); most captures end there, without a step. Else the walk is compared with the stack of the capture
+//! before, with which it shares its older frames ([`Recent::joins`]).
 //!
 //! # Why every word
 //! It is tempting to stop at the first state that both walks have in common. But main may call a() at two places, and
@@ -33,6 +32,7 @@
 #![allow(unsafe_code)]
 
 mod keep;
+mod tips;
 
 use xalloc_core::intern::FrameWord;
 use xalloc_core::units::StackId;
@@ -41,26 +41,15 @@ use super::own_stack::change;
 use super::rule::Rule;
 use super::shared::DEPTH;
 use super::walk::State;
+use tips::Tips;
 
-/// Frames that are kept: a power of two, and two stacks of the greatest depth.
-const FRAMES: usize = 2 * DEPTH;
+/// Frames that are kept: a power of two, and four stacks of the greatest depth. With half as many a compiler has three
+/// stacks in ten walked that it captured a little earlier.
+const FRAMES: usize = 4 * DEPTH;
 /// Two a frame: the return address, and `rbp` in code that has frame pointers.
 const WORDS: usize = 2 * FRAMES;
-/// Runs of which a stack that is too deep for a row may consist, each compared with a little effort of its own. Of the
-/// repeated stacks with more, one of so many is walked as a whole, and then is one run: it may be repeated a million times more.
-const MANY_RUNS: u32 = 2;
-const WALK_ONE_OF: u32 = 16;
-/// Stacks that are found by their innermost state.
-const TIPS: usize = 256;
 /// Words of one stack that are compared together.
 const TOGETHER: usize = 4;
-/// Most words of a stack that are laid out in a row.
-const MOST_IN_ROW: usize = 256;
-/// How often a stack is repeated before its words are laid out in a row.
-const REPEATS: u8 = 4;
-/// Words in rows: those of some two hundred stacks of twenty frames.
-const ROWS: usize = 4096;
-
 /// In place of a frame's number: none. The frame of that number is never used.
 const NONE: u16 = 0;
 
@@ -116,49 +105,12 @@ pub(super) enum Beyond {
     Limit(StackId),
 }
 
-/// A kept stack, by its innermost frame: all that it takes to find it unchanged.
-#[derive(Clone, Copy, Debug)]
-struct Tip {
-    state: State,
-    node: StackId,
-    /// Number of the innermost frame.
-    frame: u16,
-    /// Where in the rows its words begin, and how often there are [`TOGETHER`]; 0: they are in runs only.
-    row: u16,
-    row_len: u16,
-    /// How often it was repeated without a row.
-    repeats: u8,
-    /// As the frame's.
-    needs_fp: bool,
-}
-
-impl Tip {
-    /// No stack's: no code address is null.
-    const NONE: Tip = Tip {
-        state: State { word: FrameWord(0), sp: 0, fp: 0 },
-        node: StackId::NONE,
-        frame: NONE,
-        row: 0,
-        row_len: 0,
-        repeats: 0,
-        needs_fp: false,
-    };
-
-    #[inline(always)]
-    fn is(&self, state: &State) -> bool {
-        self.state.sp == state.sp && self.state.word == state.word && (!self.needs_fp || self.state.fp == state.fp)
-    }
-}
-
 /// The kept stacks. Zeroed memory holds none.
 pub(super) struct Recent {
     frames: [Frame; FRAMES],
     words: [Word; WORDS],
-    /// Stacks, by [`tip_of`] their innermost state.
-    tips: [Tip; TIPS],
-    /// The words of stacks that were repeated, each stack's in a row.
-    rows: [[Word; TOGETHER]; ROWS / TOGETHER],
-    rows_len: usize,
+    /// Stacks, by their innermost state.
+    tips: Tips,
     /// Frames and words in use; frame 0 is not counted.
     frames_len: usize,
     words_len: usize,
@@ -166,17 +118,8 @@ pub(super) struct Recent {
     latest: u16,
     /// During a walk: the frame with which it is compared next.
     at: u16,
-    /// Repeated stacks with many runs that were found.
-    scattered: u32,
     /// During a walk: the words from `at` to the root were compared already.
     is_compared: bool,
-}
-
-#[inline(always)]
-fn tip_of(state: &State) -> usize {
-    let FrameWord(ip) = state.word;
-    let mixed = (ip ^ state.sp << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> (64 - TIPS.trailing_zeros())) as usize
 }
 
 impl Recent {
@@ -195,14 +138,11 @@ impl Recent {
         Recent {
             frames: [frame; FRAMES],
             words: [Word { at: 0, value: 0 }; WORDS],
-            tips: [Tip::NONE; TIPS],
-            rows: [[Word { at: 0, value: 0 }; TOGETHER]; ROWS / TOGETHER],
-            rows_len: 0,
+            tips: Tips::new(),
             frames_len: 0,
             words_len: 0,
             latest: NONE,
             at: NONE,
-            scattered: 0,
             is_compared: false,
         }
     }
@@ -210,8 +150,7 @@ impl Recent {
     #[cold]
     #[inline(never)]
     pub(super) fn forget(&mut self) {
-        self.tips = [Tip::NONE; TIPS];
-        self.rows_len = 0;
+        self.tips.forget();
         self.frames_len = 0;
         self.words_len = 0;
         self.latest = NONE;
@@ -233,97 +172,6 @@ impl Recent {
     fn caller(&self, number: u16) -> u16 {
         let frame = self.frame(number);
         if number == frame.run { frame.beyond } else { number - 1 }
-    }
-
-    /// The node of the stack whose innermost frame is in the state `first`, if it is kept and unchanged.
-    #[inline(always)]
-    pub(super) fn repeated(&mut self, first: &State) -> Option<StackId> {
-        let place = tip_of(first);
-        let tip = &self.tips[place];
-        if !tip.is(first) {
-            return None;
-        }
-        if tip.row_len == 0 {
-            return self.repeated_in_runs(place);
-        }
-        let row = self.rows.get(usize::from(tip.row)..usize::from(tip.row) + usize::from(tip.row_len))?;
-        for words in row {
-            if have_changed(words) {
-                return None;
-            }
-        }
-        self.latest = tip.frame;
-        Some(tip.node)
-    }
-
-    /// The same of a stack whose words are in runs. They are laid out in a row where that was asked often enough: most
-    /// stacks of a compiler are met a few times, those of a loop a million times.
-    #[inline(never)]
-    fn repeated_in_runs(&mut self, place: usize) -> Option<StackId> {
-        let Tip { frame: tip, node, repeats, .. } = self.tips[place];
-        let (mut at, mut runs, mut len) = (self.frame(tip), 0, 0);
-        loop {
-            runs += 1;
-            let words = self.words_to(at);
-            if has_changed(words) {
-                return None;
-            }
-            len += words.len();
-            if at.beyond == NONE {
-                break;
-            }
-            at = self.frame(at.beyond);
-        }
-        self.latest = tip;
-        if len <= MOST_IN_ROW {
-            self.tips[place].repeats = repeats.saturating_add(1);
-            if repeats >= REPEATS {
-                self.lay_in_row(place, len);
-            }
-        } else if runs > MANY_RUNS {
-            self.scattered = self.scattered.wrapping_add(1);
-            if self.scattered.is_multiple_of(WALK_ONE_OF) {
-                // The walk joins nothing, and is kept as a whole.
-                self.latest = NONE;
-                return None;
-            }
-        }
-        Some(node)
-    }
-
-    /// Copies the words of a stack, `len` of them, into a row. What is missing to a multiple of [`TOGETHER`] is the last
-    /// one again.
-    fn lay_in_row(&mut self, place: usize, len: usize) {
-        let row_len = len.div_ceil(TOGETHER);
-        if self.rows_len + row_len > self.rows.len() {
-            self.rows_len = 0;
-            self.tips.iter_mut().for_each(|tip| tip.row_len = 0);
-        }
-        let row = self.rows_len;
-        let (mut number, mut filled, mut last) = (self.tips[place].frame, 0, None);
-        while number != NONE {
-            let Frame { words_start, words_end, beyond, .. } = *self.frame(number);
-            for index in usize::from(words_start)..usize::from(words_end) {
-                let Some(&word) = self.words.get(index) else { return };
-                self.put_in_row(row, filled, word);
-                (filled, last) = (filled + 1, Some(word));
-            }
-            number = beyond;
-        }
-        let Some(last) = last else { return };
-        for at in filled..row_len * TOGETHER {
-            self.put_in_row(row, at, last);
-        }
-        self.rows_len += row_len;
-        let tip = &mut self.tips[place];
-        (tip.row, tip.row_len) = (row as u16, row_len as u16);
-    }
-
-    #[inline(always)]
-    fn put_in_row(&mut self, row: usize, at: usize, word: Word) {
-        if let Some(words) = self.rows.get_mut(row + at / TOGETHER) {
-            words[at % TOGETHER] = word;
-        }
     }
 
     /// A walk begins.

@@ -99,6 +99,12 @@ impl Rule {
         }
     }
 
+    /// Whether the rule is of this kind: where most are of another, that is less than to find out which.
+    #[inline(always)]
+    pub(crate) const fn is(self, kind: Kind) -> bool {
+        self.0 & 15 == kind as u64
+    }
+
     /// Bytes; what they are added to depends on the kind.
     #[inline(always)]
     pub(crate) const fn cfa_offset(self) -> u64 {
@@ -119,13 +125,14 @@ impl Rule {
     /// Whether the step to the caller needs this frame's `rbp`, other than to pass it on.
     #[inline(always)]
     pub(crate) const fn uses_fp(self) -> bool {
-        matches!(self.kind(), Kind::Fp | Kind::Drap | Kind::Guess) || matches!(self.caller_fp(), CallerFp::AtFp(_))
+        let based_on_fp = 1 << Kind::Fp as u64 | 1 << Kind::Drap as u64 | 1 << Kind::Guess as u64;
+        based_on_fp >> (self.0 & 15) & 1_u64 != 0 || matches!(self.caller_fp(), CallerFp::AtFp(_))
     }
 
     /// Whether the caller's `rbp` is this frame's.
     #[inline(always)]
     pub(crate) const fn passes_fp_on(self) -> bool {
-        matches!(self.caller_fp(), CallerFp::Same) && !matches!(self.kind(), Kind::Signal)
+        matches!(self.caller_fp(), CallerFp::Same) && !self.is(Kind::Signal)
     }
 }
 

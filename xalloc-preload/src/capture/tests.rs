@@ -38,6 +38,8 @@ struct Probe {
     cache: Box<ThreadCapture>,
     shared: &'static Shared,
     compared: u64,
+    /// Of these, found without a walk.
+    repeated: u64,
 }
 
 thread_local! {
@@ -46,10 +48,15 @@ thread_local! {
 
 /// Calls `body` with captures by [`here`] on; how many there were.
 fn probing(shared: &'static Shared, body: impl FnOnce()) -> u64 {
-    let probe = Probe { cache: Box::new(ThreadCapture::new()), shared, compared: 0 };
+    probed(shared, body).compared
+}
+
+/// The same, with all that was counted.
+fn probed(shared: &'static Shared, body: impl FnOnce()) -> Probe {
+    let probe = Probe { cache: Box::new(ThreadCapture::new()), shared, compared: 0, repeated: 0 };
     PROBE.with(|place| *place.borrow_mut() = Some(probe));
     body();
-    PROBE.with(|place| place.borrow_mut().take()).expect("set above").compared
+    PROBE.with(|place| place.borrow_mut().take()).expect("set above")
 }
 
 /// Captures the caller's stack and compares it.
@@ -71,7 +78,9 @@ extern "C" fn compare(ip: usize, sp: usize, fp: usize) {
         let mut place = place.borrow_mut();
         let Some(probe) = place.as_mut() else { return };
         let entry = Entry { ip, sp, fp };
-        let id = capture(&mut probe.cache, entry, probe.shared, &mut Silent);
+        let known = repeated(&mut probe.cache, entry, probe.shared);
+        probe.repeated += u64::from(known.is_some());
+        let id = known.unwrap_or_else(|| capture_anew(&mut probe.cache, entry, probe.shared, &mut Silent));
         let got = frames(probe.shared, id);
         let at = expected.iter().position(|&frame| frame == ip as u64).expect("the caller is on the stack");
         let expected: Vec<String> = expected[at..].iter().map(|ip| format!("{ip:x}")).collect();
@@ -150,6 +159,19 @@ fn two_calls_of_the_same_function_from_one_frame_give_two_stacks() {
         }
     });
     assert_eq!(compared, 200);
+}
+
+#[test]
+fn stacks_that_differ_only_in_an_outer_caller_are_found_again_without_a_walk() {
+    let probe = probed(leaked(&Options::new()), || {
+        for _ in 0..100 {
+            middle();
+            middle();
+            middle();
+            middle();
+        }
+    });
+    assert_eq!((probe.compared, probe.repeated), (400, 396));
 }
 
 #[test]

@@ -50,22 +50,16 @@ impl Memory for AnyStack<'_> {
 /// Steps from `state`. `signal_sp` is the place of the interrupted registers if `state` was interrupted, else 0.
 #[inline(always)]
 pub(super) fn step(memory: &mut impl Memory, state: &State, rule: Rule, signal_sp: u64) -> Step {
-    let cfa = match rule.kind() {
-        Kind::Sp => state.sp.wrapping_add(rule.cfa_offset()),
-        Kind::Fp => state.fp.wrapping_add(rule.cfa_offset()),
-        Kind::End => return Step::End,
-        Kind::Guess if state.fp == 0 => return Step::End,
-        Kind::Guess => state.fp.wrapping_add(rule.cfa_offset()),
-        Kind::Drap => match memory.read(state.fp.wrapping_add(rule.cfa_offset())) {
-            Some(cfa) => cfa,
-            None => return Step::Lost,
-        },
-        Kind::Signal => return signal(memory, state).map_or(Step::Lost, Step::Caller),
-        Kind::Register => match interrupted_register(memory, rule, signal_sp) {
-            Some(register) => register.wrapping_add(rule.cfa_offset()),
-            None => return Step::Lost,
-        },
-        Kind::Stop => return Step::Lost,
+    // What nearly every frame has is asked for by name: to leap by the kind is what a processor guesses wrong.
+    let cfa = if rule.is(Kind::Sp) {
+        state.sp.wrapping_add(rule.cfa_offset())
+    } else if rule.is(Kind::Fp) {
+        state.fp.wrapping_add(rule.cfa_offset())
+    } else {
+        match unusual_cfa(memory, state, rule, signal_sp) {
+            Ok(cfa) => cfa,
+            Err(step) => return step,
+        }
     };
     if cfa <= state.sp {
         return Step::Lost;
@@ -80,6 +74,25 @@ pub(super) fn step(memory: &mut impl Memory, state: &State, rule: Rule, signal_s
         Some(at) => memory.read(at).unwrap_or(0),
     };
     Step::Caller(State { word: FrameWord::return_address(ip), sp: cfa, fp })
+}
+
+/// The canonical frame address by a rule that few frames have; or where the step leads without one.
+#[cold]
+#[inline(never)]
+fn unusual_cfa(memory: &mut impl Memory, state: &State, rule: Rule, signal_sp: u64) -> Result<u64, Step> {
+    match rule.kind() {
+        Kind::Sp => Ok(state.sp.wrapping_add(rule.cfa_offset())),
+        Kind::Guess if state.fp == 0 => Err(Step::End),
+        Kind::Fp | Kind::Guess => Ok(state.fp.wrapping_add(rule.cfa_offset())),
+        Kind::Drap => memory.read(state.fp.wrapping_add(rule.cfa_offset())).ok_or(Step::Lost),
+        Kind::Register => {
+            let register = interrupted_register(memory, rule, signal_sp).ok_or(Step::Lost)?;
+            Ok(register.wrapping_add(rule.cfa_offset()))
+        }
+        Kind::Signal => Err(signal(memory, state).map_or(Step::Lost, Step::Caller)),
+        Kind::End => Err(Step::End),
+        Kind::Stop => Err(Step::Lost),
+    }
 }
 
 /// The address of the caller's `rbp`, if it was saved; 0 if it cannot be had.
@@ -97,8 +110,6 @@ fn interrupted_register(memory: &mut impl Memory, rule: Rule, signal_sp: u64) ->
     if signal_sp == 0 { None } else { memory.read(signal_sp.wrapping_add(rule.register_saved_at())) }
 }
 
-#[cold]
-#[inline(never)]
 fn signal<M: Memory>(memory: &mut M, state: &State) -> Option<State> {
     let ip = memory.read(state.sp.wrapping_add(SIGNAL_IP))?;
     let sp = memory.read(state.sp.wrapping_add(SIGNAL_SP))?;

@@ -177,7 +177,7 @@ unsafe fn free_otherwise(addr: Addr, call: Call, ip: usize, sp: usize, fp: usize
             Err(_) => fault::refuse_blindly(Asked { call, addr, bytes: 0 }),
         },
         Access::Bare => {
-            sampled::unmark(addr);
+            sampled::lose_end_of(addr);
             // SAFETY: by the contract.
             unsafe { backend::free_bare(addr) }
         }

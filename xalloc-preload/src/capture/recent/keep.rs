@@ -11,13 +11,14 @@ use super::super::evaluate::{SIGNAL_FP, SIGNAL_IP, SIGNAL_SP};
 use super::super::own_stack::OwnStack;
 use super::super::rule::Kind;
 use super::super::walk::{State, saved_fp};
-use super::{Beyond, FRAMES, Frame, NONE, Passed, Recent, Tip, WORDS, Word, tip_of};
+use super::tips::Tip;
+use super::{Beyond, FRAMES, Frame, NONE, Passed, Recent, WORDS, Word};
 
 /// Most words by which one frame leads to its caller.
 const WORDS_OF_FRAME: usize = 3;
-/// Beyond so many frames, and this many times the depth of the stack, all is forgotten: what lies in a core's nearest
-/// cache is found in no time, what was long ago is seldom of use.
-const PLENTY: usize = 1024;
+/// Beyond so many frames, and this many times the depth of the stack, all is forgotten: what lies in a core's near caches is
+/// found in no time, what was long ago is seldom of use.
+const PLENTY: usize = 3 * FRAMES / 4;
 const PLENTY_OF_DEPTHS: usize = 4;
 
 impl Recent {
@@ -53,7 +54,7 @@ impl Recent {
             let needs_fp = frame.rule.uses_fp() || frame.rule.passes_fp_on() && needs_caller_fp;
             // A register that only a signal's frame holds is no part of the state; an unknown node is to be asked for
             // again, so that each loss is counted.
-            keeping &= frame.rule.kind() != Kind::Register && parent != StackId::UNKNOWN;
+            keeping &= !frame.rule.is(Kind::Register) && parent != StackId::UNKNOWN;
             if keeping {
                 keeping = if has_older {
                     self.enter_words(frame, &older, needs_caller_fp, stack)
@@ -82,9 +83,7 @@ impl Recent {
         }
         self.latest = caller;
         if keeping {
-            let needs_fp = needs_caller_fp;
-            self.tips[tip_of(&older)] =
-                Tip { state: older, node: parent, frame: caller, row: 0, row_len: 0, repeats: 0, needs_fp };
+            self.tips.put(Tip::new(older, parent, caller, needs_caller_fp));
         }
         parent
     }
@@ -112,7 +111,7 @@ impl Recent {
     fn enter_words(&mut self, frame: &Passed, older: &State, needs_fp: bool, stack: &OwnStack) -> bool {
         let State { sp, fp, .. } = frame.state;
         let FrameWord(ip) = older.word;
-        if frame.rule.kind() == Kind::Signal {
+        if frame.rule.is(Kind::Signal) {
             self.enter(sp.wrapping_add(SIGNAL_IP), FrameWord::return_address(ip).0);
             self.enter(sp.wrapping_add(SIGNAL_SP), older.sp);
             if needs_fp {
@@ -121,7 +120,7 @@ impl Recent {
             return true;
         }
         self.enter(older.sp.wrapping_sub(8), ip);
-        if frame.rule.kind() == Kind::Drap {
+        if frame.rule.is(Kind::Drap) {
             self.enter(fp.wrapping_add(frame.rule.cfa_offset()), older.sp);
         }
         if needs_fp && let Some(at) = saved_fp(frame.rule, fp, older.sp) {
