@@ -22,10 +22,11 @@
 //! A merged replay would need all processes' live sets at once and one file position each. What it would buy is the
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
-use self::faults::LookBack;
+use self::faults::{LookBack, Unexplained};
 use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Tally, Told, Trace, TraceError};
 
 mod aggregates;
+mod brief;
 mod distribution;
 mod faults;
 pub mod layout;
@@ -41,13 +42,17 @@ mod segments;
 mod sites;
 mod sizes;
 mod spreads;
+mod stacks;
+mod sums;
 pub mod survey;
 #[cfg(test)]
 mod tests;
 mod threads;
 mod timeline;
+mod uncommon;
 
 pub use aggregates::{Aggregates, Inherited, Peak, ProcessRow, Reallocs, Totals};
+pub use brief::Brief;
 pub use distribution::{Class, Distribution, Doubling, OneTwoFive, Scale};
 pub use faults::{Fault, Freed, Involved};
 pub use marks::{Mark, Marks};
@@ -56,6 +61,7 @@ pub use replayer::Replayer;
 pub use scale::StandardErrors;
 pub(crate) use segments::{Moved, Segments};
 pub use sites::{Alive, AtPeak, LifetimeClasses, Site};
+pub use stacks::Stacks;
 pub use threads::ThreadTotals;
 pub use timeline::{BUCKETS_MAX, Bucket, Timeline};
 
@@ -107,28 +113,28 @@ pub trait Recorded {
     fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Self::Error>;
 }
 
+/// A way of adding up what is told of a process.
+trait AddUp: Tally {
+    /// The addresses of faults, and of frees that no recorded allocation explains.
+    fn unexplained(&mut self) -> &mut Unexplained;
+
+    /// Whether the recording says that events are missing where these came.
+    fn has_lost(&self) -> bool;
+
+    /// Ends it: a realloc whose outcome was not seen has given its block back, every other block is alive.
+    fn finish(self) -> Aggregates;
+}
+
 /// What the reader of a report may choose about counting.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Settings {
     /// An allocation is temporary if freed by its thread before its next so many allocations; 0 counts none.
     pub temporary_threshold: u32,
-    /// Whether sizes and lifetimes are counted one by one.
-    pub spread: Spread,
-}
-
-/// Whether the sizes of allocations and the lifetimes of blocks are counted: half of what adding up costs, for what only
-/// some reports show.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Spread {
-    /// They are.
-    Counted,
-    /// They are not: the distributions are empty.
-    LeftOut,
 }
 
 impl Default for Settings {
     fn default() -> Settings {
-        Settings { temporary_threshold: 1, spread: Spread::Counted }
+        Settings { temporary_threshold: 1 }
     }
 }
 
@@ -153,42 +159,65 @@ impl Model {
         processes: impl IntoIterator<Item = ProcessIndex>,
         settings: Settings,
     ) -> Result<Model, R::Error> {
+        Model::with(recorded, processes, settings, Replayer::of)
+    }
+
+    /// As [`Self::of`], for who shows a summary and no more: which call stacks allocated is known and not what each of them
+    /// did, of time what was live at most, and no distribution.
+    ///
+    /// # Errors
+    /// As [`Self::of`].
+    pub fn brief<R: Recorded>(
+        recorded: &R,
+        processes: impl IntoIterator<Item = ProcessIndex>,
+        settings: Settings,
+    ) -> Result<Model, R::Error> {
+        Model::with(recorded, processes, settings, Brief::of)
+    }
+
+    fn with<R: Recorded, A: AddUp>(
+        recorded: &R,
+        processes: impl IntoIterator<Item = ProcessIndex>,
+        settings: Settings,
+        of: impl Fn(&Contents, ProcessIndex, Settings) -> A,
+    ) -> Result<Model, R::Error> {
         let mut model = Model { settings, sum: Aggregates::default(), processes: Vec::new() };
         for process in processes {
-            let mut replayer = Replayer::of(recorded.contents(), process, settings);
-            recorded.tally(process, &mut replayer)?;
-            let unexplained = replayer.take_unexplained();
+            let mut sums = of(recorded.contents(), process, settings);
+            recorded.tally(process, &mut sums)?;
+            let unexplained = std::mem::take(sums.unexplained());
             let mut faults = Vec::new();
             if !unexplained.is_empty() {
                 let mut look_back = LookBack::at(&unexplained);
                 let recorded_as = recorded.contents().processes.get(process.0 as usize);
-                if replayer.has_lost() || recorded_as.is_some_and(|process| !process.losses.is_empty()) {
+                if sums.has_lost() || recorded_as.is_some_and(|process| !process.losses.is_empty()) {
                     look_back = look_back.with_gaps();
                 }
                 recorded.replay(process, &mut look_back)?;
                 faults = look_back.finish();
             }
-            model.add(process, replayer, faults);
+            model.add(process, sums, faults);
         }
         Ok(model)
     }
 
     /// The recording of which these, made with `settings`, were told everything: one for each process, in the order of
-    /// the trace. `None` if a process did something wrong with its heap: to whose block, only its events say.
+    /// the trace; it is as brief as [`Self::brief`]'s. `None` if a process did something wrong with its heap: to whose block,
+    /// only its events say.
     #[must_use]
-    pub fn of_tallied(replayers: Vec<Replayer>, settings: Settings) -> Option<Model> {
-        if replayers.iter().any(Replayer::has_unexplained) {
+    pub fn of_tallied(mut tallies: Vec<Brief>, settings: Settings) -> Option<Model> {
+        if tallies.iter_mut().any(|tally| !tally.unexplained().is_empty()) {
             return None;
         }
         let mut model = Model { settings, sum: Aggregates::default(), processes: Vec::new() };
-        for (process, replayer) in (0..).map(ProcessIndex).zip(replayers) {
-            model.add(process, replayer, Vec::new());
+        for (process, tally) in (0..).map(ProcessIndex).zip(tallies) {
+            model.add(process, tally, Vec::new());
         }
         Some(model)
     }
 
-    fn add(&mut self, process: ProcessIndex, replayer: Replayer, faults: Vec<Fault>) {
-        let aggregates = replayer.finish();
+    fn add(&mut self, process: ProcessIndex, sums: impl AddUp, faults: Vec<Fault>) {
+        let aggregates = sums.finish();
         self.processes.push(ProcessRow { faults, ..ProcessRow::of(process, &aggregates) });
         self.sum.absorb(aggregates);
     }

@@ -1,13 +1,12 @@
 //! The recording as a whole.
 
-use rustc_hash::FxHashSet;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::faults::{self, DoubleFreeView, FaultView};
 use super::process::{EndView, ThreadName, ThreadNames, distinct, pid};
 use super::{SamplingView, allocator_frames, names};
-use crate::model::{Model, ProcessRow};
+use crate::model::{Model, ProcessRow, Stacks};
 use crate::trace::{Allocator, Contents, Process, ProcessIndex, StackIndex};
 
 /// Who served the allocations.
@@ -266,7 +265,7 @@ impl Summary {
             processes: distinct(selected()),
             programs: model.processes.len() as u64,
             programs_in_trace: contents.processes.len() as u64,
-            stacks: sum.sites.len() as u64,
+            stacks: sum.stacks.count(),
             unknown_stacks: sum.totals.unknown_stacks,
             unknown_frames: unknown.frames,
             modules_without_symbols: unknown.modules,
@@ -338,20 +337,22 @@ struct Unknown {
 
 /// Code locations without a function in the stacks that allocated. A node's callers are walked once.
 fn unknown_frames(contents: &Contents, model: &Model) -> Unknown {
-    let mut nodes = FxHashSet::default();
-    let mut frames = FxHashSet::default();
-    for site in &model.sum.sites {
-        let mut at = site.stack;
-        while at != StackIndex::NONE && nodes.insert(at) {
-            let Some(node) = contents.stacks.get(at.0 as usize) else { break };
-            frames.extend(node.frame);
+    let mut nodes = Stacks::new(contents.stacks.len());
+    let mut is_met = vec![false; contents.frames.len()];
+    for stack in model.sum.stacks.iter() {
+        let mut at = stack;
+        while at != StackIndex::NONE {
+            let Some(node) = contents.stacks.get(at.0 as usize).filter(|_| nodes.insert(at)) else { break };
+            if let Some(is_met) = node.frame.and_then(|frame| is_met.get_mut(frame.0 as usize)) {
+                *is_met = true;
+            }
             at = node.parent;
         }
     }
-    let unknown = frames.iter().filter_map(|frame| contents.frames.get(frame.0 as usize));
+    let met = contents.frames.iter().zip(&is_met).filter(|(_, is_met)| **is_met).map(|(frame, _)| frame);
     let mut by_module = std::collections::BTreeMap::<String, u64>::new();
     let mut count = 0;
-    for frame in unknown.filter(|frame| frame.functions.is_empty()) {
+    for frame in met.filter(|frame| frame.functions.is_empty()) {
         let module = frame.module.and_then(|module| contents.modules.get(module.0 as usize));
         if module.is_some_and(|module| allocator_frames::is_hook_module(&module.path)) {
             continue;

@@ -130,11 +130,22 @@ impl TraceArgs {
 
     /// Replays them.
     pub(super) fn model<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Model, Failure> {
+        let processes = self.counted(trace, count)?;
+        Model::of(trace, processes, count.into()).map_err(|error| self.unreadable(error))
+    }
+
+    /// Replays them for their summary.
+    pub(super) fn brief<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Model, Failure> {
+        let processes = self.counted(trace, count)?;
+        Model::brief(trace, processes, count.into()).map_err(|error| self.unreadable(error))
+    }
+
+    /// The chosen processes, if the trace can say what is to be counted.
+    fn counted<R: Recorded>(&self, trace: &R, count: CountArgs) -> Result<Vec<ProcessIndex>, Failure> {
         if count.temporary_threshold > 1 {
             every_block_for("a --temporary-threshold above 1", trace.contents())?;
         }
-        let processes = self.processes(trace.contents())?;
-        Model::of(trace, processes, count.into()).map_err(|error| self.unreadable(error))
+        self.processes(trace.contents())
     }
 }
 
@@ -146,7 +157,7 @@ pub(super) fn unreadable(path: &Path, error: impl std::error::Error + Send + Syn
 
 impl From<CountArgs> for Settings {
     fn from(count: CountArgs) -> Settings {
-        Settings { temporary_threshold: count.temporary_threshold, ..Settings::default() }
+        Settings { temporary_threshold: count.temporary_threshold }
     }
 }
 

@@ -17,7 +17,7 @@ use super::recording::RecordingArgs;
 use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{RunEvidence, Verdict};
-use crate::model::{Model, Recorded, Replayer, Settings, Spread};
+use crate::model::{Brief, Model, Recorded, Settings};
 use crate::record::{self, Outcome, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text::{self, Extent};
@@ -66,12 +66,12 @@ impl Record {
         let judge = self.judge()?;
         let props = self.props()?;
         let mut progress = Progress::new();
-        let settings = Settings { spread: Spread::LeftOut, ..CountArgs::usual().into() };
+        let settings = CountArgs::usual().into();
         let on_phase = &mut |phase| progress.show(phase);
         let recorded = if self.quiet {
             record::run_with_progress(&props, on_phase).map(|outcome| (outcome, None))
         } else {
-            record::run_tallied(&props, move |contents, process| Replayer::of(contents, process, settings), on_phase)
+            record::run_tallied(&props, move |contents, process| Brief::of(contents, process, settings), on_phase)
         };
         progress.end();
         let (mut outcome, tallied) = recorded.map_err(failure)?;
@@ -96,7 +96,7 @@ impl Record {
     fn after(
         &self,
         outcome: &Outcome,
-        tallied: Option<Tallied<Replayer>>,
+        tallied: Option<Tallied<Brief>>,
         settings: Settings,
         judge: Option<&Judge>,
         console: &mut Console<'_>,
@@ -117,7 +117,7 @@ impl Record {
                 if is_known {
                     return Ok((None, run));
                 }
-                let model = Model::of(trace, all, settings).map_err(|error| unreadable(&name, error))?;
+                let model = Model::brief(trace, all, settings).map_err(|error| unreadable(&name, error))?;
                 Ok((Some(analysis::summary(trace.contents(), &model)), run))
             })?;
             summary = summary.or(read);

@@ -135,7 +135,7 @@ pub struct Summary {
 
 impl Summary {
     fn run<R: Recorded>(&self, trace: &R, console: &mut Console<'_>) -> Result<Exit, Failure> {
-        let summary = analysis::summary(trace.contents(), &self.trace.model(trace, self.count)?);
+        let summary = analysis::summary(trace.contents(), &self.trace.brief(trace, self.count)?);
         match self.format.format {
             Format::Human => {
                 let text = text::summary(&summary, &self.trace.path.to_string_lossy());

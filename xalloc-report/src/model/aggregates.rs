@@ -7,6 +7,7 @@ use super::faults::Fault;
 use super::marks::Marks;
 use super::scale::StandardErrors;
 use super::sites::Site;
+use super::stacks::Stacks;
 use super::threads::ThreadTotals;
 use super::timeline::Timeline;
 use crate::trace::ProcessIndex;
@@ -103,7 +104,9 @@ pub struct Aggregates {
     pub inherited: Inherited,
     /// The peak.
     pub peak: Peak,
-    /// Allocation sites, in order of their first allocation.
+    /// The call stacks that allocated.
+    pub stacks: Stacks,
+    /// What each of them did, in order of its first allocation; nothing in a brief model.
     pub sites: Vec<Site>,
     /// Threads that allocated or freed, ascending.
     pub threads: Vec<ThreadTotals>,
@@ -154,6 +157,7 @@ impl Aggregates {
         self.inherited.freed_bytes = self.inherited.freed_bytes.saturating_add(other.inherited.freed_bytes);
 
         self.peak.absorb(other.peak);
+        self.stacks.absorb(&other.stacks);
         self.absorb_sites(other.sites);
         // Threads belong to one process each, and processes come in the order of the trace; sorted all the same.
         self.threads.extend(other.threads);

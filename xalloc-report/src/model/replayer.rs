@@ -5,15 +5,14 @@ use xalloc_core::wire::{HeapCall, HeapEvent};
 use super::aggregates::{Aggregates, Inherited, Peak, Reallocs, Totals};
 use super::faults::Unexplained;
 use super::live::{LiveBlock, LiveBlocks, Owner};
-use super::marks::Marks;
 use super::scale::Scale;
-use super::segments::Segments;
 use super::sites::Sites;
 use super::spreads::{SpreadOut, Spreads};
 use super::threads::Threads;
 use super::timeline::Timeline;
-use super::{Settings, Spread};
-use crate::trace::{Allocator, By, Contents, Event, Obtained, ProcessIndex, Tally, ThreadIndex};
+use super::uncommon::Uncommon;
+use super::{AddUp, Settings};
+use crate::trace::{By, Contents, Event, Obtained, ProcessIndex, Tally, ThreadIndex};
 
 /// A realloc that has begun: its block is not live, and whether that was a free is not known yet.
 #[derive(Clone, Copy, Debug)]
@@ -36,12 +35,9 @@ pub struct Replayer {
     threads: Threads,
     live: LiveBlocks,
     pending: Vec<(ThreadIndex, Pending)>,
-    spreads: Option<Spreads>,
+    spreads: Spreads,
     timeline: Timeline,
-    marks: Marks,
-    segments: Segments,
-    heap_known: bool,
-    unexplained: Unexplained,
+    uncommon: Uncommon,
     last_at_ns: u64,
 }
 
@@ -49,7 +45,7 @@ impl Replayer {
     /// For one process of a trace.
     #[must_use]
     pub fn of(contents: &Contents, process: ProcessIndex, settings: Settings) -> Replayer {
-        let process = contents.processes.get(process.0 as usize);
+        let started_at_ns = contents.processes.get(process.0 as usize).map_or(0, |process| process.started_at_ns);
         Replayer {
             settings,
             scale: Scale::of(contents.recording.sampling),
@@ -60,17 +56,10 @@ impl Replayer {
             threads: Threads::new(contents.threads.len()),
             live: LiveBlocks::default(),
             pending: Vec::new(),
-            spreads: match settings.spread {
-                Spread::Counted => Some(Spreads::default()),
-                Spread::LeftOut => None,
-            },
+            spreads: Spreads::default(),
             timeline: Timeline::default(),
-            marks: Marks::default(),
-            segments: Segments::default(),
-            heap_known: contents.recording.sampling.is_none()
-                && process.is_some_and(|process| process.allocator == Allocator::Core && !process.forked),
-            unexplained: Unexplained::default(),
-            last_at_ns: process.map_or(0, |process| process.started_at_ns),
+            uncommon: Uncommon::of(contents, process),
+            last_at_ns: started_at_ns,
         }
     }
 
@@ -145,11 +134,9 @@ impl Replayer {
                 self.inherited.freed_bytes = self.inherited.freed_bytes.saturating_add(amount.bytes);
             }
             Owner::Own { site, thread, nth: _ } => {
-                if let Some(spreads) = &mut self.spreads {
-                    let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
-                    spreads.lived(lifetime_ns, amount.blocks);
-                    self.sites.at(site).lived(lifetime_ns, amount.blocks);
-                }
+                let lifetime_ns = freed.at_ns.saturating_sub(freed.block.at_ns);
+                self.spreads.lived(lifetime_ns, amount.blocks);
+                self.sites.at(site).lived(lifetime_ns, amount.blocks);
                 self.sites.at(site).frees += amount.blocks;
                 let freeing = self.threads.at(by);
                 freeing.frees += amount.blocks;
@@ -164,25 +151,19 @@ impl Replayer {
             }
         }
     }
+}
 
-    /// Whether there were faults, or frees that no recorded allocation explains.
-    pub(super) fn has_unexplained(&self) -> bool {
-        !self.unexplained.is_empty()
+impl AddUp for Replayer {
+    fn unexplained(&mut self) -> &mut Unexplained {
+        &mut self.uncommon.unexplained
     }
 
-    /// Whether the recording says that events are missing where these came.
-    pub(super) fn has_lost(&self) -> bool {
+    fn has_lost(&self) -> bool {
         self.totals.lost_events > 0
     }
 
-    /// The addresses of faults, and of frees that no recorded allocation explains.
-    pub(super) fn take_unexplained(&mut self) -> Unexplained {
-        std::mem::take(&mut self.unexplained)
-    }
-
     /// Ends the replay: a realloc whose outcome was not seen has given its block back, every other block is alive.
-    #[must_use]
-    pub fn finish(mut self) -> Aggregates {
+    fn finish(mut self) -> Aggregates {
         for (thread, pending) in std::mem::take(&mut self.pending) {
             self.settle(thread, pending);
         }
@@ -200,20 +181,21 @@ impl Replayer {
         }
         self.sites.total(&mut self.totals);
         let (peak, at_ns) = self.sites.peak();
-        let SpreadOut { requested, usable, lifetime } = self.spreads.unwrap_or_default().finish();
+        let SpreadOut { requested, usable, lifetime } = self.spreads.finish();
         Aggregates {
             totals: self.totals,
             reallocs: self.reallocs,
             inherited: self.inherited,
             peak: Peak { bytes: peak.bytes, blocks: peak.blocks, at_ns },
+            stacks: self.sites.stacks(),
             sites: self.sites.finish(),
             threads: self.threads.finish(),
             requested,
             usable,
             lifetime,
             timeline: self.timeline,
-            marks: self.marks,
-            heap_unknown_processes: u32::from(!self.heap_known),
+            marks: self.uncommon.marks,
+            heap_unknown_processes: u32::from(!self.uncommon.is_heap_known),
             processes: 1,
             errors: self.scale.errors(),
         }
@@ -270,9 +252,7 @@ impl Tally for Replayer {
         thread.allocations += amount.blocks;
         thread.allocated_bytes = thread.allocated_bytes.saturating_add(amount.bytes);
 
-        if let Some(spreads) = &mut self.spreads {
-            spreads.asked(size_bytes, slack_bytes, amount.blocks);
-        }
+        self.spreads.asked(size_bytes, slack_bytes, amount.blocks);
         self.occupy(slot, block, by.at_ns);
         self.sites.allocated(number, amount, by.at_ns);
         self.scale.begins(&block, &self.sites);
@@ -304,29 +284,15 @@ impl Tally for Replayer {
     }
 
     fn heap(&mut self, by: By, step: HeapEvent) {
-        if self.heap_known && self.segments.apply(step).is_some() {
-            self.timeline.heap(by.at_ns, self.segments.bytes());
+        if let Some(heap_bytes) = self.uncommon.heap_bytes_after(step) {
+            self.timeline.heap(by.at_ns, heap_bytes);
         }
     }
 
     fn other(&mut self, by: By, event: Event<'_>) {
-        match event {
-            Event::AllocFailed { .. } => self.totals.failed += 1,
-            Event::FreeUnknown { addr } => {
-                self.totals.unknown_frees += 1;
-                self.unexplained.add(addr);
-            }
-            Event::Fault { addr, .. } => self.unexplained.add(addr),
-            Event::Lost { events, .. } => self.totals.lost_events = self.totals.lost_events.saturating_add(events),
-            Event::Marker { text } => self.marks.add(by.at_ns, text),
-            Event::HeapCall { call: HeapCall::Passed, .. } => self.threads.at(by.thread).told += 1,
-            Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}
-            // Told by functions of their own.
-            Event::Alloc { .. }
-            | Event::Free { .. }
-            | Event::ReallocBegin { .. }
-            | Event::ReallocUndo { .. }
-            | Event::Heap { .. } => {}
+        if let Event::HeapCall { call: HeapCall::Passed, .. } = event {
+            self.threads.at(by.thread).told += 1;
         }
+        self.uncommon.take(by, event, &mut self.totals);
     }
 }

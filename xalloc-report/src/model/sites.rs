@@ -12,6 +12,7 @@ use xalloc_core::wire::Call;
 use super::aggregates::Totals;
 use super::distribution::{OneTwoFive, Scale};
 use super::scale::Amount;
+use super::stacks::Stacks;
 use crate::trace::{StackIndex, ThreadIndex};
 
 /// Lifetimes of one site have a class below 1 µs and one for each power of ten; the last takes 10^10 µs and more.
@@ -310,6 +311,11 @@ impl Sites {
 
     pub(super) fn peak(&self) -> (AtPeak, Option<u64>) {
         (self.peak, self.peak_at_ns)
+    }
+
+    /// Their call stacks.
+    pub(super) fn stacks(&self) -> Stacks {
+        self.sites.iter().map(|site| site.stack).collect()
     }
 
     /// The sites in order of their first allocation, every share of the peak settled.

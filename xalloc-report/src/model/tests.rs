@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use xalloc_core::wire::{Call, FaultKind, HeapCall, LossReason};
 
 use super::sample::{Sample, Stream, server, server_with_child};
-use super::{Aggregates, Model, Settings};
+use super::{Aggregates, Model, Settings, Timeline};
 use crate::trace::{Event, LiveChange, Loss, ProcessEvent, ProcessIndex, Sampling, StackIndex};
 
 fn replayed(sample: &Sample, settings: Settings) -> Model {
@@ -14,14 +14,18 @@ fn replayed(sample: &Sample, settings: Settings) -> Model {
     Model::of(sample, all, settings).expect("a sample has no errors")
 }
 
-fn of_stream(stream: Stream, stacks: usize) -> Aggregates {
+fn one_process(stream: Stream, stacks: usize) -> Sample {
     let mut sample = Sample::default();
     let frames: Vec<_> = (0..stacks).map(|nth| sample.frame("app", nth as u64, &[])).collect();
     for frame in frames {
         sample.stack(&[frame]);
     }
     sample.process(1, "app", &["a", "b", "c"], stream);
-    replayed(&sample, Settings::default()).sum
+    sample
+}
+
+fn of_stream(stream: Stream, stacks: usize) -> Aggregates {
+    replayed(&one_process(stream, stacks), Settings::default()).sum
 }
 
 const HERE: StackIndex = StackIndex(2);
@@ -100,7 +104,7 @@ fn a_wider_threshold_takes_in_what_was_freed_later() {
     stream.free(0, second);
     sample.process(1, "app", &["a"], stream);
     let temporary = |threshold| {
-        let settings = Settings { temporary_threshold: threshold, ..Settings::default() };
+        let settings = Settings { temporary_threshold: threshold };
         replayed(&sample, settings).sum.totals.temporary
     };
     assert_eq!((temporary(0), temporary(1), temporary(2)), (0, 1, 2));
@@ -270,6 +274,11 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
     #[test]
+    fn what_the_summary_shows_is_added_up_alike_for_it_alone(ops in prop::collection::vec(op(), 0..120)) {
+        assert_as_brief(&one_process(written(&ops), 5), Settings::default());
+    }
+
+    #[test]
     fn one_pass_finds_what_a_recount_of_all_events_finds(ops in prop::collection::vec(op(), 0..120)) {
         let stream = written(&ops);
         let entries = stream.entries.len();
@@ -314,6 +323,33 @@ proptest! {
         let buckets = sum.timeline.buckets();
         prop_assert_eq!(buckets.iter().map(|b| b.live_max_bytes).max().unwrap_or(0), peak.0);
         prop_assert_eq!(buckets.iter().map(|b| b.allocations).sum::<u64>(), allocations);
+    }
+}
+
+/// That what the summary shows is the same in both.
+fn assert_as_brief(sample: &Sample, settings: Settings) {
+    let all = || (0..sample.streams.len() as u32).map(ProcessIndex);
+    let (full, brief) =
+        (replayed(sample, settings), Model::brief(sample, all(), settings).expect("a sample has no errors"));
+    assert_eq!(full.processes, brief.processes);
+    let (full, brief) = (full.sum, brief.sum);
+    assert_eq!(full.totals, brief.totals);
+    assert_eq!((full.reallocs, full.inherited, full.peak), (brief.reallocs, brief.inherited, brief.peak));
+    assert_eq!(full.threads, brief.threads);
+    let stacks = |sum: &Aggregates| sum.stacks.iter().collect::<Vec<_>>();
+    assert_eq!(stacks(&full), stacks(&brief));
+    assert_eq!(full.stacks.count(), full.sites.len() as u64);
+    let spans = |sum: &Timeline| (sum.width_ns(), sum.buckets().iter().map(|b| b.live_max_bytes).collect::<Vec<_>>());
+    assert_eq!(spans(&full.timeline), spans(&brief.timeline));
+    assert_eq!((full.marks, full.errors), (brief.marks, brief.errors));
+}
+
+#[test]
+fn a_summary_is_the_same_whether_all_is_added_up_or_only_what_it_shows() {
+    for sample in [server(), server_with_child(), thinned(server_with_child(), 100)] {
+        for temporary_threshold in [0, 1, 5] {
+            assert_as_brief(&sample, Settings { temporary_threshold });
+        }
     }
 }
 

@@ -121,6 +121,20 @@ impl Timeline {
         self.end_ns = (self.buckets.len() as u64).saturating_mul(self.width_ns);
     }
 
+    /// Makes a bucket for `at_ns` the last one; returns where it ends, and the most that was live in it.
+    pub(super) fn reach(&mut self, at_ns: u64) -> (u64, u64) {
+        let most_bytes = self.bucket(at_ns).live_max_bytes;
+        (self.end_ns, most_bytes)
+    }
+
+    /// So much is live at the end of the last bucket, and was at most within it.
+    pub(super) fn settle(&mut self, live_bytes: u64, most_bytes: u64) {
+        if let Some(last) = self.buckets.last_mut() {
+            last.live_bytes = live_bytes;
+            last.live_max_bytes = last.live_max_bytes.max(most_bytes);
+        }
+    }
+
     /// An allocation, with what was live after it.
     #[inline]
     pub(super) fn allocated(&mut self, at_ns: u64, amount: Amount, live_bytes: u64) {

@@ -35,7 +35,7 @@ use crate::symbols::Places;
 use crate::trace::{Contents, End, ProcessIndex, Recording, Sampling, Tallied, Tally, TraceError, Writer, Written};
 
 /// Sleep after a pass that found events. A ring of 1 MiB that is half full rings the doorbell before.
-const SHORT_SLEEP_NS: u64 = 1_000_000;
+const SHORT_SLEEP_NS: u64 = 4_000_000;
 /// Sleep when nothing happens.
 const LONG_SLEEP_NS: u64 = 10_000_000;
 /// Interrupts after which the program is waited for no longer: the first one was for the program.

@@ -11,6 +11,7 @@
 use std::io;
 
 use zstd::bulk::{Compressor, Decompressor};
+use zstd::zstd_safe::CParameter;
 
 use super::error::Malformed;
 use super::varint::{self, Cursor};
@@ -34,6 +35,14 @@ pub(super) struct Packer {
 impl Packer {
     pub(super) fn new() -> io::Result<Packer> {
         Ok(Packer { compressor: Compressor::new(LEVEL)?, frame: Vec::new() })
+    }
+
+    /// For columns of whole blocks of events: what repeats in less than seven bytes is left to the entropy coder, which takes
+    /// a tenth less time and, in most programs, as many or fewer bytes.
+    pub(super) fn of_full_blocks() -> io::Result<Packer> {
+        let mut packer = Packer::new()?;
+        packer.compressor.set_parameter(CParameter::MinMatch(7))?;
+        Ok(packer)
     }
 
     /// Appends one column to `out`.

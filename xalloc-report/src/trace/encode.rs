@@ -300,7 +300,7 @@ impl<T: Tally> Encoder<T> {
     }
 
     /// How the reader learns an allocation's number in the order of its arena.
-    #[inline]
+    #[inline(always)]
     fn order(&mut self, arena: ArenaId, seq: Option<u16>) -> Order {
         let Some(seq) = seq else { return Order::None };
         let expected = self.history.next_seq(arena);

@@ -52,7 +52,7 @@ pub(super) struct Packing {
 impl Packing {
     /// Starts the thread, which ends when this is dropped.
     pub(super) fn start() -> io::Result<Packing> {
-        let mut packer = Packer::new()?;
+        let mut packer = Packer::of_full_blocks()?;
         let (to, blocks) = sync_channel::<Unpacked>(1);
         let (packed, from) = sync_channel::<Packed>(1);
         thread::Builder::new().name("packer".into()).spawn(move || {

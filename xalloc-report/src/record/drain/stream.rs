@@ -34,7 +34,7 @@ use super::modules::ModuleTables;
 use super::stacks::LocalStacks;
 use super::{Copied, Sink, outside};
 use crate::os::segment::{HeaderCounter, Segment};
-use crate::record::clock::Timeline;
+use crate::record::clock::{Microseconds, Timeline};
 use crate::record::spill::Spilled;
 use crate::trace::{Incoming, Loss, Module, ProcessIndex, StackIndex, Thread, ThreadIndex};
 
@@ -45,6 +45,10 @@ const BATCH_RECORDS: usize = 8192;
 
 /// Events handed on together: with their records a quarter of what a second-level cache holds.
 const BATCH: usize = 1024;
+
+/// What stands in a place of a batch that was never used.
+const NO_EVENT: Incoming =
+    Incoming { record: Record::from_words([0; 4]), at_us: 0, thread: ThreadIndex(0), stack: StackIndex::NONE };
 
 /// Why no more common records were taken from a lane.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,6 +81,33 @@ const COMMON_SUBS: [u16; 256] = {
 #[inline]
 fn is_common(record: &Record) -> bool {
     u16::from(record.sub) < COMMON_SUBS[usize::from(record.kind)]
+}
+
+/// How far time has come among the records of a process.
+struct Pace {
+    last_stamp: Stamp,
+    last_us: u64,
+    /// Nothing can have happened later.
+    ceiling_us: u64,
+    microseconds: Microseconds,
+    /// Records behind a later one.
+    late: u64,
+}
+
+impl Pace {
+    /// Puts the records of a thread into as many places, each with its time. In a function of its own, and without a look at
+    /// anything else: what a step leaves to the next one stays in registers.
+    #[inline(never)]
+    fn stamp(mut self, records: &[Record], thread: ThreadIndex, into: &mut [Incoming]) -> Pace {
+        for (record, place) in records.iter().zip(into) {
+            let stamp = Stamp(record.stamp);
+            self.late += u64::from(stamp < self.last_stamp);
+            self.last_stamp = stamp.max(self.last_stamp);
+            self.last_us = self.microseconds.at(stamp).min(self.ceiling_us).max(self.last_us);
+            *place = Incoming { record: *record, at_us: self.last_us, thread, stack: StackIndex::NONE };
+        }
+        self
+    }
 }
 
 /// What all streams of a recording share.
@@ -130,7 +161,9 @@ pub(crate) struct Stream {
     ceiling_ns: u64,
     /// The stamp up to which this pass takes records.
     until: Stamp,
+    /// As long as it ever was; what is translated and not handed on stands in the first [`Self::batched`] places.
     batch: Vec<Incoming>,
+    batched: usize,
 }
 
 impl Stream {
@@ -158,7 +191,8 @@ impl Stream {
             last_us: 0,
             ceiling_ns: u64::MAX,
             until: Stamp(u64::MAX),
-            batch: Vec::with_capacity(BATCH),
+            batch: Vec::new(),
+            batched: 0,
         }
     }
 
@@ -268,14 +302,13 @@ impl Stream {
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }
-        let pushed = if self.batch.is_empty() { Ok(()) } else { shared.sink.push_all(self.index, &self.batch) };
-        self.batch.clear();
-        pushed
+        let batched = std::mem::take(&mut self.batched);
+        if batched == 0 { Ok(()) } else { shared.sink.push_all(self.index, &self.batch[..batched]) }
     }
 
     /// Translates common records of `lane` that are stamped at or before `limit`, and says what comes then.
     fn take_common<S: Sink>(&mut self, lane: &mut Lane, limit: Stamp, shared: &mut Shared<'_, S, S::LiveSet>) -> Stop {
-        let room = BATCH.saturating_sub(self.batch.len());
+        let room = BATCH - self.batched;
         let thread = match (lane.thread, lane.stamp()) {
             (Some(thread), _) => thread,
             (None, Some(first)) => self.name_thread(lane, self.time_of(first, shared.timeline), shared.dictionary),
@@ -291,22 +324,27 @@ impl Stream {
             Some(_) => Stop::Special,
             None => Stop::Limit,
         };
-        let microseconds = shared.timeline.microseconds(self.identity.clock);
-        let ceiling_us = self.ceiling_ns / 1000;
-        let (mut last_stamp, mut last_us, mut late) = (self.last_stamp, self.last_us, 0);
-        let Stream { batch, stacks, segment, modules, .. } = self;
-        let dictionary = &mut *shared.dictionary;
-        batch.extend(at_most[..taken].iter().map(|record| {
-            let stamp = Stamp(record.stamp);
-            late += u64::from(stamp < last_stamp);
-            last_stamp = stamp.max(last_stamp);
-            last_us = microseconds.at(stamp).min(ceiling_us).max(last_us);
-            let stack = stacks.resolve(StackId(record.stack), segment, modules, dictionary);
-            Incoming { record: *record, at_us: last_us, thread, stack }
-        }));
-        (self.last_stamp, self.last_us) = (last_stamp, last_us);
-        self.last_ns = self.time_of(last_stamp, shared.timeline);
-        self.late_events += late;
+        let pace = Pace {
+            last_stamp: self.last_stamp,
+            last_us: self.last_us,
+            ceiling_us: self.ceiling_ns / 1000,
+            microseconds: shared.timeline.microseconds(self.identity.clock),
+            late: 0,
+        };
+        let before = self.batched;
+        self.batched += taken;
+        if self.batch.len() < self.batched {
+            self.batch.resize(self.batched, NO_EVENT);
+        }
+        let place = &mut self.batch[before..self.batched];
+        let pace = pace.stamp(&at_most[..taken], thread, place);
+        for incoming in place {
+            let id = StackId(incoming.record.stack);
+            incoming.stack = self.stacks.resolve(id, &self.segment, &self.modules, shared.dictionary);
+        }
+        (self.last_stamp, self.last_us) = (pace.last_stamp, pace.last_us);
+        self.last_ns = self.time_of(pace.last_stamp, shared.timeline);
+        self.late_events += pace.late;
         self.events += taken as u64;
         lane.advance(taken);
         stop
@@ -348,8 +386,19 @@ impl Stream {
         if shared.dictionary.take_gained() {
             shared.sink.gain(&shared.dictionary.contents);
         }
-        let one = std::slice::from_ref(&incoming);
-        match stamped.event {
+        self.tell(lane, stamped.event, &incoming, at_ns, shared)
+    }
+
+    /// Hands an event on, and does what follows from it, by its kind.
+    fn tell<S: Sink>(
+        &mut self,
+        lane: &mut Lane,
+        event: Event,
+        incoming: &Incoming,
+        at_ns: u64,
+        shared: &mut Shared<'_, S, S::LiveSet>,
+    ) -> Result<(), S::Error> {
+        match event {
             Event::Alloc { .. }
             | Event::AllocAfter { .. }
             | Event::MergeBinned { .. }
@@ -365,72 +414,40 @@ impl Stream {
             | Event::ProgramRemapFrom { .. }
             | Event::ProgramRemapTo { .. }
             | Event::ProgramAdvise { .. }
-            | Event::ProgramBrk { .. } => shared.sink.push_all(self.index, one)?,
+            | Event::ProgramBrk { .. } => self.push(incoming, shared),
             Event::HeapCall { call, value, .. } => {
-                shared.sink.push_all(self.index, one)?;
-                match call {
-                    HeapCall::Ignore => self.ignored.extend(shared.sink.live_block(self.index, value)?),
-                    HeapCall::Copied => {
-                        let blocks = shared.sink.live_blocks(self.index).ok();
-                        self.copied = Some(Copied { number: value as u32, at_ns, blocks });
-                    }
-                    HeapCall::Aligned
-                    | HeapCall::MallocTrim
-                    | HeapCall::Mallopt
-                    | HeapCall::Tunable
-                    | HeapCall::Passed => {}
-                }
+                self.push(incoming, shared)?;
+                self.heap_call(call, value, at_ns, shared)
             }
             Event::Marker { text_bytes } => {
                 self.marks += 1;
-                self.push_with_text(lane, &incoming, text_bytes, shared)?;
+                self.push_with_text(lane, incoming, text_bytes, shared).map(|_| ())
             }
-            Event::ProgramMap { text_bytes, .. } => {
-                self.push_with_text(lane, &incoming, text_bytes, shared)?;
-            }
-            Event::ThreadStart { tid, text_bytes } => {
-                let mut name = self.push_with_text(lane, &incoming, text_bytes, shared)?;
-                if name.is_empty() {
-                    name = outside::thread_name(self.identity.pid, tid);
-                }
-                let thread = &mut shared.dictionary.contents.threads[thread.0 as usize];
-                (thread.tid, thread.name) = (tid, name);
-            }
+            Event::ProgramMap { text_bytes, .. } => self.push_with_text(lane, incoming, text_bytes, shared).map(|_| ()),
+            Event::ThreadStart { tid, text_bytes } => self.start_thread(lane, incoming, tid, text_bytes, shared),
             Event::ThreadExit => {
-                shared.dictionary.contents.threads[thread.0 as usize].ended_at_ns = Some(at_ns);
-                shared.sink.push_all(self.index, one)?;
+                shared.dictionary.contents.threads[incoming.thread.0 as usize].ended_at_ns = Some(at_ns);
+                self.push(incoming, shared)
             }
             Event::Fork { fork_serial } => {
-                shared.sink.push_all(self.index, one)?;
-                if shared.forks.wants(self.identity.pid, fork_serial) {
-                    let live_set = shared.sink.live_set(self.index)?;
-                    let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
-                    shared.forks.keep(self.identity.pid, fork_serial, fork);
-                }
+                self.push(incoming, shared)?;
+                self.fork(fork_serial, shared)
             }
             Event::Exec { text_bytes } => {
                 self.last_word = LastWord::Exec;
-                self.push_with_text(lane, &incoming, text_bytes, shared)?;
+                self.push_with_text(lane, incoming, text_bytes, shared).map(|_| ())
             }
             Event::ExecFailed => {
                 self.last_word = LastWord::None;
-                shared.sink.push_all(self.index, one)?;
+                self.push(incoming, shared)
             }
             Event::Exit { status } => {
                 self.last_word = LastWord::Exit(status);
-                shared.sink.push_all(self.index, one)?;
+                self.push(incoming, shared)
             }
             Event::Module { bias, serial, text_bytes } => {
-                match lane.pop_text(usize::from(text_bytes)).as_deref().and_then(module) {
-                    Some(mut module) => {
-                        if module.path.as_os_str().is_empty() {
-                            module.path = outside::module_path(self.identity.pid, bias.0);
-                        }
-                        module.path = unmarked(module.path);
-                        self.modules.announce(serial, shared.dictionary.module(module), bias.0);
-                    }
-                    None => self.damaged += 1,
-                }
+                self.announce_module(lane, serial, bias.0, text_bytes, shared.dictionary);
+                Ok(())
             }
             Event::ModuleRange { start, len_bytes, serial } => {
                 if self.modules.add_range(serial, start.0, len_bytes) {
@@ -438,18 +455,91 @@ impl Stream {
                 } else {
                     self.damaged += 1;
                 }
+                Ok(())
             }
             Event::ModulesClosed { generation } => {
                 self.modules.begin_generation(generation);
-                shared.sink.push_all(self.index, one)?;
+                self.push(incoming, shared)
             }
             Event::Lost { count, reason } => {
                 self.lost[reason as usize] = self.lost[reason as usize].saturating_add(count);
-                shared.sink.push_all(self.index, one)?;
+                self.push(incoming, shared)
             }
             // Texts are taken with the record that announces them: this one has none.
-            Event::Text { .. } => self.damaged += 1,
+            Event::Text { .. } => {
+                self.damaged += 1;
+                Ok(())
+            }
         }
+    }
+
+    fn push<S: Sink>(&self, incoming: &Incoming, shared: &mut Shared<'_, S, S::LiveSet>) -> Result<(), S::Error> {
+        shared.sink.push_all(self.index, std::slice::from_ref(incoming))
+    }
+
+    /// Keeps what a check for leaks will want of the blocks as they are now.
+    fn heap_call<S: Sink>(
+        &mut self,
+        call: HeapCall,
+        value: u64,
+        at_ns: u64,
+        shared: &mut Shared<'_, S, S::LiveSet>,
+    ) -> Result<(), S::Error> {
+        match call {
+            HeapCall::Ignore => self.ignored.extend(shared.sink.live_block(self.index, value)?),
+            HeapCall::Copied => {
+                let blocks = shared.sink.live_blocks(self.index).ok();
+                self.copied = Some(Copied { number: value as u32, at_ns, blocks });
+            }
+            HeapCall::Aligned | HeapCall::MallocTrim | HeapCall::Mallopt | HeapCall::Tunable | HeapCall::Passed => {}
+        }
+        Ok(())
+    }
+
+    /// Keeps what a child has from this process, if one may come.
+    fn fork<S: Sink>(&mut self, serial: u32, shared: &mut Shared<'_, S, S::LiveSet>) -> Result<(), S::Error> {
+        if shared.forks.wants(self.identity.pid, serial) {
+            let live_set = shared.sink.live_set(self.index)?;
+            let fork = Fork { parent: self.index, live_set, modules: self.modules.clone() };
+            shared.forks.keep(self.identity.pid, serial, fork);
+        }
+        Ok(())
+    }
+
+    /// A module, of which the text follows.
+    fn announce_module(
+        &mut self,
+        lane: &mut Lane,
+        serial: u16,
+        bias: u64,
+        text_bytes: u16,
+        dictionary: &mut Dictionary,
+    ) {
+        let Some(mut module) = lane.pop_text(usize::from(text_bytes)).as_deref().and_then(module) else {
+            self.damaged += 1;
+            return;
+        };
+        if module.path.as_os_str().is_empty() {
+            module.path = outside::module_path(self.identity.pid, bias);
+        }
+        module.path = unmarked(module.path);
+        self.modules.announce(serial, dictionary.module(module), bias);
+    }
+
+    fn start_thread<S: Sink>(
+        &mut self,
+        lane: &mut Lane,
+        incoming: &Incoming,
+        tid: u32,
+        text_bytes: u16,
+        shared: &mut Shared<'_, S, S::LiveSet>,
+    ) -> Result<(), S::Error> {
+        let mut name = self.push_with_text(lane, incoming, text_bytes, shared)?;
+        if name.is_empty() {
+            name = outside::thread_name(self.identity.pid, tid);
+        }
+        let thread = &mut shared.dictionary.contents.threads[incoming.thread.0 as usize];
+        (thread.tid, thread.name) = (tid, name);
         Ok(())
     }
 
