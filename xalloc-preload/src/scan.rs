@@ -57,6 +57,7 @@ pub(crate) mod root_regions;
 mod roots;
 mod say;
 mod stop;
+mod told;
 mod way_out;
 
 pub(crate) use asked::{on_check, on_final_check};

@@ -2,17 +2,16 @@
  * sites.
  *
  * The second argument, if there is one, is the fix: `without`, `what_if_site` makes no blocks; `pool`, they come from
- * slabs of 64 KiB, rounded up to 16 bytes, freed ones used again, and above 32 KiB from mappings; `reserve`, what
- * `what_if_grow` grows begins with its largest size.
+ * the pool of `pool.h`; `reserve`, what `what_if_grow` grows begins with its largest size.
  */
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "../keep.h"
+#include "pool.h"
 
-enum { BLOCKS = 3000, ROUNDS = 36000, SMALLEST_MAPPING = 32768 + 1 };
+enum { BLOCKS = 3000, ROUNDS = 36000 };
 
 static uint64_t state;
 
@@ -25,40 +24,6 @@ static size_t below(size_t limit) {
 static size_t any_size(void) {
     size_t limit = (size_t)64 << below(below(8) + 1);
     return 1 + below(below(400) == 0 ? 200000 : limit);
-}
-
-static void *mapped(size_t size) {
-    return mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-}
-
-static void *unused[SMALLEST_MAPPING / 16 + 1];
-static char *slab;
-static size_t left;
-
-static void *from_pool(size_t size) {
-    if (size >= SMALLEST_MAPPING) return mapped((size + 4095) & ~(size_t)4095);
-    size = (size + 15) & ~(size_t)15;
-    void *block = unused[size / 16];
-    if (block) {
-        unused[size / 16] = *(void **)block;
-        return block;
-    }
-    if (left < size) {
-        slab = mapped(65536);
-        left = 65536;
-    }
-    left -= size;
-    return slab + left;
-}
-
-static void to_pool(void *block, size_t size) {
-    if (size >= SMALLEST_MAPPING) {
-        munmap(block, (size + 4095) & ~(size_t)4095);
-        return;
-    }
-    size = (size + 15) & ~(size_t)15;
-    *(void **)block = unused[size / 16];
-    unused[size / 16] = block;
 }
 
 static int is_without, is_pool, is_reserve;

@@ -1,40 +1,16 @@
 /* Records that stay lie between buffers that go.
  *
- * With the argument `fixed` the records come from a pool: slabs of 64 KiB, sizes rounded up to 16, freed ones used again.
+ * With the argument `fixed` the records come from the pool of `pool.h`.
  */
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "../keep.h"
+#include "pool.h"
 
 static int is_fixed;
-static void *unused[64];
-static char *slab;
-static size_t left;
-
-static void *from_pool(size_t size) {
-    size = (size + 15) & ~(size_t)15;
-    void *block = unused[size / 16];
-    if (block) {
-        unused[size / 16] = *(void **)block;
-        return block;
-    }
-    if (left < size) {
-        slab = mmap(NULL, 65536, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-        left = 65536;
-    }
-    left -= size;
-    return slab + left;
-}
-
-static void to_pool(void *block, size_t size) {
-    size = (size + 15) & ~(size_t)15;
-    *(void **)block = unused[size / 16];
-    unused[size / 16] = block;
-}
 
 NOINLINE static void *what_if_record(size_t size) {
     return keep(is_fixed ? from_pool(size) : malloc(size));

@@ -131,14 +131,14 @@ impl<O: Os, F: FnMut(Span) -> bool> Walk<'_, O, F> {
     /// The sub-heaps of a thread arena, from the latest to the first.
     fn sub_heaps(&mut self, heap: &Heap<O>) -> Result<(), WalkError> {
         let policy = heap.settings.policy();
-        let mut heap = heap.heap_of(self.arena.top);
-        while heap != 0 {
-            let previous = self.words.heap_prev(heap);
+        let mut start = heap.heap_of(self.arena.top);
+        while start != 0 {
+            let previous = self.words.heap_prev(start);
             let reserved = policy.heap_header_bytes + if previous == 0 { policy.arena_bytes } else { 0 };
-            let first = (heap + reserved).next_multiple_of(ALIGNMENT);
-            self.tell(heap, first - heap, Class::Metadata)?;
+            let first = (start + reserved).next_multiple_of(ALIGNMENT);
+            self.tell(start, first - start, Class::Metadata)?;
             self.chunks(first)?;
-            heap = previous;
+            start = previous;
         }
         Ok(())
     }

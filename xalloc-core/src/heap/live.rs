@@ -102,8 +102,8 @@ unsafe impl Os for Live {
     }
 
     unsafe fn remap(&self, addr: u64, old_len: u64, new_len: u64) -> Option<u64> {
-        // SAFETY: by the third bullet of the module.
         // The new address is looked at even where nothing asks to use it: of huge pages it has to be a multiple.
+        // SAFETY: by the third bullet of the module.
         address(errno::preserving(|| unsafe {
             libc::syscall(libc::SYS_mremap, addr, old_len, new_len, word(libc::MREMAP_MAYMOVE), 0_usize)
         }))

@@ -27,8 +27,8 @@ use xalloc_core::sys::futex::{self, Scope};
 
 use super::fault;
 use super::roots::RED_ZONE_BYTES;
-use crate::host::{self, File};
-use crate::text::Text;
+use super::told::{self, SP_WORD, WORDS};
+use crate::host;
 use crate::thread;
 
 /// Threads that can be stopped; further ones count as running.
@@ -198,7 +198,7 @@ impl Stopped {
         for slot in slots() {
             // ORDERING: pairs with the handler's Release store.
             let is_stopped = slot.state.load(Ordering::Acquire) == state::STOPPED;
-            let words = if is_stopped { None } else { waiting_at(slot.tid.load(Ordering::Relaxed)) };
+            let words = if is_stopped { None } else { told::waiting_at(slot.tid.load(Ordering::Relaxed)) };
             for (to, from) in slot.waits.iter().zip(words.unwrap_or_default()) {
                 to.store(from, Ordering::Relaxed);
             }
@@ -334,11 +334,6 @@ enum Place<'a> {
     Unknown,
 }
 
-/// Words of [`Place::Waiting`].
-const WORDS: usize = 8;
-/// Where among them the stack pointer is; behind it stands the place in the code.
-const SP_WORD: usize = 6;
-
 fn place_of(slot: &Slot) -> Place<'static> {
     // ORDERING: pairs with the handler's Release store: the context is there.
     match slot.state.load(Ordering::Acquire) {
@@ -346,7 +341,7 @@ fn place_of(slot: &Slot) -> Place<'static> {
             Some(registers) => Place::Context(registers),
             None => Place::Unknown,
         },
-        _ => match remembered(slot).or_else(|| waiting_at(slot.tid.load(Ordering::Relaxed))) {
+        _ => match remembered(slot).or_else(|| told::waiting_at(slot.tid.load(Ordering::Relaxed))) {
             Some(words) => Place::Waiting(words),
             None => Place::Unknown,
         },
@@ -359,76 +354,26 @@ fn remembered(slot: &Slot) -> Option<[u64; WORDS]> {
     (words[SP_WORD] != 0).then_some(words)
 }
 
-/// `number arguments… stack-pointer place` of a thread that waits in the kernel (proc(5), `syscall`).
-fn waiting_at(tid: u32) -> Option<[u64; WORDS]> {
-    let mut buffer = [0; 256];
-    let text = read_of(tid, b"/syscall", &mut buffer)?;
-    let mut words = [0; WORDS];
-    let mut fields = text.split(|&byte| byte == b' ' || byte == b'\n');
-    fields.next().filter(|number| number.first().is_some_and(|digit| digit.is_ascii_digit()))?;
-    for (to, field) in words.iter_mut().zip(fields) {
-        let digits = field.strip_prefix(b"0x")?;
-        *to = digits
-            .iter()
-            .try_fold(0_u64, |value, &digit| Some(value << 4 | u64::from(char::from(digit).to_digit(16)?)))?;
-    }
-    (words[SP_WORD] != 0).then_some(words)
-}
-
-/// Reads a file of the thread's; what fits.
-fn read_of<'b>(tid: u32, name: &[u8], buffer: &'b mut [u8]) -> Option<&'b [u8]> {
-    let mut path = Text::<64>::of(b"/proc/self/task/");
-    path.push_number(u64::from(tid));
-    path.push(name);
-    let got = File::open(path.as_c(), libc::O_RDONLY)?.read_at(buffer, 0);
-    buffer.get(..got)
-}
-
-/// Whether a thread is in `sigwait` or one of its kin, whichever signals it waits for.
-fn waits_for_signals(tid: u32) -> bool {
-    let mut buffer = [0; 256];
-    let text = read_of(tid, b"/syscall", &mut buffer).unwrap_or_default();
-    let digits = text.split(|&byte| byte == b' ').next().unwrap_or_default();
-    let number = core::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok());
-    number == Some(libc::SYS_rt_sigtimedwait)
-}
-
-/// The processor time that a thread has used (proc_pid_schedstat(5)), as of its last tick; `None` where the kernel does
-/// not tell.
-fn used_ns(tid: u32) -> Option<u64> {
-    let mut buffer = [0; 64];
-    let text = read_of(tid, b"/schedstat", &mut buffer)?;
-    let digits = text.split(|&byte| byte == b' ').next()?;
-    // A kernel that does not count says 0, of a thread that has run.
-    core::str::from_utf8(digits).ok()?.parse().ok().filter(|&used_ns| used_ns > 0)
-}
-
 /// Whether a thread that blocks the signal is at work, and has not been for long.
 fn blocks_for_a_moment(slot: &Slot) -> bool {
     let tid = slot.tid.load(Ordering::Relaxed);
     let before_ns = slot.used_ns.load(Ordering::Relaxed);
-    waiting_at(tid).is_none() && used_ns(tid).is_some_and(|used_ns| used_ns.saturating_sub(before_ns) < MOMENT_NS)
+    told::waiting_at(tid).is_none()
+        && told::used_ns(tid).is_some_and(|used_ns| used_ns.saturating_sub(before_ns) < MOMENT_NS)
 }
 
 /// What a thread can be expected to do about a signal: a [`state`].
 fn before_signal(tid: u32, signal: c_int) -> u32 {
-    if waits_for_signals(tid) {
+    if told::waits_for_signals(tid) {
         return state::BLOCKS;
     }
-    let mut buffer = [0; 4096];
-    let Some(status) = read_of(tid, b"/status", &mut buffer) else { return state::BLOCKS };
-    let behind = |name: &[u8]| {
-        let at = status.windows(name.len()).position(|part| part == name)?;
-        status.get(at + name.len()..)
-    };
-    if behind(b"State:\t").and_then(<[u8]>::first).is_some_and(|letter| matches!(letter, b'Z' | b'X')) {
+    let Some(status) = told::status(tid) else { return state::BLOCKS };
+    if status.is_gone {
         return state::GONE;
     }
-    let Some(digits) = behind(b"SigBlk:\t") else { return state::BLOCKS };
-    let digits = digits.iter().take(16);
-    let mask = digits.fold(0_u64, |mask, &digit| mask << 4 | u64::from(char::from(digit).to_digit(16).unwrap_or(0)));
-    // Asked once more: if it began to wait meanwhile, the mask above is that of its waiting, without what it waits for.
-    if mask & 1 << (signal - 1) != 0 || waits_for_signals(tid) { state::BLOCKS } else { state::SENT }
+    // Asked once more: if it began to wait meanwhile, the mask is that of its waiting, without what it waits for.
+    let blocks = status.blocked_signals & 1 << (signal - 1) != 0 || told::waits_for_signals(tid);
+    if blocks { state::BLOCKS } else { state::SENT }
 }
 
 fn has_others() -> bool {
@@ -455,7 +400,7 @@ fn enter_all(signal: c_int) -> bool {
         let slot = unsafe { &*slot };
         slot.tid.store(tid, Ordering::Relaxed);
         slot.waits.iter().for_each(|word| word.store(0, Ordering::Relaxed));
-        slot.used_ns.store(used_ns(tid).unwrap_or(0), Ordering::Relaxed);
+        slot.used_ns.store(told::used_ns(tid).unwrap_or(0), Ordering::Relaxed);
         let first = before_signal(tid, signal);
         slot.state.store(first, Ordering::Relaxed);
         // ORDERING: pairs with the Acquire load in `slots`: the slot is filled in.
