@@ -90,6 +90,7 @@ pub(super) struct Table {
     /// Places in `leaves` whose memory was released.
     vacant: Vec<u32>,
     unaligned: FxHashMap<u64, u32>,
+    /// Nobody asks for it: a [`Place`] counts wherever it is.
     unaligned_live: u32,
 }
 
