@@ -343,5 +343,5 @@ fn an_environment_that_asks_for_too_few_samples_gets_the_fewest_and_one_that_nam
 fn a_reader_that_knows_nothing_of_samples_refuses_the_trace() {
     let major = |recording: &Recording| fs::read(&recording.path).expect("the trace")[8];
     let load = victim("sampled.c", &["kinds"]);
-    assert_eq!((major(&load.record()), major(&load.record_with(&SAMPLED))), (1, 2));
+    assert_eq!((major(&load.record()), major(&load.record_with(&SAMPLED))), (3, 4));
 }

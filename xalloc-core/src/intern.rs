@@ -268,8 +268,8 @@ impl<'a> Trie<'a> {
             let id = taken.checked_add(FIRST)?;
             self.make_room(id as usize)?;
             // ORDERING: Release pairs with the Acquire load in `current_level`: the memory that `make_room` saw reserved
-            // is so for whoever sees the node taken. The node itself is published by the index entry or the record that
-            // names it.
+            // is so for whoever sees the node taken. The node itself is published by the parent, the index entry or the
+            // record that names it.
             match self.counters.taken.compare_exchange(taken, taken + 1, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => break id,
                 Err(newer) => taken = newer,

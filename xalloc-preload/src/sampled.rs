@@ -21,6 +21,7 @@ use xalloc_core::wire::{Event, HeapCall, LossReason};
 
 use crate::backend::HEAP;
 use crate::host;
+use crate::lifecycle::{self, Phase};
 use crate::segment::{self, Segment};
 use crate::thread::Own;
 
@@ -53,9 +54,11 @@ pub(crate) fn tells_end_of(segment: &Segment, addr: Addr) -> bool {
     !segment.is_sampled() || unmark(addr)
 }
 
-/// Takes the mark from a block that comes back where there is no ring to tell it in: an event that is lost, and counted.
+/// Takes the mark from a block that comes back where there is no ring to tell it in: an event that is lost, and counted. Where
+/// nothing is recorded (a child that is not followed has its parent's marks and segment) nothing is lost.
 pub(crate) fn lose_end_of(addr: Addr) {
     if unmark(addr)
+        && lifecycle::phase() == Phase::Live
         && let Some(segment) = segment::current()
     {
         segment.count_lost(LossReason::NoRing, 1);

@@ -10,7 +10,8 @@
 //! A filter is set by `prctl` or by `syscall`, for the call of its own has no function in libc; so both are ours. To ask
 //! the kernel afterwards (`/proc/self/status`) would be such an unexpected call. A program that has its own instruction
 //! for system calls is not noticed; and a filter that was there before the process began let libc's loader open and map
-//! files, which is what this library does. Of both the recorder knows from outside, and refuses the check for leaks.
+//! files, which is what this library does, but for one question about a mapping (`ioctl`), which such a filter has to
+//! let pass or deny. Of both the recorder knows from outside, and refuses the check for leaks.
 //!
 //! # Safety
 //! - [`arch::system_call`] is given the arguments that the program gave, which answers for them.

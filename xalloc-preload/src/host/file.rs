@@ -67,7 +67,8 @@ impl File {
     /// Asks the file's own question `request`, or gives its order; false: errno says why not.
     ///
     /// # Safety
-    /// - `request` reads and writes no more than one `T`, and what that points to.
+    /// - `request` reads and writes no more than the `T` and the memory that its fields name, which is valid for that during
+    ///   the call.
     pub(crate) unsafe fn control<T>(&self, request: u32, about: &mut T) -> bool {
         // SAFETY: by the contract of this function.
         unsafe { libc::syscall(libc::SYS_ioctl, self.0, request, core::ptr::from_mut(about)) == 0 }

@@ -63,9 +63,15 @@ pub(crate) fn search<B>(look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Opt
     if is_confined() { None } else { keeping_errno(|| search_file(look)) }
 }
 
-fn search_file<B>(mut look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Option<B> {
-    let file = File::open(LIST, libc::O_RDONLY)?;
-    let mut buffer = [0; BUFFER_BYTES];
+fn search_file<B>(look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Option<B> {
+    search_in(&File::open(LIST, libc::O_RDONLY)?, &mut [0; BUFFER_BYTES], look)
+}
+
+fn search_in<B>(
+    file: &File,
+    buffer: &mut [u8; BUFFER_BYTES],
+    mut look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>,
+) -> Option<B> {
     let (mut at, mut filled) = (0, 0);
     let mut in_line = true;
     loop {
@@ -91,7 +97,7 @@ fn search_file<B>(mut look: impl FnMut(&Mapping<'_>) -> ControlFlow<B>) -> Optio
         if used == 0 && filled == BUFFER_BYTES {
             // A line longer than the buffer: its start says all but the end of the path.
             if in_line
-                && let Some(mapping) = parse(&buffer)
+                && let Some(mapping) = parse(buffer)
                 && let ControlFlow::Break(found) = look(&mapping)
             {
                 return Some(found);
@@ -110,22 +116,33 @@ pub(crate) fn at<R>(address: u64, look: impl FnOnce(&Mapping<'_>) -> R) -> Optio
         return None;
     }
     keeping_errno(|| {
-        let mut path = [0; BUFFER_BYTES];
-        if let Some(mapping) = ask(address, &mut path) {
+        let file = File::open(LIST, libc::O_RDONLY)?;
+        // One for both: a hook may run on a small stack.
+        let mut buffer = [0; BUFFER_BYTES];
+        if let Some(mapping) = ask(&file, address, &mut buffer) {
             return Some(look(&mapping));
         }
-        let mut look = Some(look);
-        search_file(|mapping| match mapping.range.contains(&address) {
-            true => ControlFlow::Break(look.take().map(|look| look(mapping))),
-            false => ControlFlow::Continue(()),
-        })
-        .flatten()
+        search_at(&file, &mut buffer, address, look)
     })
 }
 
+/// The same from the list.
+fn search_at<R>(
+    file: &File,
+    buffer: &mut [u8; BUFFER_BYTES],
+    address: u64,
+    look: impl FnOnce(&Mapping<'_>) -> R,
+) -> Option<R> {
+    let mut look = Some(look);
+    search_in(file, buffer, |mapping| match mapping.range.contains(&address) {
+        true => ControlFlow::Break(look.take().map(|look| look(mapping))),
+        false => ControlFlow::Continue(()),
+    })
+    .flatten()
+}
+
 /// What the kernel answers about the mapping that holds `address`. `None`: nothing, or there is none.
-fn ask(address: u64, path: &mut [u8; BUFFER_BYTES]) -> Option<Mapping<'_>> {
-    let file = File::open(LIST, libc::O_RDONLY)?;
+fn ask<'b>(file: &File, address: u64, path: &'b mut [u8; BUFFER_BYTES]) -> Option<Mapping<'b>> {
     let mut query = Query {
         size: size_of::<Query>() as u64,
         address,
@@ -197,13 +214,17 @@ mod tests {
             // The break and the stack grow meanwhile; nothing can be asked about the kernel's page.
             let is_still = !mapping.path.starts_with(b"[") && !mapping.path.is_empty();
             assert!(!is_still || at(mapping.range.end - 1, same) == Some(true), "{mapping:?}");
+            let list = File::open(LIST, libc::O_RDONLY).expect("proc is mounted");
+            let listed = search_at(&list, &mut [0; BUFFER_BYTES], mapping.range.start, same);
+            assert!(!is_still || listed == Some(true), "{mapping:?}");
             compared += usize::from(is_still);
             ControlFlow::Continue(())
         });
         assert!(compared > 4, "{compared}");
         let mut path = [0; BUFFER_BYTES];
         let here = parse as fn(&'static [u8]) -> Option<Mapping<'static>> as usize as u64;
-        if ask(here, &mut path).is_none() {
+        let list = File::open(LIST, libc::O_RDONLY).expect("proc is mounted");
+        if ask(&list, here, &mut path).is_none() {
             println!("skipped: this kernel answers no question about one mapping, so both read the list");
         }
     }

@@ -251,14 +251,14 @@ fn exclude_heap(excluded: &mut Excluded, map: &Map, marker: &mut Marker<'_, Own<
     }
 }
 
-/// Leaves out the bits that say where live blocks are: in a row they look like pointers. Bits that lie near none of
+/// Leaves out the bytes that say where live blocks are: in a row they look like pointers. Those that lie near none of
 /// `blocks` are zero.
 fn exclude_live_set(excluded: &mut Excluded, blocks: &[Block]) {
     excluded.add(HEAP.live_set_root());
     for block in blocks {
-        let bits = HEAP.live_set_at(Addr(block.addr));
-        if !excluded.last_holds(bits.start) {
-            excluded.add(bits);
+        let leaf = HEAP.live_set_at(Addr(block.addr));
+        if !excluded.last_holds(leaf.start) {
+            excluded.add(leaf);
         }
     }
 }

@@ -151,7 +151,8 @@ impl Output {
         match self.name {
             Name::Made | Name::Found => self.path,
             // What was replaced has the temporary name then, and goes with it. A plain renaming makes some file systems
-            // (ext4, against an empty file after a power cut) begin to write the whole trace to the disk first.
+            // (ext4, against an empty file after a power cut) begin to write the whole trace to the disk first. So this does
+            // not wait for the disk, and a power cut soon after may take both.
             Name::Replacing { temporary, old } if exchange(&temporary, &old).is_ok() => old,
             Name::Replacing { temporary, old } => match temporary.persist(&old) {
                 Ok(()) => old,
@@ -342,6 +343,20 @@ mod tests {
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
         }
         assert!(link.is_symlink());
+    }
+
+    #[test]
+    fn where_the_old_file_is_gone_the_trace_takes_its_name_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.xtrace");
+        fs::write(&path, "old").unwrap();
+        let mut output = Output::create(Some(&path), &names(), Existing::Replace).unwrap();
+        io::Write::write_all(&mut output.file, b"trace").unwrap();
+        // Nothing to exchange names with.
+        fs::remove_file(&path).unwrap();
+        assert_eq!(output.keep(), path);
+        assert_eq!(fs::read(&path).unwrap(), b"trace");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "and no other name stays");
     }
 
     #[test]

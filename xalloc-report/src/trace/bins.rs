@@ -3,7 +3,7 @@
 //! malloc's bins are lists, and which end is taken is fixed: a fast bin gives what it got last, a small one what it got
 //! first, the unsorted one is sorted into the others from its oldest chunk on, and the fast ones are emptied by size (malloc.c,
 //! `_int_malloc`, `malloc_consolidate`). So most steps name a chunk that an earlier step put where this one takes it from.
-//! Of the addresses in the columns of a compiler's steps two thirds go by this, of perl's and python3's nearly all.
+//! Of the bytes of a compiler's and of perl's steps two thirds go by this, of python3's nearly all.
 //!
 //! The lists are no copy of the heap's bins. Chunks leave those unseen: a neighbour is freed and they are merged with
 //! it. Such an entry is dropped when one behind it turns out to have been taken, so what is expected may be wrong, and then
@@ -23,13 +23,13 @@ use super::heap_steps::{BIN, COALESCE, Chunk, Flat, SPLIT};
 use super::mirror::{NO_CHUNK, Near};
 
 /// Fast bins that a policy may have: of 32 to 176 bytes.
-const FAST: usize = 10;
+const FAST_BINS: usize = 10;
 /// Small bins, by a sixteenth of their size.
-const SMALL: usize = 64;
+const SMALL_BINS: usize = 64;
 /// Arenas that have lists of their own; others share theirs.
 const ARENAS: usize = 64;
 /// Most entries of all lists when a block of events begins; with more they begin anew.
-const MOST: usize = 4 << 20;
+const MOST_ENTRIES: usize = 4 << 20;
 /// How far an entry is looked for behind the one that was expected.
 const REACH: usize = 64;
 /// Bits of a merge's small operand: with the chunk below, with the one above.
@@ -48,10 +48,10 @@ pub(super) struct Bins {
 /// The lists of an arena, each in the order in which its chunks came.
 struct Lists {
     unsorted: VecDeque<Waiting>,
-    fast: [Vec<u64>; FAST],
+    fast: [Vec<u64>; FAST_BINS],
     /// A bit for each fast list that has entries.
     has_fast: u16,
-    small: [VecDeque<u64>; SMALL],
+    small: [VecDeque<u64>; SMALL_BINS],
 }
 
 impl Lists {
@@ -74,7 +74,7 @@ impl Lists {
     #[inline]
     fn fast_of(size_bytes: u64) -> Option<usize> {
         let bin = (size_bytes / 16).checked_sub(2)?;
-        (bin < FAST as u64).then_some(bin as usize)
+        (bin < FAST_BINS as u64).then_some(bin as usize)
     }
 
     /// The chunk that is taken next when the fast bins are emptied.
@@ -107,8 +107,11 @@ impl Lists {
     /// What came first into a small list, up to `chunk`, is gone.
     fn leave_small(&mut self, units: usize, chunk: u64) {
         let list = &mut self.small[units];
-        if let Some(at) = list.iter().take(REACH).position(|&entry| entry == chunk) {
-            list.drain(..=at);
+        match list.iter().take(REACH).position(|&entry| entry == chunk) {
+            Some(at) => drop(list.drain(..=at)),
+            // Those before it left unseen: what is known of the list is of no use.
+            None if list.len() > REACH => list.clear(),
+            None => {}
         }
     }
 
@@ -117,7 +120,7 @@ impl Lists {
     fn leave_slowly(&mut self, chunk: u64, size_bytes: u64) {
         if self.unsorted.front() == Some(&(chunk, size_bytes)) {
             self.unsorted.pop_front();
-        } else if size_bytes < SMALL as u64 * 16 {
+        } else if size_bytes < SMALL_BINS as u64 * 16 {
             self.leave_small((size_bytes / 16) as usize, chunk);
         }
     }
@@ -156,7 +159,7 @@ impl Bins {
 
     /// A block of events begins. Until it ends, lists gain no more entries than it has events.
     pub(super) fn begin_block(&mut self) {
-        if self.arenas.iter().map(Lists::len).sum::<usize>() > MOST {
+        if self.arenas.iter().map(Lists::len).sum::<usize>() > MOST_ENTRIES {
             self.clear();
         }
     }
@@ -294,7 +297,7 @@ impl Bins {
                 near.is_filed |= near.free_chunk == chunk;
                 let lists = self.lists(arena);
                 lists.leave_unsorted(chunk);
-                if bin == BinKind::Small && size_bytes < SMALL as u64 * 16 {
+                if bin == BinKind::Small && size_bytes < SMALL_BINS as u64 * 16 {
                     lists.small[(size_bytes / 16) as usize].push_back(addr);
                 }
             }
@@ -415,14 +418,14 @@ mod tests {
     fn what_the_lists_hold_is_bounded_however_much_is_freed_in_however_many_arenas() {
         let (mut bins, mut near) = (Bins::default(), Near::default());
         let mut most = 0;
-        for block in 0..2 * (MOST / BLOCK_EVENTS) as u64 {
+        for block in 0..2 * (MOST_ENTRIES / BLOCK_EVENTS) as u64 {
             bins.begin_block();
             for at in 0..BLOCK_EVENTS as u64 {
                 bins.moved_to_fast(ArenaId(at as u16), (block << 16 | at) * 16, 32, &mut near);
             }
             most = most.max(bins.arenas.iter().map(Lists::len).sum());
         }
-        assert!((MOST..=MOST + BLOCK_EVENTS).contains(&most), "{most}");
+        assert!((MOST_ENTRIES..=MOST_ENTRIES + BLOCK_EVENTS).contains(&most), "{most}");
         assert!(bins.arenas.len() <= ARENAS);
     }
 }

@@ -70,7 +70,7 @@ pub(super) enum BlockKind {
     Dictionary = 3,
     /// The list of all blocks before it.
     Footer = 4,
-    /// What the kernel said of one process's memory at one time. Since minor version 1.
+    /// What the kernel said of one process's memory at one time. Since 1.1.
     Snapshot = 5,
 }
 

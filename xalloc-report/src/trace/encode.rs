@@ -155,6 +155,7 @@ impl<T: Tally> Encoder<T> {
 
     /// What a checkpoint does not hold is forgotten; the open block has no events.
     pub(super) fn forget_bins(&mut self) {
+        debug_assert_eq!(self.events(), 0, "a checkpoint stands between two blocks");
         self.bins.clear();
         self.is_anew = true;
     }

@@ -98,8 +98,8 @@ impl Flat {
         Some(Flat { sub: bin as u8, second: u64::from(index), ..Flat::new(BIN, chunk, size_bytes) })
     }
 
-    /// The step that a [`LISTED`] or [`QUEUED`] one of so many units means, where a block at `addr` is expected; `self` are its numbers
-    /// less the expected ones.
+    /// The step that a [`LISTED`] or [`QUEUED`] one of so many units means, where a block at `addr` is expected; `self` are
+    /// its numbers less the expected ones.
     #[inline]
     pub(super) fn listed(self, addr: u64, units: u8) -> Flat {
         let size_bytes = u64::from(units) * 16;

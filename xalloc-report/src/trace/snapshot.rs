@@ -4,7 +4,7 @@
 //! the process's mappings with their resident bytes, and page by page which pages of its anonymous memory are resident.
 //!
 //! # In the file
-//! A block of its own kind, which readers of an older minor version skip: one column, numbers as varints. Resident pages
+//! A block of its own kind, which readers of version 1.0 skip: one column, numbers as varints. Resident pages
 //! are runs: pages to skip, pages that are resident, and so on to the mapping's end. Behind the mappings stands who told the
 //! pages; a file that says nothing of that has them from `pagemap`.
 

@@ -56,11 +56,15 @@ impl Recent {
             // again, so that each loss is counted.
             keeping &= !frame.rule.is(Kind::Register) && parent != StackId::UNKNOWN;
             if keeping {
+                let words = self.words_len;
                 keeping = if has_older {
                     self.enter_words(frame, &older, needs_caller_fp, stack)
                 } else {
                     at_limit || self.enter_ending(frame)
                 };
+                if !keeping {
+                    self.words_len = words;
+                }
             }
             if keeping {
                 depth += 1;
@@ -92,10 +96,9 @@ impl Recent {
     #[inline(always)]
     fn lacks_room(&self, more: usize, depth: usize) -> bool {
         let frames = self.frames_len + more;
-        frames > PLENTY
-            && (frames > PLENTY_OF_DEPTHS * (depth + more)
-                || frames >= FRAMES
-                || self.words_len + WORDS_OF_FRAME * more > WORDS)
+        // A frame whose words found no room would count as unchanged whatever happened to it.
+        self.words_len + WORDS_OF_FRAME * more > WORDS
+            || frames > PLENTY && (frames > PLENTY_OF_DEPTHS * (depth + more) || frames >= FRAMES)
     }
 
     #[inline(always)]
@@ -143,5 +146,58 @@ impl Recent {
         };
         self.enter(base.wrapping_add(frame.rule.cfa_offset()).wrapping_sub(8), 0);
         true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::own_stack::Bounds;
+    use super::super::super::rule::{CallerFp, Rule};
+    use super::*;
+
+    const DEPTH: usize = 1000;
+    /// Words of a made-up frame.
+    const STRIDE: usize = 8;
+
+    /// Frames that align their stack, each of which leads to its caller by three words; outermost last. The words stand
+    /// in `memory`, as such functions would have left them.
+    fn frames(memory: &mut [u64], first_ip: u64) -> Vec<Passed> {
+        let start = memory.as_mut_ptr().expose_provenance() as u64;
+        let state = |frame: usize| {
+            let sp = start + (frame * STRIDE * 8) as u64;
+            State { word: FrameWord::return_address(first_ip + frame as u64), sp, fp: sp + 16 }
+        };
+        let rule = Rule::new(Kind::Drap, 8, CallerFp::AtFp(0));
+        for (frame, words) in memory.chunks_exact_mut(STRIDE).enumerate() {
+            let older = state(frame + 1);
+            (words[2], words[3], words[7]) = (older.fp, older.sp, older.word.0);
+        }
+        (0..DEPTH).map(|at| Passed { state: state(at), rule: if at + 1 == DEPTH { Rule::END } else { rule } }).collect()
+    }
+
+    #[test]
+    fn a_frame_is_kept_only_with_all_the_words_that_lead_on_from_it() {
+        let mut recent = Box::new(Recent::new());
+        let mut memory = [[0_u64; DEPTH * STRIDE]; 3];
+        let here = memory.as_ptr().expose_provenance() as u64;
+        let stack = Bounds::find(here).above(here).expect("it is this thread's stack");
+        let mut node = StackId::UNKNOWN.0;
+        for (number, memory) in memory.iter_mut().enumerate() {
+            let passed = frames(memory, 0x40_0000 + (number as u64) * 0x10_0000);
+            let innermost = recent.keep(&passed, Beyond::Root(StackId::NONE), &stack, |_, _| {
+                node += 1;
+                StackId(node)
+            });
+            let first = passed[0].state;
+            assert_eq!(recent.repeated(&first), Some(innermost), "stack {number}");
+            for at in [2, 3, 7] {
+                let before = core::mem::replace(&mut memory[STRIDE + at], 1);
+                core::hint::black_box(&mut *memory);
+                assert_eq!(recent.repeated(&first), None, "stack {number}, word {at} of its second frame has changed");
+                memory[STRIDE + at] = before;
+                core::hint::black_box(&mut *memory);
+            }
+            assert_eq!(recent.repeated(&first), Some(innermost), "stack {number}, as it was");
+        }
     }
 }
