@@ -189,6 +189,15 @@ fn a_forked_child_goes_on_with_numbers_of_its_own_and_frees_what_it_inherited() 
 }
 
 #[test]
+fn what_a_child_frees_that_is_not_followed_is_no_loss() {
+    for allocator in ["core", "system"] {
+        // `recorded` wants no event lost.
+        let recording = recorded("fork", &["--no-follow", "--allocator", allocator]);
+        assert_blocks(&site(&recording, "before"), 500.0, 20_000.0, 20_000.0);
+    }
+}
+
+#[test]
 fn every_report_says_that_it_estimates() {
     let recording = recorded("sites", &[]);
     let told = "all figures are estimates: of the bytes asked for, one in 4.0 KiB was sampled";
