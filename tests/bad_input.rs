@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
 use support::victims::{static_victim, victim};
-use support::{number, xalloc};
+use support::{number, tool, xalloc};
 
 /// Exit codes as `docs/commands.md` lists them.
 const WRONG_USE: i32 = 2;
@@ -259,6 +259,33 @@ fn random_bytes_are_no_trace() {
         let behind_a_good_start = [&good_trace()[..16], &bytes[..]].concat();
         read_or_refused(&summary_of(folder.path(), &behind_a_good_start), &format!("{length} bytes behind a header"));
     }
+}
+
+#[test]
+fn a_trace_that_may_not_replace_a_file_says_so_and_where_it_is() {
+    let is_root = fs::metadata("/proc/self").is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if !is_root || tool("setpriv").is_none() {
+        println!("skipped: another user's file takes root and setpriv");
+        return;
+    }
+    // As /tmp is: who does not own a file there may not take it away.
+    let folder = tempfile::tempdir().expect("a folder");
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o1777)).expect("its mode");
+    let old = folder.path().join("a.xtrace");
+    fs::write(&old, "root's").expect("a file");
+    let own = folder.path().join("xalloc-report");
+    fs::copy(env!("CARGO_BIN_EXE_xalloc-report"), &own).expect("a copy");
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups"]).arg(own).args(["record", "-q", "-f", "-o"]);
+    command.arg(&old).args(["--", "/bin/true"]).current_dir(folder.path()).env_remove("XDG_RUNTIME_DIR");
+    let output = command.env("HOME", folder.path()).env("TMPDIR", folder.path()).output().expect("setpriv");
+    // The program's own status, as ever.
+    assert_error(&output, 0, &["a.xtrace cannot be written", "hint: it is "]);
+    assert_eq!(fs::read(&old).expect("it stays"), b"root's");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let named = stderr.lines().find_map(|line| line.trim().strip_prefix("hint: it is ")).expect("its name");
+    let summary = xalloc().args(["summary", named]).output().expect("it starts");
+    assert!(summary.status.success(), "{}", String::from_utf8_lossy(&summary.stderr));
 }
 
 #[test]

@@ -185,12 +185,16 @@ impl Model {
         for process in processes {
             let mut sums = of(recorded.contents(), process, settings);
             recorded.tally(process, &mut sums)?;
-            let unexplained = std::mem::take(sums.unexplained());
+            let mut unexplained = std::mem::take(sums.unexplained());
+            let recorded_as = recorded.contents().processes.get(process.0 as usize);
+            let has_gaps = sums.has_lost() || recorded_as.is_some_and(|process| !process.losses.is_empty());
+            if has_gaps {
+                unexplained.forget_frees();
+            }
             let mut faults = Vec::new();
             if !unexplained.is_empty() {
                 let mut look_back = LookBack::at(&unexplained);
-                let recorded_as = recorded.contents().processes.get(process.0 as usize);
-                if sums.has_lost() || recorded_as.is_some_and(|process| !process.losses.is_empty()) {
+                if has_gaps {
                     look_back = look_back.with_gaps();
                 }
                 recorded.replay(process, &mut look_back)?;
@@ -206,8 +210,13 @@ impl Model {
     /// only its events say.
     #[must_use]
     pub fn of_tallied(mut tallies: Vec<Brief>, settings: Settings) -> Option<Model> {
-        if tallies.iter_mut().any(|tally| !tally.unexplained().is_empty()) {
-            return None;
+        for tally in &mut tallies {
+            if tally.has_lost() {
+                tally.unexplained().forget_frees();
+            }
+            if !tally.unexplained().is_empty() {
+                return None;
+            }
         }
         let mut model = Model { settings, sum: Aggregates::default(), processes: Vec::new() };
         for (process, tally) in (0..).map(ProcessIndex).zip(tallies) {

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::ForceArgs;
 use super::progress::Progress;
-use super::record::failure;
+use super::record::{elsewhere, failure};
 use super::{Console, Exit, Failure};
 use crate::record::import::{ImportProps, import};
 use crate::render::escape::printable;
@@ -38,7 +38,10 @@ impl Import {
         let mut progress = Progress::new();
         let imported = import(&props, &mut |phase| progress.show(phase));
         progress.end();
-        let outcome = imported.map_err(|error| failure(error).ending(Exit::Usage))?;
+        let mut outcome = imported.map_err(|error| failure(error).ending(Exit::Usage))?;
+        if let Some(refused) = outcome.unreplaced.take() {
+            return Err(elsewhere(refused, &outcome.path));
+        }
         for note in outcome.notes() {
             writeln!(console.notes, "note: {}", printable(&note))?;
         }

@@ -18,7 +18,7 @@ use super::{Console, Exit, Failure};
 use crate::analysis;
 use crate::check::{RunEvidence, Verdict};
 use crate::model::{Brief, Model, Recorded, Settings};
-use crate::record::{self, Outcome, Props, RecordError};
+use crate::record::{self, Outcome, OutputError, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text::{self, Extent};
 use crate::trace::{ProcessIndex, Tallied, Trace, TraceError};
@@ -78,6 +78,9 @@ impl Record {
         let exit = Exit::Program(outcome.exit_status());
         if let Some(stopped) = outcome.stopped.take() {
             write!(console.notes, "{}", stopped_early(stopped, &outcome.path))?;
+        }
+        if let Some(refused) = outcome.unreplaced.take() {
+            write!(console.notes, "{}", elsewhere(refused, &outcome.path))?;
         }
         let shown = self.after(&outcome, tallied, settings, judge.as_ref(), console);
         // The program's status is the caller's first interest: what goes wrong with the summary may not replace it.
@@ -144,6 +147,13 @@ fn stopped_early(error: TraceError, path: &Path) -> Failure {
         "make room or name another place with -o; what was written until then can be read in {}",
         printable(&path.to_string_lossy())
     ))
+}
+
+/// The trace is not where it was wanted.
+pub(super) fn elsewhere(refused: OutputError, path: &Path) -> Failure {
+    Failure::new(refused)
+        .while_doing("the trace could not take the name that was asked for")
+        .hint(format!("it is {}", printable(&path.to_string_lossy())))
 }
 
 fn unreadable(name: &str, error: impl std::error::Error + Send + Sync + 'static) -> Failure {

@@ -70,22 +70,36 @@ pub struct Freed {
 
 /// The addresses of faults, and of frees that no recorded allocation explains.
 #[derive(Default, Debug)]
-pub(super) struct Unexplained(FxHashSet<u64>);
+pub(super) struct Unexplained {
+    faults: FxHashSet<u64>,
+    frees: FxHashSet<u64>,
+}
 
 impl Unexplained {
-    pub(super) fn add(&mut self, addr: u64) {
-        if self.0.len() < MOST_ADDRESSES {
-            self.0.insert(addr);
+    pub(super) fn add_fault(&mut self, addr: u64) {
+        if self.faults.len() < MOST_ADDRESSES {
+            self.faults.insert(addr);
         }
     }
 
+    pub(super) fn add_free(&mut self, addr: u64) {
+        if self.frees.len() < MOST_ADDRESSES {
+            self.frees.insert(addr);
+        }
+    }
+
+    /// Events are missing: that a free's allocation is among them is no fault.
+    pub(super) fn forget_frees(&mut self) {
+        self.frees.clear();
+    }
+
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.faults.is_empty() && self.frees.is_empty()
     }
 
     /// The ranges around them, in order and apart from each other.
     fn surroundings(&self) -> Vec<(u64, u64)> {
-        let mut addresses: Vec<_> = self.0.iter().copied().collect();
+        let mut addresses: Vec<_> = self.faults.union(&self.frees).copied().collect();
         addresses.sort_unstable();
         let mut ranges: Vec<(u64, u64)> = Vec::new();
         for addr in addresses {

@@ -45,9 +45,9 @@ impl Uncommon {
             Event::AllocFailed { .. } => totals.failed += 1,
             Event::FreeUnknown { addr } => {
                 totals.unknown_frees += 1;
-                self.unexplained.add(addr);
+                self.unexplained.add_free(addr);
             }
-            Event::Fault { addr, .. } => self.unexplained.add(addr),
+            Event::Fault { addr, .. } => self.unexplained.add_fault(addr),
             Event::Lost { events, .. } => totals.lost_events = totals.lost_events.saturating_add(events),
             Event::Marker { text } => self.marks.add(by.at_ns, text),
             Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}

@@ -82,7 +82,7 @@ pub fn import(props: &ImportProps, on_phase: &mut dyn FnMut(Phase)) -> Result<Ou
     let end = first_end.unwrap_or(End::Vanished);
     let naming = props.symbols.then(|| Naming::new(Places::of_this_machine()));
     let (mut outcome, _) = finish(naming, drained, end, output.path().to_owned(), on_phase);
-    outcome.path = if outcome.stopped.is_none() { output.keep() } else { output.keep_beside() };
+    outcome.settle(output);
     Ok(outcome)
 }
 

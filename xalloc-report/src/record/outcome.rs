@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use super::drain::{Observations, Unrecorded};
 use super::error::{exit_status, system};
+use super::output::{Output, OutputError};
 use super::symbolize::Unnamed;
 use crate::trace::{End, TraceError, Written};
 
@@ -26,6 +27,8 @@ pub struct Outcome {
     pub unnamed: Unnamed,
     /// Why the recording stopped before the program did, if it did. What was written until then can be read.
     pub stopped: Option<TraceError>,
+    /// Why the trace has another name than the one that was asked for: the file there could not be replaced.
+    pub unreplaced: Option<OutputError>,
 }
 
 impl Outcome {
@@ -42,6 +45,14 @@ impl Outcome {
             &self.observations;
         let is_whole = *damaged == 0 && *lost_stacks == 0 && *orphans == 0 && cut.is_empty() && !is_control_cut;
         self.stopped.is_none() && is_whole && refused.is_empty() && unrecorded.is_empty()
+    }
+
+    /// Gives the trace the name that it is to have.
+    pub(super) fn settle(&mut self, output: Output) {
+        (self.path, self.unreplaced) = match self.stopped {
+            None => output.keep(),
+            Some(_) => (output.keep_beside(), None),
+        };
     }
 
     /// What a reader of the trace has to know besides [`Outcome::stopped`], each a sentence.

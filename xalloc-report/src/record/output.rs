@@ -16,7 +16,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use tempfile::TempPath;
+use tempfile::{PathPersistError, TempPath};
 
 use crate::os::file::exchange;
 
@@ -145,20 +145,23 @@ impl Output {
     }
 
     /// Puts the trace in the place of what it replaces, and returns its name: the temporary one if the old file cannot
-    /// be replaced any more, for the trace is worth more than its name.
+    /// be replaced, with the reason, for the trace is worth more than its name.
     #[must_use]
-    pub(crate) fn keep(self) -> PathBuf {
+    pub(crate) fn keep(self) -> (PathBuf, Option<OutputError>) {
         match self.name {
-            Name::Made | Name::Found => self.path,
+            Name::Made | Name::Found => (self.path, None),
             // What was replaced has the temporary name then, and goes with it. A plain renaming makes some file systems
             // (ext4, against an empty file after a power cut) begin to write the whole trace to the disk first. So this does
             // not wait for the disk, and a power cut soon after may take both.
-            Name::Replacing { temporary, old } if exchange(&temporary, &old).is_ok() => old,
+            Name::Replacing { temporary, old } if exchange(&temporary, &old).is_ok() => (old, None),
             Name::Replacing { temporary, old } => match temporary.persist(&old) {
-                Ok(()) => old,
-                Err(refused) => refused.path.keep().unwrap_or(self.path),
+                Ok(()) => (old, None),
+                // In a directory such as /tmp, where only its owner may take a file away.
+                Err(PathPersistError { path, error: source }) => {
+                    (path.keep().unwrap_or(self.path), Some(OutputError::Unwritable { path: old, source }))
+                }
             },
-            Name::Unsettled { temporary, .. } => temporary.keep().unwrap_or(self.path),
+            Name::Unsettled { temporary, .. } => (temporary.keep().unwrap_or(self.path), None),
         }
     }
 
@@ -338,7 +341,7 @@ mod tests {
             };
             begin().discard();
             assert_eq!(fs::read(&path).unwrap(), b"old");
-            assert_eq!(begin().keep().canonicalize().unwrap(), path.canonicalize().unwrap());
+            assert_eq!(begin().keep().0.canonicalize().unwrap(), path.canonicalize().unwrap());
             assert_eq!(fs::read(&path).unwrap(), b"trace");
             assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 2);
         }
@@ -354,7 +357,7 @@ mod tests {
         io::Write::write_all(&mut output.file, b"trace").unwrap();
         // Nothing to exchange names with.
         fs::remove_file(&path).unwrap();
-        assert_eq!(output.keep(), path);
+        assert_eq!(output.keep().0, path);
         assert_eq!(fs::read(&path).unwrap(), b"trace");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1, "and no other name stays");
     }

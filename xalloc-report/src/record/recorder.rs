@@ -80,7 +80,7 @@ pub(crate) fn run<T: Tally>(
     // The segments are drained: their memory is given back before symbols ask for some.
     drop(session);
     let (mut outcome, tallied) = finish(naming, drained, end, output.path().to_owned(), on_phase);
-    outcome.path = if outcome.stopped.is_none() { output.keep() } else { output.keep_beside() };
+    outcome.settle(output);
     Ok((outcome, tallied))
 }
 
@@ -341,7 +341,7 @@ pub(super) fn finish<T: Tally>(
         }
     }
     on_phase(Phase::Done);
-    (Outcome { path, end, written, processes, observations, duration_ns, unnamed, stopped }, tallied)
+    (Outcome { path, end, written, processes, observations, duration_ns, unnamed, stopped, unreplaced: None }, tallied)
 }
 
 #[cfg(test)]

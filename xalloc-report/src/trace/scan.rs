@@ -9,7 +9,7 @@ use serde::Serialize;
 use xalloc_core::wire::Call;
 
 use super::error::Malformed;
-use super::records::flag;
+use super::records::{flag, optional};
 use super::varint::{Cursor, put, put_bytes};
 use super::{ProcessIndex, StackIndex, ThreadIndex};
 
@@ -229,6 +229,14 @@ pub struct Hint {
     pub disguise: Disguise,
     /// Where it lies.
     pub at_addr: u64,
+}
+
+impl Hint {
+    /// One more than its address, and its disguise; 0 if there is none.
+    fn read(from: &mut Cursor<'_>) -> Result<Option<Hint>, Malformed> {
+        let Some(at_addr) = optional(from)? else { return Ok(None) };
+        Ok(Some(Hint { disguise: one_of(from, &DISGUISES)?, at_addr }))
+    }
 }
 
 /// How a pointer can be hidden from a scan.

@@ -17,7 +17,7 @@ use rustc_hash::FxHashMap;
 use xalloc_core::wire::Call;
 
 use super::super::error::Malformed;
-use super::super::records::{optional, put_optional};
+use super::super::records::put_optional;
 use super::super::varint::{Cursor, put, put_bytes, unzigzag, zigzag};
 use super::super::{StackIndex, ThreadIndex};
 use super::{DISGUISES, Finding, Hint, Holder, LeakClass, one_of, put_one_of};
@@ -203,11 +203,7 @@ fn finding<'a>(
         spend(kept_bytes(holder))?;
         holders.push(holder.clone());
     }
-    let hints = &mut columns[Column::Hint as usize];
-    let hint = match optional(hints)? {
-        Some(at_addr) => Some(Hint { disguise: one_of(hints, &DISGUISES)?, at_addr }),
-        None => None,
-    };
+    let hint = Hint::read(&mut columns[Column::Hint as usize])?;
     Ok(Finding {
         stack,
         call: call(&mut columns[Column::Call as usize])?,

@@ -3,10 +3,10 @@
 use xalloc_core::wire::Call;
 
 use super::super::error::Malformed;
-use super::super::records::{flag, optional};
+use super::super::records::flag;
 use super::super::varint::Cursor;
 use super::super::{StackIndex, ThreadIndex};
-use super::{DISGUISES, Finding, Hint, Holder, LeakClass, UNKNOWN, one_of};
+use super::{Finding, Hint, Holder, LeakClass, UNKNOWN, one_of};
 
 /// Reads findings; `spend` is told what each takes and refuses what is too much.
 pub(in crate::trace) fn findings(
@@ -54,10 +54,7 @@ fn finding(from: &mut Cursor<'_>, spend: &mut impl FnMut(u64) -> Result<(), Malf
             Holder::Root { name: from.text()?.to_owned() }
         });
     }
-    let hint = match optional(from)? {
-        Some(at_addr) => Some(Hint { disguise: one_of(from, &DISGUISES)?, at_addr }),
-        None => None,
-    };
+    let hint = Hint::read(from)?;
     Ok(Finding {
         stack,
         call: call_of,
