@@ -3,7 +3,7 @@
 #[path = "support/mod.rs"]
 mod support;
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Output, Stdio};
 use std::thread::sleep;
@@ -210,6 +210,27 @@ fn two_askers(running: &Running) -> (Child, String) {
         sleep(Duration::from_millis(10));
     }
     (waiting, words_of(&other.wait_with_output().expect("it ends")))
+}
+
+#[test]
+fn a_program_that_allocates_without_a_pause_is_asked_between_two_calls() {
+    let folder = tempfile::tempdir().expect("a folder for the trace");
+    let mut recorder = xalloc();
+    recorder.args(["record", "-q", "--no-symbols", "-o"]).arg(folder.path().join("recording.xtrace")).arg("--");
+    let recorder = recorder.arg(program("never_pauses.c")).stdout(Stdio::piped()).spawn();
+    let mut recorder = recorder.expect("the recorder starts");
+    let mut line = String::new();
+    let output = recorder.stdout.take().expect("a pipe");
+    BufReader::new(output).read_line(&mut line).expect("it says its number");
+    let pid: u32 = line.trim().parse().expect("a number");
+    let answers: Vec<Output> = (0..5).map(|_| ask(pid).output().expect("xalloc-report starts")).collect();
+    signal(pid, "KILL");
+    recorder.wait().expect("the recorder ends");
+    for answer in answers {
+        let told = result_of(&answer);
+        assert_eq!(told["checked"].as_bool(), Some(true), "{told}");
+        assert_eq!(blocks(&told, "definite", 1234) + blocks(&told, "possible", 1234), 1, "{told}");
+    }
 }
 
 #[test]

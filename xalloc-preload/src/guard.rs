@@ -412,5 +412,8 @@ impl Inside<'_> {
             self.own().stream.give_back(segment);
             lower(self.thread);
         }
+        if let Some(signal) = self.thread.take_missed() {
+            host::signal_thread(host::tid(), signal);
+        }
     }
 }

@@ -20,7 +20,7 @@
 #![allow(unsafe_code)]
 
 use core::cell::UnsafeCell;
-use core::ffi::c_void;
+use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 
@@ -67,6 +67,8 @@ pub(crate) struct Thread {
     deferred: AtomicUsize,
     /// What nested calls noted ([`Thread::note`]).
     pub(crate) spare: Spare,
+    /// A signal that came while a hook ran and means the program's own code; 0 if there is none.
+    missed: AtomicU32,
     /// What only the guard's token reaches.
     pub(crate) own: UnsafeCell<Own>,
 }
@@ -105,6 +107,7 @@ impl Thread {
             rounds: AtomicU32::new(0),
             deferred: AtomicUsize::new(0),
             spare: Spare::new(),
+            missed: AtomicU32::new(0),
             own: UnsafeCell::new(Own {
                 cache: ThreadCache::new(),
                 entry: Entry { ip: 0, sp: 0, fp: 0 },
@@ -131,6 +134,12 @@ impl Thread {
     /// Whether nested calls left something to do: a block to free, or records.
     pub(crate) fn has_leftovers(&self) -> bool {
         self.deferred.load(Ordering::Relaxed) != 0 || !self.spare.is_empty()
+    }
+
+    /// The signal that is to come again, once.
+    pub(crate) fn take_missed(&self) -> Option<c_int> {
+        let signal = self.missed.swap(0, Ordering::Relaxed);
+        (signal != 0).then_some(signal as c_int)
     }
 
     /// Keeps a record of a nested call for the call that it interrupts.
@@ -282,6 +291,15 @@ pub(crate) unsafe fn nearby(offset: usize) -> Option<&'static Thread> {
 /// Whether the calling thread is in a hook.
 pub(crate) fn is_inside() -> bool {
     existing().is_some_and(|thread| thread.inside.load(Ordering::Relaxed))
+}
+
+/// Has the signal, whose handler asks for it, sent again as soon as the hook is over that it interrupts. Nothing happens
+/// where it interrupts none.
+pub(crate) fn miss(signal: c_int) {
+    if let Some(thread) = existing().filter(|thread| thread.inside.load(Ordering::Relaxed)) {
+        thread.missed.store(signal as u32, Ordering::Relaxed);
+        thread.unsettled.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The calling thread as a holder of slots.

@@ -67,15 +67,20 @@ pub(crate) fn watch(segment: &'static Segment) {
     fault::set_action(libc::SIGURG, Some(&fault::action_alone(on_demand)));
 }
 
-/// Whether the recorder demands a check, of this process, and this thread is between two of the program's instructions.
-/// Where a hook is being interrupted, nothing can be told; the recorder sends the signal again.
-fn is_due() -> bool {
+/// Whether the recorder demands a check, of this process.
+fn is_demanded() -> bool {
     process::own_segment().is_some_and(|segment| {
         let handshake = &segment.header().handshake;
         // ORDERING: pairs with the recorder's Release store: it has read the last outcome.
         let demand = handshake.demand.load(Ordering::Acquire);
-        handshake.taken.load(Ordering::Relaxed) != demand && segment.has_recorder() && !thread::is_inside()
+        handshake.taken.load(Ordering::Relaxed) != demand && segment.has_recorder()
     })
+}
+
+/// Whether it does, and this thread is between two of the program's instructions: where a hook is being interrupted,
+/// nothing can be told.
+fn is_due() -> bool {
+    is_demanded() && !thread::is_inside()
 }
 
 extern "C" fn on_demand(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void) {
@@ -93,6 +98,10 @@ extern "C" fn on_demand(_: c_int, _: *mut libc::siginfo_t, context: *mut c_void)
                 apart::on_own_stack(|| take_up(context));
             }
             super::end();
+        }
+        // A program that allocates without a pause is nearly always in a hook, or waits there for room in its ring.
+        if is_demanded() {
+            thread::miss(libc::SIGURG);
         }
     });
 }
