@@ -307,6 +307,9 @@ fn document(table: &BTreeMap<(&str, String, Twin), (Truth, Said)>, versions: &st
     text
 }
 
+/// How often the other tools are asked before the table counts as outdated.
+const ATTEMPTS: usize = 3;
+
 #[test]
 fn the_table_of_the_three_verdicts_is_current() {
     let Some(peers) = Peers::installed() else { return };
@@ -322,11 +325,18 @@ fn the_table_of_the_three_verdicts_is_current() {
         let said = Said([run.truth.said.clone(), peers.sanitizer(run), peers.memcheck(run)]);
         (run.key(), (run.truth.clone(), said))
     };
-    let table: BTreeMap<_, _> = each(&runs, ask).into_iter().collect();
-    let text = document(&table, &peers.versions);
+    let tell = || document(&each(&runs, ask).into_iter().collect::<BTreeMap<_, _>>(), &peers.versions);
+    let mut text = tell();
     if writes {
         fs::write(&place, text).expect("docs can be written");
         return;
+    }
+    // What the others say of a block that a dead word points to varies now and then; ours is compared by the other test.
+    for _ in 1..ATTEMPTS {
+        if text == kept {
+            return;
+        }
+        text = tell();
     }
     for (kept, said) in kept.lines().zip(text.lines()) {
         assert_eq!(kept, said, "run XALLOC_WRITE_GOLDEN=1 cargo test --test leak_truth and read the diff");
