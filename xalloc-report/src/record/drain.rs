@@ -322,9 +322,16 @@ impl<S: Sink> Drain<S> {
         self.unborn.sort_by_key(|unborn| unborn.identity.started_monotonic_ns);
     }
 
-    /// Begins the processes whose beginning is known.
+    /// Begins the processes whose beginning is known, in the order in which they came to be: each after what exec
+    /// replaced by it, and after the one that started it.
     fn deliver(&mut self) -> Result<(), S::Error> {
         for unborn in std::mem::take(&mut self.unborn) {
+            // What waits already came to be earlier: `discover` sorts.
+            if self.unborn.iter().any(|earlier| unborn.identity.comes_of(&earlier.identity)) {
+                // The wait for its own fork begins when that can be read.
+                self.unborn.push(Unborn { since: Instant::now(), ..unborn });
+                continue;
+            }
             let fork = match unborn.identity.birth {
                 Birth::Exec => None,
                 Birth::Fork { serial } => match self.forks.take(unborn.identity.parent_pid, serial) {
@@ -457,7 +464,6 @@ impl<S: Sink> Drain<S> {
 }
 
 impl Dictionary {
-    /// A process of the trace, as its header describes it.
     /// The process that started this program, if it was recorded.
     fn starter(&self, identity: &Identity) -> Option<ProcessIndex> {
         // What a forked process has of its parent is known by its fork alone.
@@ -465,6 +471,7 @@ impl Dictionary {
         self.contents.processes.iter().rposition(parent).map(|at| ProcessIndex(at as u32))
     }
 
+    /// A process of the trace, as its header describes it.
     pub(crate) fn process(
         &mut self,
         identity: &Identity,

@@ -97,6 +97,11 @@ impl Identity {
         })
     }
 
+    /// Whether this program replaced the earlier one by exec, or was started by it.
+    pub(crate) fn comes_of(&self, earlier: &Identity) -> bool {
+        [self.pid, self.parent_pid].contains(&earlier.pid)
+    }
+
     /// Both clocks when the segment was made.
     pub(crate) fn reading(&self) -> Reading {
         Reading { ticks: self.started.0, monotonic_ns: self.started_monotonic_ns }

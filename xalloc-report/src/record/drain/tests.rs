@@ -243,6 +243,35 @@ fn a_forked_child_has_its_parents_blocks_of_the_fork_whichever_stream_is_read_fi
 }
 
 #[test]
+fn what_a_forked_child_becomes_and_starts_begins_after_it_though_its_fork_is_read_late() {
+    let directory = tempfile::tempdir().unwrap();
+    let parent = FakeProcess::create(&directory.path().join("segment.1.0"), born(NOBODY));
+    let mut drain = drain(directory.path());
+    drain.pass(1, COMMAND).unwrap();
+    let child = NOBODY + 1;
+    let first = FakeProcess::create(&directory.path().join("segment.2.0"), forked(child, 7));
+    first.thread(0, 0).push_text(ticks(), Event::Exec { text_bytes: 5 }, b"/bin/");
+    first.set_state(segment_state::ENDED);
+    let _replaced_it = FakeProcess::create(&directory.path().join("segment.2.1"), born(child));
+    let spawned = fake::Birth { parent_pid: child, ..born(child + 1) };
+    let _spawned = FakeProcess::create(&directory.path().join("segment.3.0"), spawned);
+    let _other = FakeProcess::create(&directory.path().join("segment.4.0"), born(child + 2));
+    drain.pass(2, COMMAND).unwrap();
+    let pids = |drain: &Drain<Kept>| drain.contents().processes.iter().map(|process| process.pid).collect::<Vec<_>>();
+    assert_eq!(pids(&drain), [NOBODY, child + 2], "who has nothing to do with them does not wait");
+    parent.thread(0, 0).push(ticks(), StackId::NONE, Event::Fork { fork_serial: 7 });
+    for _ in 0..3 {
+        drain.pass(2, COMMAND).unwrap();
+    }
+    assert_eq!(pids(&drain), [NOBODY, child + 2, child, child, child + 1]);
+    let (contents, observations, _) = finish(drain, ENDED);
+    let [.., forked, replaced_it, spawned] = &contents.processes[..] else { panic!("five processes") };
+    assert_eq!((forked.forked, forked.end, replaced_it.forked), (true, End::Replaced, false));
+    assert_eq!(spawned.parent, Some(ProcessIndex(3)));
+    assert_eq!(observations.orphans, 0);
+}
+
+#[test]
 fn a_forked_process_whose_fork_was_not_seen_begins_after_a_second_without_blocks() {
     let directory = tempfile::tempdir().unwrap();
     let child = FakeProcess::create(&directory.path().join("segment.2.0"), forked(NOBODY + 1, 7));
