@@ -8,8 +8,8 @@ Exit status:
   0    success; `check`: every rule and budget is kept
   1    `check`: a leak, or a budget that is exceeded
   2    usage error, unreadable input or unwritable output
-  3    `check`: indeterminate (nothing recorded, trace cut, events dropped, not checked for leaks); `doctor`: a
-       recording would fail
+  3    `check`: indeterminate (nothing recorded, trace cut, events dropped, not checked for leaks); `leaks --pid`: the
+       check was begun and found nothing out; `doctor`: a recording would fail
   4    `check`: the recorded program itself failed
 `record` ends as the program does: with its exit status, or 128 + the number of the signal that ended it; else
   23   `record` with a check: the program succeeded and the check did not
@@ -26,7 +26,7 @@ pub enum Exit {
     CheckFailed,
     /// Usage error, unreadable input or unwritable output.
     Usage,
-    /// `check`: the recording does not allow a verdict; `doctor`: a recording would fail.
+    /// `check`: the recording does not allow a verdict; `leaks --pid`: there is none; `doctor`: a recording would fail.
     Indeterminate,
     /// `check`: the recorded program itself failed.
     ProgramFailed,

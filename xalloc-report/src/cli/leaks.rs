@@ -72,7 +72,9 @@ impl Leaks {
         let trace = open(&path)?.completed(|contents| contents.recording.salvage = None);
         or_salvaged(trace, &path, |trace| {
             let asked = TraceArgs { path: path.clone(), process: None };
-            self.show(found_by(trace, check, &asked)?, trace.contents(), console)
+            let leaks = found_by(trace, check, &asked)?;
+            let exit = if leaks.checked { Exit::Success } else { Exit::Indeterminate };
+            self.show(leaks, trace.contents(), console).map(|_| exit)
         })
     }
 

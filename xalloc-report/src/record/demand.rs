@@ -47,9 +47,6 @@ pub enum Refusal {
     /// The process is none of the recorder's.
     #[error("it is not recorded")]
     NotRecorded,
-    /// Another check of it is going on.
-    #[error("it is being checked already")]
-    Busy,
     /// It ended first.
     #[error("it ended before it could be checked")]
     Ended,
@@ -143,7 +140,6 @@ impl DemandError {
             DemandError::RecorderGone { .. } => {
                 "the process runs on unrecorded; `xalloc-report leaks TRACE` shows what was recorded until then"
             }
-            DemandError::Refused { source: Refusal::Busy, .. } => "ask again when that check is over",
             DemandError::Refused { source: Refusal::Ended, .. } => {
                 "the check at its end is in its trace: `xalloc-report leaks TRACE` when the recording is over"
             }

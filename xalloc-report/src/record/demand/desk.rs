@@ -6,7 +6,8 @@
 //! who waits for a long check keeps nobody from hearing that it is being made.
 //!
 //! # Why not a lock for each process
-//! Two who ask for one process at once could share an answer; but the second would be told of a moment before it asked.
+//! Who asks while a check goes on waits for the next one, which all who wait share. A share in the one that goes on would
+//! be of a moment before it asked.
 
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Write};

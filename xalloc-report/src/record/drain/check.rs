@@ -18,7 +18,7 @@ use xalloc_core::sys::clock::{monotonic_ns, ticks};
 use xalloc_core::units::{StackId, Stamp};
 
 use super::control::Control;
-use super::demand::{Answer, Demand, has_copy_ended};
+use super::demand::{Answer, Askers, Demand, has_copy_ended};
 use super::ignored::Ignored;
 use super::live::Live;
 use super::verdicts::{Caller, Found, caller, findings};
@@ -48,6 +48,8 @@ pub(super) struct Checks {
     pub(super) demands: u32,
     /// The one that goes on.
     pub(super) demand: Option<Demand>,
+    /// Who wait for the next one.
+    pub(super) waiting: Askers,
 }
 
 /// The blocks of a request, while the process works on them.
@@ -148,7 +150,7 @@ impl<S: Sink> Drain<S> {
         if asked.occasion == occasion::DEMAND
             && let Some(demand) = self.live[at].checks.demand.take()
         {
-            demand.answer(Answer::Made(self.dictionary.contents.scans.len() as u64), &mut self.answers);
+            demand.answer(&Answer::Made(self.dictionary.contents.scans.len() as u64), &mut self.answers);
         }
     }
 

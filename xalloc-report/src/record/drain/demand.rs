@@ -3,6 +3,9 @@
 //! A demand is a number in the handshake and SIGURG, sent again until the process takes it up: it may come while a hook
 //! is being interrupted, where nothing can be told. Between two signals the time doubles, for a program may have put a
 //! handler of its own in the place of ours.
+//!
+//! Who asks while a check goes on waits for the next one, with all others who wait: they are told of a moment after they
+//! asked.
 
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
@@ -23,13 +26,13 @@ const FIRST_AGAIN: Duration = Duration::from_millis(4);
 /// Longest time between two signals.
 const LAST_AGAIN: Duration = Duration::from_millis(250);
 
-/// Who is told what came of a demand; nobody, where a signal asked.
-pub(super) type Asker = Option<Sender<Reply>>;
+/// Who are told what came of a demand; nobody, where a signal asked.
+pub(super) type Askers = Vec<Sender<Reply>>;
 
 /// A check that a process is to make.
 #[derive(Debug)]
 pub(super) struct Demand {
-    asker: Asker,
+    askers: Askers,
     number: u32,
     since: Instant,
     urged: Instant,
@@ -52,7 +55,7 @@ pub(crate) struct Copied {
 pub(super) type Answers = Vec<(Sender<Reply>, Answer)>;
 
 /// What came of a demand.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Answer {
     /// The check of this number.
     Made(u64),
@@ -60,9 +63,9 @@ pub(super) enum Answer {
 }
 
 impl Demand {
-    /// Its asker is told.
-    pub(super) fn answer(self, answer: Answer, answers: &mut Answers) {
-        answers.extend(self.asker.map(|asker| (asker, answer)));
+    /// Its askers are told.
+    pub(super) fn answer(self, answer: &Answer, answers: &mut Answers) {
+        answers.extend(self.askers.into_iter().map(|asker| (asker, answer.clone())));
     }
 }
 
@@ -77,8 +80,7 @@ impl<S: Sink> Drain<S> {
             _ if self.trace.is_none() => Refusal::TurnedOff,
             None if is_beginning() => Refusal::NotTaken { reason: "it has just begun".to_owned() },
             None => Refusal::NotRecorded,
-            Some(live) if live.checks.demand.is_some() => Refusal::Busy,
-            Some(live) => return live.begin_demand(Some(asker)),
+            Some(live) => return live.checks.waiting.push(asker),
         };
         self.answers.push((asker, Answer::Refused(refusal)));
     }
@@ -87,13 +89,16 @@ impl<S: Sink> Drain<S> {
     pub(super) fn press_demands(&mut self) {
         let signals = signals::checks_asked();
         if std::mem::replace(&mut self.signals, signals) != signals && self.trace.is_some() {
-            self.live.iter_mut().filter(|live| live.checks.demand.is_none()).for_each(|live| live.begin_demand(None));
+            self.live.iter_mut().filter(|live| live.checks.demand.is_none()).for_each(Live::begin_demand);
         }
         for live in &mut self.live {
+            if live.checks.demand.is_none() && !live.checks.waiting.is_empty() {
+                live.begin_demand();
+            }
             let Err(reason) = live.press() else { continue };
             if let Some(demand) = live.checks.demand.take() {
                 live.stream.segment.demand(live.stream.segment.asked().taken);
-                demand.answer(Answer::Refused(Refusal::NotTaken { reason }), &mut self.answers);
+                demand.answer(&Answer::Refused(Refusal::NotTaken { reason }), &mut self.answers);
             }
         }
     }
@@ -121,19 +126,25 @@ impl<S: Sink> Drain<S> {
 
     /// The process is over: what was demanded of it will not come.
     pub(super) fn give_up_demand(&mut self, at: usize) {
-        if let Some(demand) = self.live[at].checks.demand.take() {
-            demand.answer(Answer::Refused(Refusal::Ended), &mut self.answers);
+        let checks = &mut self.live[at].checks;
+        let ended = Answer::Refused(Refusal::Ended);
+        self.answers.extend(checks.waiting.drain(..).map(|asker| (asker, ended.clone())));
+        if let Some(demand) = checks.demand.take() {
+            demand.answer(&ended, &mut self.answers);
         }
     }
 }
 
 impl Live {
-    fn begin_demand(&mut self, asker: Asker) {
+    /// Demands a check for all who wait for one.
+    fn begin_demand(&mut self) {
+        let askers = std::mem::take(&mut self.checks.waiting);
         self.checks.demands += 1;
         let now = Instant::now();
         let number = self.checks.demands;
         self.stream.segment.demand(number);
-        self.checks.demand = Some(Demand { asker, number, since: now, urged: now, again: Duration::ZERO, heard: None });
+        let again = Duration::ZERO;
+        self.checks.demand = Some(Demand { askers, number, since: now, urged: now, again, heard: None });
     }
 
     /// Sends the signal, if it is time to. Fails with the reason when there is no more hope.
