@@ -214,6 +214,9 @@ fn every_report_says_that_it_estimates() {
     }
     let histogram = recording.json("histogram", &[]);
     assert_near("histogram", number(&histogram, "count"), 220_400.0, error(200_000.0, 24.0) * 1.1);
+    let summary = recording.summary();
+    let of_summary = (number(&summary, "allocations"), number(&summary, "allocated_bytes"));
+    assert_eq!((number(&histogram, "count"), number(&histogram, "bytes")), of_summary);
     let exact = victim("sampled.c", &["chains"]).record();
     assert!(!exact.stderr().contains("estimate") && exact.json("top", &[])["sampling"].is_null());
 }

@@ -7,6 +7,10 @@
 //! [`Percentiles`] counts each value below [`EACH_BELOW`] by itself. Their class, their sum and whether one of them is
 //! the largest follow from these counts, so a small value, as most sizes are, costs one addition; the classes hold only
 //! the others, and are completed when somebody asks.
+//!
+//! # Estimates
+//! A value that stands for 1.3 is counted once or twice ([`crate::trace::Sampling::blocks`]), but adds 1.3 times itself to
+//! the sum. The difference is kept by class, so that sums are those of the totals, and percentiles those of the counts.
 
 use std::marker::PhantomData;
 
@@ -103,13 +107,15 @@ pub struct Distribution<S: Scale> {
     percentiles: Percentiles,
     /// Largest value from [`EACH_BELOW`] on; 0 without.
     max: u64,
+    /// By class, what the sum of estimated values is above that of the counted ones; empty without estimates.
+    unrounded: Vec<i64>,
     scale: PhantomData<S>,
 }
 
 impl<S: Scale> Default for Distribution<S> {
     fn default() -> Distribution<S> {
         let classes = vec![Class::default(); S::EDGES.len() + 1];
-        Distribution { classes, percentiles: Percentiles::default(), max: 0, scale: PhantomData }
+        Distribution { classes, percentiles: Percentiles::default(), max: 0, unrounded: Vec::new(), scale: PhantomData }
     }
 }
 
@@ -126,22 +132,41 @@ impl<S: Scale> Distribution<S> {
         }
     }
 
+    /// Counts a value that stands for so many, which have this sum.
+    pub(super) fn estimate(&mut self, value: u64, count: u64, sum: u64) {
+        self.record(value, count);
+        self.unrounded.resize(self.classes.len(), 0);
+        let difference = i128::from(sum) - i128::from(value.saturating_mul(count));
+        let of_class = &mut self.unrounded[S::class_of(value)];
+        let bounded = difference.clamp(i64::MIN.into(), i64::MAX.into()) as i64;
+        *of_class = of_class.saturating_add(bounded);
+    }
+
     pub(super) fn absorb(&mut self, other: &Distribution<S>) {
         for (into, from) in self.classes.iter_mut().zip(&other.classes) {
             into.count += from.count;
             into.sum = into.sum.saturating_add(from.sum);
         }
+        if self.unrounded.len() < other.unrounded.len() {
+            self.unrounded.resize(other.unrounded.len(), 0);
+        }
+        for (into, from) in self.unrounded.iter_mut().zip(&other.unrounded) {
+            *into = into.saturating_add(*from);
+        }
         self.max = self.max.max(other.max);
         self.percentiles.absorb(&other.percentiles);
     }
 
-    /// Every class, with the values that are counted by themselves.
+    /// Every class, with the values that are counted by themselves, and with estimated sums.
     fn completed(&self) -> Vec<Class> {
         let mut classes = self.classes.clone();
         for (value, count) in self.percentiles.each() {
             let class = &mut classes[S::class_of(value)];
             class.count += count;
             class.sum = class.sum.saturating_add(value.saturating_mul(count));
+        }
+        for (class, unrounded) in classes.iter_mut().zip(&self.unrounded) {
+            class.sum = class.sum.saturating_add_signed(*unrounded);
         }
         classes
     }

@@ -226,21 +226,25 @@ impl Tally for Replayer {
         let replaced = if self.pending.is_empty() { None } else { self.end_realloc(by.thread) };
         let number = self.sites.number(stack, call);
         let stands_for = self.scale.stands_for(size_bytes);
-        if self.scale.is_sampled() {
+        if let Some(sampling) = self.scale.sampling() {
+            self.spreads.estimated(sampling, size_bytes, slack_bytes, u64::from(stands_for));
             let site = self.sites.at(number);
             site.recorded += 1;
             // Which block was resized is known by accident only: where both were recorded.
             if call.is_realloc() {
                 site.reallocations += u64::from(stands_for);
             }
-        } else if let Some(old) = replaced.filter(|_| call.is_realloc()) {
-            self.sites.at(number).reallocations += 1;
-            if in_place {
-                self.reallocs.in_place += 1;
-            } else {
-                self.reallocs.moved += 1;
-                let copied = old.block.size_bytes.min(size_bytes);
-                self.reallocs.copied_bytes = self.reallocs.copied_bytes.saturating_add(copied);
+        } else {
+            self.spreads.asked(size_bytes, slack_bytes);
+            if let Some(old) = replaced.filter(|_| call.is_realloc()) {
+                self.sites.at(number).reallocations += 1;
+                if in_place {
+                    self.reallocs.in_place += 1;
+                } else {
+                    self.reallocs.moved += 1;
+                    let copied = old.block.size_bytes.min(size_bytes);
+                    self.reallocs.copied_bytes = self.reallocs.copied_bytes.saturating_add(copied);
+                }
             }
         }
         let thread = self.threads.at(by.thread);
@@ -252,7 +256,6 @@ impl Tally for Replayer {
         thread.allocations += amount.blocks;
         thread.allocated_bytes = thread.allocated_bytes.saturating_add(amount.bytes);
 
-        self.spreads.asked(size_bytes, slack_bytes, amount.blocks);
         self.occupy(slot, block, by.at_ns);
         self.sites.allocated(number, amount, by.at_ns);
         self.scale.begins(&block, &self.sites);

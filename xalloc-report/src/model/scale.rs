@@ -103,9 +103,10 @@ impl Scale {
         Scale { sampled: sampling.map(sampled) }
     }
 
+    /// Which blocks are recorded, where not all are.
     #[inline]
-    pub(super) fn is_sampled(&self) -> bool {
-        self.sampled.is_some()
+    pub(super) fn sampling(&self) -> Option<Sampling> {
+        self.sampled.as_ref().map(|sampled| sampled.errors.sampling)
     }
 
     /// The blocks that the next block stands for, whose size this is.
@@ -121,7 +122,7 @@ impl Scale {
     #[inline]
     pub(super) fn amount(&self, block: &LiveBlock) -> Amount {
         let size_bytes = block.size_bytes;
-        let bytes = self.sampled.as_ref().map_or(size_bytes, |sampled| sampled.errors.sampling.bytes(size_bytes));
+        let bytes = self.sampling().map_or(size_bytes, |sampling| sampling.bytes(size_bytes));
         Amount { bytes, blocks: u64::from(block.stands_for) }
     }
 

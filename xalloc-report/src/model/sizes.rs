@@ -6,6 +6,7 @@
 
 use super::distribution::{Distribution, Doubling};
 use super::percentiles::EACH_BELOW;
+use crate::trace::Sampling;
 
 /// Allocations of one requested size.
 #[derive(Clone, Copy, Default, Debug)]
@@ -34,20 +35,27 @@ impl Default for Sizes {
 
 impl Sizes {
     #[inline]
-    pub(super) fn record(&mut self, size_bytes: u64, slack_bytes: u16, count: u64) {
+    pub(super) fn record(&mut self, size_bytes: u64, slack_bytes: u16) {
         let usual = usize::try_from(size_bytes).ok().and_then(|size| self.usual.get_mut(size));
         match usual {
             Some(usual) if usual.slack_bytes == slack_bytes || usual.count == 0 => {
                 usual.slack_bytes = slack_bytes;
-                usual.count += count;
+                usual.count += 1;
             }
-            Some(_) | None => self.record_both(size_bytes, slack_bytes, count),
+            Some(_) | None => self.record_both(size_bytes, slack_bytes, 1),
         }
     }
 
     fn record_both(&mut self, size_bytes: u64, slack_bytes: u16, count: u64) {
         self.requested.record(size_bytes, count);
         self.usable.record(size_bytes.saturating_add(u64::from(slack_bytes)), count);
+    }
+
+    /// An allocation that stands for so many.
+    pub(super) fn estimate(&mut self, sampling: Sampling, size_bytes: u64, slack_bytes: u16, count: u64) {
+        let usable_bytes = size_bytes.saturating_add(u64::from(slack_bytes));
+        self.requested.estimate(size_bytes, count, sampling.bytes(size_bytes));
+        self.usable.estimate(usable_bytes, count, sampling.weighted(size_bytes, usable_bytes));
     }
 
     /// The requested sizes, and the usable ones.
@@ -69,10 +77,10 @@ mod tests {
     fn a_size_with_another_slack_than_usual_is_counted_with_its_own() {
         let mut sizes = Sizes::default();
         for slack_bytes in [8, 8, 40, 8] {
-            sizes.record(16, slack_bytes, 1);
+            sizes.record(16, slack_bytes);
         }
-        sizes.record(5_000, 8, 1);
-        sizes.record(u64::MAX, 0, 1);
+        sizes.record(5_000, 8);
+        sizes.record(u64::MAX, 0);
         let (requested, usable) = sizes.finish();
         assert_eq!((requested.count(), usable.count()), (6, 6));
         assert_eq!(requested.percentile(50.0), Some(16));

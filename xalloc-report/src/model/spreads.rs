@@ -2,6 +2,7 @@
 
 use super::distribution::{Distribution, Doubling, OneTwoFive};
 use super::sizes::Sizes;
+use crate::trace::Sampling;
 
 /// Counts sizes and lifetimes.
 #[derive(Default, Debug)]
@@ -21,10 +22,15 @@ pub(super) struct SpreadOut {
 }
 
 impl Spreads {
-    /// So many blocks were asked for.
+    /// A block was asked for.
     #[inline]
-    pub(super) fn asked(&mut self, size_bytes: u64, slack_bytes: u16, blocks: u64) {
-        self.sizes.record(size_bytes, slack_bytes, blocks);
+    pub(super) fn asked(&mut self, size_bytes: u64, slack_bytes: u16) {
+        self.sizes.record(size_bytes, slack_bytes);
+    }
+
+    /// A block was asked for that stands for so many.
+    pub(super) fn estimated(&mut self, sampling: Sampling, size_bytes: u64, slack_bytes: u16, blocks: u64) {
+        self.sizes.estimate(sampling, size_bytes, slack_bytes, blocks);
     }
 
     /// So many blocks were freed after so long.

@@ -7,7 +7,7 @@ use xalloc_core::wire::{Call, FaultKind, HeapCall, LossReason};
 
 use super::sample::{Sample, Stream, server, server_with_child};
 use super::{Aggregates, Model, Settings, Timeline};
-use crate::trace::{Event, LiveChange, Loss, ProcessEvent, ProcessIndex, Sampling, StackIndex};
+use crate::trace::{Block, Event, LiveChange, Loss, ProcessEvent, ProcessIndex, Sampling, StackIndex};
 
 fn replayed(sample: &Sample, settings: Settings) -> Model {
     let all = (0..sample.streams.len() as u32).map(ProcessIndex);
@@ -359,22 +359,31 @@ fn thinned(mut sample: Sample, mean_bytes: u32) -> Sample {
     sample
 }
 
+/// All blocks that were allocated.
+fn blocks_of(sample: &Sample) -> impl Iterator<Item = Block> {
+    let entries = sample.streams.iter().flat_map(|stream| &stream.entries);
+    entries.filter_map(|entry| if let Event::Alloc { block, .. } = entry.event { Some(*block) } else { None })
+}
+
 #[test]
 fn a_sampled_block_counts_for_what_it_stands_for_wherever_it_is_counted() {
     let sample = thinned(server_with_child(), 100);
     let sampling = sample.contents.recording.sampling.expect("it was set");
     let sum = replayed(&sample, Settings::default()).sum;
-    let sizes =
-        sample.streams.iter().flat_map(|stream| &stream.entries).filter_map(|entry| {
-            if let Event::Alloc { block, .. } = entry.event { Some(block.size_bytes) } else { None }
-        });
-    let sizes: Vec<u64> = sizes.collect();
+    let sizes: Vec<u64> = blocks_of(&sample).map(|block| block.size_bytes).collect();
     let bytes: u64 = sizes.iter().map(|&size| sampling.bytes(size)).sum();
     assert_eq!(sum.totals.allocated_bytes, bytes);
     assert_eq!(sum.totals.allocations, sum.totals.frees + sum.totals.alive_blocks);
     let blocks: f64 = sizes.iter().map(|&size| 1.0 / sampling.chance(size)).sum();
     assert!((sum.totals.allocations as f64 - blocks).abs() < sizes.len() as f64 / 2.0);
-    assert_eq!(sum.requested.count(), sum.totals.allocations);
+    for spread in [&sum.requested, &sum.usable] {
+        assert_eq!(spread.count(), sum.totals.allocations);
+    }
+    assert_eq!(sum.requested.sum(), bytes);
+    let usable: u64 = blocks_of(&sample)
+        .map(|block| sampling.weighted(block.size_bytes, block.size_bytes + u64::from(block.slack_bytes)))
+        .sum();
+    assert_eq!(sum.usable.sum(), usable);
     assert_eq!(sum.lifetime.count(), sum.totals.frees);
     assert_eq!(sum.sites.iter().map(|site| site.recorded).sum::<u64>(), sizes.len() as u64);
     assert_eq!(sum.threads.iter().map(|thread| thread.allocations).sum::<u64>(), sum.totals.allocations);

@@ -35,7 +35,13 @@ impl Sampling {
     /// The bytes that a block of this size stands for.
     #[must_use]
     pub fn bytes(self, size_bytes: u64) -> u64 {
-        (size_bytes as f64 / self.chance(size_bytes)).round() as u64
+        self.weighted(size_bytes, size_bytes)
+    }
+
+    /// What `bytes` of a block of this size stand for.
+    #[must_use]
+    pub fn weighted(self, size_bytes: u64, bytes: u64) -> u64 {
+        (bytes as f64 / self.chance(size_bytes)).round() as u64
     }
 
     /// The blocks that a block of this size stands for, as a whole number: for the one with this number in its process.
