@@ -198,6 +198,20 @@ fn what_a_child_frees_that_is_not_followed_is_no_loss() {
 }
 
 #[test]
+fn requests_that_fail_are_estimated_as_those_that_are_served() {
+    for allocator in ["core", "system"] {
+        let summary = recorded("refused", &["--allocator", allocator]).summary();
+        assert_near(allocator, number(&summary, "failed_allocations"), 20_000.0, error(20_000.0, 1000.0));
+    }
+}
+
+#[test]
+fn a_recorded_block_for_whose_mark_there_is_no_memory_is_an_event_that_was_dropped() {
+    let summary = victim("sampled.c", &["unmarked"]).record_with(&["--sample", "1B"]).summary();
+    assert_eq!((number(&summary, "allocations"), number(&summary, "dropped_events")), (1, 10));
+}
+
+#[test]
 fn every_report_says_that_it_estimates() {
     let recording = recorded("sites", &[]);
     let told = "all figures are estimates: of the bytes asked for, one in 4.0 KiB was sampled";

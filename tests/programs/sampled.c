@@ -10,13 +10,19 @@
  * resized:  `brief` 50,000 blocks of 900 bytes, each of which `longer` makes 2,000 and which is freed then.
  * threads:  8 threads of 20,000 blocks of 300 bytes each by `shared`, which the first thread frees but for every tenth.
  * one:      a single block by `shared`, kept.
+ * refused:  100 blocks of 1,000 bytes by `middle`; more where the system gives no memory, until one is refused; and 20,000
+ *           more, none of which is served.
+ * unmarked: one block of 1 MiB, freed; then 10 of 1,000 bytes by `middle` where there is memory for them, and not for 2 MiB
+ *           more.
  * fork:     `before` 20,000 blocks of 500 bytes; the child frees half of them and makes 10,000 of 700 by `after`.
  */
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include <xmmintrin.h>
@@ -117,6 +123,38 @@ static void threads(void) {
         if (i % 10) free(kept[i]);
 }
 
+/* Leaves room for so much more address space; or for as much as before, by a negative number. */
+static void limit(long room_bytes) {
+    static struct rlimit before;
+    struct rlimit now;
+    char sizes[64] = "";
+    int file = open("/proc/self/statm", O_RDONLY);
+    if (file < 0 || read(file, sizes, sizeof sizes - 1) < 1 || close(file)) abort();
+    if (!before.rlim_max && getrlimit(RLIMIT_AS, &before)) abort();
+    now = before;
+    if (room_bytes >= 0) now.rlim_cur = strtoul(sizes, NULL, 10) * 4096 + (rlim_t)room_bytes;
+    if (setrlimit(RLIMIT_AS, &now)) abort();
+}
+
+static void refused(void) {
+    for (int i = 0; i < 100; i++) kept[i] = middle();
+    limit(0);
+    while (middle()) continue;
+    for (int i = 0; i < 20000; i++)
+        if (middle()) abort();
+    limit(-1);
+}
+
+static void unmarked(void) {
+    /* A mapping of its own, and all that recording needs else. */
+    free(used(malloc(1 << 20)));
+    limit(1 << 20);
+    for (int i = 0; i < 10; i++)
+        if (!(kept[i] = middle())) abort();
+    limit(-1);
+    for (int i = 0; i < 10; i++) free(kept[i]);
+}
+
 static void forks(void) {
     for (int i = 0; i < 20000; i++) kept[i] = before();
     pid_t child = fork();
@@ -139,6 +177,8 @@ int main(int argc, char **argv) {
     else if (!strcmp(what, "resized")) resized();
     else if (!strcmp(what, "threads")) threads();
     else if (!strcmp(what, "one")) kept[0] = shared();
+    else if (!strcmp(what, "refused")) refused();
+    else if (!strcmp(what, "unmarked")) unmarked();
     else if (!strcmp(what, "fork")) forks();
     else return 1;
     return 0;

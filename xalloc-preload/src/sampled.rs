@@ -28,7 +28,7 @@ use crate::thread::Own;
 /// The blocks whose allocations were recorded. A forked child has its parent's.
 static MARKED: Marked = Marked::new();
 
-/// Lets blocks be marked. Without memory for that none is, and none is recorded.
+/// Lets blocks be marked. Without memory for that none is, and [`mark`] counts each as lost.
 pub(crate) fn begin() {
     let _has_memory = MARKED.begin(HEAP.system());
 }
@@ -39,9 +39,14 @@ pub(crate) fn may_be_marked(addr: Addr) -> bool {
     MARKED.holds(addr)
 }
 
-/// Marks a block; false: that cannot be, and it must not be recorded.
-pub(crate) fn mark(addr: Addr) -> bool {
-    MARKED.enter(HEAP.system(), addr)
+/// Marks a block that is to be recorded. False: there is no memory for that, and it must not be, for its end would not be
+/// noticed; an event that is lost, and counted.
+pub(crate) fn mark(segment: &Segment, addr: Addr) -> bool {
+    let is_marked = MARKED.enter(HEAP.system(), addr);
+    if !is_marked {
+        segment.count_lost(LossReason::NoRing, 1);
+    }
+    is_marked
 }
 
 /// Takes the mark from a block that comes back; says whether it had one.

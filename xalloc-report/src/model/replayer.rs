@@ -296,6 +296,9 @@ impl Tally for Replayer {
         if let Event::HeapCall { call: HeapCall::Passed, .. } = event {
             self.threads.at(by.thread).told += 1;
         }
+        if let Event::AllocFailed { size_bytes, .. } = event {
+            self.totals.failed += u64::from(self.scale.stands_for(size_bytes));
+        }
         self.uncommon.take(by, event, &mut self.totals);
     }
 }

@@ -320,6 +320,7 @@ impl Tally for Sums {
         if let Event::HeapCall { call: HeapCall::Passed, .. } = event {
             self.threads.at(by.thread).told += 1;
         }
+        self.totals.failed += u64::from(matches!(event, Event::AllocFailed { .. }));
         self.uncommon.take(by, event, &mut self.totals);
     }
 }

@@ -359,6 +359,21 @@ fn thinned(mut sample: Sample, mean_bytes: u32) -> Sample {
     sample
 }
 
+#[test]
+fn a_sampled_request_that_failed_counts_for_what_it_stands_for() {
+    let mut stream = Stream::default();
+    for _ in 0..1000 {
+        stream.push(0, HERE, Event::AllocFailed { size_bytes: 99, call: Call::Malloc });
+    }
+    let sample = one_process(stream, 1);
+    let failed = |sample: &Sample| replayed(sample, Settings::default()).sum.totals.failed;
+    assert_eq!(failed(&sample), 1000);
+    let sampled = thinned(sample, 200);
+    let sampling = sampled.contents.recording.sampling.expect("it was set");
+    assert!((failed(&sampled) as f64 - 1000.0 / sampling.chance(99)).abs() < 2.0);
+    assert_as_brief(&sampled, Settings::default());
+}
+
 /// All blocks that were allocated.
 fn blocks_of(sample: &Sample) -> impl Iterator<Item = Block> {
     let entries = sample.streams.iter().flat_map(|stream| &stream.entries);

@@ -42,7 +42,6 @@ impl Uncommon {
     /// Takes an event that is about no block of the process.
     pub(super) fn take(&mut self, by: By, event: Event<'_>, totals: &mut Totals) {
         match event {
-            Event::AllocFailed { .. } => totals.failed += 1,
             Event::FreeUnknown { addr } => {
                 totals.unknown_frees += 1;
                 self.unexplained.add_free(addr);
@@ -51,6 +50,8 @@ impl Uncommon {
             Event::Lost { events, .. } => totals.lost_events = totals.lost_events.saturating_add(events),
             Event::Marker { text } => self.marks.add(by.at_ns, text),
             Event::Program(_) | Event::HeapCall { .. } | Event::Process(_) => {}
+            // Counted for what it stands for by who adds up.
+            Event::AllocFailed { .. } => {}
             // Told by functions of their own.
             Event::Alloc { .. }
             | Event::Free { .. }

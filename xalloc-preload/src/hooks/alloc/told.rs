@@ -209,7 +209,7 @@ fn allocate_told(
     result
 }
 
-/// Has a request served where only some are recorded; tells what came of it if it is one of them, or failed.
+/// Has a request served where only some are recorded; tells what came of it if it is one of them.
 #[inline(never)]
 fn allocate_sampled(
     inside: &mut Inside<'_>,
@@ -222,11 +222,11 @@ fn allocate_sampled(
     let own = inside.own();
     let is_hit = sampled::count(own, segment, request.bytes());
     let result = thread.served(|| backend::allocate(request, &mut own.cache, &mut NoSink));
-    let is_told = match &result {
-        Ok(block) => is_hit && sampled::mark(block.addr),
+    let is_told = |result: &Result<Block, AllocError>| match result {
+        Ok(block) => sampled::mark(segment, block.addr),
         Err(_) => true,
     };
-    if !is_told {
+    if !is_hit || !is_told(&result) {
         return result;
     }
     let stack = stacks::stack_of(own, entry);

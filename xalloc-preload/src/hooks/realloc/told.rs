@@ -274,21 +274,21 @@ unsafe fn reallocate_sampled(
     let reallocate = || unsafe { backend::reallocate(cache, &mut NoSink, addr, request.call, request.bytes()) };
     let outcome = thread.served(reallocate);
     let comes = match &outcome {
-        Outcome::Block(block) if is_hit && sampled::mark(block.addr) => {
+        Outcome::Block(block) if is_hit && sampled::mark(segment, block.addr) => {
             Some(made(block, request.bytes(), request.call))
         }
         Outcome::Block(_) | Outcome::Freed => None,
         Outcome::Failed | Outcome::Refused(_) => {
             // Told as gone, it comes back; of one that was not to be resized into a recorded block, the size asked for is
             // not known any more.
-            let returns = was_marked && sampled::mark(addr);
+            let returns = was_marked && sampled::mark(segment, addr);
             // SAFETY: the block was claimed, and both outcomes leave it as it was.
             returns.then(|| if is_hit { Event::ReallocUndo { addr } } else { unsafe { returned(addr, request) } })
         }
     };
     let failed = match &outcome {
-        Outcome::Failed => Some(Event::AllocFailed { size_bytes: request.bytes(), call: request.call }),
-        Outcome::Block(_) | Outcome::Freed | Outcome::Refused(_) => None,
+        Outcome::Failed if is_hit => Some(Event::AllocFailed { size_bytes: request.bytes(), call: request.call }),
+        Outcome::Block(_) | Outcome::Freed | Outcome::Failed | Outcome::Refused(_) => None,
     };
     if comes.is_some() || failed.is_some() {
         let stack = stacks::stack_of(own, entry);
