@@ -229,6 +229,13 @@ mod tests {
     }
 
     #[test]
+    fn stacks_are_compared_every_so_often_or_not_at_all_but_not_every_zeroth() {
+        let every = |words: &[&str]| record(&[words, &["./app"]].concat()).verify_every;
+        assert_eq!((every(&[]), every(&["--verify-stacks", "3"])), (0, 3));
+        assert!(Command::try_parse_from(["xalloc-report", "record", "--verify-stacks", "0", "./app"]).is_err());
+    }
+
+    #[test]
     fn a_mistyped_option_is_not_taken_for_the_program() {
         assert!(Command::try_parse_from(["xalloc-report", "record", "--forse", "./app"]).is_err());
         assert!(Command::try_parse_from(["xalloc-report", "record"]).is_err());

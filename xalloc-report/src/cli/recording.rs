@@ -160,8 +160,8 @@ pub(super) struct RecordingArgs {
     #[arg(long, value_enum, default_value_t)]
     on_error: OnError,
     /// Compare every N-th call stack with a plain walk and count the differences
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    verify_stacks: u32,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    verify_stacks: Option<u32>,
     /// Do not look, at the end of each process, which of its blocks nothing points to
     #[arg(long)]
     no_leak_check: bool,
@@ -195,7 +195,7 @@ impl RecordingArgs {
             clock: self.clock.into(),
             follow: !self.no_follow,
             depth: self.depth,
-            verify_every: self.verify_stacks,
+            verify_every: self.verify_stacks.unwrap_or(0),
             heap_steps: !self.no_heap_steps,
             free_stacks: self.free_stacks,
             sample_mean_bytes: self.sample.unwrap_or(0),

@@ -43,7 +43,7 @@ fn the_definition_of_the_command_line_is_consistent() {
 fn a_value_below_zero_is_refused_by_its_option_which_says_what_it_takes() {
     for (line, option, takes) in [
         ("record --depth -5 ./app", "--depth <N>", "1..=1024"),
-        ("record --verify-stacks -1 ./app", "--verify-stacks <N>", "0..="),
+        ("record --verify-stacks -1 ./app", "--verify-stacks <N>", "1..="),
         ("leaks a.xtrace -n -5", "--limit <N>", "from 0 on"),
         ("leaks a.xtrace --frames -5", "--frames <N>", "from 0 on"),
         ("leaks a.xtrace --check -1", "--check <N>", "from 0 on"),
