@@ -4,7 +4,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use support::victims::{static_victim, victim};
@@ -313,4 +313,42 @@ fn a_wrong_use_shows_how_it_is_meant() {
         assert_eq!(output.status.code(), Some(WRONG_USE), "{arguments:?}: {stderr}");
         assert!(stderr.contains("Usage") || stderr.contains("possible values"), "{arguments:?}: {stderr}");
     }
+}
+
+fn fifo_in(folder: &Path) -> PathBuf {
+    let fifo = folder.join("fifo");
+    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
+    fifo
+}
+
+#[test]
+fn what_is_no_file_is_refused_as_a_trace_and_not_waited_for() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for path in [fifo_in(folder.path()), PathBuf::from("/dev/null")] {
+        let output = xalloc().arg("summary").arg(path).output().expect("xalloc-report starts");
+        assert_error(&output, UNREADABLE_INPUT, &["is no file", "write it to one first"]);
+    }
+}
+
+#[test]
+fn a_fifo_gets_the_trace_and_no_command_is_named_that_would_read_it_there_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (fifo, trace) = (fifo_in(folder.path()), folder.path().join("t.xtrace"));
+    let reader = std::thread::spawn({
+        let fifo = fifo.clone();
+        move || fs::read(fifo).expect("what was written")
+    });
+    let story = victim("story.c", &[]);
+    let output = record(&fifo, story.program());
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("370.0 KiB") && !told.contains("\nnext\n"), "{told}");
+    fs::write(&trace, reader.join().expect("it reads to the end")).expect("a file");
+    let output = xalloc().arg("summary").arg(&trace).output().expect("xalloc-report starts");
+    assert!(String::from_utf8_lossy(&output.stdout).contains("\nnext\n"), "{output:?}");
+}
+
+#[test]
+fn standard_output_is_no_place_for_a_trace() {
+    assert_error(&record(Path::new("-"), Path::new("/bin/true")), TOOL_FAILED, &["standard output is the program's"]);
+    assert!(!Path::new("-").exists());
 }

@@ -20,7 +20,8 @@ pub(super) fn open(path: &Path) -> Result<Trace, Failure> {
     Trace::open(path).map(named).map_err(|error| {
         let hint = match &error {
             TraceError::Open { .. } => Some("record one: xalloc-report record -o app.xtrace ./app"),
-            TraceError::Create { .. }
+            TraceError::NoFile { .. }
+            | TraceError::Create { .. }
             | TraceError::Read { .. }
             | TraceError::NotATrace { .. }
             | TraceError::NewerVersion { .. }

@@ -127,7 +127,9 @@ impl Record {
             run = judged;
         }
         if let Some(summary) = summary {
-            console.notes.write_all(text::summary(&summary, &name).as_bytes())?;
+            // A device or a FIFO has nothing to be read.
+            let path = outcome.path.is_file().then_some(&*name);
+            console.notes.write_all(text::summary(&summary, path).as_bytes())?;
             for note in outcome.notes() {
                 writeln!(console.notes, "note: {}", printable(&note))?;
             }

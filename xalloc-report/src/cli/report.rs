@@ -138,7 +138,7 @@ impl Summary {
         let summary = analysis::summary(trace.contents(), &self.trace.brief(trace, self.count)?);
         match self.format.format {
             Format::Human => {
-                let text = text::summary(&summary, &self.trace.path.to_string_lossy());
+                let text = text::summary(&summary, Some(&self.trace.path.to_string_lossy()));
                 console.out.write_all(text.as_bytes())?;
             }
             Format::Json => json::write(&summary, &gaps(trace.contents()), &mut console.out)?,

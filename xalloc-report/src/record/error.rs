@@ -201,7 +201,9 @@ impl RecordError {
                 NotRunnable::Directory { .. } | NotRunnable::NotExecutable { .. } | NotRunnable::Unreadable { .. },
             )
             | RecordError::Start { .. }
-            | RecordError::Output(OutputError::Exists { .. } | OutputError::Pattern { .. })
+            | RecordError::Output(
+                OutputError::Exists { .. } | OutputError::Pattern { .. } | OutputError::StandardOutput,
+            )
             | RecordError::Session(_)
             | RecordError::Signals(_)
             | RecordError::Waiter(_)

@@ -13,7 +13,7 @@ use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use tempfile::{PathPersistError, TempPath};
@@ -54,6 +54,9 @@ pub enum OutputError {
         /// The file.
         path: PathBuf,
     },
+    /// It was asked for by `-`.
+    #[error("-o -: standard output is the program's, and a trace is a file; name one (./- if that is its name)")]
+    StandardOutput,
     /// It cannot be made.
     #[error("{} cannot be written", path.display())]
     Unwritable {
@@ -103,6 +106,9 @@ impl Output {
     /// [`OutputError`].
     pub(crate) fn create(pattern: Option<&Path>, names: &Names, existing: Existing) -> Result<Output, OutputError> {
         let Some(pattern) = pattern else { return numbered(names, existing) };
+        if pattern.as_os_str() == "-" {
+            return Err(OutputError::StandardOutput);
+        }
         // The letters are checked now; the process id has no influence on that.
         let path = expand(pattern, names, 0)?;
         if !needs_pid(pattern) {
@@ -211,15 +217,28 @@ fn make(path: &Path, existing: Existing) -> Result<Output, OutputError> {
             let (file, temporary) = beside(&old)?;
             Ok(Output { file, path: temporary.to_path_buf(), name: Name::Replacing { temporary, old } })
         }
-        Ok(_) if existing == Existing::Replace => {
+        Ok(found) if found.is_dir() => Err(failed(path, io::ErrorKind::IsADirectory.into())),
+        Ok(found) if existing == Existing::Replace || keeps_nothing(found.file_type()) => {
             let file = File::options().write(true).open(path).map_err(|source| failed(path, source))?;
             Ok(Output { file, path: path.to_owned(), name: Name::Found })
         }
-        _ => {
+        Err(_) if existing == Existing::Replace && path.is_symlink() => {
+            // Of a link to nothing the file is made, as a shell would. The file is this run's, and the link is not.
+            let file = File::options().write(true).create(true).truncate(false).open(path);
+            let made = file.and_then(|file| Ok((file, fs::canonicalize(path)?)));
+            let (file, path) = made.map_err(|source| failed(path, source))?;
+            Ok(Output { file, path, name: Name::Made })
+        }
+        Ok(_) | Err(_) => {
             let file = File::create_new(path).map_err(|source| failed(path, source))?;
             Ok(Output { file, path: path.to_owned(), name: Name::Made })
         }
     }
+}
+
+/// Whether nothing that was written there before is lost by writing more: a terminal, `/dev/null`, a FIFO.
+fn keeps_nothing(found: fs::FileType) -> bool {
+    found.is_char_device() || found.is_fifo()
 }
 
 /// Makes a file with a temporary name in the directory of `path`, with the permissions of any other.
@@ -367,10 +386,36 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let link = directory.path().join("null");
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
-        let output = Output::create(Some(&link), &names(), Existing::Replace).unwrap();
-        assert_eq!(output.path(), link);
-        output.discard();
-        assert!(link.is_symlink());
+        for existing in [Existing::Keep, Existing::Replace] {
+            let output = Output::create(Some(&link), &names(), existing).unwrap();
+            assert_eq!(output.path(), link);
+            output.discard();
+            assert!(link.is_symlink());
+        }
+    }
+
+    #[test]
+    fn what_a_link_to_nothing_names_is_made_if_asked_and_the_link_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let (link, file) = (directory.path().join("link"), directory.path().join("file"));
+        std::os::unix::fs::symlink("file", &link).unwrap();
+        assert!(matches!(Output::create(Some(&link), &names(), Existing::Keep), Err(OutputError::Exists { .. })));
+        assert!(!file.exists());
+        let begin = || Output::create(Some(&link), &names(), Existing::Replace).unwrap();
+        begin().discard();
+        assert!(link.is_symlink() && !file.exists());
+        assert_eq!(begin().keep().0, file.canonicalize().unwrap());
+        assert!(link.is_symlink() && file.exists());
+    }
+
+    #[test]
+    fn a_directory_and_standard_output_are_no_place_for_a_trace() {
+        let directory = tempfile::tempdir().unwrap();
+        for existing in [Existing::Keep, Existing::Replace] {
+            let create = |path| Output::create(Some(path), &names(), existing);
+            assert!(matches!(create(directory.path()), Err(OutputError::Unwritable { .. })));
+            assert!(matches!(create(Path::new("-")), Err(OutputError::StandardOutput)));
+        }
     }
 
     #[test]

@@ -81,7 +81,7 @@ pub(super) fn assert_golden(name: &str, shown: &str) {
 
 #[test]
 fn the_summary_reads_as_agreed() {
-    assert_golden("summary.txt", &text::summary(&summarised(&server()), "server.xtrace"));
+    assert_golden("summary.txt", &text::summary(&summarised(&server()), Some("server.xtrace")));
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn the_summary_of_several_processes_lists_each() {
     let mut sample = server_with_child();
     sample.contents.processes[1].losses = vec![Loss { reason: LossReason::RingFull, events: 7 }];
     sample.contents.recording.salvage = Some("cut after block 12".to_owned());
-    assert_golden("summary-processes.txt", &text::summary(&summarised(&sample), "my server.xtrace"));
+    assert_golden("summary-processes.txt", &text::summary(&summarised(&sample), Some("my server.xtrace")));
 }
 
 #[test]

@@ -27,6 +27,12 @@ pub enum TraceError {
         /// What the system said.
         source: io::Error,
     },
+    /// It is a device, a FIFO or the like.
+    #[error("{} is no file, and a trace is read at many places: write it to one first", path.display())]
+    NoFile {
+        /// Its name.
+        path: PathBuf,
+    },
     /// The system failed to read a part of it.
     #[error("cannot read {len_bytes} bytes of the trace at byte {offset_bytes}")]
     Read {

@@ -68,8 +68,8 @@ impl Trace {
     /// [`super::Recording::salvage`] says.
     ///
     /// # Errors
-    /// [`TraceError::Open`], [`TraceError::Read`], [`TraceError::NotATrace`], [`TraceError::NewerVersion`];
-    /// [`TraceError::Damaged`] only if the contents need more than the limits allow.
+    /// [`TraceError::Open`], [`TraceError::NoFile`], [`TraceError::Read`], [`TraceError::NotATrace`],
+    /// [`TraceError::NewerVersion`]; [`TraceError::Damaged`] only if the contents need more than the limits allow.
     pub fn open(path: &Path) -> Result<Trace, TraceError> {
         Trace::open_with(path, Limits::default())
     }
@@ -399,6 +399,11 @@ impl Trace {
 
 fn file(path: &Path) -> Result<Source, TraceError> {
     let failed = |source| TraceError::Open { path: path.to_owned(), source };
+    // Asked before it is opened, which may wait for a writer.
+    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
+    if !kind.is_file() && !kind.is_dir() {
+        return Err(TraceError::NoFile { path: path.to_owned() });
+    }
     let file = File::open(path).map_err(failed)?;
     let len_bytes = file.metadata().map_err(failed)?.len();
     Ok(Source::File(file, len_bytes))

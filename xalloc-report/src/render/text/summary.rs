@@ -17,9 +17,9 @@ const PROCESSES_SHOWN: usize = 20;
 /// Threads of the table; JSON has all.
 const THREADS_SHOWN: usize = 10;
 
-/// Renders the summary of the trace at `path`.
+/// Renders the summary of the trace at `path`; `None`: it is at no place where another command could read it.
 #[must_use]
-pub fn summary(summary: &Summary, path: &str) -> String {
+pub fn summary(summary: &Summary, path: Option<&str>) -> String {
     let mut out = String::new();
     heading(&mut out, summary);
     figures(summary).write(&mut out, 2);
@@ -32,7 +32,9 @@ pub fn summary(summary: &Summary, path: &str) -> String {
     if summary.threads > summary.programs {
         threads(&mut out, &summary.by_thread);
     }
-    next(&mut out, summary, path);
+    if let Some(path) = path {
+        next(&mut out, summary, path);
+    }
     out
 }
 
