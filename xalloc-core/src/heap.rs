@@ -78,6 +78,7 @@ mod words;
 mod xml;
 
 pub use arena::ARENA_BYTES;
+pub use chunk::bin_index;
 pub use claim::{Explanation, Neighbour};
 pub use fault::{Damage, HeapFault};
 pub use free::{Cacheable, FastBinnable};

@@ -51,9 +51,11 @@ pub(super) const fn round_down(value: u64, unit: u64) -> u64 {
     value & !(unit - 1)
 }
 
-/// The bin of a chunk size: 2 to 63 small, one size each; 64 to 126 large, with the spacing of section 1.
+/// The bin of a chunk size: 2 to 63 small, one size each; 64 to 126 large, with the spacing of section 1. Traces are
+/// written by it too: a step that files a large chunk says only how its bin differs from this.
 #[inline(always)]
-pub(super) const fn bin_index(size: u64) -> usize {
+#[must_use]
+pub const fn bin_index(size: u64) -> usize {
     if size < LARGE_MIN {
         return (size >> 4) as usize;
     }

@@ -12,6 +12,7 @@
 //! all else is as expected, sequence number included; such a step takes one byte in one column.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::heap::bin_index;
 use xalloc_core::units::{Addr, ArenaId};
 use xalloc_core::wire::{BinKind, GrowthRule, HeapEvent, Kind, Merged, Record};
 
@@ -296,7 +297,7 @@ impl Expected {
     #[inline(always)]
     fn second(self, kind: u8, sub: u8, first: u64, before: Flat) -> u64 {
         if self.rules == Rules::Since3 && kind == BIN && sub == BinKind::Large as u8 {
-            return large_bin(first);
+            return bin_index(first) as u64;
         }
         if kind == COALESCE {
             return first.wrapping_add(self.beside_bytes);
@@ -310,13 +311,6 @@ impl Expected {
     fn scale(self, kind: u8) -> u32 {
         if self.rules == Rules::Since3 && matches!(kind, CONSOLIDATE | TCACHE_FLUSH) { 4 } else { 0 }
     }
-}
-
-/// The large bin of a chunk size (malloc.c, `largebin_index_64`).
-fn large_bin(size_bytes: u64) -> u64 {
-    const ROWS: [(u32, u64, u64); 5] = [(6, 48, 48), (9, 20, 91), (12, 10, 110), (15, 4, 119), (18, 2, 124)];
-    let row = ROWS.iter().find(|(shift, most, _)| size_bytes >> shift <= *most);
-    row.map_or(126, |(shift, _, base)| base + (size_bytes >> shift))
 }
 
 /// Bins of one size are numbered by it: fast ones and those of a cache from 0 for 32 bytes, small ones from 2 (malloc.c,
