@@ -244,3 +244,105 @@ impl Recent {
         (tip.row, tip.row_len) = (row as u16, row_len as u16);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::own_stack::{Bounds, OwnStack};
+    use super::super::super::rule::{CallerFp, Kind, Rule};
+    use super::super::{Beyond, Passed};
+    use super::*;
+
+    /// Words of a made-up frame, the last of which is the address to which it returns.
+    const WORDS: usize = 8;
+
+    /// A function that is called from several places, always at the same depth.
+    struct Called {
+        recent: Box<Recent>,
+        frame: [u64; WORDS],
+    }
+
+    impl Called {
+        fn state(&self) -> State {
+            State {
+                word: FrameWord::return_address(0x40_0000),
+                sp: self.frame.as_ptr().expose_provenance() as u64,
+                fp: 0,
+            }
+        }
+
+        fn caller(&self, caller: u64) -> State {
+            let sp = self.state().sp + (WORDS * size_of::<u64>()) as u64;
+            State { word: FrameWord::return_address(0x50_0000 + 0x100 * caller), sp, fp: 0 }
+        }
+
+        /// The caller calls: the answer is what is known of the stack.
+        fn call(&mut self, caller: u64) -> Option<StackId> {
+            self.frame[WORDS - 1] = self.caller(caller).word.0;
+            core::hint::black_box(&mut self.frame);
+            let state = self.state();
+            self.recent.repeated(&state)
+        }
+
+        /// The stack of that caller's call was walked.
+        fn keep(&mut self, caller: u64, stack: &OwnStack) {
+            let rule = Rule::new(Kind::Sp, 64, CallerFp::Same);
+            let passed = [Passed { state: self.state(), rule }, Passed { state: self.caller(caller), rule: Rule::END }];
+            self.recent.keep(&passed, Beyond::Root(StackId::NONE), stack, |_, _| node_of(caller));
+        }
+
+        /// How often the set has the stack of that caller.
+        fn times(&self, caller: u64) -> usize {
+            let set = &self.recent.tips.sets[set_of(&self.state())];
+            set.iter().filter(|tip| tip.frame != NONE && tip.node == node_of(caller)).count()
+        }
+    }
+
+    fn node_of(caller: u64) -> StackId {
+        StackId(100 + caller as u32)
+    }
+
+    #[test]
+    fn a_set_has_four_stacks_of_one_state_and_a_fifth_takes_the_place_of_one_after_another() {
+        let mut called = Called { recent: Box::new(Recent::new()), frame: [0; WORDS] };
+        let here = called.frame.as_ptr().expose_provenance() as u64;
+        let stack = Bounds::find(here).above(here).expect("it is this thread's stack");
+        for caller in 0..4 {
+            assert_eq!(called.call(caller), None);
+            called.keep(caller, &stack);
+        }
+        // Often enough for a row, which changes places.
+        for round in 0..3 * u64::from(REPEATS) {
+            for caller in 0..4 {
+                assert_eq!(called.call(caller), Some(node_of(caller)), "round {round}");
+            }
+        }
+        let mut was_replaced = [false; 5];
+        for round in 0..20 {
+            let missing: Vec<u64> = (0..5).filter(|&caller| called.call(caller).is_none()).collect();
+            let [missing] = missing[..] else { panic!("round {round}: {missing:?} of five callers are not there") };
+            was_replaced[missing as usize] = true;
+            called.keep(missing, &stack);
+            assert_eq!(called.call(missing), Some(node_of(missing)), "round {round}");
+            for caller in 0..5 {
+                let found = called.call(caller);
+                assert!(found.is_none_or(|node| node == node_of(caller)), "round {round}: another caller's stack");
+                assert_eq!(called.times(caller), usize::from(found.is_some()), "round {round}: it is there once");
+            }
+        }
+        let replaced = was_replaced.iter().filter(|was| **was).count();
+        assert!(replaced > 2, "two of them take each other's place for ever");
+    }
+
+    #[test]
+    fn a_stack_that_is_kept_again_stays_in_its_place() {
+        let mut called = Called { recent: Box::new(Recent::new()), frame: [0; WORDS] };
+        let here = called.frame.as_ptr().expose_provenance() as u64;
+        let stack = Bounds::find(here).above(here).expect("it is this thread's stack");
+        for caller in [0, 1, 0, 1, 0] {
+            called.call(caller);
+            called.keep(caller, &stack);
+        }
+        assert_eq!([0, 1].map(|caller| called.times(caller)), [1, 1]);
+        assert_eq!([0, 1].map(|caller| called.call(caller)), [0, 1].map(|caller| Some(node_of(caller))));
+    }
+}
