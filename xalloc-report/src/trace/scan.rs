@@ -338,7 +338,7 @@ pub(super) fn scan(from: &mut Cursor<'_>, processes: usize) -> Result<Scan, Malf
 mod tests {
     use super::*;
 
-    fn sample() -> Scan {
+    pub(super) fn sample() -> Scan {
         let block = Finding {
             stack: StackIndex(3),
             call: Call::Calloc,
