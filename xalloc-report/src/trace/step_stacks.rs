@@ -8,8 +8,9 @@
 //! |---|---|
 //! | 0 | that of the step before, if no allocation came since; else that of the allocation that comes next in the block |
 //! | 1 | that of the allocation that comes next |
-//! | from 2 on | 2 less: the zigzag of the difference to the last stack that came: an allocation's, or that of a step which was not the next allocation's |
+//! | from 2 on | 2 less: the zigzag of the difference to the last stack that came |
 //!
+//! A stack comes with an allocation, or with a step that has not the next allocation's.
 //! Behind the block's last allocation the next one's stack counts as [`StackIndex::NONE`]. Against plain numbers this takes
 //! half the bytes or less on every program tried; differences are small because stacks are numbered as they first come.
 //! A table of which stack followed which gained nothing on top.
