@@ -285,6 +285,19 @@ fn a_forked_child_begins_with_its_parents_heap_and_its_books_go_on_from_there() 
 }
 
 #[test]
+fn a_child_that_calls_late_begins_with_the_heap_of_its_own_fork() {
+    let recording = victim("fork_late.c", &[]).record();
+    let summary = recording.json("summary", &[] as &[&str]);
+    let requested = |process: &Value| {
+        let pid = number(process, "pid").to_string();
+        number(&recording.json("fragmentation", &["--at", "exit", "--process", &pid]), "requested")
+    };
+    let mut requested: Vec<u64> = list(&summary, "by_process").iter().map(requested).collect();
+    requested.sort_unstable();
+    assert_eq!(requested, [41_000, 50_000, 51_000]);
+}
+
+#[test]
 fn a_signal_to_the_recorder_makes_it_look_and_does_not_reach_the_program() {
     let Some(shell) = tool("sh") else { return };
     // The shell's parent is the recorder. A signal of its own would end it: it has no handler.

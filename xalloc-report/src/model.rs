@@ -23,7 +23,7 @@
 //! simultaneous peak to the byte instead of a bound that is as close as a thousandth of the recording is short.
 
 use self::faults::{LookBack, Unexplained};
-use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Tally, Told, Trace, TraceError};
+use crate::trace::{Contents, Inheritance, Moment, ProcessIndex, Replay, Snapshot, Tally, Told, Trace, TraceError};
 
 mod aggregates;
 mod brief;
@@ -105,6 +105,12 @@ pub trait Recorded {
         let _ = (first, last);
         self.replay(process, to)
     }
+
+    /// What a process had from its parent when it began.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn inheritance(&self, process: ProcessIndex) -> Result<Inheritance, Self::Error>;
 
     /// What the kernel said of the process's memory, in order of time.
     ///
@@ -259,6 +265,10 @@ impl Recorded for Trace {
         to: &mut impl Replay,
     ) -> Result<(), TraceError> {
         self.replay_within(process, first, last, to)
+    }
+
+    fn inheritance(&self, process: ProcessIndex) -> Result<Inheritance, TraceError> {
+        self.inheritance(process)
     }
 
     fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, TraceError> {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use crate::model::Recorded;
-use crate::trace::{Contents, Moment, ProcessIndex, Replay, Snapshot, Tally, Trace, TraceError};
+use crate::trace::{Contents, Inheritance, Moment, ProcessIndex, Replay, Snapshot, Tally, Trace, TraceError};
 
 /// Time after a pass's first block before the bar appears.
 const UNSEEN: Duration = Duration::from_millis(300);
@@ -91,6 +91,10 @@ impl Recorded for Reading<'_> {
         to: &mut impl Replay,
     ) -> Result<(), TraceError> {
         self.trace.replay_within(process, first, last, to)
+    }
+
+    fn inheritance(&self, process: ProcessIndex) -> Result<Inheritance, TraceError> {
+        self.trace.inheritance(process)
     }
 
     fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, TraceError> {

@@ -8,8 +8,8 @@ use xalloc_core::wire::{BinKind, Call, GrowthRule, HeapEvent, Merged, Protection
 use super::Recorded;
 use crate::trace::{
     Allocator, Block, Checked, Contents, Disguise, End, Entry, Event, Finding, Frame, FrameIndex, Function, Hint,
-    Holder, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessEvent, ProcessIndex, ProgramEvent, Recording,
-    Repairs, Replay, Scan, ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex, Waits,
+    Holder, Inheritance, LeakClass, Module, ModuleIndex, Occasion, Process, ProcessEvent, ProcessIndex, ProgramEvent,
+    Recording, Repairs, Replay, Scan, ScanOutcome, Snapshot, StackIndex, StackNode, Thread, ThreadIndex, Waits,
 };
 
 pub(crate) mod simulated;
@@ -43,6 +43,11 @@ impl Recorded for Sample {
             to.entry(*entry);
         }
         Ok(())
+    }
+
+    fn inheritance(&self, process: ProcessIndex) -> Result<Inheritance, Infallible> {
+        let blocks = self.streams[process.0 as usize].inherited.len() as u64;
+        Ok(Inheritance { allocations: blocks, live: blocks })
     }
 
     fn snapshots(&self, process: ProcessIndex) -> Result<Vec<Snapshot>, Infallible> {

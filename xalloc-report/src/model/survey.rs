@@ -7,7 +7,7 @@ use xalloc_core::wire::HeapEvent;
 
 use super::layout::Layout;
 use super::segments::{Moved, Segments, SystemCall};
-use crate::trace::{Entry, Event, ProcessEvent, ProgramEvent, Replay, StackIndex, ThreadIndex};
+use crate::trace::{Entry, Event, ProgramEvent, Replay, StackIndex, ThreadIndex};
 
 /// An instant and the two figures there.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -88,10 +88,6 @@ pub struct Survey {
     pub program_calls: FxHashMap<StackIndex, SiteCalls>,
     /// Frees by another thread than the one that allocated, by the allocation's call stack: how many, and their bytes.
     pub cross_thread_frees: FxHashMap<StackIndex, (u64, u64)>,
-    /// The last fork that is not later than this, in events of the process.
-    fork_until_ns: u64,
-    /// Events before that fork.
-    pub fork_seq: Option<u64>,
 }
 
 impl Survey {
@@ -99,12 +95,6 @@ impl Survey {
     #[must_use]
     pub fn beginning_with(layout: &Layout) -> Survey {
         Survey { segments: Segments::of(layout), ..Survey::default() }
-    }
-
-    /// A survey that looks for the fork of a child which began at `started_at_ns`.
-    #[must_use]
-    pub fn looking_for_fork(started_at_ns: u64) -> Survey {
-        Survey { fork_until_ns: started_at_ns, ..Survey::default() }
     }
 
     /// Whether the heap told its steps.
@@ -208,7 +198,6 @@ impl Replay for Survey {
                     self.largest = self.mark();
                 }
             }
-            Event::Process(ProcessEvent::Fork) if entry.at_ns <= self.fork_until_ns => self.fork_seq = Some(self.seq),
             Event::Program(program) => self.program(entry.stack, program),
             Event::AllocFailed { .. }
             | Event::HeapCall { .. }

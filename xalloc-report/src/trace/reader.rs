@@ -28,6 +28,15 @@ use super::tally::Tally;
 use super::varint::Cursor;
 use super::{Contents, ProcessIndex, Replay, Snapshot, salvage};
 
+/// What a process has from its parent: a state of the parent's at one of its forks. Zero of one that was not forked.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Inheritance {
+    /// Allocations that were made before, those that the parent inherited included.
+    pub allocations: u64,
+    /// Blocks that were live.
+    pub live: u64,
+}
+
 /// What a reader may use of the machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
@@ -207,6 +216,15 @@ impl Trace {
             snapshots.push(snapshot.map_err(|fault| fault.at(entry.offset_bytes))?);
         }
         Ok(snapshots)
+    }
+
+    /// What the process had from its parent when it began.
+    ///
+    /// # Errors
+    /// As [`Self::replay`].
+    pub fn inheritance(&self, process: ProcessIndex) -> Result<Inheritance, TraceError> {
+        let Restoring { mirror, live, .. } = self.prepare(process, Moment::Seq(0))?.restored;
+        Ok(Inheritance { allocations: mirror.allocs(), live: live.iter().filter(|&&lives| lives).count() as u64 })
     }
 
     fn blocks_of(&self, process: ProcessIndex, kind: BlockKind) -> impl Iterator<Item = &Entry> {

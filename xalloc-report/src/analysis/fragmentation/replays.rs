@@ -3,8 +3,7 @@
 use super::FragmentationError;
 use crate::model::Recorded;
 use crate::model::layout::Layout;
-use crate::model::survey::Survey;
-use crate::trace::{Block, Entry, ProcessIndex, Replay};
+use crate::trace::{Block, Entry, Event, Inheritance, LiveChange, ProcessEvent, ProcessIndex, Replay};
 
 /// The layout with which a process begins: empty, or what its parent's was at the fork.
 pub(super) fn begin<R: Recorded>(recorded: &R, process: ProcessIndex) -> Result<Layout, FragmentationError<R::Error>> {
@@ -17,11 +16,63 @@ pub(super) fn begin<R: Recorded>(recorded: &R, process: ProcessIndex) -> Result<
     if parent >= process {
         return Ok(Layout::of(contents));
     }
-    let mut survey = Survey::looking_for_fork(told.started_at_ns);
-    recorded.replay(parent, &mut survey).map_err(FragmentationError::Recorded)?;
-    let mut until = Until { layout: begin(recorded, parent)?, seq: survey.fork_seq.unwrap_or(u64::MAX) };
+    let mut search = ForkOf {
+        inheritance: recorded.inheritance(process).map_err(FragmentationError::Recorded)?,
+        started_at_ns: told.started_at_ns,
+        parent: recorded.inheritance(parent).map_err(FragmentationError::Recorded)?,
+        by_inheritance: None,
+        by_time: None,
+    };
+    recorded.replay(parent, &mut search).map_err(FragmentationError::Recorded)?;
+    let mut until = Until { layout: begin(recorded, parent)?, seq: search.seq().unwrap_or(u64::MAX) };
     recorded.replay(parent, &mut until).map_err(FragmentationError::Recorded)?;
     Ok(until.layout)
+}
+
+/// Looks among a process's forks for the one that a child came from.
+///
+/// A child begins with its first call, and its parent may have forked others by then: the time alone does not tell
+/// them apart. How often the parent had allocated and how many of those blocks it held does: between two forks that
+/// agree in both it did neither allocate nor free.
+struct ForkOf {
+    inheritance: Inheritance,
+    started_at_ns: u64,
+    /// What the parent has come to.
+    parent: Inheritance,
+    /// Events before the fork and its own, by what the child has and by when it began.
+    by_inheritance: Option<u64>,
+    by_time: Option<u64>,
+}
+
+impl ForkOf {
+    /// Events up to the fork. Of a damaged trace, where no fork agrees, the last before the child began is meant.
+    fn seq(&self) -> Option<u64> {
+        self.by_inheritance.or(self.by_time)
+    }
+}
+
+impl Replay for ForkOf {
+    /// Counted already.
+    fn inherited(&mut self, _slot: u32, _block: &Block) {}
+
+    #[inline(always)]
+    fn entry(&mut self, entry: Entry<'_>) {
+        match entry.event.live_change() {
+            Some(LiveChange::Begins { .. }) => self.parent.live += 1,
+            Some(LiveChange::Ends { .. }) => self.parent.live = self.parent.live.saturating_sub(1),
+            None => {}
+        }
+        if let Event::Alloc { .. } = entry.event {
+            self.parent.allocations += 1;
+        } else if let Event::Process(ProcessEvent::Fork) = entry.event {
+            if self.parent == self.inheritance {
+                self.by_inheritance = Some(entry.seq + 1);
+            }
+            if entry.at_ns <= self.started_at_ns {
+                self.by_time = Some(entry.seq + 1);
+            }
+        }
+    }
 }
 
 /// A layout that takes the events before a number.
