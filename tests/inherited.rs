@@ -66,3 +66,23 @@ fn what_would_forbid_a_recording_is_told_by_doctor_before() {
         assert!(limits.contains("bad") && stdout.contains(word), "{stdout}");
     }
 }
+
+#[test]
+fn a_child_whose_loader_is_musls_gets_no_library_that_would_end_it() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| folder.path().join(name).display().to_string();
+    // The name tells whose loader it is; behind it is ours, so that the program runs where no musl is.
+    std::os::unix::fs::symlink("/lib64/ld-linux-x86-64.so.2", place("ld-musl-x86_64.so.1")).expect("a link");
+    let source = "#include <stdio.h>\n#include <stdlib.h>\n\
+                  int main(void) { return puts(getenv(\"LD_PRELOAD\") ? getenv(\"LD_PRELOAD\") : \"nothing\") < 0; }\n";
+    std::fs::write(place("tells.c"), source).expect("a file");
+    let mut compiler = Command::new("cc");
+    let loader = format!("-Wl,--dynamic-linker={}", place("ld-musl-x86_64.so.1"));
+    let built = compiler.args([&place("tells.c"), "-o", &place("tells"), &loader]).status().expect("a C compiler");
+    assert!(built.success());
+    let directory = folder.path().display();
+    for first in [format!("{directory}/tells"), format!("env PATH=/nowhere:{directory} tells")] {
+        let recorded = shell("true", &format!("\"$0\" record -q -o \"$1\" -- sh -c '{first}; exit $?'"));
+        assert_eq!(String::from_utf8_lossy(&recorded.stdout), "nothing\n", "{first}: {recorded:?}");
+    }
+}

@@ -1,8 +1,9 @@
 //! Starting other programs: `exec` and `posix_spawn`, with an environment in which they are recorded too.
 //!
 //! A program may pass an environment of its own, or have cleaned the one it got. Where children are followed, the
-//! variables that make this library work are put back; where they are not, they are taken out. The changed environment
-//! is made in memory of our own: the program's heap must not see an allocation that it did not make, and in a child of
+//! variables that make this library work are put back; where they are not, or the program's loader would not get on
+//! with the library ([`loader`]), they are taken out. The changed environment is made in memory of our own: the
+//! program's heap must not see an allocation that it did not make, and in a child of
 //! `vfork` whatever is taken is taken from the parent.
 //!
 //! # Safety
@@ -22,6 +23,8 @@ use crate::guard::{self, Access};
 use crate::host;
 use crate::lifecycle;
 use crate::process::{say_exec, say_exec_failed};
+
+mod loader;
 
 /// A C array of strings.
 pub(crate) type Strings = *const *const c_char;
@@ -112,8 +115,34 @@ fn is_sound(envp: Strings) -> bool {
     true
 }
 
+/// How a program that is about to be started is named.
+#[derive(Clone, Copy)]
+enum Named {
+    /// By a path.
+    Path(*const c_char),
+    /// By a file, which is looked for in the directories of `PATH`.
+    File(*const c_char),
+    /// By a descriptor, or in a directory that is.
+    Descriptor,
+}
+
+impl Named {
+    /// Whether its loader would not get on with this library.
+    fn refuses_library(self) -> bool {
+        // A filter of system calls may not expect that a file is opened.
+        if host::is_confined() {
+            return false;
+        }
+        match self {
+            Named::Path(path) => loader::refuses(bytes_of(path)),
+            Named::File(file) => loader::refuses_found(bytes_of(file)),
+            Named::Descriptor => false,
+        }
+    }
+}
+
 /// The environment that a new program gets instead of `envp`.
-fn adapted(envp: Strings) -> Strings {
+fn adapted(program: Named, envp: Strings) -> Strings {
     // Booting finds out what is wanted, if nothing was called before.
     let access = guard::enter();
     if !lifecycle::has_session() || config().library.as_bytes().is_empty() {
@@ -122,7 +151,7 @@ fn adapted(envp: Strings) -> Strings {
     if !is_sound(envp) {
         return envp;
     }
-    let follows = lifecycle::follows_children();
+    let follows = lifecycle::follows_children() && !program.refuses_library();
     let found = look_at(envp);
     let count = config().settings().count();
     let is_right = if follows {
@@ -252,7 +281,7 @@ fn bytes_of<'a>(path: *const c_char) -> &'a [u8] {
 
 /// C `execve`, and `execv` with the current environment.
 pub(crate) unsafe fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
-    let envp = adapted(envp);
+    let envp = adapted(Named::Path(path), envp);
     let said = say_exec(bytes_of(path));
     // SAFETY: the program's own arguments, and an environment like its own.
     let answer = unsafe { libc::syscall(libc::SYS_execve, path, argv, envp) as c_int };
@@ -268,7 +297,7 @@ pub(crate) unsafe fn execv(path: *const c_char, argv: Strings) -> c_int {
 
 /// C `execvpe`: libc searches the path and runs scripts without an interpreter line.
 pub(crate) unsafe fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
-    let envp = adapted(envp);
+    let envp = adapted(Named::File(file), envp);
     let said = say_exec(bytes_of(file));
     let answer = call!(execvpe as fn(*const c_char, Strings, Strings) -> c_int, (file, argv, envp), or - 1);
     say_exec_failed(said);
@@ -289,7 +318,8 @@ pub(crate) unsafe fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
 
 /// C `execveat`.
 pub(crate) unsafe fn execveat(fd: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
-    let envp = adapted(envp);
+    let program = if fd == libc::AT_FDCWD { Named::Path(path) } else { Named::Descriptor };
+    let envp = adapted(program, envp);
     let said = say_exec(bytes_of(path));
     // SAFETY: the program's own arguments, and an environment like its own.
     let answer = unsafe { libc::syscall(libc::SYS_execveat, fd, path, argv, envp, flags) as c_int };
@@ -330,7 +360,7 @@ type SpawnArguments = (*mut libc::pid_t, *const c_char, *const c_void, *const c_
 /// C `posix_spawn`.
 pub(crate) unsafe fn posix_spawn(arguments: SpawnArguments) -> c_int {
     let (pid, path, actions, attributes, argv, envp) = arguments;
-    let envp = adapted(envp);
+    let envp = adapted(Named::Path(path), envp);
     call!(
         posix_spawn as fn(*mut libc::pid_t, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int,
         (pid, path, actions, attributes, argv, envp), or libc::ENOSYS
@@ -340,7 +370,7 @@ pub(crate) unsafe fn posix_spawn(arguments: SpawnArguments) -> c_int {
 /// C `posix_spawnp`.
 pub(crate) unsafe fn posix_spawnp(arguments: SpawnArguments) -> c_int {
     let (pid, file, actions, attributes, argv, envp) = arguments;
-    let envp = adapted(envp);
+    let envp = adapted(Named::File(file), envp);
     call!(
         posix_spawnp as fn(*mut libc::pid_t, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int,
         (pid, file, actions, attributes, argv, envp), or libc::ENOSYS

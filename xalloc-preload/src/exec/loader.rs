@@ -1,0 +1,104 @@
+//! Whether the loader of a program that is about to be started gets on with this library.
+//!
+//! glibc's loader passes over a library that it cannot preload, and says so where the program is for 32 bits; musl's
+//! ends the program, for the library needs what glibc alone has. Such programs are started without it, as are their
+//! children. Of a script it is not asked what its interpreter is loaded by, nor of a program that is named by a
+//! descriptor.
+//!
+//! # Safety
+//! - The program's own environment is read where libc reads it for the same variable.
+#![allow(unsafe_code)]
+
+use core::ffi::CStr;
+
+use crate::config::{PATH, current_environment, each_string};
+use crate::host::{self, File};
+
+/// Offsets in the header of an ELF file for 64 bits, and the sizes of its parts (elf(5)).
+const HEADER_BYTES: usize = 64;
+const CLASS: usize = 4;
+const CLASS_32: u8 = 1;
+const PROGRAM_HEADERS_AT: usize = 32;
+const PROGRAM_HEADERS: usize = 56;
+const PROGRAM_HEADER_BYTES: usize = 56;
+const INTERPRETER: u32 = 3;
+/// Most program headers that are looked at; compilers make about a dozen.
+const MOST_HEADERS: usize = 64;
+
+/// Whether the program at `path` is one that this library would harm.
+pub(super) fn refuses(path: &[u8]) -> bool {
+    host::keeping_errno(|| open(&[path]).is_some_and(|file| is_foreign(&file)))
+}
+
+/// The same of a program that is looked for in the directories of `PATH`.
+pub(super) fn refuses_found(file: &[u8]) -> bool {
+    if file.contains(&b'/') {
+        return refuses(file);
+    }
+    let environment = current_environment();
+    let mut refuses = false;
+    if !environment.is_null() {
+        // SAFETY: by the bullet of the module.
+        unsafe {
+            each_string(environment, &mut |variable| {
+                if let Some(directories) = variable.strip_prefix(b"PATH=") {
+                    refuses =
+                        host::keeping_errno(|| first_found(directories, file).is_some_and(|file| is_foreign(&file)));
+                }
+            });
+        }
+    }
+    refuses
+}
+
+/// The first file of that name that can be read. An empty directory means the current one.
+fn first_found(directories: &[u8], file: &[u8]) -> Option<File> {
+    directories.split(|&byte| byte == b':').find_map(|directory| match directory {
+        [] => open(&[file]),
+        _ => open(&[directory, b"/", file]),
+    })
+}
+
+/// Opens the file whose path these parts are. A pipe is not waited for.
+fn open(parts: &[&[u8]]) -> Option<File> {
+    let mut path = [0; PATH];
+    let mut length = 0;
+    for part in parts {
+        // One byte is left for the NUL.
+        path[..PATH - 1].get_mut(length..length + part.len())?.copy_from_slice(part);
+        length += part.len();
+    }
+    let path = CStr::from_bytes_until_nul(&path).ok()?;
+    File::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
+}
+
+fn is_foreign(file: &File) -> bool {
+    let mut header = [0; HEADER_BYTES];
+    if file.read_at(&mut header, 0) < HEADER_BYTES || !header.starts_with(b"\x7fELF") {
+        return false;
+    }
+    if header[CLASS] == CLASS_32 {
+        return true;
+    }
+    let Some(first) = word(&header, PROGRAM_HEADERS_AT) else { return false };
+    let count = usize::from(u16::from_le_bytes([header[PROGRAM_HEADERS], header[PROGRAM_HEADERS + 1]]));
+    for number in 0..count.min(MOST_HEADERS) {
+        let mut segment = [0; PROGRAM_HEADER_BYTES];
+        let Some(at) = first.checked_add(number * PROGRAM_HEADER_BYTES) else { return false };
+        if file.read_at(&mut segment, at) < PROGRAM_HEADER_BYTES {
+            return false;
+        }
+        if segment.starts_with(&INTERPRETER.to_le_bytes()) {
+            let mut loader = [0; 256];
+            let length = word(&segment, 8).map_or(0, |at| file.read_at(&mut loader, at));
+            let name = loader[..length].split(|&byte| byte == 0).next().unwrap_or_default();
+            return name.rsplit(|&byte| byte == b'/').next().is_some_and(|name| name.starts_with(b"ld-musl"));
+        }
+    }
+    false
+}
+
+/// The word at `at`, as an offset in the file.
+fn word(bytes: &[u8], at: usize) -> Option<usize> {
+    Some(u64::from_le_bytes(bytes.get(at..at + 8)?.try_into().ok()?) as usize)
+}
