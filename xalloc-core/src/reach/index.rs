@@ -38,6 +38,8 @@ pub(super) const fn slots_for(blocks: usize) -> usize {
 pub(super) struct Index<'s> {
     spans: &'s [Span],
     slots: &'s [u32],
+    /// The span in which an address was found last: pointers that are met one after another mostly lead into one.
+    span: Span,
     /// What all blocks lie in.
     extent: Range<u64>,
 }
@@ -72,7 +74,7 @@ impl<'s> Index<'s> {
         let (spans, slots): (&'s [Span], &'s [u32]) = (spans, slots);
         let spans = spans.get(..count).unwrap_or_default();
         let extent = spans.first().map_or(0, |span| span.start)..spans.last().map_or(0, |span| span.end);
-        Index { spans, slots, extent }
+        Index { spans, slots, span: Span::default(), extent }
     }
 
     /// What all blocks lie in.
@@ -80,21 +82,38 @@ impl<'s> Index<'s> {
         self.extent.clone()
     }
 
+    /// The slot of `addr`.
+    #[inline]
+    fn slot(&mut self, addr: u64) -> Option<usize> {
+        if !self.span.holds(addr) {
+            let after = self.spans.partition_point(|span| span.start <= addr);
+            self.span = *self.spans.get(after.checked_sub(1)?).filter(|span| span.holds(addr))?;
+        }
+        Some(self.span.first_slot as usize + ((addr - self.span.start) >> self.span.shift) as usize)
+    }
+
     /// The number of the block that holds `addr`.
     #[inline]
-    pub(super) fn find(&self, blocks: &[Block], addr: u64) -> Option<u32> {
-        let after = self.spans.partition_point(|span| span.start <= addr);
-        let span = self.spans.get(after.checked_sub(1)?).filter(|span| addr < span.end)?;
-        let slot = span.first_slot as usize + ((addr - span.start) >> span.shift) as usize;
+    pub(super) fn find(&mut self, blocks: &[Block], addr: u64) -> Option<u32> {
+        let slot = self.slot(addr)?;
         let (&from, &to) = (self.slots.get(slot)?, self.slots.get(slot + 1)?);
-        // The next slot's block may begin in this slot.
-        let range = blocks.get(from as usize..(to as usize + 1).min(blocks.len()))?;
-        let before = match range {
-            [only] => usize::from(only.addr <= addr),
-            several => several.partition_point(|block| block.addr <= addr),
+        let begins_before = |block: &Block| block.addr <= addr;
+        // The next slot's block may begin in this slot. Mostly the address is in this slot's block or in the one behind
+        // that, and which of the two it is cannot be predicted: they are chosen without a branch.
+        let found = if to <= from + 1 {
+            if blocks.get(to as usize).is_some_and(begins_before) { to } else { from }
+        } else {
+            let several = blocks.get(from as usize..(to as usize + 1).min(blocks.len()))?;
+            from + (several.partition_point(begins_before) as u32).checked_sub(1)?
         };
-        let found = before.checked_sub(1)?;
-        range.get(found).filter(|block| addr < block.end()).map(|_| from + found as u32)
+        blocks.get(found as usize).filter(|block| block.addr <= addr && addr < block.end()).map(|_| found)
+    }
+}
+
+impl Span {
+    #[inline]
+    fn holds(&self, addr: u64) -> bool {
+        addr.wrapping_sub(self.start) < self.end - self.start
     }
 }
 
@@ -130,7 +149,7 @@ mod tests {
             }
             let mut spans = vec![Span::default(); blocks.len()];
             let mut slots = vec![0; slots_for(blocks.len())];
-            let index = Index::new(&blocks, &mut spans, &mut slots);
+            let mut index = Index::new(&blocks, &mut spans, &mut slots);
             for (of, offset) in probes {
                 let addr = of.get(&blocks).addr.wrapping_add_signed(offset);
                 let naive = blocks.iter().position(|block| (block.addr..block.end()).contains(&addr));
@@ -141,7 +160,7 @@ mod tests {
 
     #[test]
     fn no_blocks_hold_nothing() {
-        let index = Index::new(&[], &mut [], &mut []);
+        let mut index = Index::new(&[], &mut [], &mut []);
         assert_eq!(index.find(&[], 0x1000), None);
         assert!(index.extent().is_empty());
     }
