@@ -65,6 +65,14 @@ impl Tally for Brief {
         }
     }
 
+    #[inline(always)]
+    fn prefetch(&self, slot: u32) {
+        match self {
+            Brief::Exact(sums) => sums.prefetch(slot),
+            Brief::Estimated(_) => {}
+        }
+    }
+
     #[inline]
     fn passed(&mut self, events: u64, at_ns: u64) {
         match self {

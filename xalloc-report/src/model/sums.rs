@@ -9,6 +9,7 @@
 //! # Invariant
 //! Whatever [`Sums`] counts is what a `Replayer` counts that is told the same (`model/tests.rs`).
 
+use xalloc_core::sys::prefetch;
 use xalloc_core::wire::{HeapCall, HeapEvent};
 
 use super::Settings;
@@ -259,6 +260,13 @@ impl Tally for Sums {
         self.inherited.blocks += 1;
         self.inherited.bytes = self.inherited.bytes.saturating_add(size_bytes);
         self.occupy(slot, Held { size_bytes, thread: PARENT, nth: 0 }, 0);
+    }
+
+    #[inline(always)]
+    fn prefetch(&self, slot: u32) {
+        if let Some(block) = self.blocks.get(slot as usize) {
+            prefetch(block);
+        }
     }
 
     #[inline]

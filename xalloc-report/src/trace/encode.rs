@@ -7,6 +7,7 @@
 //! After every call the mirror is what a reader has after the event. Whatever op is chosen, its operands and the mirror
 //! alone say which slot and which address are meant.
 
+use xalloc_core::sys::prefetch;
 use xalloc_core::units::{ArenaId, slack_expected};
 use xalloc_core::wire::Call;
 
@@ -26,6 +27,9 @@ mod origins;
 mod steps;
 
 pub(super) use steps::Binned;
+
+/// With so many blocks, all that is known of them takes as much as a second-level cache holds.
+const NEAR_BLOCKS: usize = 16 << 10;
 
 /// What every event says besides what it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -232,6 +236,23 @@ impl<T: Tally> Encoder<T> {
             put(field, u64::from(thread));
             put(field, u64::from(len));
         }
+    }
+
+    /// Whether there are so many blocks that some may have to be waited for.
+    #[inline]
+    pub(super) fn is_large(&self) -> bool {
+        self.blocks.len() > NEAR_BLOCKS
+    }
+
+    /// Asks the processor for what an event about the block in `slot` is going to touch, if there is such a slot.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, slot: u32) {
+        let Some(block) = self.blocks.get(slot as usize) else { return };
+        // Every second block lies in two cache lines.
+        prefetch(block);
+        prefetch(&block.call);
+        self.mirror.prefetch(slot);
+        self.tally.prefetch(slot);
     }
 
     /// A block is allocated; returns its slot. The last block at its address had the slot `had`, as far as is known.

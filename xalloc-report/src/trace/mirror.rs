@@ -18,6 +18,7 @@
 //! checkpoint.
 
 use rustc_hash::FxHashMap;
+use xalloc_core::sys::prefetch;
 
 use super::ops;
 
@@ -269,6 +270,14 @@ impl Mirror {
         self.slots[slot as usize] =
             Slot { word: addr & ADDR_MASK | u64::from(class) << ADDR_BITS | u64::from(nth as u8) << 56, state: number };
         (nth, &mut thread.near)
+    }
+
+    /// Asks the processor for a slot, if it exists.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, slot: u32) {
+        if let Some(slot) = self.slots.get(slot as usize) {
+            prefetch(slot);
+        }
     }
 
     /// The block of `slot` is freed by the current thread; false, and nothing happens, if no live block is there.

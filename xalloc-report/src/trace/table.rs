@@ -22,13 +22,14 @@
 use std::collections::VecDeque;
 
 use rustc_hash::FxHashMap;
+use xalloc_core::sys::prefetch;
 
 const LEAF_SHIFT: u32 = 20;
 const ENTRIES: usize = 1 << (LEAF_SHIFT - 4);
 /// Leaves without live blocks that are kept, so that a program that sways around a boundary does not map and unmap.
 const IDLE_LEAVES: usize = 4;
-/// Leaves found without the map: a direct-mapped cache by the low bits of the leaf's number.
-const NEAR_LEAVES: usize = 64;
+/// Leaves found without the map: a direct-mapped cache by the low bits of the leaf's number, for 1 GiB in a row.
+const NEAR_LEAVES: usize = 1024;
 const NO_LEAF: (u64, u32) = (u64::MAX, 0);
 
 /// What an address was used for last.
@@ -127,6 +128,30 @@ impl Table {
         let place = self.find(number).unwrap_or_else(|| self.make(number));
         let Leaf { entries, live, .. } = &mut self.leaves[place as usize];
         Place { word: &mut entries[entry_of(addr)], live }
+    }
+
+    /// The word of an address whose leaf is near.
+    #[inline(always)]
+    fn near_word(&self, addr: u64) -> Option<&u32> {
+        let number = addr >> LEAF_SHIFT;
+        let near = self.near[number as usize % NEAR_LEAVES];
+        let leaf = self.leaves.get(near.1 as usize).filter(|_| near.0 == number)?;
+        leaf.entries.get(entry_of(addr))
+    }
+
+    /// Asks the processor for the entry of `addr`.
+    #[inline(always)]
+    pub(super) fn prefetch(&self, addr: u64) {
+        if let Some(word) = self.near_word(addr) {
+            prefetch(word);
+        }
+    }
+
+    /// The slot that the last block at `addr` had, where that is known at once.
+    #[inline(always)]
+    pub(super) fn likely_slot(&self, addr: u64) -> Option<u32> {
+        let (Entry::Live(slot) | Entry::Gone(slot)) = read(*self.near_word(addr)?)?;
+        Some(slot)
     }
 
     #[inline(never)]
@@ -263,6 +288,7 @@ mod tests {
         assert_eq!(table.get(0x1000), Some(Entry::Live(7)));
         assert_eq!(table.remove(0x1000), Some(7));
         assert_eq!((table.get(0x1000), table.remove(0x1000)), (Some(Entry::Gone(7)), None));
+        assert_eq!((table.likely_slot(0x1000), table.likely_slot(0x2000)), (Some(7), None));
         table.place(0x1000).insert(9);
         assert_eq!(table.get(0x1000), Some(Entry::Live(9)));
     }

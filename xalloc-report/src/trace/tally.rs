@@ -46,6 +46,9 @@ pub trait Tally {
     fn inherited(&mut self, slot: u32, size_bytes: u64);
     /// So many events lie behind, the last of them at that time; told at least once after the last one.
     fn passed(&mut self, events: u64, at_ns: u64);
+    /// A block in this slot may come or go within the next events: who has memory for it can ask the processor for that.
+    #[inline]
+    fn prefetch(&self, _slot: u32) {}
     /// A block was obtained; by a realloc, it replaces what this thread's last [`Self::realloc_begins`] named.
     fn obtained(&mut self, by: By, slot: u32, obtained: Obtained);
     /// A block was given back.

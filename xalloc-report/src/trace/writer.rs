@@ -18,7 +18,7 @@ use super::dictionary::Collector;
 use super::encode::{Encoder, LiveSet};
 use super::error::{Malformed, TraceError};
 use super::footer;
-use super::matcher::Matcher;
+use super::matcher::{self, Matcher};
 use super::mirror::MOST_SLOTS;
 use super::ops::BLOCK_EVENTS;
 use super::packing::{Packing, Unpacked};
@@ -303,8 +303,15 @@ impl<T: Tally> Writer<T> {
         if !encoder.has_room(incoming.len()) {
             return Err(Malformed::Slots(MOST_SLOTS).at(self.written.file_bytes));
         }
-        for one in incoming {
-            matcher.push(one, text, encoder);
+        let first = &incoming[..incoming.len().min(matcher::FETCHED)];
+        let at_once = if encoder.is_large() && matcher.are_scattered(first) { matcher::FETCHED } else { AT_ONCE };
+        for some in incoming.chunks(at_once) {
+            if at_once == matcher::FETCHED {
+                matcher.prefetch(some, encoder);
+            }
+            for one in some {
+                matcher.push(one, text, encoder);
+            }
         }
         if (encoder.events() as usize) < BLOCK_EVENTS { Ok(()) } else { self.close_block(process) }
     }
