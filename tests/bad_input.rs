@@ -331,6 +331,15 @@ fn what_is_no_file_is_refused_as_a_trace_and_not_waited_for() {
 }
 
 #[test]
+fn what_keeps_no_trace_is_refused_before_a_program_runs_that_is_to_be_judged_by_it() {
+    let story = victim("story.c", &[]);
+    let output =
+        xalloc().args(["record", "--check", "-o", "/dev/null"]).arg(story.program()).output().expect("it starts");
+    assert_error(&output, TOOL_FAILED, &["which /dev/null does not keep", "name a file"]);
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("370.0 KiB"), "{output:?}");
+}
+
+#[test]
 fn a_fifo_gets_the_trace_and_no_command_is_named_that_would_read_it_there_again() {
     let folder = tempfile::tempdir().expect("a folder");
     let (fifo, trace) = (fifo_in(folder.path()), folder.path().join("t.xtrace"));

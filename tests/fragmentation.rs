@@ -315,7 +315,8 @@ fn a_signal_to_the_recorder_makes_it_look_and_does_not_reach_the_program() {
 /// The report at a mark, with the resident bytes of the heap.
 fn at_mark(recording: &Trace, name: &str) -> (Value, u64) {
     let seen = recording.json("fragmentation", &["--at", &format!("marker:{name}"), "--fixes", "never"]);
-    assert_eq!(seen["rss"]["reason"], "marker", "{name}: {}", seen["rss"]);
+    // A look for the peak may fall into the wait, and sees the same.
+    assert!(["marker", "peak"].iter().any(|reason| seen["rss"]["reason"] == *reason), "{name}: {}", seen["rss"]);
     let resident = number(&seen["rss"], "heap_resident");
     (seen, resident)
 }

@@ -86,3 +86,14 @@ fn a_child_whose_loader_is_musls_gets_no_library_that_would_end_it() {
         assert_eq!(String::from_utf8_lossy(&recorded.stdout), "nothing\n", "{first}: {recorded:?}");
     }
 }
+
+#[test]
+fn a_fifo_that_is_executed_is_not_opened() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let fifo = folder.path().join("fifo").display().to_string();
+    // Who writes to it waits for a reader; one that opened it and went away would have ended it.
+    let script =
+        format!("mkfifo {fifo}; (echo kept > {fifo}) & sleep 0.3; {fifo} 2>/dev/null; echo $?; timeout 10 cat {fifo}");
+    let recorded = shell("true", &format!("\"$0\" record -q -o \"$1\" -- sh -c '{script}'"));
+    assert_eq!(String::from_utf8_lossy(&recorded.stdout), "126\nkept\n", "{recorded:?}");
+}

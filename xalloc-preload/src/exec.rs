@@ -3,8 +3,8 @@
 //! A program may pass an environment of its own, or have cleaned the one it got. Where children are followed, the
 //! variables that make this library work are put back; where they are not, or the program's loader would not get on
 //! with the library ([`loader`]), they are taken out. The changed environment is made in memory of our own: the
-//! program's heap must not see an allocation that it did not make, and in a child of
-//! `vfork` whatever is taken is taken from the parent.
+//! program's heap must not see an allocation that it did not make, and in a child of `vfork` whatever is taken is taken
+//! from the parent.
 //!
 //! # Safety
 //! - An environment is read only once [`is_sound`] has seen that the kernel can read it: a program may pass a pointer to
@@ -122,8 +122,8 @@ enum Named {
     Path(*const c_char),
     /// By a file, which is looked for in the directories of `PATH`.
     File(*const c_char),
-    /// By a descriptor, or in a directory that is.
-    Descriptor,
+    /// By a descriptor, or in a directory that is not known here.
+    Elsewhere,
 }
 
 impl Named {
@@ -136,7 +136,7 @@ impl Named {
         match self {
             Named::Path(path) => loader::refuses(bytes_of(path)),
             Named::File(file) => loader::refuses_found(bytes_of(file)),
-            Named::Descriptor => false,
+            Named::Elsewhere => false,
         }
     }
 }
@@ -312,13 +312,19 @@ pub(crate) unsafe fn execvp(file: *const c_char, argv: Strings) -> c_int {
 
 /// C `fexecve`.
 pub(crate) unsafe fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
+    // libc's function answers for these itself.
+    if fd < 0 || argv.is_null() || envp.is_null() {
+        host::set_errno(libc::EINVAL);
+        return -1;
+    }
     // SAFETY: as for `execveat`.
     unsafe { execveat(fd, c"".as_ptr(), argv, envp, libc::AT_EMPTY_PATH) }
 }
 
 /// C `execveat`.
 pub(crate) unsafe fn execveat(fd: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
-    let program = if fd == libc::AT_FDCWD { Named::Path(path) } else { Named::Descriptor };
+    let is_known = fd == libc::AT_FDCWD || bytes_of(path).starts_with(b"/");
+    let program = if is_known { Named::Path(path) } else { Named::Elsewhere };
     let envp = adapted(program, envp);
     let said = say_exec(bytes_of(path));
     // SAFETY: the program's own arguments, and an environment like its own.
@@ -360,7 +366,9 @@ type SpawnArguments = (*mut libc::pid_t, *const c_char, *const c_void, *const c_
 /// C `posix_spawn`.
 pub(crate) unsafe fn posix_spawn(arguments: SpawnArguments) -> c_int {
     let (pid, path, actions, attributes, argv, envp) = arguments;
-    let envp = adapted(Named::Path(path), envp);
+    // Among the actions there may be a change of the directory.
+    let is_known = actions.is_null() || bytes_of(path).starts_with(b"/");
+    let envp = adapted(if is_known { Named::Path(path) } else { Named::Elsewhere }, envp);
     call!(
         posix_spawn as fn(*mut libc::pid_t, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int,
         (pid, path, actions, attributes, argv, envp), or libc::ENOSYS
@@ -370,7 +378,8 @@ pub(crate) unsafe fn posix_spawn(arguments: SpawnArguments) -> c_int {
 /// C `posix_spawnp`.
 pub(crate) unsafe fn posix_spawnp(arguments: SpawnArguments) -> c_int {
     let (pid, file, actions, attributes, argv, envp) = arguments;
-    let envp = adapted(Named::File(file), envp);
+    let is_known = actions.is_null() || !bytes_of(file).contains(&b'/') || bytes_of(file).starts_with(b"/");
+    let envp = adapted(if is_known { Named::File(file) } else { Named::Elsewhere }, envp);
     call!(
         posix_spawnp as fn(*mut libc::pid_t, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int,
         (pid, file, actions, attributes, argv, envp), or libc::ENOSYS

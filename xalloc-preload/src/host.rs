@@ -18,7 +18,9 @@ pub(crate) mod own;
 mod threads;
 
 pub(crate) use confined::{is_confined, on_syscall, prctl};
-pub(crate) use file::{File, Reservation, file_size_limit, is_readable_path, make_empty_file, read_link, remove_file};
+pub(crate) use file::{
+    File, Reservation, file_size_limit, is_program, is_readable_path, make_empty_file, read_link, remove_file,
+};
 pub(crate) use memory::{is_mapped, is_readable, map_anonymous, populate, protect, residency, unmap, wipe_on_fork};
 pub(crate) use threads::{each_thread, is_thread, signal_thread, thread_name, tid, yield_now};
 

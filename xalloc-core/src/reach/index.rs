@@ -99,7 +99,7 @@ impl<'s> Index<'s> {
         let (&from, &to) = (self.slots.get(slot)?, self.slots.get(slot + 1)?);
         let begins_before = |block: &Block| block.addr <= addr;
         // The next slot's block may begin in this slot. Mostly the address is in this slot's block or in the one behind
-        // that, and which of the two it is cannot be predicted: they are chosen without a branch.
+        // that, and which of the two it is cannot be predicted: the choice is one that needs no branch.
         let found = if to <= from + 1 {
             if blocks.get(to as usize).is_some_and(begins_before) { to } else { from }
         } else {

@@ -133,8 +133,8 @@ numbered! {
     LossReason {
         /// The ring was full and the user asked to drop rather than to wait.
         RingFull = 0,
-        /// No ring was free: more threads than the segment has rings. Or nobody could be told of them in a ring, as of a
-        /// sampled block for whose mark there is no memory.
+        /// No ring was free: more threads than the segment has rings. Or a sampled block could not be marked for want of
+        /// memory, and was not recorded.
         NoRing = 1,
         /// The recorder died or the recording's disk was full.
         RecorderGone = 2,

@@ -3,10 +3,13 @@
 //! glibc's loader passes over a library that it cannot preload, and says so where the program is for 32 bits; musl's
 //! ends the program, for the library needs what glibc alone has. Such programs are started without it, as are their
 //! children. Of a script it is not asked what its interpreter is loaded by, nor of a program that is named by a
-//! descriptor.
+//! descriptor, or relative to a directory that a spawned process is to change to first.
+//!
+//! To close a file gives up the process's POSIX record locks on it: a program that starts a file which it holds such a
+//! lock on loses the lock.
 //!
 //! # Safety
-//! - The program's own environment is read where libc reads it for the same variable.
+//! - The program's own environment is read once the kernel has seen that it can be.
 #![allow(unsafe_code)]
 
 use core::ffi::CStr;
@@ -25,42 +28,47 @@ const INTERPRETER: u32 = 3;
 /// Most program headers that are looked at; compilers make about a dozen.
 const MOST_HEADERS: usize = 64;
 
+/// The directories that libc looks in where there is no `PATH` (`_CS_PATH` of confstr(3)).
+const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
+
 /// Whether the program at `path` is one that this library would harm.
 pub(super) fn refuses(path: &[u8]) -> bool {
-    host::keeping_errno(|| open(&[path]).is_some_and(|file| is_foreign(&file)))
+    host::keeping_errno(|| open(&[path]).flatten().is_some_and(|file| is_foreign(&file)))
 }
 
 /// The same of a program that is looked for in the directories of `PATH`.
 pub(super) fn refuses_found(file: &[u8]) -> bool {
-    if file.contains(&b'/') {
+    if file.is_empty() || file.contains(&b'/') {
         return refuses(file);
     }
     let environment = current_environment();
-    let mut refuses = false;
-    if !environment.is_null() {
-        // SAFETY: by the bullet of the module.
-        unsafe {
-            each_string(environment, &mut |variable| {
-                if let Some(directories) = variable.strip_prefix(b"PATH=") {
-                    refuses =
-                        host::keeping_errno(|| first_found(directories, file).is_some_and(|file| is_foreign(&file)));
-                }
-            });
-        }
+    if !super::is_sound(environment) {
+        return false;
     }
-    refuses
+    let mut found = None;
+    let mut look = |directories: &[u8]| found = found.take().or_else(|| Some(is_foreign_in(directories, file)));
+    if !environment.is_null() {
+        let each = &mut |variable: &[u8]| variable.strip_prefix(b"PATH=").into_iter().for_each(&mut look);
+        // SAFETY: it was just seen to be an array of strings that can be read.
+        unsafe { each_string(environment, each) };
+    }
+    look(DEFAULT_PATH);
+    found == Some(true)
 }
 
-/// The first file of that name that can be read. An empty directory means the current one.
-fn first_found(directories: &[u8], file: &[u8]) -> Option<File> {
-    directories.split(|&byte| byte == b':').find_map(|directory| match directory {
+/// Whether the first program of that name is such a one. An empty directory means the current one.
+fn is_foreign_in(directories: &[u8], file: &[u8]) -> bool {
+    let open = |directory: &[u8]| match directory {
         [] => open(&[file]),
         _ => open(&[directory, b"/", file]),
+    };
+    host::keeping_errno(|| {
+        directories.split(|&byte| byte == b':').find_map(open).flatten().is_some_and(|file| is_foreign(&file))
     })
 }
 
-/// Opens the file whose path these parts are. A pipe is not waited for.
-fn open(parts: &[&[u8]]) -> Option<File> {
+/// Opens the program whose path these parts are, if it is one; a program that cannot be read is none that is known.
+fn open(parts: &[&[u8]]) -> Option<Option<File>> {
     let mut path = [0; PATH];
     let mut length = 0;
     for part in parts {
@@ -69,7 +77,7 @@ fn open(parts: &[&[u8]]) -> Option<File> {
         length += part.len();
     }
     let path = CStr::from_bytes_until_nul(&path).ok()?;
-    File::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY)
+    host::is_program(path).then(|| File::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY))
 }
 
 fn is_foreign(file: &File) -> bool {

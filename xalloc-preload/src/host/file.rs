@@ -5,6 +5,7 @@
 #![allow(unsafe_code)]
 
 use core::ffi::{CStr, c_char, c_int};
+use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use super::memory::mapped;
@@ -174,6 +175,22 @@ pub(crate) fn is_readable_path(path: *const c_char) -> bool {
         let answer = unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path, libc::F_OK) };
         answer == 0 || errno() != libc::EFAULT
     })
+}
+
+/// Whether `path` names a regular file that this process may execute. Nothing is opened: to open a FIFO is noticed at its other
+/// end.
+pub(crate) fn is_program(path: &CStr) -> bool {
+    let mut stat = MaybeUninit::<libc::stat>::uninit();
+    // SAFETY: a path with its NUL, and room for the answer.
+    let answer = unsafe { libc::syscall(libc::SYS_newfstatat, libc::AT_FDCWD, path.as_ptr(), stat.as_mut_ptr(), 0) };
+    if answer != 0 {
+        return false;
+    }
+    // SAFETY: the kernel has filled it.
+    let mode = unsafe { stat.assume_init() }.st_mode;
+    // SAFETY: as above.
+    let may = || unsafe { libc::syscall(libc::SYS_faccessat, libc::AT_FDCWD, path.as_ptr(), libc::X_OK) } == 0;
+    mode & libc::S_IFMT == libc::S_IFREG && may()
 }
 
 /// Largest size to which the process may make a file grow: beyond it the kernel sends a signal.

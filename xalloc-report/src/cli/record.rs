@@ -59,6 +59,11 @@ impl Record {
         if !self.check && !self.settings.asks() {
             return Ok(None);
         }
+        if let Some(output) = self.output.as_deref().filter(|output| is_no_file(output)) {
+            let name = output.to_string_lossy();
+            let what = anyhow::anyhow!("a recording is judged by its trace, which {} does not keep", printable(&name));
+            return Err(Failure::new(what).hint("name a file with -o").ending(Exit::RecordFailed));
+        }
         Judge::of(&self.settings, &std::env::current_dir()?).map(Some)
     }
 
@@ -111,7 +116,10 @@ impl Record {
         });
         let is_known = known.is_some() || self.quiet;
         let (mut summary, mut run) = (known, None);
-        if !is_known || judge.is_some() {
+        if !is_known && is_no_file(&outcome.path) {
+            let name = printable(&name);
+            writeln!(console.notes, "note: no summary: it had to be read from the trace, which {name} does not keep")?;
+        } else if !is_known || judge.is_some() {
             let trace = Trace::open(&outcome.path).map_err(|error| unreadable(&name, error))?;
             let (read, judged) = or_salvaged(trace, &outcome.path, |trace| {
                 let all: Vec<_> = (0..trace.contents().processes.len() as u32).map(ProcessIndex).collect();
@@ -141,6 +149,11 @@ impl Record {
         judge.report(&verdict, Extent::default(), console)?;
         Ok(Some(verdict))
     }
+}
+
+/// Whether what is written there cannot be read again: a FIFO or a device.
+fn is_no_file(path: &Path) -> bool {
+    path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// The program ran on without its recorder: an error to the user, and no reason to change the program's status.

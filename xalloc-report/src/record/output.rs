@@ -197,7 +197,10 @@ fn numbered(names: &Names, existing: Existing) -> Result<Output, OutputError> {
     let first = expand(Path::new(DEFAULT), names, 0)?;
     let mut path = first.clone();
     for number in 2..MOST_NUMBERED {
-        match make(&path, existing) {
+        // Only a trace would be replaced: what is no file has another name than ours.
+        let is_other = fs::metadata(&path).is_ok_and(|found| !found.is_file());
+        let made = if is_other { Err(OutputError::Exists { path: path.clone() }) } else { make(&path, existing) };
+        match made {
             Err(OutputError::Exists { .. }) => {
                 let mut name = names.program.clone();
                 name.push(format!(".{number}.xtrace"));
@@ -406,6 +409,20 @@ mod tests {
         assert!(link.is_symlink() && !file.exists());
         assert_eq!(begin().keep().0, file.canonicalize().unwrap());
         assert!(link.is_symlink() && file.exists());
+    }
+
+    #[test]
+    fn a_default_name_that_something_else_has_is_left_to_it() {
+        let directory = tempfile::tempdir().unwrap();
+        let program = directory.path().join("app");
+        let taken = directory.path().join("app.xtrace");
+        fs::create_dir(&taken).unwrap();
+        let names = Names { program: program.into(), ..names() };
+        for existing in [Existing::Keep, Existing::Replace] {
+            let output = Output::create(None, &names, existing).unwrap();
+            assert_eq!(output.path(), directory.path().join("app.2.xtrace"));
+            output.discard();
+        }
     }
 
     #[test]

@@ -304,9 +304,9 @@ impl<T: Tally> Writer<T> {
             return Err(Malformed::Slots(MOST_SLOTS).at(self.written.file_bytes));
         }
         let first = &incoming[..incoming.len().min(matcher::FETCHED)];
-        let at_once = if encoder.is_large() && matcher.are_scattered(first) { matcher::FETCHED } else { AT_ONCE };
-        for some in incoming.chunks(at_once) {
-            if at_once == matcher::FETCHED {
+        let is_scattered = encoder.is_large() && matcher.are_scattered(first);
+        for some in incoming.chunks(if is_scattered { matcher::FETCHED } else { AT_ONCE }) {
+            if is_scattered {
                 matcher.prefetch(some, encoder);
             }
             for one in some {

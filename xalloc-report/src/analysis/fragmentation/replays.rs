@@ -19,7 +19,7 @@ pub(super) fn begin<R: Recorded>(recorded: &R, process: ProcessIndex) -> Result<
     let mut search = ForkOf {
         inheritance: recorded.inheritance(process).map_err(FragmentationError::Recorded)?,
         started_at_ns: told.started_at_ns,
-        parent: recorded.inheritance(parent).map_err(FragmentationError::Recorded)?,
+        reached: recorded.inheritance(parent).map_err(FragmentationError::Recorded)?,
         by_inheritance: None,
         by_time: None,
     };
@@ -38,7 +38,7 @@ struct ForkOf {
     inheritance: Inheritance,
     started_at_ns: u64,
     /// What the parent has come to.
-    parent: Inheritance,
+    reached: Inheritance,
     /// Events before the fork and its own, by what the child has and by when it began.
     by_inheritance: Option<u64>,
     by_time: Option<u64>,
@@ -58,14 +58,14 @@ impl Replay for ForkOf {
     #[inline(always)]
     fn entry(&mut self, entry: Entry<'_>) {
         match entry.event.live_change() {
-            Some(LiveChange::Begins { .. }) => self.parent.live += 1,
-            Some(LiveChange::Ends { .. }) => self.parent.live = self.parent.live.saturating_sub(1),
+            Some(LiveChange::Begins { .. }) => self.reached.live += 1,
+            Some(LiveChange::Ends { .. }) => self.reached.live = self.reached.live.saturating_sub(1),
             None => {}
         }
         if let Event::Alloc { .. } = entry.event {
-            self.parent.allocations += 1;
+            self.reached.allocations += 1;
         } else if let Event::Process(ProcessEvent::Fork) = entry.event {
-            if self.parent == self.inheritance {
+            if self.reached == self.inheritance {
                 self.by_inheritance = Some(entry.seq + 1);
             }
             if entry.at_ns <= self.started_at_ns {
