@@ -117,16 +117,29 @@ fn is_sound(envp: Strings) -> bool {
 
 /// How a program that is about to be started is named.
 #[derive(Clone, Copy)]
-enum Named {
+enum Named<'a> {
     /// By a path.
-    Path(*const c_char),
+    Path(&'a [u8]),
     /// By a file, which is looked for in the directories of `PATH`.
-    File(*const c_char),
+    File(&'a [u8]),
     /// By a descriptor, or in a directory that is not known here.
     Elsewhere,
 }
 
-impl Named {
+impl<'a> Named<'a> {
+    /// By a name that is a path if it has a slash, as for `execvp`; so is the empty one, which nothing has.
+    fn found(name: &'a [u8]) -> Named<'a> {
+        if name.is_empty() || name.contains(&b'/') { Named::Path(name) } else { Named::File(name) }
+    }
+
+    /// The same for `posix_spawn` with these actions, among which there may be a change of the directory.
+    fn after(self, actions: *const c_void) -> Named<'a> {
+        match self {
+            Named::Path(path) if !actions.is_null() && !path.starts_with(b"/") => Named::Elsewhere,
+            Named::Path(_) | Named::File(_) | Named::Elsewhere => self,
+        }
+    }
+
     /// Whether its loader would not get on with this library.
     fn refuses_library(self) -> bool {
         // A filter of system calls may not expect that a file is opened.
@@ -134,8 +147,8 @@ impl Named {
             return false;
         }
         match self {
-            Named::Path(path) => loader::refuses(bytes_of(path)),
-            Named::File(file) => loader::refuses_found(bytes_of(file)),
+            Named::Path(path) => loader::refuses(path),
+            Named::File(file) => loader::refuses_found(file),
             Named::Elsewhere => false,
         }
     }
@@ -281,8 +294,9 @@ fn bytes_of<'a>(path: *const c_char) -> &'a [u8] {
 
 /// C `execve`, and `execv` with the current environment.
 pub(crate) unsafe fn execve(path: *const c_char, argv: Strings, envp: Strings) -> c_int {
-    let envp = adapted(Named::Path(path), envp);
-    let said = say_exec(bytes_of(path));
+    let name = bytes_of(path);
+    let envp = adapted(Named::Path(name), envp);
+    let said = say_exec(name);
     // SAFETY: the program's own arguments, and an environment like its own.
     let answer = unsafe { libc::syscall(libc::SYS_execve, path, argv, envp) as c_int };
     say_exec_failed(said);
@@ -297,8 +311,9 @@ pub(crate) unsafe fn execv(path: *const c_char, argv: Strings) -> c_int {
 
 /// C `execvpe`: libc searches the path and runs scripts without an interpreter line.
 pub(crate) unsafe fn execvpe(file: *const c_char, argv: Strings, envp: Strings) -> c_int {
-    let envp = adapted(Named::File(file), envp);
-    let said = say_exec(bytes_of(file));
+    let name = bytes_of(file);
+    let envp = adapted(Named::found(name), envp);
+    let said = say_exec(name);
     let answer = call!(execvpe as fn(*const c_char, Strings, Strings) -> c_int, (file, argv, envp), or - 1);
     say_exec_failed(said);
     answer
@@ -323,10 +338,10 @@ pub(crate) unsafe fn fexecve(fd: c_int, argv: Strings, envp: Strings) -> c_int {
 
 /// C `execveat`.
 pub(crate) unsafe fn execveat(fd: c_int, path: *const c_char, argv: Strings, envp: Strings, flags: c_int) -> c_int {
-    let is_known = fd == libc::AT_FDCWD || bytes_of(path).starts_with(b"/");
-    let program = if is_known { Named::Path(path) } else { Named::Elsewhere };
-    let envp = adapted(program, envp);
-    let said = say_exec(bytes_of(path));
+    let name = bytes_of(path);
+    let is_known = fd == libc::AT_FDCWD || name.starts_with(b"/");
+    let envp = adapted(if is_known { Named::Path(name) } else { Named::Elsewhere }, envp);
+    let said = say_exec(name);
     // SAFETY: the program's own arguments, and an environment like its own.
     let answer = unsafe { libc::syscall(libc::SYS_execveat, fd, path, argv, envp, flags) as c_int };
     say_exec_failed(said);
@@ -366,9 +381,7 @@ type SpawnArguments = (*mut libc::pid_t, *const c_char, *const c_void, *const c_
 /// C `posix_spawn`.
 pub(crate) unsafe fn posix_spawn(arguments: SpawnArguments) -> c_int {
     let (pid, path, actions, attributes, argv, envp) = arguments;
-    // Among the actions there may be a change of the directory.
-    let is_known = actions.is_null() || bytes_of(path).starts_with(b"/");
-    let envp = adapted(if is_known { Named::Path(path) } else { Named::Elsewhere }, envp);
+    let envp = adapted(Named::Path(bytes_of(path)).after(actions), envp);
     call!(
         posix_spawn as fn(*mut libc::pid_t, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int,
         (pid, path, actions, attributes, argv, envp), or libc::ENOSYS
@@ -378,8 +391,7 @@ pub(crate) unsafe fn posix_spawn(arguments: SpawnArguments) -> c_int {
 /// C `posix_spawnp`.
 pub(crate) unsafe fn posix_spawnp(arguments: SpawnArguments) -> c_int {
     let (pid, file, actions, attributes, argv, envp) = arguments;
-    let is_known = actions.is_null() || !bytes_of(file).contains(&b'/') || bytes_of(file).starts_with(b"/");
-    let envp = adapted(if is_known { Named::File(file) } else { Named::Elsewhere }, envp);
+    let envp = adapted(Named::found(bytes_of(file)).after(actions), envp);
     call!(
         posix_spawnp as fn(*mut libc::pid_t, *const c_char, *const c_void, *const c_void, Strings, Strings) -> c_int,
         (pid, file, actions, attributes, argv, envp), or libc::ENOSYS

@@ -53,7 +53,7 @@ pub use encode::LiveSet;
 pub use error::TraceError;
 pub use event::{Entry, Event, LiveChange, ProcessEvent, ProgramEvent};
 pub use moment::{Moment, MomentError};
-pub use reader::{Inheritance, Limits, Trace, read_untrusted};
+pub use reader::{Inheritance, Limits, Trace, is_no_file, read_untrusted};
 pub use sampling::{Sampling, Variance};
 pub use scan::{Checked, Disguise, Finding, Hint, Holder, LeakClass, Occasion, Scan, ScanOutcome};
 pub use snapshot::{Mapping, PagesFrom, Reason, Snapshot};

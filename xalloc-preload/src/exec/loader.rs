@@ -12,10 +12,9 @@
 //! - The program's own environment is read once the kernel has seen that it can be.
 #![allow(unsafe_code)]
 
-use core::ffi::CStr;
-
 use crate::config::{PATH, current_environment, each_string};
 use crate::host::{self, File};
+use crate::text::Text;
 
 /// Offsets in the header of an ELF file for 64 bits, and the sizes of its parts (elf(5)).
 const HEADER_BYTES: usize = 64;
@@ -33,51 +32,50 @@ const DEFAULT_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// Whether the program at `path` is one that this library would harm.
 pub(super) fn refuses(path: &[u8]) -> bool {
-    host::keeping_errno(|| open(&[path]).flatten().is_some_and(|file| is_foreign(&file)))
+    host::keeping_errno(|| judge(&Text::of(path))) == Some(true)
 }
 
-/// The same of a program that is looked for in the directories of `PATH`.
+/// The same of a program that is looked for in the directories of `PATH`, of which the first counts.
 pub(super) fn refuses_found(file: &[u8]) -> bool {
-    if file.is_empty() || file.contains(&b'/') {
-        return refuses(file);
-    }
     let environment = current_environment();
     if !super::is_sound(environment) {
         return false;
     }
-    let mut found = None;
-    let mut look = |directories: &[u8]| found = found.take().or_else(|| Some(is_foreign_in(directories, file)));
+    let mut refuses = None;
     if !environment.is_null() {
-        let each = &mut |variable: &[u8]| variable.strip_prefix(b"PATH=").into_iter().for_each(&mut look);
         // SAFETY: it was just seen to be an array of strings that can be read.
-        unsafe { each_string(environment, each) };
+        unsafe {
+            each_string(environment, &mut |variable| {
+                if let (None, Some(directories)) = (refuses, variable.strip_prefix(b"PATH=")) {
+                    refuses = Some(refuses_in(directories, file));
+                }
+            });
+        }
     }
-    look(DEFAULT_PATH);
-    found == Some(true)
+    refuses.unwrap_or_else(|| refuses_in(DEFAULT_PATH, file))
 }
 
 /// Whether the first program of that name is such a one. An empty directory means the current one.
-fn is_foreign_in(directories: &[u8], file: &[u8]) -> bool {
-    let open = |directory: &[u8]| match directory {
-        [] => open(&[file]),
-        _ => open(&[directory, b"/", file]),
-    };
-    host::keeping_errno(|| {
-        directories.split(|&byte| byte == b':').find_map(open).flatten().is_some_and(|file| is_foreign(&file))
-    })
+fn refuses_in(directories: &[u8], file: &[u8]) -> bool {
+    let mut directories = directories.split(|&byte| byte == b':');
+    let first = directories.find_map(|directory| {
+        let mut path = Text::of(directory);
+        if !directory.is_empty() {
+            path.push(b"/");
+        }
+        path.push(file);
+        host::keeping_errno(|| judge(&path))
+    });
+    first == Some(true)
 }
 
-/// Opens the program whose path these parts are, if it is one; a program that cannot be read is none that is known.
-fn open(parts: &[&[u8]]) -> Option<Option<File>> {
-    let mut path = [0; PATH];
-    let mut length = 0;
-    for part in parts {
-        // One byte is left for the NUL.
-        path[..PATH - 1].get_mut(length..length + part.len())?.copy_from_slice(part);
-        length += part.len();
+/// Whether the program at `path` is foreign, as one is not that cannot be read; `None`: no program is there.
+fn judge(path: &Text<PATH>) -> Option<bool> {
+    if path.is_cut() || !host::is_program(path.as_c()) {
+        return None;
     }
-    let path = CStr::from_bytes_until_nul(&path).ok()?;
-    host::is_program(path).then(|| File::open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY))
+    let file = File::open(path.as_c(), libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY);
+    Some(file.is_some_and(|file| is_foreign(&file)))
 }
 
 fn is_foreign(file: &File) -> bool {

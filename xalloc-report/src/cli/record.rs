@@ -21,7 +21,7 @@ use crate::model::{Brief, Model, Recorded, Settings};
 use crate::record::{self, Outcome, OutputError, Props, RecordError};
 use crate::render::escape::printable;
 use crate::render::text::{self, Extent};
-use crate::trace::{ProcessIndex, Tallied, Trace, TraceError};
+use crate::trace::{ProcessIndex, Tallied, Trace, TraceError, is_no_file};
 
 /// Run a program, record its allocations, print the summary
 #[derive(Args, Clone, Debug)]
@@ -59,7 +59,7 @@ impl Record {
         if !self.check && !self.settings.asks() {
             return Ok(None);
         }
-        if let Some(output) = self.output.as_deref().filter(|output| is_no_file(output)) {
+        if let Some(output) = self.output.as_deref().filter(|output| is_no_file(output).unwrap_or(false)) {
             let name = output.to_string_lossy();
             let what = anyhow::anyhow!("a recording is judged by its trace, which {} does not keep", printable(&name));
             return Err(Failure::new(what).hint("name a file with -o").ending(Exit::RecordFailed));
@@ -116,7 +116,7 @@ impl Record {
         });
         let is_known = known.is_some() || self.quiet;
         let (mut summary, mut run) = (known, None);
-        if !is_known && is_no_file(&outcome.path) {
+        if !is_known && is_no_file(&outcome.path).unwrap_or(false) {
             let name = printable(&name);
             writeln!(console.notes, "note: no summary: it had to be read from the trace, which {name} does not keep")?;
         } else if !is_known || judge.is_some() {
@@ -149,11 +149,6 @@ impl Record {
         judge.report(&verdict, Extent::default(), console)?;
         Ok(Some(verdict))
     }
-}
-
-/// Whether what is written there cannot be read again: a FIFO or a device.
-fn is_no_file(path: &Path) -> bool {
-    path.metadata().is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
 /// The program ran on without its recorder: an error to the user, and no reason to change the program's status.

@@ -10,6 +10,7 @@
 //! [`Limits`].
 
 use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use super::checkpoint::Restoring;
@@ -415,11 +416,19 @@ impl Trace {
     }
 }
 
+/// Whether what is written there cannot be read again: a FIFO or a device.
+///
+/// # Errors
+/// What `stat` reports.
+pub fn is_no_file(path: &Path) -> io::Result<bool> {
+    let found = path.metadata()?;
+    Ok(!found.is_file() && !found.is_dir())
+}
+
 fn file(path: &Path) -> Result<Source, TraceError> {
     let failed = |source| TraceError::Open { path: path.to_owned(), source };
     // Asked before it is opened, which may wait for a writer.
-    let kind = std::fs::metadata(path).map_err(failed)?.file_type();
-    if !kind.is_file() && !kind.is_dir() {
+    if is_no_file(path).map_err(failed)? {
         return Err(TraceError::NoFile { path: path.to_owned() });
     }
     let file = File::open(path).map_err(failed)?;
